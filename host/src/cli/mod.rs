@@ -1,0 +1,58 @@
+//! The command line: `run`, `check`, `inspect`. Exit code 0 means that it worked, 1 that the input is at fault, 2 that the command line is.
+
+mod check;
+mod inspect;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "witgate", version, about = "An API gateway whose filters are WebAssembly components")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway; without a configuration, a demo on an embedded upstream
+    Run {
+        /// gateway.yaml
+        #[arg(long, short, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Check a configuration and its filters: every error at once
+    Check {
+        /// gateway.yaml
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Show what a .wasm file is: world, phases, imports, manifest, size, digest
+    Inspect {
+        /// The component
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run { config } => run::run(config),
+        Command::Check { config } => check::check(&config),
+        Command::Inspect { file, json } => inspect::inspect(&file, json),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::from(1)
+        }
+    }
+}

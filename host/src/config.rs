@@ -1,0 +1,418 @@
+//! What gateway.yaml says, as checked types: whoever holds a [`Config`] need not check anything again.
+//!
+//! Text → tree with lines (`config/tree.rs`) → sections, key by key (`config/sections.rs`, with the readers of `config/read.rs`) → rules between sections
+//! (`config/rules.rs`). Every error is collected with its path and line before anything is refused. Text in, values out: no file, clock or
+//! socket is touched here, so that a check is the same on every machine. Must not know: wasmtime, hyper.
+
+mod read;
+mod rules;
+mod sections;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A whole, consistent configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Threads that serve traffic, each with its own runtime, listeners and pools. 1 to 256; default: the cores.
+    pub workers: usize,
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// Deadlines of the gateway's own side.
+    pub timeouts: Timeouts,
+    /// Bounds on what clients can make grow.
+    pub limits: Limits,
+    /// Where metrics, health and readiness are served; none switches it off. Default 127.0.0.1:9901.
+    pub admin: Option<SocketAddr>,
+    /// Where compiled filters are kept. Relative to the config file's folder.
+    pub state: PathBuf,
+    /// How changes of files are noticed.
+    pub reload: Reload,
+    /// By name.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// By name.
+    pub filters: BTreeMap<String, Filter>,
+    /// In the order written; the most specific match wins, then the first.
+    pub routes: Vec<Route>,
+    /// The gateway's own log.
+    pub log: Log,
+}
+
+impl Config {
+    /// Checks the text of a gateway.yaml. `file` is its name for messages; relative paths in it are relative to `base`.
+    pub fn parse(text: &str, file: &str, base: &Path) -> Result<Self, ConfigErrors> {
+        let fail = |mut errors: Vec<ConfigError>| {
+            errors.sort_by_key(|error| error.line);
+            ConfigErrors { file: file.to_owned(), errors }
+        };
+        let root = tree::parse(text).map_err(|error| fail(vec![error]))?;
+        let errors = read::Errors::default();
+        let mut config = sections::config(&root, base, &errors);
+        let mut errors = errors.into_inner();
+        rules::check(&mut config, &root, &mut errors);
+        if errors.is_empty() { Ok(config) } else { Err(fail(errors)) }
+    }
+}
+
+/// Everything that is wrong with a file: at least one error, sorted by line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors {
+    /// The file's name.
+    pub file: String,
+    /// Sorted by line.
+    pub errors: Vec<ConfigError>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// From 1.
+    pub line: usize,
+    /// `filters.api-key.timeout`; empty where YAML itself is at fault.
+    pub path: String,
+    /// The value, why it cannot be, and what to do.
+    pub message: String,
+}
+
+impl ConfigError {
+    fn new(line: usize, path: &str, message: impl Into<String>) -> Self {
+        Self { line: line.max(1), path: path.to_owned(), message: message.into() }
+    }
+}
+
+impl std::fmt::Display for ConfigErrors {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, error) in self.errors.iter().enumerate() {
+            if index > 0 {
+                formatter.write_str("\n")?;
+            }
+            let colon = if error.path.is_empty() { "" } else { ": " };
+            write!(formatter, "{}:{}: {}{colon}{}", self.file, error.line, error.path, error.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// A socket that accepts clients.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// For logs and metrics; default `main`.
+    pub name: String,
+    /// Port 0 lets the system choose.
+    pub address: SocketAddr,
+}
+
+/// Deadlines of the gateway's own side. None may be 0.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timeouts {
+    /// The budget of all filter calls of one phase of one exchange. Default 500 ms. Above every filter's timeout, below
+    /// every upstream's.
+    pub filters: Duration,
+    /// To receive a request's head. Default 10 s.
+    pub request_head: Duration,
+    /// To receive a request's body where a filter wants it whole. Default 30 s.
+    pub request_body: Duration,
+    /// A connection without a request. Default 60 s.
+    pub idle: Duration,
+    /// How long a drain waits for exchanges in flight. Default 30 s.
+    pub drain: Duration,
+}
+
+/// Bounds on what clients can make grow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Exchanges at once, over all threads; above it 503. Default 1024; 1 to 1,000,000.
+    pub in_flight: usize,
+    /// Client connections at once, over all threads; above it a connection waits in the kernel's queue. Default 10,000.
+    pub connections: usize,
+    /// Bytes of a request's head. Default 64 KiB; 8 KiB to 1 MiB.
+    pub request_head_bytes: usize,
+    /// Bytes of a body that the gateway holds in memory for filters, over all exchanges. Default 256 MiB.
+    pub buffered_bytes: usize,
+}
+
+/// How changes of files are noticed. SIGHUP always works.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reload {
+    /// Watch the files' folders. Default true.
+    pub watch: bool,
+    /// Look at the files this often even so. Default 30 s (the article's); none switches it off (`interval: off`).
+    pub interval: Option<Duration>,
+}
+
+/// A group of servers that a route sends requests to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// Where it is.
+    pub target: Target,
+    /// To connect. Default 1 s.
+    pub connect_timeout: Duration,
+    /// From the request's start to the response's head. Default 15 s. More than the gateway's filter budget.
+    pub timeout: Duration,
+    /// Idle connections kept by each thread. Default 64; 0 to 10,000.
+    pub idle_connections: usize,
+    /// How long an idle connection is kept. Default 30 s.
+    pub idle_timeout: Duration,
+}
+
+/// Where an upstream is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Target {
+    /// `endpoints:`, at least one, taken in turn.
+    Endpoints(Vec<Endpoint>),
+    /// `builtin: echo`: answers with what it received as JSON, without a network. For trying things out.
+    Echo,
+}
+
+/// One server of an upstream: `http://host:port`. A host name is resolved when a connection is made.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// A name or an address; IPv6 without brackets.
+    pub host: String,
+    /// Default 80.
+    pub port: u16,
+}
+
+/// A component and what it may do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    /// The .wasm file. Relative to the config file's folder.
+    pub source: PathBuf,
+    /// The version that the component's manifest must have.
+    pub version: Option<String>,
+    /// The SHA-256 that the file must have.
+    pub sha256: Option<[u8; 32]>,
+    /// For one call. Default 100 ms; at least 1 ms; below the budget, at most half of the timeout of every upstream that it is used with.
+    pub timeout: Duration,
+    /// Linear memory of one instance in bytes. Default 64 MiB; 64 KiB to 256 MiB.
+    pub memory_bytes: usize,
+    /// What a failure does to the exchange. Default closed.
+    pub on_error: OnError,
+    /// What it may import beyond the base world.
+    pub capabilities: Vec<Capability>,
+    /// Keys of its `config`, strings as they are, other values as JSON text.
+    pub config: BTreeMap<String, String>,
+    /// Bounds of its key-value store.
+    pub keyvalue: KeyValue,
+}
+
+/// Bounds of a filter's share of the key-value store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyValue {
+    /// Default 100,000; 1 to 10,000,000.
+    pub keys: usize,
+    /// Keys and values together. Default 64 MiB; 1 KiB to 4 GiB.
+    pub bytes: usize,
+}
+
+/// What a filter may import beyond the base world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Capability {
+    /// `keyvalue`: the `witgate:gateway/keyvalue` interface.
+    KeyValue,
+    /// `wasi`: WASI 0.2 without files, sockets, environment and arguments: clocks, random and standard streams that go nowhere.
+    Wasi,
+}
+
+/// What a filter's failure does to the exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// The exchange fails: 502, for a missed deadline 504.
+    Closed,
+    /// The exchange goes on as if the filter were not there.
+    Open,
+}
+
+/// From a request to filters and an upstream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// For logs and metrics; unique. Default `route-1`, `route-2`, …
+    pub name: String,
+    /// Host without port, lower case; none for any. `*.example.com` for any name below.
+    pub host: Option<String>,
+    /// A path prefix by whole segments: `/v1` matches `/v1` and `/v1/x`, not `/v10`. Default `/`.
+    pub path: String,
+    /// Methods; empty for any.
+    pub methods: Vec<String>,
+    /// In request order.
+    pub filters: Vec<RouteFilter>,
+    /// A key of [`Config::upstreams`].
+    pub upstream: String,
+}
+
+/// A filter in a route's chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteFilter {
+    /// A key of [`Config::filters`].
+    pub filter: String,
+    /// When to call it at all.
+    pub when: Match,
+    /// The filter's config with the route's over it.
+    pub config: BTreeMap<String, String>,
+}
+
+/// A cheap test before a filter is called; an empty one always holds, otherwise all given parts must.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Match {
+    /// Any of these methods; empty for any.
+    pub methods: Vec<String>,
+    /// A path prefix by whole segments, as in [`Route::path`].
+    pub path: Option<String>,
+    /// A field that must be there, lower case.
+    pub header: Option<String>,
+}
+
+/// The gateway's own log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// A `tracing` filter such as `info` or `witgate=debug`. Default `info`.
+    pub level: String,
+    /// One JSON object a line (`json`), or for people (`text`). Default: text on a terminal, else JSON; `auto`.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text where standard error is a terminal, else JSON.
+    Auto,
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u}]\n";
+
+    fn parse(text: &str) -> Result<Config, ConfigErrors> {
+        Config::parse(text, "gateway.yaml", Path::new("/etc/witgate"))
+    }
+
+    fn errors(text: &str) -> String {
+        parse(text).map_or_else(|errors| errors.to_string(), |_| "no error".to_owned())
+    }
+
+    #[test]
+    fn a_minimal_file_has_the_documented_defaults() -> Result<(), ConfigErrors> {
+        let config = parse(MINIMAL)?;
+        assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.admin.map(|address| address.to_string()), Some("127.0.0.1:9901".into()));
+        assert_eq!(config.state, Path::new("/etc/witgate/state"));
+        assert_eq!((config.limits.in_flight, config.routes[0].name.as_str()), (1024, "route-1"));
+        Ok(())
+    }
+
+    #[test]
+    fn every_key_is_read() -> Result<(), ConfigErrors> {
+        let config = parse(include_str!("config/example.yaml"))?;
+        let filter = &config.filters["api-key"];
+        assert_eq!(filter.source, Path::new("/etc/witgate/filters/api-key.wasm"));
+        assert_eq!(filter.version.as_deref(), Some("1.10"), "a version keeps its text");
+        assert_eq!((filter.memory_bytes, filter.on_error, filter.capabilities.len()), (16 << 20, OnError::Open, 1));
+        let link = &config.routes[0].filters[1];
+        assert_eq!(link.when, Match { methods: vec!["POST".into()], path: Some("/v1/x".into()), header: Some("x-foo".into()) });
+        assert_eq!(link.config["mode"], "strict");
+        assert_eq!(link.config["names"], r#"["a",1]"#);
+        assert_eq!(config.routes[0].filters[0].config["limit"], "5");
+        assert_eq!(config.admin, None);
+        Ok(())
+    }
+
+    #[test]
+    fn all_errors_are_told_at_once_with_their_lines() {
+        let text = "workers: many\nlimts: {}\nupstreams: {u: {builtin: echo, timeot: 1s}}\nfilters:\n  f: {source: f.wasm, timeout: 9s}\nroutes: [{upstream: v}]\n";
+        let found = errors(text);
+        for expected in [
+            "gateway.yaml:1: workers: \"many\": expected a whole number between 1 and 256",
+            "gateway.yaml:2: limts: unknown key: did you mean limits?",
+            "gateway.yaml:3: upstreams.u.timeot: unknown key: did you mean timeout?",
+            "gateway.yaml:5: filters.f.timeout: 9s is not below timeouts.filters",
+            "gateway.yaml:6: routes[0].upstream: v: there is no such upstream: did you mean u?",
+        ] {
+            assert!(found.contains(expected), "{expected}\n--- not in:\n{found}");
+        }
+        assert_eq!(found.lines().count(), 5, "{found}");
+    }
+
+    #[test]
+    fn each_mistake_has_its_sentence() {
+        let with = |more: &str| errors(&format!("{MINIMAL}{more}\n"));
+        for (text, expected) in [
+            ("timeouts: {filters: 5}", "write a duration"),
+            ("timeouts: {filters: 0ms}", "between 1ms"),
+            ("limits: {buffered_bytes: 1}", "between 64KiB and 64GiB"),
+            ("listeners: [{address: localhost}]", "write an IP address and a port"),
+            ("listeners: [{name: a}]", "listeners[0].address: is missing"),
+            ("listeners: 7", "expected a list"),
+            ("listeners: [{address: 127.0.0.1:1}, {name: b, address: 127.0.0.1:1}]", "another listener has this address"),
+            ("filters: {F: {source: x}}", "a name has 1 to 64"),
+            ("filters: {f: {}}", "filters.f.source: is missing"),
+            ("filters: {f: {source: x, sha256: abc}}", "64 hexadecimal digits"),
+            ("filters: {f: {source: x, memory: 1GiB}}", "between 64KiB and 256MiB"),
+            ("filters: {f: {source: x, capabilities: [keyvalu]}}", "did you mean keyvalue?"),
+            ("filters: {f: {source: x, on_error: maybe}}", "write closed"),
+            ("filters: {f: 3}", "expected a mapping, found \"3\""),
+            ("admin: {address: x}", "write an IP address"),
+            ("reload: {watch: yes}", "write true or false"),
+            ("log: {format: xml}", "write auto, text or json"),
+            ("workers: 2\nworkers: 3", "the key workers is there twice (first in line 3)"),
+            ("log: &a {level: info}", "anchors and aliases"),
+            ("log: {level: [", "this is not YAML"),
+            ("---\na: 1", "a second document"),
+        ] {
+            let found = with(text);
+            assert!(found.contains(expected), "{text}: {expected:?} not in: {found}");
+        }
+        for (text, expected) in [
+            ("", "there is no route"),
+            ("- a", "expected a mapping, found a list"),
+            ("upstreams: {u: {}}\nroutes: [{upstream: u}]", "give either endpoints"),
+            ("upstreams: {u: {endpoints: []}}\nroutes: [{upstream: u}]", "is empty"),
+            ("upstreams: {u: {endpoints: [\"https://a\"]}}\nroutes: [{upstream: u}]", "TLS to upstreams is not there yet"),
+            ("upstreams: {u: {endpoints: [\"http://a/b\"]}}\nroutes: [{upstream: u}]", "write http://host:port"),
+            ("upstreams: {u: {endpoints: [\"http://a:99999\"]}}\nroutes: [{upstream: u}]", "not between 0 and 65535"),
+            ("upstreams: {u: {endpoints: [\"http://a\"], timeout: 400ms}}\nroutes: [{upstream: u}]", "is not above timeouts.filters"),
+            (
+                "upstreams: {u: {endpoints: [\"http://a\"], timeout: 600ms}}\nfilters: {f: {source: x, timeout: 400ms}}\nroutes: [{upstream: u, filters: [f]}]",
+                "more than half of the timeout of upstream u (600ms), which leaves no time for a retry: set it to 300ms",
+            ),
+            ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, match: {path: a}}]", "a path begins with /"),
+            ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, match: {host: \"a:80\"}}]", "without port"),
+            ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, filters: [g]}]", "there is no such filter: define it"),
+            ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, name: a}, {upstream: u, name: a}]", "another route"),
+        ] {
+            let found = errors(text);
+            assert!(found.contains(expected), "{text}: {expected:?} not in: {found}");
+        }
+    }
+
+    #[test]
+    fn no_text_makes_it_panic() {
+        let example = include_str!("config/example.yaml").as_bytes();
+        let mut state = 1_u32;
+        for _ in 0..3000 {
+            let mut text = example.to_vec();
+            for _ in 0..3 {
+                state ^= state << 13;
+                state ^= state >> 17;
+                state ^= state << 5;
+                let at = state as usize % text.len();
+                match state % 3 {
+                    0 => text[at] = (state >> 8) as u8,
+                    1 => text.truncate(at.max(1)),
+                    _ => text.insert(at, b":[]{}\"'&*-\n "[(state >> 8) as usize % 12]),
+                }
+            }
+            let _ = parse(&String::from_utf8_lossy(&text));
+        }
+    }
+}

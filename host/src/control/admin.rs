@@ -1,0 +1,111 @@
+//! The admin listener: metrics, health, readiness and the list of filters, on loopback, from a thread that serves no traffic.
+//!
+//! So a scrape is answered however busy the workers are, and a slow scraper slows down nobody. Plain HTTP/1.1, GET only: nothing here changes anything. Must not know: how
+//! the numbers are made.
+
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use crate::snapshot::Shared;
+
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECTIONS_MAX: usize = 64;
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Serves the admin listener until the gateway ends.
+pub async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the admin listener cannot be used");
+            return;
+        }
+    };
+    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the admin listener: accept failed; trying again");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let shared = shared.clone();
+        tokio::task::spawn(async move {
+            let service = service_fn(move |request| {
+                let response = answer(&shared, &request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "an admin connection ended");
+            }
+            drop(place);
+        });
+    }
+}
+
+fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned());
+    }
+    match request.uri().path() {
+        "/metrics" => {
+            shared.metrics.instances.set(shared.instances.load(Ordering::Relaxed));
+            shared.metrics.in_flight.set(shared.in_flight.load(Ordering::Relaxed) as i64);
+            shared.metrics.connections.set(shared.connections.load(Ordering::Relaxed) as i64);
+            text(StatusCode::OK, OPENMETRICS, shared.metrics.encode())
+        }
+        "/healthz" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
+        "/readyz" if *shared.draining.borrow() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".to_owned())
+        }
+        "/readyz" => text(StatusCode::OK, "text/plain", "ready\n".to_owned()),
+        "/filters" => text(StatusCode::OK, "application/json", filters(shared)),
+        "/" => text(StatusCode::OK, "text/plain", "/metrics\n/healthz\n/readyz\n/filters\n".to_owned()),
+        _ => text(StatusCode::NOT_FOUND, "text/plain", "there is /metrics, /healthz, /readyz and /filters\n".to_owned()),
+    }
+}
+
+fn filters(shared: &Shared) -> String {
+    let snapshot = shared.snapshot.load();
+    let mut list: Vec<_> = snapshot
+        .filters
+        .iter()
+        .map(|(name, filter)| {
+            serde_json::json!({
+                "name": name,
+                "version": &*filter.version,
+                "digest": filter.description.digest,
+                "size": filter.description.size,
+                "request_phase": filter.has_request_phase(),
+                "response_phase": filter.has_response_phase(),
+                "state": "serving",
+            })
+        })
+        .collect();
+    list.sort_by_key(|filter| filter["name"].to_string());
+    format!("{:#}\n", serde_json::Value::from(list))
+}
+
+fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

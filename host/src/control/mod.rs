@@ -1,0 +1,7 @@
+//! What changes the running state, on a thread of its own: files that change, signals, the admin listener.
+//!
+//! Publishes a new snapshot or starts a drain; never touches a connection.
+
+pub mod admin;
+pub mod artifacts;
+pub mod reload;

@@ -1,0 +1,168 @@
+//! Why an exchange failed, as one type: what the client may know, what only the log may know, and who is at fault.
+//!
+//! One type for all stages, so that one function (`stage/respond.rs`) turns failures into answers and no stage makes its own.
+//! The public message names no filter, address or version; the private detail does. Must not know: routes, wasm, sockets.
+
+use http::StatusCode;
+
+/// A failed exchange.
+#[derive(Debug)]
+pub struct Error {
+    /// What went wrong; decides the status, the public text and the metrics' label.
+    pub kind: Kind,
+    /// For the log only: names, addresses, a guest's words.
+    pub detail: String,
+}
+
+impl Error {
+    /// A failure with its private detail.
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.kind.label(), self.detail)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What can go wrong with an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The request breaks a rule of HTTP.
+    BadRequest,
+    /// No route takes it.
+    NoRoute,
+    /// A body is larger than a filter takes.
+    BodyTooLarge,
+    /// The client was too slow.
+    ClientTimeout,
+    /// The client went away: nobody is left to answer.
+    ClientGone,
+    /// Too many exchanges, instances or buffered bytes at once.
+    Saturated,
+    /// A filter failed.
+    Filter(FilterFailure),
+    /// No connection to the upstream.
+    UpstreamConnect,
+    /// The upstream broke off or sent what is not HTTP.
+    UpstreamProtocol,
+    /// The upstream was too slow.
+    UpstreamTimeout,
+    /// A response body is larger than a filter takes.
+    ResponseTooLarge,
+    /// A defect of the gateway.
+    Internal,
+}
+
+/// How a filter call can fail; the labels of `witgate_filter_errors_total{kind}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FilterFailure {
+    /// The code trapped: unreachable, out of bounds, stack exhausted, …
+    Trap,
+    /// Its time, or the phase's budget, was up.
+    Deadline,
+    /// It wanted more memory than granted.
+    Memory,
+    /// Another limit: edits, notes, bytes passed to the host, tables, handles.
+    Limit,
+    /// It set a header, status or path that HTTP does not allow or that the gateway owns.
+    InvalidOutput,
+    /// It returned `err`.
+    Error,
+    /// No instance was free.
+    Saturated,
+}
+
+impl FilterFailure {
+    /// The metrics' label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Limit => "limit",
+            Self::InvalidOutput => "invalid-output",
+            Self::Error => "error",
+            Self::Saturated => "saturated",
+        }
+    }
+}
+
+impl Kind {
+    /// A short name for logs and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad-request",
+            Self::NoRoute => "no-route",
+            Self::BodyTooLarge => "body-too-large",
+            Self::ClientTimeout => "client-timeout",
+            Self::ClientGone => "client-gone",
+            Self::Saturated => "saturated",
+            Self::Filter(failure) => failure.label(),
+            Self::UpstreamConnect => "upstream-connect",
+            Self::UpstreamProtocol => "upstream-protocol",
+            Self::UpstreamTimeout => "upstream-timeout",
+            Self::ResponseTooLarge => "response-too-large",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The status that the client gets. The codes for filters are the article's: 502, for a missed deadline 504.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ClientTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
+            Self::Saturated | Self::Filter(FilterFailure::Saturated) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Filter(FilterFailure::Deadline) | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Filter(_) | Self::UpstreamConnect | Self::UpstreamProtocol | Self::ResponseTooLarge => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What the client may read.
+    pub const fn public(self) -> &'static str {
+        match self {
+            Self::BadRequest => "the request is not valid HTTP",
+            Self::NoRoute => "no route for this request",
+            Self::BodyTooLarge => "the request body is too large",
+            Self::ClientTimeout | Self::ClientGone => "the request took too long to arrive",
+            Self::Saturated | Self::Filter(FilterFailure::Saturated) => "the gateway is busy, try again",
+            Self::Filter(FilterFailure::Deadline) => "a filter took too long",
+            Self::Filter(_) => "a filter failed",
+            Self::UpstreamConnect => "the upstream cannot be reached",
+            Self::UpstreamProtocol => "the upstream broke off",
+            Self::UpstreamTimeout => "the upstream took too long",
+            Self::ResponseTooLarge => "the upstream's response is too large",
+            Self::Internal => "internal error",
+        }
+    }
+
+    /// The error type of a `Proxy-Status` field (RFC 9209, section 2.3).
+    pub const fn proxy_status(self) -> &'static str {
+        match self {
+            Self::BadRequest => "http_request_error",
+            Self::NoRoute => "destination_not_found",
+            Self::BodyTooLarge => "http_request_denied",
+            Self::ClientTimeout | Self::ClientGone => "http_request_error",
+            Self::Saturated | Self::Filter(FilterFailure::Saturated) => "connection_limit_reached",
+            Self::Filter(_) | Self::Internal => "proxy_internal_error",
+            Self::UpstreamConnect => "connection_refused",
+            Self::UpstreamProtocol => "http_protocol_error",
+            Self::UpstreamTimeout => "http_response_timeout",
+            Self::ResponseTooLarge => "http_response_body_size",
+        }
+    }
+
+    /// Whether the same request may succeed soon: the answer then carries `Retry-After`.
+    pub const fn is_saturation(self) -> bool {
+        matches!(self, Self::Saturated | Self::Filter(FilterFailure::Saturated))
+    }
+}

@@ -1,0 +1,146 @@
+//! The threads that serve: each binds every listener for itself (SO_REUSEPORT), accepts, and runs its own single-threaded runtime.
+//!
+//! So a connection lives and dies on one thread, and nothing on its way needs a lock. An error of `accept` (out of file descriptors, a client that left)
+//! is logged and waited out: a listener is only left when the gateway drains. Must not know: what a connection says.
+
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::runtime::{Builder, LocalOptions};
+
+use super::connection::{Worker, serve};
+use crate::exchange::Client;
+use crate::snapshot::Shared;
+use crate::stage::upstream::Pools;
+
+const BACKLOG: i32 = 4096;
+/// After an error of `accept`, before the next try.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Tasks run before the I/O driver is asked again: with tasks of at most a tick, what bounds a neighbour's delay.
+const EVENT_INTERVAL: u32 = 8;
+
+/// Binds an address; further binds to the same address share it.
+pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Starts a serving thread over its own listeners. It ends when the gateway drains and its last connection is done.
+pub fn spawn(index: usize, shared: Arc<Shared>, listeners: Vec<TcpListener>) -> std::io::Result<JoinHandle<()>> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .build_local(LocalOptions::default());
+    drop(runtime?);
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        // A local runtime cannot move between threads: it was only tried above, where an error can still be reported.
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .event_interval(EVENT_INTERVAL)
+            .build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => runtime.block_on(work(shared, listeners)),
+            Err(error) => tracing::error!(%error, "a serving thread cannot start"),
+        }
+    })
+}
+
+async fn work(shared: Arc<Shared>, listeners: Vec<TcpListener>) {
+    let worker = Worker { pools: Rc::new(Pools::new(shared.metrics.clone())), shared: shared.clone() };
+    let here = Rc::new(());
+    let mut accepting = vec![];
+    for listener in listeners {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, here.clone()))),
+            Err(error) => tracing::error!(%error, "a listener cannot be used"),
+        }
+    }
+    let sweeper = tokio::task::spawn_local(sweep(worker.clone()));
+    let mut draining = shared.draining.subscribe();
+    // An error would mean that the gateway itself is gone.
+    let _ = draining.wait_for(|draining| *draining).await;
+    let until = Instant::now() + shared.snapshot.load().config.timeouts.drain;
+    // Each connection holds a reference until it is done.
+    while Rc::strong_count(&here) > 1 && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let cut = Rc::strong_count(&here) - 1;
+    if cut > 0 {
+        tracing::warn!(connections = cut, "the drain's time is up: connections are cut");
+    }
+    sweeper.abort();
+}
+
+async fn accept(worker: Worker, listener: tokio::net::TcpListener, here: Rc<()>) {
+    let mut draining = worker.shared.draining.subscribe();
+    loop {
+        let max = worker.shared.snapshot.load().config.limits.connections;
+        if worker.shared.connections.load(Ordering::Relaxed) >= max {
+            // Above the limit clients wait in the kernel's queue.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        }
+        let accepted = tokio::select! {
+            biased;
+            _ = draining.wait_for(|draining| *draining) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a client left before it was served");
+                    continue;
+                }
+                let counted = Counted::new(worker.shared.clone());
+                let (worker, here) = (worker.clone(), here.clone());
+                // A panic ends this task and so this connection, nothing else.
+                tokio::task::spawn_local(async move {
+                    let _counted = (counted, here);
+                    serve(worker, stream, Client { address }).await;
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn sweep(worker: Worker) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        let snapshot = worker.shared.snapshot.load_full();
+        worker.pools.sweep(|endpoint| snapshot.idle_timeout(endpoint));
+    }
+}
+
+/// Counts a connection while it lives.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.connections.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,105 @@
+//! The running state as one immutable value: what a request sees from its first byte to its last.
+//!
+//! A reload builds a new snapshot beside the old one and swaps a pointer; exchanges in flight keep theirs, so a version is never changed
+//! under a request, and an old filter's memory goes when its last exchange does. No I/O here. Must not know: how changes are noticed, how connections are served.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::config::{Config, Endpoint, Target, Upstream};
+use crate::stage::filters::Link;
+use crate::stage::route::Router;
+use crate::telemetry::Metrics;
+use crate::wasm::pool::Filter;
+
+/// The filters of a configuration, by name.
+pub type Filters = HashMap<String, Arc<Filter>>;
+
+/// One consistent state of the gateway.
+pub struct Snapshot {
+    /// What was asked for.
+    pub config: Arc<Config>,
+    /// What was loaded for it.
+    pub filters: Filters,
+    router: Router,
+    routes: Vec<Route>,
+}
+
+/// A route, ready to serve.
+pub struct Route {
+    /// For logs, metrics and filters.
+    pub name: Arc<str>,
+    /// In request order.
+    pub chain: Vec<Link>,
+    /// Where requests go.
+    pub upstream: Upstream,
+    /// Its name.
+    pub upstream_name: String,
+}
+
+impl Snapshot {
+    /// Puts a checked configuration and its loaded filters together; an error names a filter that is missing.
+    pub fn new(config: Arc<Config>, filters: Filters) -> Result<Self, String> {
+        let routes = config.routes.iter().map(|route| build_route(&config, &filters, route)).collect::<Result<_, _>>()?;
+        Ok(Self { router: Router::new(&config.routes), routes, filters, config })
+    }
+
+    /// The route that takes a request.
+    pub fn route(&self, authority: &str, path: &str, method: &http::Method) -> Option<&Route> {
+        self.router.find(authority, path, method).map(|index| &self.routes[index])
+    }
+
+    /// How long an idle connection to this endpoint is kept; none where no upstream names it any more.
+    pub fn idle_timeout(&self, endpoint: &Endpoint) -> Option<Duration> {
+        let names = |upstream: &&Upstream| matches!(&upstream.target, Target::Endpoints(list) if list.contains(endpoint));
+        self.config.upstreams.values().find(names).map(|upstream| upstream.idle_timeout)
+    }
+}
+
+fn build_route(config: &Config, filters: &Filters, route: &crate::config::Route) -> Result<Route, String> {
+    let chain = route.filters.iter().map(|link| {
+        let filter = filters.get(&link.filter).ok_or_else(|| format!("filter {} is not loaded", link.filter))?;
+        let terms = config.filters.get(&link.filter).ok_or_else(|| format!("filter {} is not configured", link.filter))?;
+        Ok(Link {
+            filter: filter.clone(),
+            when: link.when.clone(),
+            config: Arc::new(link.config.clone()),
+            on_error: terms.on_error,
+        })
+    });
+    let upstream =
+        config.upstreams.get(&route.upstream).ok_or_else(|| format!("upstream {} is not configured", route.upstream))?;
+    Ok(Route {
+        name: route.name.as_str().into(),
+        chain: chain.collect::<Result<_, String>>()?,
+        upstream: upstream.clone(),
+        upstream_name: route.upstream.clone(),
+    })
+}
+
+/// What all threads share.
+pub struct Shared {
+    /// Swapped whole by a reload.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Counted everywhere.
+    pub metrics: Metrics,
+    /// Exchanges that are not finished.
+    pub in_flight: AtomicUsize,
+    /// Client connections.
+    pub connections: AtomicUsize,
+    /// Component instances alive.
+    pub instances: Arc<AtomicI64>,
+    /// True once the gateway stops accepting.
+    pub draining: tokio::sync::watch::Sender<bool>,
+}
+
+impl Shared {
+    /// Puts a new state in place; exchanges in flight finish on the old one.
+    pub fn swap(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+}

@@ -1,0 +1,6 @@
+//! The steps that an exchange passes, each with one job: they do not know each other, `serve/proxy.rs` puts them in order.
+
+pub mod filters;
+pub mod respond;
+pub mod route;
+pub mod upstream;

@@ -1,0 +1,292 @@
+//! What the gateway counts, and how it logs.
+//!
+//! Labels are names from the configuration (route, filter, upstream) or from short fixed lists: never a path, a host or
+//! anything else that a client chooses, so a scrape stays small whatever the traffic. Must not know: where the numbers come from.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::time::SystemTime;
+
+/// Labels of an exchange.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The route's name, `-` where none matched.
+    pub route: Arc<str>,
+    /// A method that RFC 9110 or 5789 defines, else `other`.
+    pub method: &'static str,
+    /// The status that the client got.
+    pub status: u16,
+}
+
+/// Labels of what belongs to a route.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RouteLabels {
+    /// The route's name, `-` where none matched.
+    pub route: Arc<str>,
+}
+
+/// Labels of a filter's calls.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CallLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// The manifest's version, `-` without a manifest.
+    pub version: Arc<str>,
+    /// `request` or `response`.
+    pub phase: &'static str,
+}
+
+/// Labels of a filter's failed calls.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FailureLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// The manifest's version, `-` without a manifest.
+    pub version: Arc<str>,
+    /// A label of `error::FilterFailure`.
+    pub kind: &'static str,
+}
+
+/// Labels of a file that was not taken.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LoadFailureLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// A short word of a fixed list.
+    pub reason: &'static str,
+}
+
+/// Labels of a reload.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReloadLabels {
+    /// `applied` or `refused`.
+    pub result: &'static str,
+}
+
+/// Labels of a loaded filter.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FilterLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// The manifest's version, `-` without a manifest.
+    pub version: Arc<str>,
+    /// The first 12 digits of the file's SHA-256.
+    pub digest: Arc<str>,
+}
+
+/// A histogram over fixed bounds, in seconds.
+#[derive(Clone)]
+pub struct Buckets(&'static [f64]);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
+}
+
+const REQUEST_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const CALL_SECONDS: &[f64] = &[
+    0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+];
+
+/// Every metric of the gateway; cloning shares them.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    /// Exchanges by route, method and status.
+    pub requests: Family<RequestLabels, Counter>,
+    /// From a request's head to the end of the response's head, by route.
+    pub request_seconds: Family<RouteLabels, Histogram, Buckets>,
+    /// Exchanges that are not finished.
+    pub in_flight: Gauge,
+    /// Client connections.
+    pub connections: Gauge,
+    /// Calls of filters.
+    pub calls: Family<CallLabels, Counter>,
+    /// Their durations, instantiation included.
+    pub call_seconds: Family<CallLabels, Histogram, Buckets>,
+    /// Failed calls.
+    pub failures: Family<FailureLabels, Counter>,
+    /// Component instances alive.
+    pub instances: Gauge,
+    /// Lines that filters logged above their bound.
+    pub log_lines_dropped: Counter,
+    /// Files that were refused.
+    pub load_failures: Family<LoadFailureLabels, Counter>,
+    /// Attempts to put a new state in place.
+    pub reloads: Family<ReloadLabels, Counter>,
+    /// 1 for each filter that is loaded.
+    pub filters: Family<FilterLabels, Gauge>,
+    /// Connections to upstreams.
+    pub upstream_connections: Counter<u64, AtomicU64>,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("witgate");
+        let build: Family<BuildLabels, Gauge> = Family::default();
+        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register("build_info", "The gateway's version", build);
+        let metrics = Self {
+            registry: Arc::default(),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(Buckets(REQUEST_SECONDS)),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            calls: Family::default(),
+            call_seconds: Family::new_with_constructor(Buckets(CALL_SECONDS)),
+            failures: Family::default(),
+            instances: Gauge::default(),
+            log_lines_dropped: Counter::default(),
+            load_failures: Family::default(),
+            reloads: Family::default(),
+            filters: Family::default(),
+            upstream_connections: Counter::default(),
+        };
+        registry.register("requests", "Exchanges by route, method and status", metrics.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "From a request's head to the response's head",
+            Unit::Seconds,
+            metrics.request_seconds.clone(),
+        );
+        registry.register("in_flight", "Exchanges that are not finished", metrics.in_flight.clone());
+        registry.register("connections", "Client connections", metrics.connections.clone());
+        registry.register("filter_calls", "Calls of filters", metrics.calls.clone());
+        registry.register_with_unit(
+            "filter_call_duration",
+            "One call of a filter, its fresh instance included",
+            Unit::Seconds,
+            metrics.call_seconds.clone(),
+        );
+        registry.register("filter_errors", "Failed calls of filters by kind", metrics.failures.clone());
+        registry.register("instances", "Component instances alive", metrics.instances.clone());
+        registry.register(
+            "filter_log_lines_dropped",
+            "Lines that filters logged above their bound",
+            metrics.log_lines_dropped.clone(),
+        );
+        registry.register("filter_load_failures", "Filter files that were refused", metrics.load_failures.clone());
+        registry.register("reloads", "Attempts to put a new state in place", metrics.reloads.clone());
+        registry.register("filter_info", "1 for each filter that is loaded", metrics.filters.clone());
+        registry.register(
+            "upstream_connections",
+            "Connections opened to upstreams",
+            metrics.upstream_connections.clone(),
+        );
+        Self { registry: Arc::new(registry), ..metrics }
+    }
+
+    /// OpenMetrics text.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = encode(&mut text, &self.registry) {
+            // Only the writer can fail, and a string does not.
+            let _ = write!(text, "# {error}");
+        }
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
+/// A label for a method: one that is registered, or `other`, since a client may invent any.
+pub fn method_label(method: &http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        "PATCH" => "PATCH",
+        "TRACE" => "TRACE",
+        "CONNECT" => "CONNECT",
+        _ => "other",
+    }
+}
+
+/// Starts the log on standard error. `level` is a `tracing` filter; a bad one is an error text for the operator.
+pub fn init_log(level: &str, json: bool) -> Result<(), String> {
+    let filter =
+        EnvFilter::try_new(level).map_err(|error| format!("log.level: {level}: {error}; use info, or witgate=debug"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_timer(SystemTime);
+    let started = if json {
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+    } else {
+        builder.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+    };
+    started.map_err(|error| error.to_string())
+}
+
+/// Lets one line in a while through for each of a few places: a failing filter must not fill the disk.
+pub struct LogLimit {
+    window: std::sync::Mutex<(std::time::Instant, u32)>,
+}
+
+impl LogLimit {
+    /// Lines a second.
+    const BURST: u32 = 20;
+
+    /// A fresh limit.
+    pub fn new() -> Self {
+        Self { window: std::sync::Mutex::new((std::time::Instant::now(), 0)) }
+    }
+
+    /// Whether a line may be written now.
+    pub fn allow(&self) -> bool {
+        let mut window = self.window.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if window.0.elapsed() > Duration::from_secs(1) {
+            *window = (std::time::Instant::now(), 0);
+        }
+        window.1 = window.1.saturating_add(1);
+        window.1 <= Self::BURST
+    }
+}
+
+impl Default for LogLimit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_have_the_names_that_dashboards_use() {
+        let metrics = Metrics::new();
+        let labels = RequestLabels { route: "api".into(), method: "GET", status: 200 };
+        metrics.requests.get_or_create(&labels).inc();
+        let text = metrics.encode();
+        assert!(text.contains(r#"witgate_requests_total{route="api",method="GET",status="200"} 1"#), "{text}");
+        assert!(text.contains("witgate_build_info{"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn an_invented_method_is_other() {
+        assert_eq!(method_label(&http::Method::from_bytes(b"X123").unwrap_or_default()), "other");
+    }
+}

@@ -1,0 +1,169 @@
+//! The wasmtime engine: how filters are compiled, and where their instances live.
+//!
+//! A fresh instance per call is only cheap when nothing is mapped, zeroed or written that the call does not need. So memories and
+//! tables come from a pool whose slots keep their pages, a dirty page is found by the kernel's page map and copied back
+//! (`pagemap_scan`, Linux ≥ 6.7), and images are copy-on-write. Figures: docs/performance.md. Epochs tick each millisecond: a call
+//! gives way to other connections at every tick, and its ticks are counted. Must not know: filters, HTTP.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// The clock of all calls: one tick.
+pub const TICK: Duration = Duration::from_millis(1);
+/// The most linear memory that a filter may be granted, in bytes.
+pub const MEMORY_BYTES_MAX: usize = 256 << 20;
+/// What a slot keeps mapped between calls. An interpreter's working set fits; beyond it pages go back to the system.
+const KEEP_RESIDENT: usize = 4 << 20;
+const TABLE_KEEP_RESIDENT: usize = 64 << 10;
+/// Per component: an unflattened Python guest has 41 core modules, a QuickJS one three memories.
+const CORE_INSTANCES: u32 = 64;
+const MEMORIES: u32 = 4;
+const TABLES: u32 = 10;
+/// Elements of one table: a Python guest's has 5,676.
+pub const TABLE_ELEMENTS_MAX: usize = 20_000;
+
+/// One engine for the whole gateway; cloning shares it.
+#[derive(Clone)]
+pub struct Engine {
+    inner: wasmtime::Engine,
+    ticker: Arc<Ticker>,
+}
+
+/// Stops the ticking thread when the last engine is dropped.
+struct Ticker(Arc<AtomicBool>);
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Engine {
+    /// An engine for at most `instances` live component instances.
+    pub fn new(instances: u32) -> Result<Self, String> {
+        let inner = wasmtime::Engine::new(&config(instances)).map_err(|error| {
+            format!("the WebAssembly engine cannot start: {error:#}; is the address space limited (ulimit -v)?")
+        })?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let ticker = Arc::new(Ticker(stop.clone()));
+        let weak = inner.weak();
+        std::thread::Builder::new()
+            .name("epoch".into())
+            .spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::thread::sleep(TICK);
+                    let Some(engine) = weak.upgrade() else { break };
+                    engine.increment_epoch();
+                }
+            })
+            .map_err(|error| format!("the epoch thread cannot start: {error}"))?;
+        Ok(Self { inner, ticker })
+    }
+
+    /// Whether freed slots are cleaned by the kernel's page map (Linux ≥ 6.7) rather than by `madvise`.
+    pub fn scans_page_map() -> bool {
+        PoolingAllocationConfig::is_pagemap_scan_available()
+    }
+
+    /// Names everything that a compiled artifact depends on: version, settings, CPU.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        struct Feed(blake3::Hasher);
+        impl std::hash::Hasher for Feed {
+            fn finish(&self) -> u64 {
+                0
+            }
+            fn write(&mut self, bytes: &[u8]) {
+                self.0.update(bytes);
+            }
+        }
+        let mut feed = Feed(blake3::Hasher::new());
+        std::hash::Hash::hash(&self.inner.precompile_compatibility_hash(), &mut feed);
+        *feed.0.finalize().as_bytes()
+    }
+
+    /// Compiles a component. Takes seconds for a language's whole engine: never on a thread that serves.
+    pub fn compile(&self, bytes: &[u8]) -> Result<Artifact, String> {
+        wasmtime::component::Component::new(&self.inner, bytes)
+            .map(|component| Artifact { component })
+            .map_err(|error| format!("{error:#}"))
+    }
+
+    /// Takes up what [`Artifact::serialize`] gave.
+    ///
+    /// # Safety
+    /// The bytes become machine code: they must be what this host wrote, unchanged. `control/artifacts.rs` checks that with a
+    /// keyed hash before it calls.
+    #[allow(unsafe_code)]
+    pub unsafe fn deserialize(&self, bytes: &[u8]) -> Result<Artifact, String> {
+        // SAFETY: the caller vouches for the bytes, see above.
+        unsafe { wasmtime::component::Component::deserialize(&self.inner, bytes) }
+            .map(|component| Artifact { component })
+            .map_err(|error| format!("{error:#}"))
+    }
+
+    pub(super) fn inner(&self) -> &wasmtime::Engine {
+        &self.inner
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Engine").field("ticking", &!self.ticker.0.load(Ordering::Relaxed)).finish()
+    }
+}
+
+/// A compiled component.
+#[derive(Clone)]
+pub struct Artifact {
+    pub(super) component: wasmtime::component::Component,
+}
+
+impl Artifact {
+    /// Machine code and metadata, for the cache.
+    pub fn serialize(&self) -> Result<Vec<u8>, String> {
+        self.component.serialize().map_err(|error| format!("{error:#}"))
+    }
+}
+
+fn config(instances: u32) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
+        .total_memories(instances.saturating_mul(MEMORIES))
+        .total_tables(instances.saturating_mul(TABLES))
+        .total_stacks(instances)
+        .total_gc_heaps(1)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
+        .max_component_instance_size(1 << 20)
+        .max_core_instance_size(1 << 20)
+        .max_memory_size(MEMORY_BYTES_MAX)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        .table_keep_resident(TABLE_KEEP_RESIDENT)
+        .pagemap_scan(Enabled::Auto);
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .memory_init_cow(true)
+        // An interpreter's image is large and sparse: without this wasmtime would refuse to map it copy-on-write.
+        .memory_guaranteed_dense_image_size(MEMORY_BYTES_MAX as u64)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_starts_and_has_one_fingerprint() -> Result<(), String> {
+        let (a, b) = (Engine::new(4)?, Engine::new(8)?);
+        assert_eq!(a.fingerprint(), b.fingerprint());
+        Ok(())
+    }
+}

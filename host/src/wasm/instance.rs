@@ -1,0 +1,336 @@
+//! One call of a filter: a fresh instance, the handler, the end of the instance.
+//!
+//! The exchange moves into the store for the call and comes back whatever happens; the guest's edits are applied only when it answered
+//! well. The call runs on a fiber that gives way at every tick of the engine's clock, so a looping guest holds up nobody; it ends
+//! when it has run for its deadline's ticks, or when its deadline is over on the wall clock (ticks do not count while a guest waits in
+//! an import). Must not know: chains, routes, what a failure does to the exchange.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, UpdateDeadline};
+use wasmtime_wasi::WasiCtx;
+
+use super::bindings::witgate::gateway::types;
+use super::engine::{TABLE_ELEMENTS_MAX, TICK};
+use super::pool::{Filter, Grant};
+use crate::error::FilterFailure;
+use crate::exchange::{Exchange, Journal, Reply, checked_reply};
+
+/// Bytes that one host call may take from the guest: a body of a filter, with room for its fields.
+const HOSTCALL_BYTES_MAX: usize = 4 << 20;
+/// The same where the filter may replace bodies of up to 8 MiB.
+const HOSTCALL_BODY_BYTES_MAX: usize = 9 << 20;
+/// Handles of resources (WASI only: the gateway's own interfaces have none).
+const HANDLES_MAX: usize = 1000;
+const RANDOM_BYTES_MAX: u64 = 64 << 10;
+
+/// Which handler to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// `handle-request`.
+    Request,
+    /// `handle-response`.
+    Response,
+}
+
+impl Phase {
+    /// The metrics' label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Response => "response",
+        }
+    }
+}
+
+/// How a call that ended well ended.
+#[derive(Debug)]
+pub enum Action {
+    /// `proceed`: the edits are applied.
+    Proceed,
+    /// `respond` or `replace`: the answer, checked; the edits are dropped.
+    Answer(Reply),
+}
+
+/// How a call ended badly. The exchange is as it was before.
+#[derive(Debug)]
+pub struct Failure {
+    /// For status and metrics.
+    pub kind: FilterFailure,
+    /// For the log: the guest's words, or the trap with its backtrace.
+    pub detail: String,
+}
+
+/// What came of a call.
+pub struct Called {
+    /// The exchange, edited if the call ended well.
+    pub exchange: Box<Exchange>,
+    /// How it ended.
+    pub outcome: Result<Action, Failure>,
+    /// Instantiation, call and clean-up.
+    pub took: Duration,
+    /// Lines that the filter logged above its bound.
+    pub log_lines_dropped: u32,
+}
+
+/// Calls a handler of `filter` in a fresh instance. `deadline` is how long the call may take.
+///
+/// The filter must have the phase.
+pub async fn call(
+    filter: &Arc<Filter>,
+    phase: Phase,
+    exchange: Box<Exchange>,
+    config: &Arc<BTreeMap<String, String>>,
+    deadline: Duration,
+) -> Called {
+    let began = Instant::now();
+    let _live = Live::new(&filter.terms.live);
+    let mut store = Store::new(&filter.engine, Call::new(filter, phase, exchange, config, deadline));
+    store.limiter(|call| &mut call.bounds);
+    let fuel = if phase == Phase::Request { filter.request_body_limit() } else { filter.response_body_limit() };
+    store.set_hostcall_fuel(if fuel.is_some() { HOSTCALL_BODY_BYTES_MAX } else { HOSTCALL_BYTES_MAX });
+    store.set_max_component_handles(HANDLES_MAX);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|mut context| {
+        let call = context.data_mut();
+        if call.ticks_left == 0 {
+            return Err(Stop::new(FilterFailure::Deadline, "its time was up").into());
+        }
+        call.ticks_left -= 1;
+        // tokio's own yield, not the future's waker: it lets the I/O driver run before the guest does again.
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    });
+    let result = within(deadline, run(filter, phase, &mut store)).await;
+    let Call { exchange, journal, log_lines_dropped, .. } = store.into_data();
+    let (exchange, outcome) = conclude(exchange, journal, result);
+    Called { exchange, outcome, took: began.elapsed(), log_lines_dropped }
+}
+
+/// What the guest's handler returned: none where the deadline came first.
+type Returned = Option<wasmtime::Result<Result<RawAction, String>>>;
+
+enum RawAction {
+    Proceed,
+    Answer(types::Response),
+}
+
+async fn run(filter: &Filter, phase: Phase, store: &mut Store<Call>) -> wasmtime::Result<Result<RawAction, String>> {
+    let instance = filter.pre.instantiate_async(&mut *store).await?;
+    match (phase, &filter.request, &filter.response) {
+        (Phase::Request, Some(indices), _) => {
+            let handler = indices.load(&mut *store, &instance)?;
+            Ok(handler.call_handle_request(store).await?.map(|action| match action {
+                types::RequestAction::Proceed => RawAction::Proceed,
+                types::RequestAction::Respond(response) => RawAction::Answer(response),
+            }))
+        }
+        (Phase::Response, _, Some(indices)) => {
+            let handler = indices.load(&mut *store, &instance)?;
+            Ok(handler.call_handle_response(store).await?.map(|action| match action {
+                types::ResponseAction::Proceed => RawAction::Proceed,
+                types::ResponseAction::Replace(response) => RawAction::Answer(response),
+            }))
+        }
+        _ => Err(wasmtime::Error::msg("the filter does not have this phase")),
+    }
+}
+
+/// Applies what the guest asked for if it ended well, and says how it ended.
+fn conclude(
+    mut exchange: Box<Exchange>,
+    journal: Journal,
+    result: Returned,
+) -> (Box<Exchange>, Result<Action, Failure>) {
+    let returned = match result {
+        None => Err(Failure { kind: FilterFailure::Deadline, detail: "its time was up while it waited".into() }),
+        Some(Err(error)) => Err(failure(&error)),
+        Some(Ok(Err(message))) => Err(Failure { kind: FilterFailure::Error, detail: message }),
+        Some(Ok(Ok(action))) => Ok(action),
+    };
+    let outcome = match returned {
+        Ok(RawAction::Proceed) => {
+            exchange.apply(journal);
+            Ok(Action::Proceed)
+        }
+        Ok(RawAction::Answer(raw)) => match checked_reply(raw.status, raw.headers, raw.body) {
+            Ok(reply) => {
+                exchange.apply_notes(journal);
+                Ok(Action::Answer(reply))
+            }
+            Err(refusal) => {
+                let stop = Stop::from(refusal);
+                Err(Failure { kind: stop.kind, detail: stop.message })
+            }
+        },
+        Err(failure) => Err(failure),
+    };
+    (exchange, outcome)
+}
+
+fn failure(error: &wasmtime::Error) -> Failure {
+    let kind = if let Some(stop) = error.downcast_ref::<Stop>() {
+        stop.kind
+    } else if error.is::<PoolConcurrencyLimitError>() {
+        FilterFailure::Saturated
+    } else if error.downcast_ref::<Trap>().is_none() && error.root_cause().to_string().contains("fuel allocated for hostcalls") {
+        // wasmtime's type for this is private: its words are all there is.
+        FilterFailure::Limit
+    } else {
+        FilterFailure::Trap
+    };
+    Failure { kind, detail: format!("{error:?}") }
+}
+
+/// Awaits `future` for at most `deadline`; none when it was up. A future that is ready at once costs no timer.
+async fn within<F: Future>(deadline: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let first = poll_fn(|context| {
+        Poll::Ready(match future.as_mut().poll(context) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        })
+    });
+    match first.await {
+        Some(output) => Some(output),
+        None => tokio::time::timeout(deadline, future).await.ok(),
+    }
+}
+
+/// Counts an instance as alive while it is.
+struct Live<'a>(&'a AtomicI64);
+
+impl<'a> Live<'a> {
+    fn new(count: &'a AtomicI64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Live<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a store holds: the exchange, what the guest asked for so far, and its limits.
+pub(super) struct Call {
+    pub(super) filter: Arc<Filter>,
+    pub(super) phase: Phase,
+    pub(super) exchange: Box<Exchange>,
+    pub(super) journal: Journal,
+    pub(super) config: Arc<BTreeMap<String, String>>,
+    pub(super) log_lines: u32,
+    pub(super) log_lines_dropped: u32,
+    pub(super) wasi: Option<(WasiCtx, ResourceTable)>,
+    ticks_left: u64,
+    bounds: Bounds,
+}
+
+impl Call {
+    fn new(
+        filter: &Arc<Filter>,
+        phase: Phase,
+        exchange: Box<Exchange>,
+        config: &Arc<BTreeMap<String, String>>,
+        deadline: Duration,
+    ) -> Self {
+        let wasi = filter.terms.grants.contains(&Grant::Wasi).then(|| {
+            let mut table = ResourceTable::new();
+            table.set_max_capacity(HANDLES_MAX);
+            (WasiCtx::builder().max_random_size(RANDOM_BYTES_MAX).build(), table)
+        });
+        Self {
+            filter: filter.clone(),
+            phase,
+            exchange,
+            journal: Journal::default(),
+            config: config.clone(),
+            log_lines: 0,
+            log_lines_dropped: 0,
+            wasi,
+            ticks_left: (deadline.as_micros() / TICK.as_micros()) as u64,
+            bounds: Bounds { memory_bytes_max: filter.terms.memory_bytes, memory_bytes: 0 },
+        }
+    }
+}
+
+/// The limits of one instance, over all its memories and tables.
+struct Bounds {
+    memory_bytes_max: usize,
+    memory_bytes: usize,
+}
+
+impl ResourceLimiter for Bounds {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        self.memory_bytes = self.memory_bytes.saturating_add(desired.saturating_sub(current));
+        if self.memory_bytes > self.memory_bytes_max {
+            // A stop rather than a refusal that the guest may try to live with: what it does without memory is anybody's guess.
+            return Err(Stop::new(
+                FilterFailure::Memory,
+                format!("it asked for {} KiB of memory, above its limit of {} KiB", self.memory_bytes >> 10, self.memory_bytes_max >> 10),
+            )
+            .into());
+        }
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > TABLE_ELEMENTS_MAX {
+            return Err(Stop::new(
+                FilterFailure::Limit,
+                format!("it asked for a table of {desired} elements, above the limit of {TABLE_ELEMENTS_MAX}"),
+            )
+            .into());
+        }
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        64
+    }
+
+    fn tables(&self) -> usize {
+        64
+    }
+
+    fn memories(&self) -> usize {
+        16
+    }
+}
+
+/// Ends a call from inside the host, with the kind that the caller will see.
+#[derive(Debug)]
+pub(super) struct Stop {
+    pub(super) kind: FilterFailure,
+    pub(super) message: String,
+}
+
+impl Stop {
+    pub(super) fn new(kind: FilterFailure, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl From<crate::exchange::Refusal> for Stop {
+    fn from(refusal: crate::exchange::Refusal) -> Self {
+        match refusal {
+            crate::exchange::Refusal::Invalid(message) => Self::new(FilterFailure::InvalidOutput, message),
+            crate::exchange::Refusal::Limit(message) => Self::new(FilterFailure::Limit, message),
+        }
+    }
+}
+
+impl std::fmt::Display for Stop {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Stop {}
