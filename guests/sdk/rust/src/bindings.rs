@@ -1,0 +1,73 @@
+//! Generated from `wit/`: the imports once, and one module for each world that a filter may export. A filter with both phases exports both:
+//! the component encoder joins the two worlds.
+#![allow(missing_docs, clippy::all)]
+
+pub mod imports {
+    wit_bindgen::generate!({
+        path: "../../../wit",
+        inline: "package witgate:sdk; world imports {
+            import witgate:gateway/request@0.1.0; import witgate:gateway/request-edit@0.1.0; import witgate:gateway/response@0.1.0;
+            import witgate:gateway/exchange@0.1.0; import witgate:gateway/log@0.1.0; import witgate:gateway/config@0.1.0;
+        }",
+        world: "witgate:sdk/imports",
+        generate_all,
+    });
+}
+
+pub use imports::witgate::gateway::{config, exchange, log, request, request_edit, response, types};
+
+macro_rules! world {
+    ($module:ident, $world:literal, $export:literal, { $($own:tt)* }) => {
+        pub mod $module {
+            wit_bindgen::generate!({
+                path: "../../../wit",
+                world: $world,
+                pub_export_macro: true,
+                export_macro_name: $export,
+                with: {
+                    "witgate:gateway/types@0.1.0": crate::bindings::types,
+                    "witgate:gateway/request@0.1.0": crate::bindings::request,
+                    $($own)*
+                    "witgate:gateway/exchange@0.1.0": crate::bindings::exchange,
+                    "witgate:gateway/log@0.1.0": crate::bindings::log,
+                    "witgate:gateway/config@0.1.0": crate::bindings::config,
+                },
+                generate_all,
+            });
+        }
+    };
+}
+world!(request_filter, "request-filter", "export_request_filter", {
+    "witgate:gateway/request-edit@0.1.0": crate::bindings::request_edit,
+});
+world!(response_filter, "response-filter", "export_response_filter", {
+    "witgate:gateway/response@0.1.0": crate::bindings::response,
+});
+impl From<crate::Reply> for types::Response {
+    fn from(reply: crate::Reply) -> Self {
+        Self { status: reply.status, headers: reply.headers, body: reply.body }
+    }
+}
+
+impl From<crate::Action> for types::RequestAction {
+    fn from(action: crate::Action) -> Self {
+        match action {
+            crate::Action::Proceed => Self::Proceed,
+            crate::Action::Reply(reply) => Self::Respond(reply.into()),
+        }
+    }
+}
+
+impl From<crate::Action> for types::ResponseAction {
+    fn from(action: crate::Action) -> Self {
+        match action {
+            crate::Action::Proceed => Self::Proceed,
+            crate::Action::Reply(reply) => Self::Replace(reply.into()),
+        }
+    }
+}
+
+/// A panic ends in a bare trap: its message and line go to the gateway's log before.
+pub fn set_panic_hook() {
+    std::panic::set_hook(Box::new(|panic| log::write(log::Level::Error, &panic.to_string())));
+}
