@@ -1,0 +1,15 @@
+// Lets a request pass only with an API key, and keeps credentials from the upstream. The same filter exists in Python and Rust:
+// the three are what benchmarks compare.
+import { config, reply, type Reply, type Request } from "@witgate/filter";
+
+export function onRequest(request: Request): Reply | void {
+  const key = request.header("x-api-key");
+  const expected = config.get("key");
+  if (key === undefined || (expected !== undefined && key !== expected)) {
+    return reply(401, { error: "missing or wrong api key" });
+  }
+  request.setHeader("x-user", "alice");
+  for (const name of ["authorization", "cookie"]) {
+    if (request.header(name) !== undefined) request.setHeader(name, "REDACTED");
+  }
+}
