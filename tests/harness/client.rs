@@ -1,0 +1,151 @@
+//! A plain HTTP/1.1 client over one socket: what it sends is exactly what a test wrote.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+/// One connection, kept alive.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// 200 to 599.
+    pub status: u16,
+    /// Names in lower case, in order.
+    pub headers: Vec<(String, String)>,
+    /// Without chunking.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The first line of a field.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|header| header.0 == name).map(|header| header.1.as_str())
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {}", self.text()))
+    }
+
+    /// A field that the echo received.
+    #[track_caller]
+    pub fn echoed(&self, name: &str) -> Option<String> {
+        let json = self.json();
+        let fields = json["headers"].as_array().cloned().unwrap_or_default();
+        fields.iter().find(|field| field[0] == name).and_then(|field| field[1].as_str().map(str::to_owned))
+    }
+}
+
+impl Client {
+    /// Connects; every read has a deadline of 20 seconds.
+    pub fn connect(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// This connection's own address: the same as long as it is the same connection.
+    pub fn local(&self) -> Result<SocketAddr> {
+        Ok(self.stream.get_ref().local_addr()?)
+    }
+
+    /// Sends raw bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.stream.get_mut().write_all(bytes)?)
+    }
+
+    /// A GET with header lines such as `x-a: 1`.
+    pub fn get(&mut self, path: &str, headers: &[&str]) -> Result<Response> {
+        self.send("GET", path, headers, b"")
+    }
+
+    /// A request with a body, if it is not empty.
+    pub fn send(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Result<Response> {
+        self.begin(method, path, headers, body)?;
+        self.read(method == "HEAD")
+    }
+
+    /// Sends a request without waiting for the answer.
+    pub fn begin(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Result<()> {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
+        for header in headers {
+            head.push_str(header);
+            head.push_str("\r\n");
+        }
+        if !body.is_empty() {
+            head.push_str(&format!("content-length: {}\r\n", body.len()));
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(body);
+        self.write(&bytes)
+    }
+
+    /// Reads one response.
+    pub fn read(&mut self, is_head: bool) -> Result<Response> {
+        let start = self.line()?;
+        let status = start.split(' ').nth(1).and_then(|status| status.parse().ok()).with_context(|| format!("no status in {start:?}"))?;
+        let mut headers = vec![];
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(':').with_context(|| format!("no field: {line:?}"))?;
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut response = Response { status, headers, body: vec![] };
+        if is_head || status == 204 || status == 304 || status < 200 {
+            return Ok(response);
+        }
+        if response.header("transfer-encoding") == Some("chunked") {
+            response.body = self.chunks()?;
+        } else if let Some(length) = response.header("content-length") {
+            response.body = vec![0; length.parse()?];
+            self.stream.read_exact(&mut response.body)?;
+        } else {
+            self.stream.read_to_end(&mut response.body)?;
+        }
+        Ok(response)
+    }
+
+    /// Whether the other side has closed.
+    pub fn is_closed(&mut self) -> bool {
+        self.stream.fill_buf().is_ok_and(<[u8]>::is_empty)
+    }
+
+    fn chunks(&mut self) -> Result<Vec<u8>> {
+        let mut body = vec![];
+        loop {
+            let size = usize::from_str_radix(&self.line()?, 16)?;
+            let mut chunk = vec![0; size];
+            self.stream.read_exact(&mut chunk)?;
+            body.extend_from_slice(&chunk);
+            self.line()?;
+            if size == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            bail!("the connection was closed");
+        }
+        Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+}

@@ -1,0 +1,207 @@
+//! Starts the real binary and ends it again.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Client, Response, wait_up_to};
+
+/// The repository's folder.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+}
+
+/// The binary under test.
+fn binary() -> PathBuf {
+    std::env::var_os("WITGATE").map_or_else(|| repository().join("target/release/witgate"), PathBuf::from)
+}
+
+/// What a gateway is started with: a folder, a configuration, filters.
+pub struct Setup {
+    folder: tempfile::TempDir,
+    yaml: String,
+    workers: usize,
+    shared_state: bool,
+}
+
+/// A running gateway. Dropped, it is ended, and its log is printed if the test failed.
+pub struct Gateway {
+    /// The first listener.
+    pub address: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    folder: tempfile::TempDir,
+}
+
+impl Setup {
+    /// A configuration without listeners, admin, state, log and workers: those are the harness's.
+    pub fn new(yaml: &str) -> Result<Self> {
+        Ok(Self { folder: tempfile::tempdir()?, yaml: yaml.to_owned(), workers: 2, shared_state: false })
+    }
+
+    /// Another number of threads than two.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Puts a file into the folder.
+    pub fn with(self, name: &str, bytes: impl AsRef<[u8]>) -> Result<Self> {
+        fs::write(self.folder.path().join(name), bytes)?;
+        Ok(self)
+    }
+
+    /// Puts a filter built by componentize into the folder: `typescript/api-key`, or a fixture such as `tests/python/probe`. What is compiled
+    /// from it is shared by all tests, since a language's engine takes seconds.
+    pub fn with_guest(mut self, name: &str, guest: &str) -> Result<Self> {
+        let dist = guest.strip_prefix("tests/").map_or_else(|| format!("guests/dist/{guest}"), |rest| format!("tests/guests/dist/{rest}"));
+        let path = repository().join(format!("{dist}.wasm"));
+        let bytes = fs::read(&path).with_context(|| format!("{}: run `just build-guests build-fixtures` first", path.display()))?;
+        self.shared_state = true;
+        self.with(name, bytes)
+    }
+
+    /// The whole configuration.
+    pub fn text(&self, yaml: &str) -> String {
+        let state = if self.shared_state { repository().join("target/e2e-state") } else { self.folder.path().join("state") };
+        format!(
+            "listeners: [{{address: \"127.0.0.1:0\"}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nlog: {{format: json, level: \"info,witgate=debug\"}}\nstate: {{directory: {}}}\n{yaml}",
+            self.workers,
+            state.display()
+        )
+    }
+
+    /// Writes the configuration without starting; gives its path.
+    pub fn write(&self) -> Result<PathBuf> {
+        let path = self.folder.path().join("gateway.yaml");
+        fs::write(&path, self.text(&self.yaml))?;
+        Ok(path)
+    }
+
+    /// Runs `witgate check`; gives its exit code and what it said.
+    pub fn check(&self) -> Result<(Option<i32>, String)> {
+        let output = Command::new(binary()).arg("check").arg("--config").arg(self.write()?).output()?;
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Ok((output.status.code(), said))
+    }
+
+    /// Starts the gateway and waits until it is ready.
+    pub fn start(self) -> Result<Gateway> {
+        let path = self.write()?;
+        let mut child = Command::new(binary())
+            .args(["run", "--config"])
+            .arg(path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{}: run `just build` first", binary().display()))?;
+        let log = Arc::new(Mutex::new(vec![]));
+        let stderr = child.stderr.take().context("no standard error")?;
+        let lines = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?).lines();
+        let (mut address, mut admin) = (None, None);
+        loop {
+            let Some(line) = stdout.next().transpose()? else {
+                let _ = child.wait();
+                bail!("the gateway did not start:\n{}", log.lock().unwrap_or_else(PoisonError::into_inner).join("\n"));
+            };
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["listening", "admin", url] => admin = url.strip_prefix("http://").and_then(|address| address.parse().ok()),
+                ["listening", _, url] => address = url.strip_prefix("http://").and_then(|address| address.parse().ok()),
+                ["ready"] => break,
+                _ => {}
+            }
+        }
+        let (address, admin) = (address.context("no listener")?, admin.context("no admin listener")?);
+        Ok(Gateway { address, admin, child, log, folder: self.folder })
+    }
+}
+
+impl Gateway {
+    /// A new connection.
+    pub fn client(&self) -> Result<Client> {
+        Client::connect(self.address)
+    }
+
+    /// A GET on a connection of its own.
+    pub fn get(&self, path: &str, headers: &[&str]) -> Result<Response> {
+        self.client()?.get(path, headers)
+    }
+
+    /// A GET on the admin listener.
+    pub fn admin(&self, path: &str) -> Result<Response> {
+        Client::connect(self.admin)?.get(path, &[])
+    }
+
+    /// The value of one metric's line, such as `witgate_in_flight`; 0 where it is not there.
+    pub fn metric(&self, line: &str) -> Result<f64> {
+        let text = self.admin("/metrics")?.text();
+        let found = text.lines().find_map(|own| own.strip_prefix(line)?.strip_prefix(' ')?.parse().ok());
+        Ok(found.unwrap_or(0.0))
+    }
+
+    /// Log lines that contain a text.
+    pub fn logged(&self, text: &str) -> Vec<String> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter().filter(|line| line.contains(text)).cloned().collect()
+    }
+
+    /// Puts a file in place as builders do: written beside, then renamed.
+    pub fn replace(&self, name: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
+        let beside = self.folder.path().join(format!(".{name}.new"));
+        fs::write(&beside, bytes)?;
+        Ok(fs::rename(beside, self.folder.path().join(name))?)
+    }
+
+    /// A file of the gateway's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let id = Pid::from_raw(i32::try_from(self.child.id())?).context("no process")?;
+        Ok(kill_process(id, signal)?)
+    }
+
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the process's end.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let mut status = None;
+        wait_up_to(limit, "the gateway's end", || {
+            status = self.child.try_wait().ok().flatten();
+            status.is_some()
+        });
+        status.context("no status")
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the gateway's log\n{}\n---", self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n"));
+        }
+    }
+}

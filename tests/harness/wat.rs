@@ -1,0 +1,113 @@
+//! Filters from WAT text: the core module is the text, everything around it is made here. A hostile filter is then one line.
+//!
+//! Layout of what a handler returns (canonical ABI, `result<request-action, string>`): 0 = ok, 4 = the action (0 proceed, 1 respond), 8 = status,
+//! 12/16 = headers, 20/24 = body; for err (1 at 0) 4/8 = the string. Memory is zero, so a pointer to untouched memory is `ok(proceed)`.
+
+use anyhow::Result;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// A request filter whose handler is `body`: instructions that leave an i32.
+pub fn filter(body: &str) -> Result<Vec<u8>> {
+    module("", body)
+}
+
+/// A request filter with more fields of the module (imports first, then globals, functions, data).
+pub fn module(fields: &str, body: &str) -> Result<Vec<u8>> {
+    component(
+        "include request-filter;",
+        &format!(
+            "(module {fields}
+               (memory (export \"memory\") 3)
+               (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 131072))
+               (func (export \"witgate:gateway/request-handler@0.1.0#handle-request\") (result i32) {body}))"
+        ),
+    )
+}
+
+/// A filter that answers with this status, header and body.
+pub fn replying(status: u16, header: Option<(&str, &str)>, body: &str) -> Result<Vec<u8>> {
+    let le = |n: usize| format!("\\{:02x}\\{:02x}\\00\\00", n & 255, n >> 8 & 255);
+    let escape = |text: &str| text.bytes().map(|byte| format!("\\{byte:02x}")).collect::<String>();
+    let (name, value) = header.unwrap_or_default();
+    // 1024: the result; 2048: the one header's two strings; 3072, 3584: their bytes; 4096: the body.
+    let fields = format!(
+        "(data (i32.const 1024) \"{}{}{}{}{}{}{}\")
+         (data (i32.const 2048) \"{}{}{}{}\")
+         (data (i32.const 3072) \"{}\") (data (i32.const 3584) \"{}\") (data (i32.const 4096) \"{}\")",
+        le(0),
+        le(1),
+        le(status.into()),
+        le(2048),
+        le(usize::from(header.is_some())),
+        le(4096),
+        le(body.len()),
+        le(3072),
+        le(name.len()),
+        le(3584),
+        le(value.len()),
+        escape(name),
+        escape(value),
+        escape(body),
+    );
+    module(&fields, "(i32.const 1024)")
+}
+
+/// A filter that sets one header of the request (or, with `remove`, removes it) and proceeds; what else `body` does comes after.
+pub fn setting(name: &str, value: &str, after: &str) -> Result<Vec<u8>> {
+    let escape = |text: &str| text.bytes().map(|byte| format!("\\{byte:02x}")).collect::<String>();
+    let fields = format!(
+        "(import \"witgate:gateway/request-edit@0.1.0\" \"set-header\" (func $set (param i32 i32 i32 i32)))
+         (data (i32.const 3072) \"{}\") (data (i32.const 3584) \"{}\")",
+        escape(name),
+        escape(value)
+    );
+    let body = format!(
+        "(call $set (i32.const 3072) (i32.const {}) (i32.const 3584) (i32.const {})) {after} (i32.const 0)",
+        name.len(),
+        value.len()
+    );
+    module(&fields, &body)
+}
+
+/// A filter that adds a line to a field of the response, after what the filters behind it added: shows order and presence.
+pub fn stamping(mark: &str, request: &str) -> Result<Vec<u8>> {
+    let wat = format!(
+        "(module
+           (import \"witgate:gateway/request-edit@0.1.0\" \"append-header\" (func $request (param i32 i32 i32 i32)))
+           (import \"witgate:gateway/response@0.1.0\" \"append-header\" (func $response (param i32 i32 i32 i32)))
+           (memory (export \"memory\") 1)
+           (data (i32.const 3072) \"x-order\") (data (i32.const 3584) \"{mark}\")
+           (func $stamp (param i32))
+           (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 8192))
+           (func (export \"witgate:gateway/request-handler@0.1.0#handle-request\") (result i32)
+             (call $request (i32.const 3072) (i32.const 7) (i32.const 3584) (i32.const {length})) {request} (i32.const 0))
+           (func (export \"witgate:gateway/response-handler@0.1.0#handle-response\") (result i32)
+             (call $response (i32.const 3072) (i32.const 7) (i32.const 3584) (i32.const {length})) (i32.const 0)))",
+        length = mark.len()
+    );
+    component("include gateway-filter;", &wat)
+}
+
+/// A component from a core module's text and the items of its world.
+pub fn component(world: &str, wat: &str) -> Result<Vec<u8>> {
+    let mut module = wat::parse_str(wat)?;
+    let mut resolve = Resolve::default();
+    let folder = tempfile::tempdir()?;
+    for entry in std::fs::read_dir(crate::repository().join("wit"))? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name()))?;
+    }
+    std::fs::write(folder.path().join("test.wit"), format!("package witgate:gateway@0.1.0;\nworld test {{ {world} }}\n"))?;
+    let (package, _) = resolve.push_dir(folder.path())?;
+    let world = resolve.select_world(&[package], Some("test"))?;
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+    ComponentEncoder::default().module(&module)?.encode()
+}
+
+/// `component` with a manifest, as componentize embeds it.
+pub fn with_manifest(mut component: Vec<u8>, json: &str) -> Vec<u8> {
+    use wasm_encoder::{ComponentSection as _, CustomSection};
+    CustomSection { name: "witgate:manifest".into(), data: json.as_bytes().into() }.append_to_component(&mut component);
+    component
+}
