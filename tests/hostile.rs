@@ -43,29 +43,112 @@ fn cases() -> Vec<Case> {
     let recursion = "(func $deep (param i64) (result i64) (i64.add (call $deep (i64.add (local.get 0) (i64.const 1))) (i64.const 1)))";
     vec![
         case("loop", filter("(loop $l (br $l)) (unreachable)"), 504, "deadline"),
-        case("call loop", module("(func $f (param i32) (result i32) (local.get 0))", "(loop $l (drop (call $f (i32.const 1))) (br $l)) (unreachable)"), 504, "deadline"),
-        case("memory.fill loop", filter("(loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 196608)) (br $l)) (unreachable)"), 504, "deadline"),
-        case("host call loop", module(number, "(loop $l (drop (call $number)) (br $l)) (unreachable)"), 504, "deadline"),
+        case(
+            "call loop",
+            module(
+                "(func $f (param i32) (result i32) (local.get 0))",
+                "(loop $l (drop (call $f (i32.const 1))) (br $l)) (unreachable)",
+            ),
+            504,
+            "deadline",
+        ),
+        case(
+            "memory.fill loop",
+            filter("(loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 196608)) (br $l)) (unreachable)"),
+            504,
+            "deadline",
+        ),
+        case(
+            "host call loop",
+            module(number, "(loop $l (drop (call $number)) (br $l)) (unreachable)"),
+            504,
+            "deadline",
+        ),
         case("loop in start", module("(func $s (loop $l (br $l))) (start $s)", "(i32.const 0)"), 504, "deadline"),
         case("trap in start", module("(func $s (unreachable)) (start $s)", "(i32.const 0)"), 502, "trap"),
-        case("memory grow loop", filter("(loop $l (drop (memory.grow (i32.const 1))) (br $l)) (unreachable)"), 502, "memory"),
+        case(
+            "memory grow loop",
+            filter("(loop $l (drop (memory.grow (i32.const 1))) (br $l)) (unreachable)"),
+            502,
+            "memory",
+        ),
         case("memory grow at once", filter("(drop (memory.grow (i32.const 60000))) (i32.const 0)"), 502, "memory"),
-        case("table grow", module("(table $t 1 funcref)", "(loop $l (drop (table.grow $t (ref.null func) (i32.const 1000))) (br $l)) (unreachable)"), 502, "limit"),
+        case(
+            "table grow",
+            module(
+                "(table $t 1 funcref)",
+                "(loop $l (drop (table.grow $t (ref.null func) (i32.const 1000))) (br $l)) (unreachable)",
+            ),
+            502,
+            "limit",
+        ),
         case("unreachable", filter("(unreachable)"), 502, "trap"),
         case("division by zero", filter("(i32.div_u (i32.const 1) (i32.const 0))"), 502, "trap"),
         case("out of bounds", filter("(i32.load (i32.const 0x7fffffff))"), 502, "trap"),
-        case("bad indirect call", module("(type $t (func)) (table 1 funcref)", "(call_indirect (type $t) (i32.const 0)) (i32.const 0)"), 502, "trap"),
+        case(
+            "bad indirect call",
+            module("(type $t (func)) (table 1 funcref)", "(call_indirect (type $t) (i32.const 0)) (i32.const 0)"),
+            502,
+            "trap",
+        ),
         case("deep recursion", module(recursion, "(drop (call $deep (i64.const 0))) (i32.const 0)"), 502, "trap"),
         case("result pointer out of bounds", filter("(i32.const -8)"), 502, "trap"),
         case("result pointer misaligned", filter("(i32.const 1)"), 502, "trap"),
         case("bad discriminant", module("(data (i32.const 1024) \"\\09\")", "(i32.const 1024)"), 502, "trap"),
-        case("bad UTF-8", module("(data (i32.const 1024) \"\\01\\00\\00\\00\\00\\08\\00\\00\\02\\00\\00\\00\") (data (i32.const 2048) \"\\ff\\fe\")", "(i32.const 1024)"), 502, "trap"),
-        case("2 GiB length", module("(data (i32.const 1024) \"\\01\\00\\00\\00\\00\\08\\00\\00\\ff\\ff\\ff\\7f\")", "(i32.const 1024)"), 502, "trap"),
-        case("allocator out of bounds", module(&format!("{header} (global $x (mut i32) (i32.const 0))"), "(call $header (i32.const 0) (i32.const 0x7fffffff) (i32.const 0)) (i32.const 0)"), 502, "trap"),
-        case("1 GiB of random", module(bytes, "(call $bytes (i32.const 0x40000000) (i32.const 1024)) (i32.const 0)"), 502, "limit"),
-        case("1000 edits", module(&format!("{set} (data (i32.const 3072) \"x-a\")"), "(loop $l (call $set (i32.const 3072) (i32.const 3) (i32.const 3072) (i32.const 3)) (br $l)) (unreachable)"), 502, "limit"),
-        case("log flood", module(log, "(loop $l (call $log (i32.const 2) (i32.const 0) (i32.const 100)) (br $l)) (unreachable)"), 504, "deadline"),
-        case("it says err", module("(data (i32.const 1024) \"\\01\\00\\00\\00\\00\\08\\00\\00\\05\\00\\00\\00\") (data (i32.const 2048) \"oh no\")", "(i32.const 1024)"), 502, "error"),
+        case(
+            "bad UTF-8",
+            module(
+                "(data (i32.const 1024) \"\\01\\00\\00\\00\\00\\08\\00\\00\\02\\00\\00\\00\") (data (i32.const 2048) \"\\ff\\fe\")",
+                "(i32.const 1024)",
+            ),
+            502,
+            "trap",
+        ),
+        case(
+            "2 GiB length",
+            module("(data (i32.const 1024) \"\\01\\00\\00\\00\\00\\08\\00\\00\\ff\\ff\\ff\\7f\")", "(i32.const 1024)"),
+            502,
+            "trap",
+        ),
+        case(
+            "allocator out of bounds",
+            module(
+                &format!("{header} (global $x (mut i32) (i32.const 0))"),
+                "(call $header (i32.const 0) (i32.const 0x7fffffff) (i32.const 0)) (i32.const 0)",
+            ),
+            502,
+            "trap",
+        ),
+        case(
+            "1 GiB of random",
+            module(bytes, "(call $bytes (i32.const 0x40000000) (i32.const 1024)) (i32.const 0)"),
+            502,
+            "limit",
+        ),
+        case(
+            "1000 edits",
+            module(
+                &format!("{set} (data (i32.const 3072) \"x-a\")"),
+                "(loop $l (call $set (i32.const 3072) (i32.const 3) (i32.const 3072) (i32.const 3)) (br $l)) (unreachable)",
+            ),
+            502,
+            "limit",
+        ),
+        case(
+            "log flood",
+            module(log, "(loop $l (call $log (i32.const 2) (i32.const 0) (i32.const 100)) (br $l)) (unreachable)"),
+            504,
+            "deadline",
+        ),
+        case(
+            "it says err",
+            module(
+                "(data (i32.const 1024) \"\\01\\00\\00\\00\\00\\08\\00\\00\\05\\00\\00\\00\") (data (i32.const 2048) \"oh no\")",
+                "(i32.const 1024)",
+            ),
+            502,
+            "error",
+        ),
         case("CRLF in a value", setting("x-a", "1\r\nx-b: 2", ""), 502, "invalid-output"),
         case("NUL in a value", setting("x-a", "1\0", ""), 502, "invalid-output"),
         case("a name with a space", setting("x a", "1", ""), 502, "invalid-output"),
@@ -73,8 +156,24 @@ fn cases() -> Vec<Case> {
         case("transfer-encoding", setting("transfer-encoding", "chunked", ""), 502, "invalid-output"),
         case("content-length", setting("content-length", "1", ""), 502, "invalid-output"),
         case("host", setting("host", "other", ""), 502, "invalid-output"),
-        case("a path with CRLF", module(&format!("{set} (data (i32.const 3072) \"/a\\0d\\0a\")"), "(call $path (i32.const 3072) (i32.const 4)) (i32.const 0)"), 502, "invalid-output"),
-        case("a path with a space", module(&format!("{set} (data (i32.const 3072) \"/a b\")"), "(call $path (i32.const 3072) (i32.const 4)) (i32.const 0)"), 502, "invalid-output"),
+        case(
+            "a path with CRLF",
+            module(
+                &format!("{set} (data (i32.const 3072) \"/a\\0d\\0a\")"),
+                "(call $path (i32.const 3072) (i32.const 4)) (i32.const 0)",
+            ),
+            502,
+            "invalid-output",
+        ),
+        case(
+            "a path with a space",
+            module(
+                &format!("{set} (data (i32.const 3072) \"/a b\")"),
+                "(call $path (i32.const 3072) (i32.const 4)) (i32.const 0)",
+            ),
+            502,
+            "invalid-output",
+        ),
         case("status 0", replying(0, None, ""), 502, "invalid-output"),
         case("status 101", replying(101, None, ""), 502, "invalid-output"),
         case("status 199", replying(199, None, ""), 502, "invalid-output"),
@@ -120,7 +219,9 @@ fn a_hostile_filter_harms_only_its_own_request() -> Result<()> {
     let gateway = Setup::new(YAML)?.workers(1).with("hostile.wasm", filter("(i32.const 0)")?)?.start()?;
     ensure!(gateway.get("/hostile", &[])?.status == 200, "a harmless filter passes");
     println!("| case | status | kind | took ms | neighbour: requests | slowest ms |\n|---|---|---|---|---|---|");
-    let applied = |gateway: &Gateway| gateway.admin("/filters").map(|response| response.json()[0]["digest"].to_string()).unwrap_or_default();
+    let applied = |gateway: &Gateway| {
+        gateway.admin("/filters").map(|response| response.json()[0]["digest"].to_string()).unwrap_or_default()
+    };
     let mut digests = std::collections::HashSet::from([applied(&gateway)]);
     for case in cases() {
         let wasm = case.filter.map_err(|error| error.context(case.name))?;
@@ -139,18 +240,33 @@ fn a_hostile_filter_harms_only_its_own_request() -> Result<()> {
             }
         }
         let (status, body, took, sent, slowest) = best;
-        println!("| {} | {status} | {} | {:.1} | {sent} | {:.2} |", case.name, case.kind, took.as_secs_f64() * 1e3, slowest.as_secs_f64() * 1e3);
+        println!(
+            "| {} | {status} | {} | {:.1} | {sent} | {:.2} |",
+            case.name,
+            case.kind,
+            took.as_secs_f64() * 1e3,
+            slowest.as_secs_f64() * 1e3
+        );
         ensure!(status == case.status, "{}: status {status}, expected {}", case.name, case.status);
         ensure!(gateway.metric(&metric)? == before + attacks, "{}: not counted as {}", case.name, case.kind);
-        ensure!(!body.contains("hostile") && !body.contains("wasm"), "{}: the client reads private detail: {body}", case.name);
+        ensure!(
+            !body.contains("hostile") && !body.contains("wasm"),
+            "{}: the client reads private detail: {body}",
+            case.name
+        );
         ensure!(slowest <= NEIGHBOUR_MAX, "{}: a neighbour waited {slowest:?}", case.name);
         let expected = format!("\"kind\":\"{}\"", case.kind);
         wait_until("a log line with the kind and the digest", || {
-            gateway.logged("a filter failed").iter().any(|line| line.contains(&expected) && line.contains("\"digest\":"))
+            gateway
+                .logged("a filter failed")
+                .iter()
+                .any(|line| line.contains(&expected) && line.contains("\"digest\":"))
         });
     }
     gateway.replace("hostile.wasm", replying(200, None, "tame")?)?;
-    wait_until("a tame filter is taken", || gateway.get("/hostile", &[]).is_ok_and(|response| response.text() == "tame"));
+    wait_until("a tame filter is taken", || {
+        gateway.get("/hostile", &[]).is_ok_and(|response| response.text() == "tame")
+    });
     wait_until("no instance is left", || gateway.metric("witgate_instances").is_ok_and(|live| live == 0.0));
     Ok(())
 }

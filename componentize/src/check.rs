@@ -7,7 +7,8 @@ use wasmparser::{Encoding, Parser, Payload};
 
 use crate::manifest::Manifest;
 
-const BASE: [&str; 9] = ["types", "request", "request-edit", "response", "exchange", "log", "config", "clock", "random"];
+const BASE: [&str; 9] =
+    ["types", "request", "request-edit", "response", "exchange", "log", "config", "clock", "random"];
 
 /// Checks imports and exports. Exports beyond the handlers are fine: tools add some.
 pub(crate) fn check(component: &[u8], manifest: &Manifest) -> Result<()> {
@@ -15,7 +16,9 @@ pub(crate) fn check(component: &[u8], manifest: &Manifest) -> Result<()> {
     for import in &imports {
         let known = |interface: &str| *import == format!("witgate:gateway/{interface}@0.1.0");
         if !BASE.iter().any(|interface| known(interface)) && !manifest.services.iter().any(|service| known(service)) {
-            bail!("the component imports {import}, which filter.toml does not ask for: add it to `services`, or do without");
+            bail!(
+                "the component imports {import}, which filter.toml does not ask for: add it to `services`, or do without"
+            );
         }
     }
     for (phase, wanted) in [("request", manifest.request.is_some()), ("response", manifest.response.is_some())] {
@@ -33,7 +36,9 @@ fn surface(component: &[u8]) -> Result<(Vec<String>, Vec<String>)> {
     let (mut imports, mut exports, mut depth) = (vec![], vec![], 0_usize);
     for payload in Parser::new(0).parse_all(component) {
         match payload? {
-            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => bail!("the result is a core module, not a component"),
+            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                bail!("the result is a core module, not a component")
+            }
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
@@ -81,7 +86,10 @@ mod tests {
         assert!(check(&built, &asked).is_ok());
         for (text, expected) in [
             ("[request]", "imports witgate:gateway/keyvalue@0.1.0, which filter.toml does not ask for"),
-            ("services = [\"keyvalue\"]\n[request]\n[response]", "lacks a response handler, but filter.toml has [response]"),
+            (
+                "services = [\"keyvalue\"]\n[request]\n[response]",
+                "lacks a response handler, but filter.toml has [response]",
+            ),
             ("services = [\"keyvalue\"]\n[response]", "has a request handler, but filter.toml lacks [request]"),
         ] {
             let error = check(&built, &manifest(text)?).err().map(|error| error.to_string()).unwrap_or_default();

@@ -134,7 +134,16 @@ fn rust(job: &Job, progress: &mut Progress) -> Result<Vec<u8>, Failure> {
     let target = job.work.parent().unwrap_or(job.work).join("cargo");
     let mut cargo = Command::new("cargo");
     cargo
-        .args(["build", "--release", "--quiet", "--target", "wasm32-unknown-unknown", "--message-format", "json-render-diagnostics", "--target-dir"])
+        .args([
+            "build",
+            "--release",
+            "--quiet",
+            "--target",
+            "wasm32-unknown-unknown",
+            "--message-format",
+            "json-render-diagnostics",
+            "--target-dir",
+        ])
         .arg(&target)
         .args(&toolchain.arguments)
         .envs(toolchain.environment)
@@ -144,7 +153,8 @@ fn rust(job: &Job, progress: &mut Progress) -> Result<Vec<u8>, Failure> {
     if !output.status.success() {
         return Err(Failure::Author(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
-    let module = artifact(&output.stdout, job.source).context("cargo built no .wasm: set `crate-type = [\"cdylib\"]` under [lib] in Cargo.toml")?;
+    let module = artifact(&output.stdout, job.source)
+        .context("cargo built no .wasm: set `crate-type = [\"cdylib\"]` under [lib] in Cargo.toml")?;
     progress.step("component");
     let module = std::fs::read(module)?;
     Ok(wit_component::ComponentEncoder::default().validate(true).module(&module)?.encode()?)
@@ -174,7 +184,8 @@ struct Toolchain {
 /// rustup's own target, added where it is missing.
 fn wasm_toolchain() -> Result<Toolchain> {
     const TARGET: &str = "wasm32-unknown-unknown";
-    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().context("rustc cannot be run: install Rust")?;
+    let sysroot =
+        Command::new("rustc").args(["--print", "sysroot"]).output().context("rustc cannot be run: install Rust")?;
     let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim());
     if sysroot.join("lib/rustlib").join(TARGET).join("lib").is_dir() {
         return Ok(Toolchain::default());
@@ -194,11 +205,15 @@ fn debian_toolchain() -> Result<Toolchain> {
     if !root.join("bin/rustc").exists() {
         crate::progress::once("unpacking Debian's Rust for the wasm target (apt-get download)");
         std::fs::create_dir_all(&folder)?;
-        let versioned = Command::new("apt-cache").args(["depends", "rustc-web"]).output().context("apt-cache cannot be run")?;
+        let versioned =
+            Command::new("apt-cache").args(["depends", "rustc-web"]).output().context("apt-cache cannot be run")?;
         let versioned = String::from_utf8_lossy(&versioned.stdout).into_owned();
         let library = versioned.split_whitespace().find(|word| word.starts_with("libstd-rust-web-1"));
         let packages = PACKAGES.iter().copied().chain(library);
-        setup::run(Command::new("apt-get").arg("download").args(packages).current_dir(&folder), "run apt-get update first")?;
+        setup::run(
+            Command::new("apt-get").arg("download").args(packages).current_dir(&folder),
+            "run apt-get update first",
+        )?;
         for entry in std::fs::read_dir(&folder)? {
             let path = entry?.path();
             if path.extension() == Some(OsStr::new("deb")) {
@@ -207,7 +222,10 @@ fn debian_toolchain() -> Result<Toolchain> {
         }
     }
     let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output()?;
-    let linker = format!("{}/lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld", String::from_utf8_lossy(&sysroot.stdout).trim());
+    let linker = format!(
+        "{}/lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld",
+        String::from_utf8_lossy(&sysroot.stdout).trim()
+    );
     let shown = |path: PathBuf| path.display().to_string();
     Ok(Toolchain {
         arguments: vec!["-Zbuild-std=std,panic_abort".into()],

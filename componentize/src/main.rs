@@ -18,7 +18,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "componentize", version, about = "Turns a filter's source folder into a checked WebAssembly component")]
+#[command(
+    name = "componentize",
+    version,
+    about = "Turns a filter's source folder into a checked WebAssembly component"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

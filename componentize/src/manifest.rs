@@ -86,7 +86,10 @@ impl Manifest {
         }
         for phase in [&manifest.request, &manifest.response].into_iter().flatten() {
             if phase.body_bytes_max == 0 || phase.body_bytes_max > BODY_BYTES_MAX {
-                return wrong("body_bytes_max", format!("{} is not between 1 and {BODY_BYTES_MAX}", phase.body_bytes_max));
+                return wrong(
+                    "body_bytes_max",
+                    format!("{} is not between 1 and {BODY_BYTES_MAX}", phase.body_bytes_max),
+                );
             }
         }
         Ok(manifest)

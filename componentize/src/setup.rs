@@ -25,7 +25,10 @@ pub(crate) fn typescript() -> Result<()> {
     let folder = tools("typescript");
     once(&folder, "package-lock.json", "node_modules/.lock", || {
         progress::once("installing the TypeScript tools (npm ci)");
-        run(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder), "install Node.js 20 or newer")
+        run(
+            Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder),
+            "install Node.js 20 or newer",
+        )
     })
 }
 
@@ -34,9 +37,21 @@ pub(crate) fn python() -> Result<()> {
     let folder = tools("python");
     once(&folder, "requirements.lock", ".venv/.lock", || {
         progress::once("installing the Python tools (venv, pip install)");
-        run(Command::new("python3").args(["-m", "venv", "--clear", ".venv"]).current_dir(&folder), "install Python 3.11 or newer with venv")?;
+        run(
+            Command::new("python3").args(["-m", "venv", "--clear", ".venv"]).current_dir(&folder),
+            "install Python 3.11 or newer with venv",
+        )?;
         let mut pip = Command::new(folder.join(".venv/bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", "requirements.lock"]);
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+            "requirements.lock",
+        ]);
         run(pip.current_dir(&folder), "is the package index reachable?")
     })
 }

@@ -51,11 +51,9 @@ mod tests {
 
     #[test]
     fn the_world_has_the_phases_and_services_that_were_asked_for() -> Result<()> {
-        for (text, imports, exports) in [
-            ("[request]", 8, 1),
-            ("[response]", 8, 1),
-            ("services = [\"keyvalue\"]\n[request]\n[response]", 10, 2),
-        ] {
+        for (text, imports, exports) in
+            [("[request]", 8, 1), ("[response]", 8, 1), ("services = [\"keyvalue\"]\n[request]\n[response]", 10, 2)]
+        {
             let manifest: Manifest = toml::from_str(&format!("name = \"a\"\nversion = \"1.0.0\"\n{text}"))?;
             let folder = tempfile::tempdir()?;
             write(&manifest, folder.path())?;

@@ -42,7 +42,7 @@ function check(source, work) {
       allowImportingTsExtensions: true,
       paths: { "@witgate/filter": [join(sdk, "src/index.ts")], "@witgate/filter/*": [join(sdk, "src/*.ts")] },
     },
-    include: [join(source, "src"), join(sdk, "generated")],
+    include: [join(source, "src"), join(sdk, "generated"), join(sdk, "src/sandbox.d.ts")],
   };
   const file = join(work, "tsconfig.json");
   writeFileSync(file, JSON.stringify(config, null, 2));

@@ -4,6 +4,8 @@
 //! passed on frame by frame as it arrives. Must not know: who reads it, and why.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -28,6 +30,32 @@ enum Inner {
     Empty,
     Full(Bytes),
     Stream(Incoming),
+}
+
+/// Bytes of bodies held in memory, over all exchanges.
+#[derive(Debug, Default)]
+pub struct Held(AtomicUsize);
+
+/// A part of [`Held`], given back when dropped.
+#[derive(Debug)]
+pub struct Hold {
+    held: Arc<Held>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Takes `bytes` if no more than `max` are then held in all.
+    pub fn take(self: &Arc<Self>, bytes: usize, max: usize) -> Option<Hold> {
+        let before = self.0.fetch_add(bytes, Ordering::Relaxed);
+        let hold = Hold { held: self.clone(), bytes };
+        (before + bytes <= max).then_some(hold)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.held.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Why a body could not be read to its end.
@@ -62,6 +90,12 @@ impl Body {
     pub fn guarded(mut self, guard: Guard) -> Self {
         self.guards.push(guard);
         self
+    }
+
+    /// Bytes that reading the body may take: its length where that is known, else `limit`.
+    pub fn cost(&self, limit: usize) -> usize {
+        use http_body::Body as _;
+        self.size_hint().exact().and_then(|exact| usize::try_from(exact).ok()).map_or(limit, |exact| exact.min(limit))
     }
 
     /// Reads the body to its end, at most `limit` bytes.
@@ -131,7 +165,10 @@ mod tests {
         assert_eq!(body.size_hint().exact(), Some(5));
         let read = futures_now(body.read(4));
         assert!(matches!(read, Err(ReadError::TooLarge)));
-        assert_eq!(futures_now(Body::full(Bytes::from_static(b"hello")).read(5)).ok(), Some(Bytes::from_static(b"hello")));
+        assert_eq!(
+            futures_now(Body::full(Bytes::from_static(b"hello")).read(5)).ok(),
+            Some(Bytes::from_static(b"hello"))
+        );
         assert!(Body::full(Bytes::new()).is_end_stream());
     }
 

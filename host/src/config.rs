@@ -319,7 +319,10 @@ mod tests {
         assert_eq!(filter.version.as_deref(), Some("1.10"), "a version keeps its text");
         assert_eq!((filter.memory_bytes, filter.on_error, filter.capabilities.len()), (16 << 20, OnError::Open, 1));
         let link = &config.routes[0].filters[1];
-        assert_eq!(link.when, Match { methods: vec!["POST".into()], path: Some("/v1/x".into()), header: Some("x-foo".into()) });
+        assert_eq!(
+            link.when,
+            Match { methods: vec!["POST".into()], path: Some("/v1/x".into()), header: Some("x-foo".into()) }
+        );
         assert_eq!(link.config["mode"], "strict");
         assert_eq!(link.config["names"], r#"["a",1]"#);
         assert_eq!(config.routes[0].filters[0].config["limit"], "5");
@@ -353,7 +356,10 @@ mod tests {
             ("listeners: [{address: localhost}]", "write an IP address and a port"),
             ("listeners: [{name: a}]", "listeners[0].address: is missing"),
             ("listeners: 7", "expected a list"),
-            ("listeners: [{address: 127.0.0.1:1}, {name: b, address: 127.0.0.1:1}]", "another listener has this address"),
+            (
+                "listeners: [{address: 127.0.0.1:1}, {name: b, address: 127.0.0.1:1}]",
+                "another listener has this address",
+            ),
             ("filters: {F: {source: x}}", "a name has 1 to 64"),
             ("filters: {f: {}}", "filters.f.source: is missing"),
             ("filters: {f: {source: x, sha256: abc}}", "64 hexadecimal digits"),
@@ -377,18 +383,30 @@ mod tests {
             ("- a", "expected a mapping, found a list"),
             ("upstreams: {u: {}}\nroutes: [{upstream: u}]", "give either endpoints"),
             ("upstreams: {u: {endpoints: []}}\nroutes: [{upstream: u}]", "is empty"),
-            ("upstreams: {u: {endpoints: [\"https://a\"]}}\nroutes: [{upstream: u}]", "TLS to upstreams is not there yet"),
+            (
+                "upstreams: {u: {endpoints: [\"https://a\"]}}\nroutes: [{upstream: u}]",
+                "TLS to upstreams is not there yet",
+            ),
             ("upstreams: {u: {endpoints: [\"http://a/b\"]}}\nroutes: [{upstream: u}]", "write http://host:port"),
             ("upstreams: {u: {endpoints: [\"http://a:99999\"]}}\nroutes: [{upstream: u}]", "not between 0 and 65535"),
-            ("upstreams: {u: {endpoints: [\"http://a\"], timeout: 400ms}}\nroutes: [{upstream: u}]", "is not above timeouts.filters"),
+            (
+                "upstreams: {u: {endpoints: [\"http://a\"], timeout: 400ms}}\nroutes: [{upstream: u}]",
+                "is not above timeouts.filters",
+            ),
             (
                 "upstreams: {u: {endpoints: [\"http://a\"], timeout: 600ms}}\nfilters: {f: {source: x, timeout: 400ms}}\nroutes: [{upstream: u, filters: [f]}]",
                 "more than half of the timeout of upstream u (600ms), which leaves no time for a retry: set it to 300ms",
             ),
             ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, match: {path: a}}]", "a path begins with /"),
             ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, match: {host: \"a:80\"}}]", "without port"),
-            ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, filters: [g]}]", "there is no such filter: define it"),
-            ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, name: a}, {upstream: u, name: a}]", "another route"),
+            (
+                "upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, filters: [g]}]",
+                "there is no such filter: define it",
+            ),
+            (
+                "upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, name: a}, {upstream: u, name: a}]",
+                "another route",
+            ),
         ] {
             let found = errors(text);
             assert!(found.contains(expected), "{text}: {expected:?} not in: {found}");

@@ -189,7 +189,9 @@ impl Journal {
             Edit::SetBody(_) | Edit::SetStatus(_) => 0,
         };
         if self.edits.len() >= EDITS_MAX || self.bytes > EDIT_BYTES_MAX {
-            return Err(Refusal::Limit(format!("more than {EDITS_MAX} edits or {EDIT_BYTES_MAX} bytes of edits in one call")));
+            return Err(Refusal::Limit(format!(
+                "more than {EDITS_MAX} edits or {EDIT_BYTES_MAX} bytes of edits in one call"
+            )));
         }
         self.edits.push(edit);
         Ok(())
@@ -240,9 +242,9 @@ impl Journal {
 
     /// Whether this call edited headers: where not, a reader may look at the exchange alone.
     pub fn touches_headers(&self) -> bool {
-        self.edits.iter().any(|edit| {
-            matches!(edit, Edit::SetHeader(..) | Edit::AppendHeader(..) | Edit::RemoveHeader(_))
-        })
+        self.edits
+            .iter()
+            .any(|edit| matches!(edit, Edit::SetHeader(..) | Edit::AppendHeader(..) | Edit::RemoveHeader(_)))
     }
 
     /// All fields of the message that this phase edits, as this call sees them.
@@ -308,8 +310,9 @@ fn drop_stale_fields(headers: &mut HeaderMap, more: &[HeaderName]) {
 
 /// A field name that a filter may touch.
 pub fn checked_name(name: &str) -> Result<HeaderName, Refusal> {
-    let checked = HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| Refusal::Invalid(format!("header name {} is not a token (RFC 9110, section 5.6.2)", shown(name))))?;
+    let checked = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+        Refusal::Invalid(format!("header name {} is not a token (RFC 9110, section 5.6.2)", shown(name)))
+    })?;
     if is_owned(&checked) {
         return Err(Refusal::Invalid(format!("header {checked} belongs to the gateway: a filter cannot change it")));
     }
@@ -326,7 +329,8 @@ pub fn checked_value(name: &HeaderName, value: &str) -> Result<HeaderValue, Refu
 
 /// A target with another path or query.
 pub fn checked_target(path: &str, query: Option<&str>) -> Result<PathAndQuery, Refusal> {
-    let bad = |what: &str, text: &str| Refusal::Invalid(format!("{what} {} is not allowed in a request target", shown(text)));
+    let bad =
+        |what: &str, text: &str| Refusal::Invalid(format!("{what} {} is not allowed in a request target", shown(text)));
     let plain = |byte: u8| byte > b' ' && byte < 0x7f && byte != b'#';
     if !path.starts_with('/') || !path.bytes().all(|byte| plain(byte) && byte != b'?') {
         return Err(bad("path", path));
@@ -374,10 +378,8 @@ pub fn is_owned(name: &HeaderName) -> bool {
 
 /// Fields that concern one connection only (RFC 9110, section 7.6.1).
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        *name,
-        header::CONNECTION | header::TE | header::TRAILER | header::TRANSFER_ENCODING | header::UPGRADE
-    ) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+    matches!(*name, header::CONNECTION | header::TE | header::TRAILER | header::TRANSFER_ENCODING | header::UPGRADE)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
 /// A guest's text in a message: short, quoted, control characters escaped.
@@ -429,7 +431,9 @@ mod tests {
 
     #[test]
     fn what_the_gateway_owns_and_what_http_forbids_is_refused() {
-        for name in ["connection", "Content-Length", "HOST", "te", "transfer-encoding", "upgrade", "keep-alive", "", "a b", "é"] {
+        for name in
+            ["connection", "Content-Length", "HOST", "te", "transfer-encoding", "upgrade", "keep-alive", "", "a b", "é"]
+        {
             assert!(matches!(checked_name(name), Err(Refusal::Invalid(_))), "{name}");
         }
         let name = HeaderName::from_static("x-a");
@@ -440,7 +444,16 @@ mod tests {
         for status in [0, 99, 100, 101, 199, 600, 999] {
             assert!(checked_status(status).is_err(), "{status}");
         }
-        for (path, query) in [("", None), ("a", None), ("/a b", None), ("/a?b", None), ("/a#", None), ("/\r\n", None), ("/", Some("a b")), ("/é", None)] {
+        for (path, query) in [
+            ("", None),
+            ("a", None),
+            ("/a b", None),
+            ("/a?b", None),
+            ("/a#", None),
+            ("/\r\n", None),
+            ("/", Some("a b")),
+            ("/é", None),
+        ] {
             assert!(checked_target(path, query).is_err(), "{path} {query:?}");
         }
         assert_eq!(checked_target("/a%20b", Some("")).map(|target| target.to_string()), Ok("/a%20b?".into()));

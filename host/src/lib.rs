@@ -44,19 +44,24 @@ pub struct Gateway {
     workers: Vec<JoinHandle<()>>,
     reloader: Reloader,
     source: Source,
+    watcher: Option<FileWatcher>,
+    events: mpsc::UnboundedReceiver<()>,
     admin_listener: Option<TcpListener>,
 }
 
 impl Gateway {
     /// Loads the filters, binds the listeners and starts serving. The error is for the operator.
-    pub fn start(config: Config, source: Source) -> Result<Self, String> {
+    ///
+    /// `text` is what `config` was read from: a reload begins when `source` says something else.
+    pub fn start(config: Config, source: Source, text: String) -> Result<Self, String> {
         let instances = u32::try_from(config.limits.in_flight.clamp(1, INSTANCES_MAX)).unwrap_or(u32::MAX);
         let engine = Engine::new(instances)?;
         let metrics = Metrics::new();
         let live = Arc::default();
         tracing::info!(
             instances,
-            cleaning = if Engine::scans_page_map() { "page-map scan" } else { "madvise (Linux 6.7 or newer is faster)" },
+            cleaning =
+                if Engine::scans_page_map() { "page-map scan" } else { "madvise (Linux 6.7 or newer is faster)" },
             "the pool of instances"
         );
         let mut loader = Loader::new(engine, &config.state, Arc::clone(&live));
@@ -71,6 +76,7 @@ impl Gateway {
             metrics,
             in_flight: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            held: Arc::default(),
             instances: live,
             draining: tokio::sync::watch::channel(false).0,
         });
@@ -80,13 +86,17 @@ impl Gateway {
             .map(|(index, sockets)| serve::listen::spawn(index, shared.clone(), sockets))
             .collect::<Result<_, _>>()
             .map_err(|error| format!("a serving thread cannot start: {error}"))?;
-        let reloader = Reloader::new(shared.clone(), loader, source.clone());
-        Ok(Self { listeners, admin, shared, workers, reloader, source, admin_listener })
+        // Before anybody is told that the gateway is ready: a file may be replaced right after.
+        let (sender, events) = mpsc::unbounded_channel();
+        let watcher = watch(&shared, &source, sender);
+        let reloader = Reloader::new(shared.clone(), loader, source.clone(), text);
+        Ok(Self { listeners, admin, shared, workers, reloader, source, watcher, events, admin_listener })
     }
 
     /// Reloads what changes and drains on SIGTERM or SIGINT; returns when the last exchange is done.
     pub fn run(mut self) -> Result<(), String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         if let Some(listener) = self.admin_listener.take() {
             let shared = self.shared.clone();
             std::thread::Builder::new()
@@ -100,8 +110,8 @@ impl Gateway {
                 })
                 .map_err(|error| format!("the admin thread cannot start: {error}"))?;
         }
-        let Self { shared, workers, reloader, source, .. } = self;
-        runtime.block_on(supervise(shared.clone(), reloader, source))?;
+        let Self { shared, workers, reloader, source, watcher, events, .. } = self;
+        runtime.block_on(supervise(shared.clone(), reloader, source, watcher, events))?;
         // Replacing rather than sending: nobody may be listening yet.
         shared.draining.send_replace(true);
         tracing::info!("draining: no new connections, exchanges in flight finish");
@@ -146,20 +156,36 @@ fn bind(address: SocketAddr, name: &str) -> Result<TcpListener, String> {
         .map_err(|error| format!("listener {name}: {address}: {error}; is another process using it? (ss -ltnp)"))
 }
 
+/// Watches the files of the present state, where the configuration wants it.
+fn watch(shared: &Shared, source: &Source, events: mpsc::UnboundedSender<()>) -> Option<FileWatcher> {
+    let config = shared.snapshot.load().config.clone();
+    if !config.reload.watch {
+        return None;
+    }
+    match FileWatcher::new(events) {
+        Ok(mut watcher) => {
+            watcher.follow(source, &config);
+            Some(watcher)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "files are not watched: changes are seen at the interval or by SIGHUP");
+            None
+        }
+    }
+}
+
 /// Waits for reasons to reload, until it is time to drain.
-async fn supervise(shared: Arc<Shared>, reloader: Reloader, source: Source) -> Result<(), String> {
+async fn supervise(
+    shared: Arc<Shared>,
+    reloader: Reloader,
+    source: Source,
+    mut watcher: Option<FileWatcher>,
+    mut events: mpsc::UnboundedReceiver<()>,
+) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("signals cannot be received: {error}");
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let (sender, mut events) = mpsc::unbounded_channel();
-    let mut watcher = if shared.snapshot.load().config.reload.watch {
-        FileWatcher::new(sender)
-            .inspect_err(|error| tracing::warn!(%error, "files are not watched: changes are seen at the interval or by SIGHUP"))
-            .ok()
-    } else {
-        None
-    };
     let reloader = Arc::new(std::sync::Mutex::new(reloader));
     loop {
         let config = shared.snapshot.load().config.clone();
@@ -194,7 +220,8 @@ async fn supervise(shared: Arc<Shared>, reloader: Reloader, source: Source) -> R
 
 /// A second signal means that nobody wants to wait.
 async fn exit_at_second_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return;
     };
     tokio::select! {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use crate::body::Held;
 use crate::config::{Config, Endpoint, Target, Upstream};
 use crate::stage::filters::Link;
 use crate::stage::route::Router;
@@ -44,7 +45,8 @@ pub struct Route {
 impl Snapshot {
     /// Puts a checked configuration and its loaded filters together; an error names a filter that is missing.
     pub fn new(config: Arc<Config>, filters: Filters) -> Result<Self, String> {
-        let routes = config.routes.iter().map(|route| build_route(&config, &filters, route)).collect::<Result<_, _>>()?;
+        let routes =
+            config.routes.iter().map(|route| build_route(&config, &filters, route)).collect::<Result<_, _>>()?;
         Ok(Self { router: Router::new(&config.routes), routes, filters, config })
     }
 
@@ -55,7 +57,8 @@ impl Snapshot {
 
     /// How long an idle connection to this endpoint is kept; none where no upstream names it any more.
     pub fn idle_timeout(&self, endpoint: &Endpoint) -> Option<Duration> {
-        let names = |upstream: &&Upstream| matches!(&upstream.target, Target::Endpoints(list) if list.contains(endpoint));
+        let names =
+            |upstream: &&Upstream| matches!(&upstream.target, Target::Endpoints(list) if list.contains(endpoint));
         self.config.upstreams.values().find(names).map(|upstream| upstream.idle_timeout)
     }
 }
@@ -63,7 +66,8 @@ impl Snapshot {
 fn build_route(config: &Config, filters: &Filters, route: &crate::config::Route) -> Result<Route, String> {
     let chain = route.filters.iter().map(|link| {
         let filter = filters.get(&link.filter).ok_or_else(|| format!("filter {} is not loaded", link.filter))?;
-        let terms = config.filters.get(&link.filter).ok_or_else(|| format!("filter {} is not configured", link.filter))?;
+        let terms =
+            config.filters.get(&link.filter).ok_or_else(|| format!("filter {} is not configured", link.filter))?;
         Ok(Link {
             filter: filter.clone(),
             when: link.when.clone(),
@@ -71,8 +75,10 @@ fn build_route(config: &Config, filters: &Filters, route: &crate::config::Route)
             on_error: terms.on_error,
         })
     });
-    let upstream =
-        config.upstreams.get(&route.upstream).ok_or_else(|| format!("upstream {} is not configured", route.upstream))?;
+    let upstream = config
+        .upstreams
+        .get(&route.upstream)
+        .ok_or_else(|| format!("upstream {} is not configured", route.upstream))?;
     Ok(Route {
         name: route.name.as_str().into(),
         chain: chain.collect::<Result<_, String>>()?,
@@ -91,6 +97,8 @@ pub struct Shared {
     pub in_flight: AtomicUsize,
     /// Client connections.
     pub connections: AtomicUsize,
+    /// Bodies held in memory for filters.
+    pub held: Arc<Held>,
     /// Component instances alive.
     pub instances: Arc<AtomicI64>,
     /// True once the gateway stops accepting.

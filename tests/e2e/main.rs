@@ -1,1 +1,10 @@
-//! placeholder
+//! The gateway from outside: the real binary, real sockets, real filters. A module for each feature.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod cli;
+mod drain;
+mod filters;
+mod guests;
+mod hotload;
+mod layering;
+mod proxy;

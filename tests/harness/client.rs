@@ -97,7 +97,11 @@ impl Client {
     /// Reads one response.
     pub fn read(&mut self, is_head: bool) -> Result<Response> {
         let start = self.line()?;
-        let status = start.split(' ').nth(1).and_then(|status| status.parse().ok()).with_context(|| format!("no status in {start:?}"))?;
+        let status = start
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .with_context(|| format!("no status in {start:?}"))?;
         let mut headers = vec![];
         loop {
             let line = self.line()?;

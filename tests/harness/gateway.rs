@@ -64,16 +64,20 @@ impl Setup {
     /// Puts a filter built by componentize into the folder: `typescript/api-key`, or a fixture such as `tests/python/probe`. What is compiled
     /// from it is shared by all tests, since a language's engine takes seconds.
     pub fn with_guest(mut self, name: &str, guest: &str) -> Result<Self> {
-        let dist = guest.strip_prefix("tests/").map_or_else(|| format!("guests/dist/{guest}"), |rest| format!("tests/guests/dist/{rest}"));
+        let dist = guest
+            .strip_prefix("tests/")
+            .map_or_else(|| format!("guests/dist/{guest}"), |rest| format!("tests/guests/dist/{rest}"));
         let path = repository().join(format!("{dist}.wasm"));
-        let bytes = fs::read(&path).with_context(|| format!("{}: run `just build-guests build-fixtures` first", path.display()))?;
+        let bytes = fs::read(&path)
+            .with_context(|| format!("{}: run `just build-guests build-fixtures` first", path.display()))?;
         self.shared_state = true;
         self.with(name, bytes)
     }
 
     /// The whole configuration.
     pub fn text(&self, yaml: &str) -> String {
-        let state = if self.shared_state { repository().join("target/e2e-state") } else { self.folder.path().join("state") };
+        let state =
+            if self.shared_state { repository().join("target/e2e-state") } else { self.folder.path().join("state") };
         format!(
             "listeners: [{{address: \"127.0.0.1:0\"}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nlog: {{format: json, level: \"info,witgate=debug\"}}\nstate: {{directory: {}}}\n{yaml}",
             self.workers,
@@ -122,7 +126,9 @@ impl Setup {
                 bail!("the gateway did not start:\n{}", log.lock().unwrap_or_else(PoisonError::into_inner).join("\n"));
             };
             match line.split(' ').collect::<Vec<_>>()[..] {
-                ["listening", "admin", url] => admin = url.strip_prefix("http://").and_then(|address| address.parse().ok()),
+                ["listening", "admin", url] => {
+                    admin = url.strip_prefix("http://").and_then(|address| address.parse().ok())
+                }
                 ["listening", _, url] => address = url.strip_prefix("http://").and_then(|address| address.parse().ok()),
                 ["ready"] => break,
                 _ => {}
@@ -201,7 +207,10 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the gateway's log\n{}\n---", self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n"));
+            eprintln!(
+                "--- the gateway's log\n{}\n---",
+                self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+            );
         }
     }
 }

@@ -90,8 +90,10 @@ fn read_request(input: &mut BufReader<TcpStream>) -> Option<(String, usize)> {
 
 fn answer(out: &mut TcpStream, path: &str, length: usize) -> std::io::Result<()> {
     let mut parts = path.trim_start_matches('/').split('/');
-    let (what, number) = (parts.next().unwrap_or_default(), parts.next().and_then(|n| n.parse().ok()).unwrap_or(0_usize));
-    let plain = |status: usize, body: &str| format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let (what, number) =
+        (parts.next().unwrap_or_default(), parts.next().and_then(|n| n.parse().ok()).unwrap_or(0_usize));
+    let plain =
+        |status: usize, body: &str| format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     match what {
         "status" => out.write_all(plain(number, "").as_bytes()),
         "delay" => {

@@ -98,7 +98,10 @@ pub fn component(world: &str, wat: &str) -> Result<Vec<u8>> {
         let entry = entry?;
         std::fs::copy(entry.path(), folder.path().join(entry.file_name()))?;
     }
-    std::fs::write(folder.path().join("test.wit"), format!("package witgate:gateway@0.1.0;\nworld test {{ {world} }}\n"))?;
+    std::fs::write(
+        folder.path().join("test.wit"),
+        format!("package witgate:gateway@0.1.0;\nworld test {{ {world} }}\n"),
+    )?;
     let (package, _) = resolve.push_dir(folder.path())?;
     let world = resolve.select_world(&[package], Some("test"))?;
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;

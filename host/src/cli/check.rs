@@ -7,7 +7,8 @@ use crate::control::artifacts::check_file;
 use crate::control::reload::Source;
 
 pub(super) fn check(file: &Path) -> Result<(), String> {
-    let config = Source::File(file.to_owned()).read()?;
+    let source = Source::File(file.to_owned());
+    let config = source.parse(&source.text()?)?;
     let mut refusals = vec![];
     for (name, filter) in &config.filters {
         match check_file(name, filter, &Arc::default()) {

@@ -13,11 +13,8 @@ const DEMO: &str = include_str!("demo.yaml");
 /// Without filters: just a proxy in front of the echo.
 const DEMO_PLAIN: &str = include_str!("demo-plain.yaml");
 /// What the demo needs, relative to the working directory.
-const DEMO_GUESTS: [&str; 3] = [
-    "guests/dist/typescript/api-key.wasm",
-    "guests/dist/typescript/rate-limit.wasm",
-    "guests/dist/python/redact.wasm",
-];
+const DEMO_GUESTS: [&str; 3] =
+    ["guests/dist/typescript/api-key.wasm", "guests/dist/typescript/rate-limit.wasm", "guests/dist/python/redact.wasm"];
 
 pub(super) fn run(file: Option<PathBuf>) -> Result<(), String> {
     let is_demo = file.is_none();
@@ -29,14 +26,15 @@ pub(super) fn run(file: Option<PathBuf>) -> Result<(), String> {
             Source::Text { text: if has_guests { DEMO } else { DEMO_PLAIN }.to_owned(), base }
         }
     };
-    let config = source.read()?;
+    let text = source.text()?;
+    let config = source.parse(&text)?;
     let json = match config.log.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
     init_log(&config.log.level, json)?;
-    let gateway = Gateway::start(config, source)?;
+    let gateway = Gateway::start(config, source, text)?;
     announce(&gateway).map_err(|error| format!("standard output: {error}"))?;
     if is_demo && let Some((_, address)) = gateway.listeners.first() {
         invite(&format!("http://{address}"), has_guests).map_err(|error| format!("standard output: {error}"))?;
@@ -72,7 +70,10 @@ fn invite(base: &str, has_guests: bool) -> std::io::Result<()> {
             "  for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\\n' {base}/limited; done   # the sixth: 429"
         )?;
     } else {
-        writeln!(out, "  curl -s {base}/hello        # the embedded echo; `just build-guests` and start again for filters")?;
+        writeln!(
+            out,
+            "  curl -s {base}/hello        # the embedded echo; `just build-guests` and start again for filters"
+        )?;
     }
     out.flush()
 }

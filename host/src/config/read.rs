@@ -32,7 +32,11 @@ impl<'a> Section<'a> {
                 Value::Map(entries) => (node.line, entries),
                 _ if node.is_null() => (node.line, &[]),
                 _ => {
-                    errors.borrow_mut().push(ConfigError::new(node.line, &path, format!("expected a mapping, found {}", node.kind())));
+                    errors.borrow_mut().push(ConfigError::new(
+                        node.line,
+                        &path,
+                        format!("expected a mapping, found {}", node.kind()),
+                    ));
                     (node.line, &[])
                 }
             },
@@ -102,14 +106,21 @@ impl<'a> Section<'a> {
         })
     }
 
-    pub(super) fn number<T: FromStr + PartialOrd + std::fmt::Display + Copy>(&self, key: &'static str, min: T, max: T) -> Option<T> {
+    pub(super) fn number<T: FromStr + PartialOrd + std::fmt::Display + Copy>(
+        &self,
+        key: &'static str,
+        min: T,
+        max: T,
+    ) -> Option<T> {
         self.scalar(key, |text| within(text.parse().ok(), min, max))
     }
 
     pub(super) fn size(&self, key: &'static str, min: usize, max: usize) -> Option<usize> {
         self.scalar(key, |text| match size(text) {
             None => Err("write a size such as 64KiB, 16MiB or 1000000 (bytes)".into()),
-            Some(bytes) if bytes < min || bytes > max => Err(format!("between {} and {}", shown_size(min), shown_size(max))),
+            Some(bytes) if bytes < min || bytes > max => {
+                Err(format!("between {} and {}", shown_size(min), shown_size(max)))
+            }
             Some(bytes) => Ok(bytes),
         })
     }
@@ -153,7 +164,9 @@ impl<'a> Section<'a> {
 }
 
 fn within<T: PartialOrd + std::fmt::Display + Copy>(value: Option<T>, min: T, max: T) -> Result<T, String> {
-    value.filter(|value| *value >= min && *value <= max).ok_or_else(|| format!("expected a whole number between {min} and {max}"))
+    value
+        .filter(|value| *value >= min && *value <= max)
+        .ok_or_else(|| format!("expected a whole number between {min} and {max}"))
 }
 
 /// A duration with its unit, within bounds.

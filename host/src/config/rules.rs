@@ -32,7 +32,9 @@ fn check_listeners(config: &Config, lines: &Lines, errors: &mut Vec<ConfigError>
             errors.push(lines.error(&[&path, "name"], format!("{}: another listener has this name", listener.name)));
         }
         if listener.address.port() != 0 && !addresses.insert(listener.address) {
-            errors.push(lines.error(&[&path, "address"], format!("{}: another listener has this address", listener.address)));
+            errors.push(
+                lines.error(&[&path, "address"], format!("{}: another listener has this address", listener.address)),
+            );
         }
     }
 }
@@ -72,8 +74,10 @@ fn check_timeouts(config: &Config, lines: &Lines, errors: &mut Vec<ConfigError>)
     }
     for (name, upstream) in &config.upstreams {
         if matches!(upstream.target, Target::Endpoints(_)) && budget >= upstream.timeout {
-            let message =
-                format!("{:?} is not above timeouts.filters ({budget:?}): raise it, or lower the budget", upstream.timeout);
+            let message = format!(
+                "{:?} is not above timeouts.filters ({budget:?}): raise it, or lower the budget",
+                upstream.timeout
+            );
             errors.push(lines.error(&["upstreams", name, "timeout"], message));
         }
     }
@@ -115,7 +119,9 @@ impl Lines<'_> {
         for part in path.iter().flat_map(|part| part.split_inclusive('[')) {
             let next = match (&node.value, part.trim_end_matches('['), part.strip_suffix(']')) {
                 (Value::List(items), _, Some(index)) => index.parse::<usize>().ok().and_then(|index| items.get(index)),
-                (Value::Map(entries), key, _) => entries.iter().find(|(entry, _)| entry.text == key).map(|(_, node)| node),
+                (Value::Map(entries), key, _) => {
+                    entries.iter().find(|(entry, _)| entry.text == key).map(|(_, node)| node)
+                }
                 _ => None,
             };
             let Some(next) = next else { break };

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::read::{Errors, Section, duration_within, nearest};
 use super::tree::{Node, Value};
 use super::{
-    Capability, Config, Endpoint, Filter, KeyValue, Limits, Listener, Log, LogFormat, Match, OnError, Reload, Route, RouteFilter,
-    Target, Timeouts, Upstream,
+    Capability, Config, Endpoint, Filter, KeyValue, Limits, Listener, Log, LogFormat, Match, OnError, Reload, Route,
+    RouteFilter, Target, Timeouts, Upstream,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -50,7 +50,9 @@ fn listeners(top: &Section) -> Vec<Listener> {
     }
     let read = |(index, node)| {
         let section = Section::new(Some(node), format!("listeners[{index}]"), top.errors);
-        let name = section.scalar("name", name).unwrap_or_else(|| if index == 0 { "main".into() } else { format!("listener-{}", index + 1) });
+        let name = section
+            .scalar("name", name)
+            .unwrap_or_else(|| if index == 0 { "main".into() } else { format!("listener-{}", index + 1) });
         let address = section.scalar("address", address);
         if address.is_none() && section.get("address").is_none() {
             section.error(section.line, "address", "is missing: write an address and a port, such as 0.0.0.0:8080");
@@ -121,7 +123,10 @@ fn log(section: Section) -> Log {
         "json" => Ok(LogFormat::Json),
         _ => Err("write auto, text or json".into()),
     });
-    let log = Log { level: section.text("level").unwrap_or_else(|| "info".into()), format: format.unwrap_or(LogFormat::Auto) };
+    let log = Log {
+        level: section.text("level").unwrap_or_else(|| "info".into()),
+        format: format.unwrap_or(LogFormat::Auto),
+    };
     section.finish();
     log
 }
@@ -141,11 +146,19 @@ fn named<T>(top: &Section, key: &'static str, read: impl Fn(Section) -> T) -> BT
 
 fn upstream(section: Section) -> Upstream {
     let endpoints = section.list("endpoints", endpoint);
-    let builtin = section.scalar("builtin", |text| if text == "echo" { Ok(()) } else { Err("the only builtin is echo".into()) });
+    let builtin =
+        section.scalar("builtin", |text| if text == "echo" { Ok(()) } else { Err("the only builtin is echo".into()) });
     let (named, built) = (section.get("endpoints").is_some(), section.get("builtin").is_some());
     if named == built {
-        section.error(section.line, "endpoints", "give either endpoints, such as [\"http://127.0.0.1:9000\"], or builtin: echo");
-    } else if named && endpoints.is_empty() && section.get("endpoints").is_some_and(|node| matches!(&node.value, Value::List(items) if items.is_empty())) {
+        section.error(
+            section.line,
+            "endpoints",
+            "give either endpoints, such as [\"http://127.0.0.1:9000\"], or builtin: echo",
+        );
+    } else if named
+        && endpoints.is_empty()
+        && section.get("endpoints").is_some_and(|node| matches!(&node.value, Value::List(items) if items.is_empty()))
+    {
         section.error(section.line, "endpoints", "is empty: an upstream has at least one endpoint");
     }
     let upstream = Upstream {
@@ -287,7 +300,11 @@ fn sha256(text: &str) -> Result<[u8; 32], String> {
 /// A token of RFC 9110, section 5.6.2: a method or a field's name.
 fn token(text: &str) -> Result<String, String> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if !text.is_empty() && text.bytes().all(good) { Ok(text.to_owned()) } else { Err("is not a token (RFC 9110, section 5.6.2)".into()) }
+    if !text.is_empty() && text.bytes().all(good) {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a token (RFC 9110, section 5.6.2)".into())
+    }
 }
 
 fn path(text: &str) -> Result<String, String> {

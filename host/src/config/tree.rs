@@ -59,9 +59,11 @@ impl Node {
             Value::Scalar { text, plain } if *plain => plain_to_json(text),
             Value::Scalar { text, .. } => text.as_str().into(),
             Value::List(items) => items.iter().map(Self::to_json).collect(),
-            Value::Map(entries) => {
-                entries.iter().map(|(key, node)| (key.text.clone(), node.to_json())).collect::<serde_json::Map<_, _>>().into()
-            }
+            Value::Map(entries) => entries
+                .iter()
+                .map(|(key, node)| (key.text.clone(), node.to_json()))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
         }
     }
 }
@@ -115,7 +117,11 @@ impl<'a> Builder<'a> {
                 Event::StreamEnd => break,
                 Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
                 _ if root.is_some() => {
-                    return Err(ConfigError::new(line, "", "a second document begins here: one file holds one configuration"));
+                    return Err(ConfigError::new(
+                        line,
+                        "",
+                        "a second document begins here: one file holds one configuration",
+                    ));
                 }
                 event => root = Some(self.node(event, line, 0)?),
             }
@@ -126,7 +132,8 @@ impl<'a> Builder<'a> {
     fn node(&mut self, event: Event<'a>, line: usize, depth: usize) -> Result<Node, ConfigError> {
         self.nodes += 1;
         if depth > DEPTH_MAX || self.nodes > NODES_MAX {
-            let message = format!("nested deeper than {DEPTH_MAX} or more than {NODES_MAX} values: this is no configuration");
+            let message =
+                format!("nested deeper than {DEPTH_MAX} or more than {NODES_MAX} values: this is no configuration");
             return Err(ConfigError::new(line, "", message));
         }
         let value = match event {
@@ -150,7 +157,11 @@ impl<'a> Builder<'a> {
                 Value::Map(self.mapping(line, depth)?)
             }
             _ => {
-                return Err(ConfigError::new(line, "", "anchors and aliases (& and *) are not read: write the value out"));
+                return Err(ConfigError::new(
+                    line,
+                    "",
+                    "anchors and aliases (& and *) are not read: write the value out",
+                ));
             }
         };
         Ok(Node { line, value })
@@ -180,7 +191,11 @@ impl<'a> Builder<'a> {
 
     fn no_anchor(&mut self, anchor: usize, line: usize) {
         if anchor != 0 {
-            self.errors.push(ConfigError::new(line, "", "anchors and aliases (& and *) are not read: write the value out"));
+            self.errors.push(ConfigError::new(
+                line,
+                "",
+                "anchors and aliases (& and *) are not read: write the value out",
+            ));
         }
     }
 }

@@ -78,7 +78,9 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
         "/readyz" => text(StatusCode::OK, "text/plain", "ready\n".to_owned()),
         "/filters" => text(StatusCode::OK, "application/json", filters(shared)),
         "/" => text(StatusCode::OK, "text/plain", "/metrics\n/healthz\n/readyz\n/filters\n".to_owned()),
-        _ => text(StatusCode::NOT_FOUND, "text/plain", "there is /metrics, /healthz, /readyz and /filters\n".to_owned()),
+        _ => {
+            text(StatusCode::NOT_FOUND, "text/plain", "there is /metrics, /healthz, /readyz and /filters\n".to_owned())
+        }
     }
 }
 

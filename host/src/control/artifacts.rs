@@ -113,13 +113,33 @@ impl Loader {
             return Ok(same.artifact.clone());
         }
         if let Some(artifact) = self.cache.as_ref().and_then(|cache| cache.get(&self.engine, &description.digest)) {
-            tracing::info!(filter = name, digest = &description.digest[..12], ms = began.elapsed().as_millis() as u64, "taken from the cache");
+            tracing::info!(
+                filter = name,
+                digest = &description.digest[..12],
+                ms = began.elapsed().as_millis() as u64,
+                "taken from the cache"
+            );
             return Ok(artifact);
         }
         let artifact = self.engine.compile(bytes).map_err(|error| {
-            LoadError::new("compile", format!("the component is not valid: {error}; build it anew with `componentize build`"))
+            // Valid, but its memories or tables fit no slot: wasmtime has no type for that.
+            if error.contains("pooling allocator") {
+                return LoadError::new(
+                    "limits",
+                    format!("the component wants more than an instance may have: {error}"),
+                );
+            }
+            LoadError::new(
+                "compile",
+                format!("the component is not valid: {error}; build it anew with `componentize build`"),
+            )
         })?;
-        tracing::info!(filter = name, digest = &description.digest[..12], ms = began.elapsed().as_millis() as u64, "compiled");
+        tracing::info!(
+            filter = name,
+            digest = &description.digest[..12],
+            ms = began.elapsed().as_millis() as u64,
+            "compiled"
+        );
         if let Some(cache) = &self.cache
             && let Err(why) = cache.put(&artifact, &description.digest)
         {
@@ -182,7 +202,10 @@ fn check_pins(description: &Description, filter: &config::Filter) -> Result<(), 
     {
         return Err(LoadError::new(
             "pin",
-            format!("the component's version is {}, but the configuration pins {pin}", version.unwrap_or("not given (no manifest)")),
+            format!(
+                "the component's version is {}, but the configuration pins {pin}",
+                version.unwrap_or("not given (no manifest)")
+            ),
         ));
     }
     Ok(())
@@ -195,7 +218,8 @@ fn stamp(path: &Path) -> Result<Stamp, LoadError> {
 
 /// Reads a file of bounded size, checking that it was not replaced meanwhile.
 fn read(path: &Path, before: Stamp) -> Result<Vec<u8>, LoadError> {
-    let too_large = || LoadError::new("limits", format!("{} is larger than {} MiB", path.display(), FILE_BYTES_MAX >> 20));
+    let too_large =
+        || LoadError::new("limits", format!("{} is larger than {} MiB", path.display(), FILE_BYTES_MAX >> 20));
     if before.length > FILE_BYTES_MAX {
         return Err(too_large());
     }
@@ -206,7 +230,10 @@ fn read(path: &Path, before: Stamp) -> Result<Vec<u8>, LoadError> {
         return Err(too_large());
     }
     if stamp(path)? != before {
-        return Err(LoadError::new("unreadable", format!("{} changed while it was read; it will be read again", path.display())));
+        return Err(LoadError::new(
+            "unreadable",
+            format!("{} changed while it was read; it will be read again", path.display()),
+        ));
     }
     Ok(bytes)
 }
@@ -225,11 +252,17 @@ struct Cache {
 impl Cache {
     fn open(folder: &Path, engine: &Engine) -> Result<Self, String> {
         let shown = folder.display();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| format!("{shown}: {error}"))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|error| format!("{shown}: {error}"))?;
         let metadata = fs::metadata(folder).map_err(|error| format!("{shown}: {error}"))?;
         let me = rustix::process::geteuid().as_raw();
         if metadata.uid() != me || metadata.permissions().mode() & 0o022 != 0 {
-            return Err(format!("{shown} belongs to another user or can be written by others: chmod 700 it, or set state.directory"));
+            return Err(format!(
+                "{shown} belongs to another user or can be written by others: chmod 700 it, or set state.directory"
+            ));
         }
         let key = read_key(&folder.join("key")).map_err(|error| format!("{shown}/key: {error}"))?;
         let fingerprint = hex::encode(&engine.fingerprint()[..8]);

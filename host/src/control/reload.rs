@@ -39,10 +39,10 @@ pub enum Source {
 }
 
 impl Source {
-    /// Reads and checks the configuration. The error is for the operator: every problem with its line.
-    pub fn read(&self) -> Result<Config, String> {
+    /// The text of the configuration. The error is for the operator.
+    pub fn text(&self) -> Result<String, String> {
         match self {
-            Self::Text { text, base } => Config::parse(text, "demo", base).map_err(|errors| errors.to_string()),
+            Self::Text { text, .. } => Ok(text.clone()),
             Self::File(path) => {
                 let shown = path.display();
                 let fail = |error: std::io::Error| format!("{shown}: {error}; give the right path with --config");
@@ -50,11 +50,21 @@ impl Source {
                 if length > CONFIG_BYTES_MAX {
                     return Err(format!("{shown}: {length} bytes are more than the {CONFIG_BYTES_MAX} that are read"));
                 }
-                let text = std::fs::read_to_string(path).map_err(fail)?;
-                let base = std::path::absolute(path).map_err(fail)?.parent().map(Path::to_owned).unwrap_or_default();
-                Config::parse(&text, &shown.to_string(), &base).map_err(|errors| errors.to_string())
+                std::fs::read_to_string(path).map_err(fail)
             }
         }
+    }
+
+    /// Checks a text of this source. The error is for the operator: every problem with its line.
+    pub fn parse(&self, text: &str) -> Result<Config, String> {
+        let (name, base) = match self {
+            Self::Text { base, .. } => ("demo".to_owned(), base.clone()),
+            Self::File(path) => {
+                let absolute = std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))?;
+                (path.display().to_string(), absolute.parent().map(Path::to_owned).unwrap_or_default())
+            }
+        };
+        Config::parse(text, &name, &base).map_err(|errors| errors.to_string())
     }
 }
 
@@ -94,7 +104,7 @@ pub struct Reloader {
     shared: Arc<Shared>,
     loader: Loader,
     source: Source,
-    text: Option<String>,
+    text: String,
 }
 
 /// Why to look at the files.
@@ -109,30 +119,33 @@ pub enum Cause {
 }
 
 impl Reloader {
-    /// A reloader for a state that was just put in place.
-    pub fn new(shared: Arc<Shared>, loader: Loader, source: Source) -> Self {
-        let text = config_text(&source);
+    /// A reloader for a state that was just put in place from `text`.
+    pub fn new(shared: Arc<Shared>, loader: Loader, source: Source, text: String) -> Self {
         Self { shared, loader, source, text }
     }
 
     /// Looks at the files and puts what changed into service. Blocks for as long as compiling takes.
     pub fn look(&mut self, cause: Cause) {
-        let text = config_text(&self.source);
-        // An unreadable file is only worth a word when somebody asked: it may be in the middle of being replaced.
-        let changed = text.is_some() && text != self.text;
-        if changed || cause == Cause::Signal {
-            self.text = text;
-            self.reload_config();
-        } else {
-            self.reload_filters();
+        match self.source.text() {
+            Ok(text) if text != self.text || cause == Cause::Signal => {
+                self.text = text;
+                self.reload_config();
+            }
+            // A file that cannot be read may be in the middle of being replaced: only worth a word when somebody asked.
+            Err(why) if cause == Cause::Signal => {
+                self.count("refused");
+                tracing::error!(why, "the configuration was refused; the one before serves on");
+            }
+            _ => self.reload_filters(),
         }
     }
 
     fn reload_config(&mut self) {
         let began = Instant::now();
-        let outcome = self.source.read().and_then(|config| {
+        let outcome = self.source.parse(&self.text).and_then(|config| {
             check_fixed(&self.shared.snapshot.load().config, &config)?;
-            let filters = load_all(&mut self.loader, &config, &self.shared.metrics).map_err(|refusals| refusals.join("\n"))?;
+            let filters =
+                load_all(&mut self.loader, &config, &self.shared.metrics).map_err(|refusals| refusals.join("\n"))?;
             Snapshot::new(Arc::new(config), filters)
         });
         match outcome {
@@ -202,13 +215,6 @@ impl Reloader {
     }
 }
 
-fn config_text(source: &Source) -> Option<String> {
-    match source {
-        Source::File(path) => std::fs::read_to_string(path).ok(),
-        Source::Text { .. } => None,
-    }
-}
-
 /// What cannot change while the gateway runs: refused with advice rather than ignored.
 fn check_fixed(old: &Config, new: &Config) -> Result<(), String> {
     let mut fixed = vec![];
@@ -254,7 +260,8 @@ impl FileWatcher {
 
     /// Watches what this state is made of, and no longer what it is not.
     pub fn follow(&mut self, source: &Source, config: &Config) {
-        let mut folders: Vec<PathBuf> = config.filters.values().filter_map(|filter| filter.source.parent()).map(Path::to_owned).collect();
+        let mut folders: Vec<PathBuf> =
+            config.filters.values().filter_map(|filter| filter.source.parent()).map(Path::to_owned).collect();
         if let Source::File(path) = source
             && let Some(parent) = std::path::absolute(path).ok().as_deref().and_then(Path::parent)
         {

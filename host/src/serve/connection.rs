@@ -51,7 +51,11 @@ pub async fn serve(worker: Worker, stream: TcpStream, client: Client) {
     let service = service_fn(|request| {
         let (worker, client) = (worker.clone(), client.clone());
         let busy = Box::new(activity.begin());
-        async move { Ok::<_, std::convert::Infallible>(proxy::handle(&worker.shared, &worker.pools, &client, request, busy).await) }
+        async move {
+            Ok::<_, std::convert::Infallible>(
+                proxy::handle(&worker.shared, &worker.pools, &client, request, busy).await,
+            )
+        }
     });
     let ended = if is_h2 {
         let mut builder = http2::Builder::new(Local);
@@ -59,11 +63,13 @@ pub async fn serve(worker: Worker, stream: TcpStream, client: Client) {
             .timer(TokioTimer::new())
             .max_concurrent_streams(H2_STREAMS_MAX)
             .max_header_list_size(H2_HEADER_BYTES_MAX);
-        until_drained(builder.serve_connection(io, service), draining, |connection| connection.graceful_shutdown()).await
+        until_drained(builder.serve_connection(io, service), draining, |connection| connection.graceful_shutdown())
+            .await
     } else {
         let mut builder = http1::Builder::new();
         builder.header_read_timeout(None).max_buf_size(limits.limits.request_head_bytes);
-        until_drained(builder.serve_connection(io, service), draining, |connection| connection.graceful_shutdown()).await
+        until_drained(builder.serve_connection(io, service), draining, |connection| connection.graceful_shutdown())
+            .await
     };
     if let Err(error) = ended {
         tracing::debug!(%error, client = %client.address, "a client's connection ended");
@@ -194,12 +200,19 @@ impl Watched {
 }
 
 impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Ready(result) => {
                 let activity = &self.activity;
-                if buffer.filled().len() > before && activity.exchanges.get() == 0 && activity.head_since.get().is_none() {
+                if buffer.filled().len() > before
+                    && activity.exchanges.get() == 0
+                    && activity.head_since.get().is_none()
+                {
                     activity.head_since.set(Some(Instant::now()));
                 }
                 Poll::Ready(result)

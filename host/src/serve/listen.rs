@@ -41,10 +41,8 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Starts a serving thread over its own listeners. It ends when the gateway drains and its last connection is done.
 pub fn spawn(index: usize, shared: Arc<Shared>, listeners: Vec<TcpListener>) -> std::io::Result<JoinHandle<()>> {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .event_interval(EVENT_INTERVAL)
-        .build_local(LocalOptions::default());
+    let runtime =
+        Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build_local(LocalOptions::default());
     drop(runtime?);
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         // A local runtime cannot move between threads: it was only tried above, where an error can still be reported.

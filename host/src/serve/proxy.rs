@@ -18,7 +18,7 @@ use crate::body::{Body, Guard};
 use crate::error::{Error, Kind};
 use crate::exchange::{Client, Exchange, Request, Response, is_hop_by_hop};
 use crate::snapshot::{Route, Shared, Snapshot};
-use crate::stage::filters::{Completed, Decision, Pass, select};
+use crate::stage::filters::{Completed, Decision, Holds, Pass, select};
 use crate::stage::respond;
 use crate::stage::route::matches;
 use crate::stage::upstream::Pools;
@@ -71,6 +71,8 @@ async fn exchange<'a>(
         chain: &route.chain,
         budget: snapshot.config.timeouts.filters,
         body_timeout: snapshot.config.timeouts.request_body,
+        held: &shared.held,
+        held_max: snapshot.config.limits.buffered_bytes,
         metrics: &shared.metrics,
     };
     let exchange = Box::new(Exchange {
@@ -82,11 +84,11 @@ async fn exchange<'a>(
         notes: vec![],
     });
 
-    let takes = |when: &_| {
-        matches(when, &exchange.request.method, exchange.request.target.path(), &exchange.request.headers)
-    };
+    let takes =
+        |when: &_| matches(when, &exchange.request.method, exchange.request.target.path(), &exchange.request.headers);
     let selected = select(&route.chain, takes);
-    let (mut exchange, completed, decision) = pass.request(exchange, &mut body, &selected).await;
+    let mut holds = Holds::new();
+    let (mut exchange, completed, decision) = pass.request(exchange, &mut body, &selected, &mut holds).await;
     let mut streamed = Body::empty();
     let outcome = match decision {
         Ok(Decision::Answer(reply)) => Ok(respond::to_reply(reply)),
@@ -103,8 +105,9 @@ async fn exchange<'a>(
         report(&error, &route.name, Some(&exchange));
         respond::to_error(&error)
     }));
-    let response = response_phase(&pass, exchange, &mut streamed, &completed).await;
-    (Some(route), respond::finish(response, streamed))
+    let response = response_phase(&pass, exchange, &mut streamed, &completed, &mut holds).await;
+    let finished = respond::finish(response, streamed);
+    (Some(route), if holds.is_empty() { finished } else { finished.map(|body| body.guarded(Box::new(holds))) })
 }
 
 async fn response_phase(
@@ -112,8 +115,9 @@ async fn response_phase(
     exchange: Box<Exchange>,
     streamed: &mut Body,
     completed: &Completed,
+    holds: &mut Holds,
 ) -> Response {
-    let (mut exchange, result) = pass.response(exchange, streamed, completed).await;
+    let (mut exchange, result) = pass.response(exchange, streamed, completed, holds).await;
     let response = exchange.response.take();
     match (result, response) {
         (Ok(()), Some(response)) => {
@@ -182,7 +186,8 @@ fn host_value(authority: &Authority) -> Result<HeaderValue, Error> {
     if authority.as_str().contains('@') {
         return Err(Error::new(Kind::BadRequest, "the target has user information"));
     }
-    HeaderValue::from_str(authority.as_str()).map_err(|_| Error::new(Kind::BadRequest, "the target's host is not valid"))
+    HeaderValue::from_str(authority.as_str())
+        .map_err(|_| Error::new(Kind::BadRequest, "the target's host is not valid"))
 }
 
 /// Removes what concerns one connection only, and what `connection` names (RFC 9110, section 7.6.1). A peer cannot remove `host` or framing that way.
@@ -219,10 +224,26 @@ fn report(error: &Error, route: &str, exchange: Option<&Exchange>) {
     let id = exchange.map(Exchange::id_text);
     match error.kind {
         Kind::Filter(_) => {}
-        Kind::UpstreamConnect | Kind::UpstreamProtocol | Kind::UpstreamTimeout | Kind::ResponseTooLarge | Kind::Internal => {
-            tracing::warn!(kind = error.kind.label(), route, exchange = id, detail = error.detail, "an exchange failed");
+        Kind::UpstreamConnect
+        | Kind::UpstreamProtocol
+        | Kind::UpstreamTimeout
+        | Kind::ResponseTooLarge
+        | Kind::Internal => {
+            tracing::warn!(
+                kind = error.kind.label(),
+                route,
+                exchange = id,
+                detail = error.detail,
+                "an exchange failed"
+            );
         }
-        _ => tracing::debug!(kind = error.kind.label(), route, exchange = id, detail = error.detail, "an exchange failed"),
+        _ => tracing::debug!(
+            kind = error.kind.label(),
+            route,
+            exchange = id,
+            detail = error.detail,
+            "an exchange failed"
+        ),
     }
 }
 

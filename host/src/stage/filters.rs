@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::body::{Body, ReadError};
+use crate::body::{Body, Held, Hold, ReadError};
 use crate::config::{Match, OnError};
 use crate::error::{Error, FilterFailure, Kind};
 use crate::exchange::{Exchange, Reply};
@@ -40,12 +40,19 @@ pub struct Pass<'a> {
     pub budget: Duration,
     /// To receive a body that a filter wants whole.
     pub body_timeout: Duration,
+    /// Bodies in memory, over all exchanges.
+    pub held: &'a Arc<Held>,
+    /// How many bytes of them there may be.
+    pub held_max: usize,
     /// Where calls are counted.
     pub metrics: &'a Metrics,
 }
 
 /// Which links take part in the response phase; one flag for each link of the chain.
 pub type Completed = SmallVec<[bool; 8]>;
+
+/// What the exchange holds of the bodies' budget; kept until its answer has been sent.
+pub type Holds = SmallVec<[Hold; 2]>;
 
 /// How the request phase ended.
 pub enum Decision {
@@ -64,6 +71,7 @@ impl Pass<'_> {
         mut exchange: Box<Exchange>,
         body: &mut Body,
         selected: &Completed,
+        holds: &mut Holds,
     ) -> (Box<Exchange>, Completed, Result<Decision, Error>) {
         let mut completed: Completed = selected.iter().map(|_| false).collect();
         let began = Instant::now();
@@ -79,7 +87,10 @@ impl Pass<'_> {
             if link.filter.request_body_limit().is_some() && exchange.request.body.is_none() {
                 let reading = Instant::now();
                 match self.read_request_body(index, selected, body).await {
-                    Ok(bytes) => exchange.request.body = Some(bytes),
+                    Ok((bytes, hold)) => {
+                        exchange.request.body = Some(bytes);
+                        holds.push(hold);
+                    }
                     Err(error) => return (exchange, completed, Err(error)),
                 }
                 // A slow client must not use up the filters' time.
@@ -104,6 +115,7 @@ impl Pass<'_> {
         mut exchange: Box<Exchange>,
         body: &mut Body,
         completed: &Completed,
+        holds: &mut Holds,
     ) -> (Box<Exchange>, Result<(), Error>) {
         let began = Instant::now();
         let mut waited = Duration::ZERO;
@@ -114,8 +126,9 @@ impl Pass<'_> {
             let unread = exchange.response.as_ref().is_some_and(|response| response.body.is_none());
             if let Some(limit) = link.filter.response_body_limit().filter(|_| unread) {
                 let reading = Instant::now();
-                match read_response_body(limit, body, self.body_timeout).await {
-                    Ok(bytes) => {
+                match self.read_response_body(limit, body).await {
+                    Ok((bytes, hold)) => {
+                        holds.push(hold);
                         if let Some(response) = &mut exchange.response {
                             response.body = Some(bytes);
                         }
@@ -183,19 +196,72 @@ impl Pass<'_> {
     }
 
     /// Reads the request's body up to the smallest limit of the filters that will see it.
-    async fn read_request_body(&self, from: usize, selected: &Completed, body: &mut Body) -> Result<Bytes, Error> {
+    async fn read_request_body(
+        &self,
+        from: usize,
+        selected: &Completed,
+        body: &mut Body,
+    ) -> Result<(Bytes, Hold), Error> {
         let wanting = self.chain.iter().zip(selected).skip(from).filter(|(_, selected)| **selected);
         let limit = wanting.filter_map(|(link, _)| link.filter.request_body_limit()).min().unwrap_or(0);
-        let read = std::mem::take(body).read(limit);
-        match tokio::time::timeout(self.body_timeout, read).await {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(ReadError::TooLarge)) => {
-                Err(Error::new(Kind::BodyTooLarge, format!("the request body is larger than the {limit} bytes that a filter takes")))
+        match self.read_body(limit, body).await {
+            Ok(read) => Ok(read),
+            Err(Unread::TooLarge) => Err(Error::new(
+                Kind::BodyTooLarge,
+                format!("the request body is larger than the {limit} bytes that a filter takes"),
+            )),
+            Err(Unread::Broken(error)) => {
+                Err(Error::new(Kind::ClientGone, format!("the request body broke off: {error}")))
             }
-            Ok(Err(ReadError::Broken(error))) => Err(Error::new(Kind::ClientGone, format!("the request body broke off: {error}"))),
-            Err(_) => Err(Error::new(Kind::ClientTimeout, format!("the request body took more than {:?}", self.body_timeout))),
+            Err(Unread::Late) => {
+                Err(Error::new(Kind::ClientTimeout, format!("the request body took more than {:?}", self.body_timeout)))
+            }
+            Err(Unread::NoRoom) => Err(self.no_room()),
         }
     }
+
+    async fn read_response_body(&self, limit: usize, body: &mut Body) -> Result<(Bytes, Hold), Error> {
+        match self.read_body(limit, body).await {
+            Ok(read) => Ok(read),
+            Err(Unread::TooLarge) => Err(Error::new(
+                Kind::ResponseTooLarge,
+                format!("the response body is larger than the {limit} bytes that a filter takes"),
+            )),
+            Err(Unread::Broken(error)) => {
+                Err(Error::new(Kind::UpstreamProtocol, format!("the response body broke off: {error}")))
+            }
+            Err(Unread::Late) => Err(Error::new(
+                Kind::UpstreamTimeout,
+                format!("the response body took more than {:?}", self.body_timeout),
+            )),
+            Err(Unread::NoRoom) => Err(self.no_room()),
+        }
+    }
+
+    async fn read_body(&self, limit: usize, body: &mut Body) -> Result<(Bytes, Hold), Unread> {
+        let hold = self.held.take(body.cost(limit), self.held_max).ok_or(Unread::NoRoom)?;
+        match tokio::time::timeout(self.body_timeout, std::mem::take(body).read(limit)).await {
+            Ok(Ok(bytes)) => Ok((bytes, hold)),
+            Ok(Err(ReadError::TooLarge)) => Err(Unread::TooLarge),
+            Ok(Err(ReadError::Broken(error))) => Err(Unread::Broken(error)),
+            Err(_) => Err(Unread::Late),
+        }
+    }
+
+    fn no_room(&self) -> Error {
+        Error::new(
+            Kind::Saturated,
+            format!("bodies in memory would be more than limits.buffered_bytes ({})", self.held_max),
+        )
+    }
+}
+
+/// Why a filter does not get its body.
+enum Unread {
+    TooLarge,
+    Broken(hyper::Error),
+    Late,
+    NoRoom,
 }
 
 /// The links whose rules take this request.
@@ -203,19 +269,9 @@ pub fn select(chain: &[Link], takes: impl Fn(&Match) -> bool) -> Completed {
     chain.iter().map(|link| takes(&link.when)).collect()
 }
 
-async fn read_response_body(limit: usize, body: &mut Body, timeout: Duration) -> Result<Bytes, Error> {
-    match tokio::time::timeout(timeout, std::mem::take(body).read(limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(ReadError::TooLarge)) => {
-            Err(Error::new(Kind::ResponseTooLarge, format!("the response body is larger than the {limit} bytes that a filter takes")))
-        }
-        Ok(Err(ReadError::Broken(error))) => {
-            Err(Error::new(Kind::UpstreamProtocol, format!("the response body broke off: {error}")))
-        }
-        Err(_) => Err(Error::new(Kind::UpstreamTimeout, format!("the response body took more than {timeout:?}"))),
-    }
-}
-
 fn to_error(link: &Link, failure: &Failure) -> Error {
-    Error::new(Kind::Filter(failure.kind), format!("filter {} {}: {}", link.filter.terms.name, link.filter.version, failure.detail))
+    Error::new(
+        Kind::Filter(failure.kind),
+        format!("filter {} {}: {}", link.filter.terms.name, link.filter.version, failure.detail),
+    )
 }

@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn the_client_reads_the_public_part_only() {
-        let response = to_error(&Error::new(Kind::Filter(FilterFailure::Trap), "filter api-key 1.2 at 0x12: unreachable"));
+        let response =
+            to_error(&Error::new(Kind::Filter(FilterFailure::Trap), "filter api-key 1.2 at 0x12: unreachable"));
         assert_eq!(response.status, 502);
         let body = response.body.unwrap_or_default();
         assert_eq!(&body[..], b"{\"error\":\"a filter failed\"}\n");

@@ -55,7 +55,10 @@ impl Pools {
                     Ok(result) => result,
                     Err(_) => Err(Error::new(
                         Kind::UpstreamTimeout,
-                        format!("upstream {name}: {}:{} sent no response within {:?}", endpoint.host, endpoint.port, upstream.timeout),
+                        format!(
+                            "upstream {name}: {}:{} sent no response within {:?}",
+                            endpoint.host, endpoint.port, upstream.timeout
+                        ),
                     )),
                 }
             }
@@ -96,7 +99,10 @@ impl Pools {
     ) -> Result<http::Response<Body>, Error> {
         let broken = |error: hyper::Error| {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Error::new(Kind::UpstreamProtocol, format!("upstream {name}: {}:{}: {error}{cause}", endpoint.host, endpoint.port))
+            Error::new(
+                Kind::UpstreamProtocol,
+                format!("upstream {name}: {}:{}: {error}{cause}", endpoint.host, endpoint.port),
+            )
         };
         loop {
             let (mut sender, reused) = match self.take(endpoint, upstream.idle_timeout).await {

@@ -53,7 +53,9 @@ impl host::request::Host for Call {
     }
 
     fn header_values(&mut self, name: String) -> Result<Vec<String>> {
-        Ok(self.request_lines(&name, |lines, _| Some(lines.iter().map(|line| text(line)).collect())).unwrap_or_default())
+        Ok(self
+            .request_lines(&name, |lines, _| Some(lines.iter().map(|line| text(line)).collect()))
+            .unwrap_or_default())
     }
 
     fn header_bytes(&mut self, name: String) -> Result<Option<Vec<u8>>> {
@@ -61,7 +63,8 @@ impl host::request::Host for Call {
     }
 
     fn headers(&mut self) -> Result<Vec<Field>> {
-        let edited = (self.phase == Phase::Request && self.journal.touches_headers()).then(|| self.journal.headers(&self.exchange));
+        let edited = (self.phase == Phase::Request && self.journal.touches_headers())
+            .then(|| self.journal.headers(&self.exchange));
         Ok(fields(edited.as_ref().unwrap_or(&self.exchange.request.headers)))
     }
 
@@ -399,5 +402,7 @@ fn escaped(text: &str) -> String {
     if !text.chars().any(char::is_control) {
         return text.to_owned();
     }
-    text.chars().flat_map(|c| if c.is_control() && c != '\t' { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| if c.is_control() && c != '\t' { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
 }

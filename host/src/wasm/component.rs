@@ -211,8 +211,9 @@ fn manifest(bytes: &[u8]) -> Result<Manifest, LoadError> {
     if bytes.len() > MANIFEST_BYTES_MAX {
         return Err(LoadError::new("malformed", format!("the manifest is larger than {MANIFEST_BYTES_MAX} bytes")));
     }
-    serde_json::from_slice(bytes)
-        .map_err(|error| LoadError::new("malformed", format!("the section {MANIFEST_SECTION} is not a manifest: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| {
+        LoadError::new("malformed", format!("the section {MANIFEST_SECTION} is not a manifest: {error}"))
+    })
 }
 
 fn malformed(error: wasmparser::BinaryReaderError) -> LoadError {

@@ -179,13 +179,16 @@ fn failure(error: &wasmtime::Error) -> Failure {
         stop.kind
     } else if error.is::<PoolConcurrencyLimitError>() {
         FilterFailure::Saturated
-    } else if error.downcast_ref::<Trap>().is_none() && error.root_cause().to_string().contains("fuel allocated for hostcalls") {
+    } else if error.downcast_ref::<Trap>().is_none()
+        && error.root_cause().to_string().contains("fuel allocated for hostcalls")
+    {
         // wasmtime's type for this is private: its words are all there is.
         FilterFailure::Limit
     } else {
         FilterFailure::Trap
     };
-    Failure { kind, detail: format!("{error:?}") }
+    // Not `{:?}`: that would resolve the host's own stack, which takes long on a thread that serves. The guest's stack is part of the chain.
+    Failure { kind, detail: format!("{error:#}") }
 }
 
 /// Awaits `future` for at most `deadline`; none when it was up. A future that is ready at once costs no timer.
@@ -274,7 +277,11 @@ impl ResourceLimiter for Bounds {
             // A stop rather than a refusal that the guest may try to live with: what it does without memory is anybody's guess.
             return Err(Stop::new(
                 FilterFailure::Memory,
-                format!("it asked for {} KiB of memory, above its limit of {} KiB", self.memory_bytes >> 10, self.memory_bytes_max >> 10),
+                format!(
+                    "it asked for {} KiB of memory, above its limit of {} KiB",
+                    self.memory_bytes >> 10,
+                    self.memory_bytes_max >> 10
+                ),
             )
             .into());
         }

@@ -74,7 +74,10 @@ impl Filter {
         check_needs(artifact, &terms)?;
         let linker = linker(engine, &terms).map_err(|error| LoadError::new("link", format!("{error:#}")))?;
         let pre = linker.instantiate_pre(&artifact.component).map_err(|error| {
-            LoadError::new("wrong-world", format!("an import or export does not have the type that the WIT gives it: {error:#}"))
+            LoadError::new(
+                "wrong-world",
+                format!("an import or export does not have the type that the WIT gives it: {error:#}"),
+            )
         })?;
         let wrong = |error: wasmtime::Error| {
             LoadError::new("wrong-world", format!("a handler does not have the type that the WIT gives it: {error:#}"))
@@ -144,7 +147,9 @@ pub fn check_imports(description: &Description, terms: &Terms) -> Result<(), Loa
         } else {
             return Err(LoadError::new(
                 "wrong-world",
-                format!("the component imports {import}, which no gateway offers: build it for the world gateway-filter"),
+                format!(
+                    "the component imports {import}, which no gateway offers: build it for the world gateway-filter"
+                ),
             ));
         }
     }
@@ -179,7 +184,10 @@ fn check_needs(artifact: &Artifact, terms: &Terms) -> Result<(), LoadError> {
     }
     let table = needs.max_initial_table_size.unwrap_or(0);
     if table > TABLE_ELEMENTS_MAX as u64 {
-        return Err(LoadError::new("limits", format!("a table of {table} elements is above the limit of {TABLE_ELEMENTS_MAX}")));
+        return Err(LoadError::new(
+            "limits",
+            format!("a table of {table} elements is above the limit of {TABLE_ELEMENTS_MAX}"),
+        ));
     }
     Ok(())
 }

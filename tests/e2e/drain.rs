@@ -1,0 +1,43 @@
+//! The end of a gateway: what is in flight finishes, nothing new begins.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use harness::{Client, Setup, Upstream, wait_until};
+use rustix::process::Signal;
+
+#[test]
+fn a_response_in_flight_is_finished_before_the_exit() -> Result<()> {
+    let upstream = Upstream::start()?;
+    let mut gateway =
+        Setup::new(&format!("upstreams: {{u: {}}}\nroutes: [{{upstream: u}}]", upstream.yaml()))?.start()?;
+    let mut idle = gateway.client()?;
+    assert_eq!(idle.get("/", &[])?.status, 200);
+    let mut slow = gateway.client()?;
+    slow.begin("GET", "/delay/500", &[], b"")?;
+    wait_until("it is in flight", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 1.0));
+    gateway.signal(Signal::TERM)?;
+    wait_until("readiness ends", || gateway.admin("/readyz").is_ok_and(|response| response.status == 503));
+    assert!(idle.is_closed(), "an idle connection is closed");
+    let address = gateway.address;
+    wait_until("no new connections", || Client::connect(address).and_then(|mut client| client.get("/", &[])).is_err());
+    let response = slow.read(false)?;
+    assert_eq!((response.text().as_str(), response.header("connection")), ("late", Some("close")));
+    assert_eq!(gateway.wait(Duration::from_secs(2))?.code(), Some(0));
+    Ok(())
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() -> Result<()> {
+    let upstream = Upstream::start()?;
+    let mut gateway =
+        Setup::new(&format!("upstreams: {{u: {}}}\nroutes: [{{upstream: u}}]", upstream.yaml()))?.start()?;
+    let mut slow = gateway.client()?;
+    slow.begin("GET", "/delay/1900", &[], b"")?;
+    wait_until("it is in flight", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 1.0));
+    gateway.signal(Signal::TERM)?;
+    wait_until("it drains", || !gateway.logged("draining").is_empty());
+    gateway.signal(Signal::TERM)?;
+    assert_eq!(gateway.wait(Duration::from_secs(1))?.code(), Some(1));
+    Ok(())
+}

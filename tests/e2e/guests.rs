@@ -1,0 +1,144 @@
+//! The filters in TypeScript, Python and Rust, as an operator would run them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+use harness::{Gateway, Setup};
+
+const LANGUAGES: [&str; 3] = ["rust", "typescript", "python"];
+
+fn one(guest: &str, more: &str) -> Result<Gateway> {
+    let yaml = format!(
+        "timeouts: {{filters: 3s}}\nupstreams: {{echo: {{builtin: echo}}}}\nfilters: {{f: {{source: f.wasm, timeout: 2s{more}}}}}\nroutes: [{{filters: [f], upstream: echo}}]"
+    );
+    Setup::new(&yaml)?.with_guest("f.wasm", guest)?.start()
+}
+
+#[test]
+fn api_key_is_the_same_in_every_language() -> Result<()> {
+    for language in LANGUAGES {
+        let gateway = one(&format!("{language}/api-key"), ", config: {key: s3cret}")?;
+        let mut client = gateway.client()?;
+        for headers in [vec![], vec!["x-api-key: wrong"]] {
+            let response = client.get("/", &headers)?;
+            assert_eq!(
+                (response.status, response.header("content-type")),
+                (401, Some("application/json")),
+                "{language}"
+            );
+            assert_eq!(response.json(), serde_json::json!({"error": "missing or wrong api key"}), "{language}");
+        }
+        let response = client.get("/", &["x-api-key: s3cret", "cookie: a=1", "x-other: b"])?;
+        let echoed = ["x-user", "cookie", "authorization", "x-other"].map(|name| response.echoed(name));
+        assert_eq!(echoed, [Some("alice".into()), Some("REDACTED".into()), None, Some("b".into())], "{language}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_call_in_any_language_sees_nothing_of_another() -> Result<()> {
+    for language in ["typescript", "python"] {
+        let gateway = one(&format!("tests/{language}/isolation"), "")?;
+        let mut client = gateway.client()?;
+        for call in 0..100 {
+            let found = client.get("/", &[])?.json();
+            let clean = found.as_object().context("an object")?.values().all(|value| value == 0);
+            assert!(clean, "{language}: call {call} found {found}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn clocks_and_randomness_work_and_do_not_repeat() -> Result<()> {
+    for language in ["typescript", "python"] {
+        let gateway = one(&format!("tests/{language}/probe"), "")?;
+        let mut client = gateway.client()?;
+        let (a, b) = (client.get("/", &[])?, client.get("/", &[])?);
+        assert_eq!(a.status, 200, "{language}: {}", a.text());
+        let (a, b) = (a.json(), b.json());
+        for key in ["random", "choice", "own", "uuid", "secret", "urandom"] {
+            assert!(a[key].is_null() || a[key] != b[key], "{language}: {key} repeats: {}", a[key]);
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
+        assert!((now - a["now"].as_i64().context("now")?).abs() < 60_000, "{language}: {}", a["now"]);
+        assert_eq!(a["isDate"], true, "{language}");
+        if language == "typescript" {
+            assert_eq!((&a["text"], &a["bytes"], &a["fixed"]), (&"aé€😀\u{fffd}".into(), &13.into(), &2020.into()));
+        }
+        assert!(!gateway.logged("probe").is_empty(), "{language}: print goes to the log");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_exception_reaches_the_log_with_the_authors_file_and_line() -> Result<()> {
+    for (language, expected) in [
+        ("typescript", "TypeError: on purpose (src/filter.ts:28)"),
+        ("python", "ValueError: on purpose (filter.py:48 in on_purpose)"),
+    ] {
+        let gateway = one(&format!("tests/{language}/probe"), "")?;
+        let response = gateway.get("/", &["x-fail: throw"])?;
+        assert_eq!((response.status, response.text().contains("purpose")), (502, false), "{language}");
+        let lines = gateway.logged("a filter failed");
+        assert!(
+            lines.iter().any(|line| line.contains(expected) && line.contains("\"kind\":\"error\"")),
+            "{language}: {lines:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_runaway_in_any_language_ends_alone() -> Result<()> {
+    for language in ["typescript", "python"] {
+        let gateway = one(&format!("tests/{language}/probe"), "")?;
+        assert_eq!(gateway.get("/", &["x-fail: loop"])?.status, 504, "{language}");
+        assert_eq!(gateway.get("/", &["x-fail: memory"])?.status, 502, "{language}");
+        assert_eq!(gateway.get("/", &["x-fail: recursion"])?.status, 502, "{language}");
+        assert_eq!(gateway.get("/", &[])?.status, 200, "{language}");
+    }
+    Ok(())
+}
+
+#[test]
+fn redact_takes_credentials_and_personal_data_out() -> Result<()> {
+    let gateway = one("python/redact", "")?;
+    let body = br#"{"mail":"ann@example.com","card":"4111 1111 1111 1111","token":"x","n":1}"#;
+    let response =
+        gateway.client()?.send("POST", "/", &["content-type: application/json", "authorization: Bearer x"], body)?;
+    let text = response.json()["body"].as_str().context("a body")?.to_owned();
+    assert_eq!(text, r#"{"mail": "REDACTED", "card": "REDACTED", "token": "REDACTED", "n": 1}"#);
+    assert_eq!(response.echoed("authorization").as_deref(), Some("REDACTED"));
+    Ok(())
+}
+
+#[test]
+fn security_headers_are_on_every_response_even_a_failure() -> Result<()> {
+    let gateway = one("rust/security-headers", ", config: {referrer-policy: off, x-frame-options: SAMEORIGIN}")?;
+    let response = gateway.get("/", &[])?;
+    assert_eq!(response.header("x-frame-options"), Some("SAMEORIGIN"));
+    assert_eq!(
+        (response.header("referrer-policy"), response.header("x-content-type-options")),
+        (None, Some("nosniff"))
+    );
+    Ok(())
+}
+
+#[test]
+fn of_one_request_more_than_the_limit_exactly_one_is_too_many() -> Result<()> {
+    const LIMIT: usize = 40;
+    let gateway = one(
+        "typescript/rate-limit",
+        &format!(", capabilities: [keyvalue], config: {{limit: {LIMIT}, window_ms: 86400000}}"),
+    )?;
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let sending: Vec<_> = (0..=LIMIT)
+            .map(|_| scope.spawn(|| gateway.get("/", &[]).map(|response| response.status).unwrap()))
+            .collect();
+        sending.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 1, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), LIMIT);
+    Ok(())
+}
