@@ -2,128 +2,105 @@
 //!
 //! A filter that fails leaves the .wasm of the last success where it is. Must not know: how a language is compiled.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
 use crate::check::check;
+use crate::digest::digest;
 use crate::language::{Failure, Job, Language};
 use crate::manifest::Manifest;
 use crate::progress::Progress;
-use crate::{setup, world};
+use crate::world;
 
-/// Folders that tools make inside a source.
-const NOT_SOURCE: [&str; 8] =
-    ["node_modules", "target", ".venv", "__pycache__", ".mypy_cache", ".pytest_cache", "dist", ".git"];
-
-/// Builds one filter and says how it went; false where it failed.
-pub(crate) fn build(source: &Path, out_dir: Option<&Path>, force: bool) -> bool {
-    let shown = source.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let Some(language) = Language::of(source) else {
-        Progress::new(&shown).failed(&format!(
-            "{}: no source: there is neither src/filter.ts nor filter.py nor Cargo.toml",
-            source.display()
-        ));
-        return false;
-    };
-    let mut progress = Progress::new(&format!("{}/{shown}", language.name()));
-    match steps(source, language, out_dir, force, &mut progress) {
-        Ok(Some(size)) => progress.done(&format!("{} KiB", size >> 10)),
-        Ok(None) => progress.unchanged(),
-        Err(Failure::Author(said)) => {
-            progress.failed(&said);
-            return false;
-        }
-        Err(Failure::Tool(error)) => {
-            progress.failed(&format!("{error:#}"));
-            return false;
-        }
-    }
-    true
+/// A filter whose manifest has been read.
+pub(crate) struct Filter {
+    pub(crate) source: PathBuf,
+    pub(crate) language: Language,
+    pub(crate) manifest: Manifest,
+    out_dir: PathBuf,
 }
 
-/// The size of the new component; none where nothing had changed.
-fn steps(
-    source: &Path,
-    language: Language,
-    out_dir: Option<&Path>,
-    force: bool,
-    progress: &mut Progress,
-) -> Result<Option<usize>, Failure> {
-    let source = source.canonicalize().with_context(|| format!("{}", source.display()))?;
-    let manifest = Manifest::read(&source.join("filter.toml")).map_err(Failure::Author)?;
-    let out_dir = out_dir.map_or_else(|| default_out_dir(&source, language), Path::to_owned);
-    fs::create_dir_all(&out_dir).with_context(|| format!("{}", out_dir.display()))?;
-    let out = out_dir.join(format!("{}.wasm", manifest.name));
-    let stamp = out_dir.join(format!(".{}.stamp", manifest.name));
-    let digest = digest(&source, language)?;
-    if !force && out.exists() && fs::read_to_string(&stamp).ok().as_deref() == Some(digest.as_str()) {
-        return Ok(None);
-    }
-    let work = out_dir.join(".work").join(&manifest.name);
-    let wit = work.join("wit");
-    world::write(&manifest, &wit)?;
-    let component = language.build(&Job { source: &source, manifest: &manifest, wit: &wit, work: &work }, progress)?;
-    progress.step("check");
-    check(&component, &manifest).map_err(|error| Failure::Author(format!("{}: {error}", source.display())))?;
-    let component = manifest.embed(component)?;
-    // The gateway may be watching: it must never see half a file.
-    let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(&out_dir)?;
-    std::io::Write::write_all(&mut file, &component)?;
-    let readable = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o644);
-    file.as_file().set_permissions(readable)?;
-    file.persist(&out)?;
-    fs::write(stamp, digest)?;
-    Ok(Some(component.len()))
+/// What a build did.
+pub(crate) enum Outcome {
+    /// A new component of this size.
+    Built { bytes: usize },
+    /// Nothing: the present one is made of the same sources, tools and WIT.
+    Unchanged,
 }
 
-/// `guests/typescript/NAME` → `guests/dist/typescript`.
-fn default_out_dir(source: &Path, language: Language) -> PathBuf {
-    let guests = source.parent().and_then(Path::parent).unwrap_or(source);
-    guests.join("dist").join(language.name())
+impl Filter {
+    /// Reads the manifest in `source`. The component goes to `out_dir`, else to `dist/LANGUAGE` beside the language's folder:
+    /// `guests/rust/api-key` → `guests/dist/rust`.
+    pub(crate) fn read(source: &Path, out_dir: Option<&Path>) -> Result<Self, Failure> {
+        let source = source.canonicalize().with_context(|| format!("{}", source.display()))?;
+        let manifest = Manifest::read(&source.join("filter.toml")).map_err(Failure::Author)?;
+        let language = Language::of(&source).ok_or_else(|| {
+            Failure::Author(format!(
+                "{}: no source: a filter has src/filter.ts, filter.py, or Cargo.toml with src/lib.rs",
+                source.display()
+            ))
+        })?;
+        let guests = source.ancestors().nth(2).unwrap_or(&source);
+        let out_dir = out_dir.map_or_else(|| guests.join("dist").join(language.name()), Path::to_owned);
+        Ok(Self { source, language, manifest, out_dir })
+    }
+
+    /// `rust/api-key`.
+    pub(crate) fn title(&self) -> String {
+        format!("{}/{}", self.language.name(), self.manifest.name)
+    }
+
+    /// Where the component goes.
+    pub(crate) fn out(&self) -> PathBuf {
+        self.out_dir.join(format!("{}.wasm", self.manifest.name))
+    }
+
+    /// Builds it, unless nothing changed since the last success (`force`: even then).
+    pub(crate) fn build(&self, force: bool, progress: &mut Progress) -> Result<Outcome, Failure> {
+        let work = self.out_dir.join(".work").join(&self.manifest.name);
+        fs::create_dir_all(&work).with_context(|| format!("{}", work.display()))?;
+        // Two builds of one filter would write into the same folder: the second waits, and then finds it unchanged.
+        let lock = File::create(work.join("lock"))?;
+        lock.lock()?;
+        // Before the tools read the source: what is edited meanwhile is built the next time.
+        let inputs = digest(&self.source, self.language)?;
+        let stamp = work.join("stamp");
+        if !force && self.is_current(&stamp, &inputs) {
+            return Ok(Outcome::Unchanged);
+        }
+        let wit = work.join("wit");
+        world::write(&self.manifest, &wit)?;
+        let job = Job { source: &self.source, manifest: &self.manifest, wit: &wit, work: &work };
+        let component = self.language.build(&job, progress)?;
+        progress.step("check");
+        check(&component, &self.manifest)
+            .map_err(|error| Failure::Author(format!("{}: {error:#}", self.source.display())))?;
+        let component = self.manifest.embed(component)?;
+        self.put(&component)?;
+        fs::write(stamp, stamp_of(&inputs, &component))?;
+        Ok(Outcome::Built { bytes: component.len() })
+    }
+
+    /// Whether the component in place was made of `inputs`, and is still what was made.
+    fn is_current(&self, stamp: &Path, inputs: &str) -> bool {
+        let (Ok(component), Ok(stamp)) = (fs::read(self.out()), fs::read_to_string(stamp)) else { return false };
+        stamp == stamp_of(inputs, &component)
+    }
+
+    /// By temporary file and rename: a gateway that watches the folder never sees half a file.
+    fn put(&self, component: &[u8]) -> Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(&self.out_dir)?;
+        file.write_all(component)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.persist(self.out()).with_context(|| format!("{}", self.out().display()))?;
+        Ok(())
+    }
 }
 
-/// Names everything that the result depends on: sources, SDK, WIT, tools, this program.
-fn digest(source: &Path, language: Language) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
-    for (name, text) in world::PACKAGE {
-        hasher.update(name.as_bytes());
-        hasher.update(text.as_bytes());
-    }
-    let home = setup::home();
-    feed(source, &mut hasher)?;
-    feed(&home.join("../guests/sdk").join(language.name()), &mut hasher)?;
-    if language == Language::Rust {
-        // The workspace of the Rust guests has the profile and the lock file.
-        for file in ["../Cargo.toml", "../Cargo.lock"] {
-            hasher.update(&fs::read(source.join(file)).unwrap_or_default());
-        }
-    } else {
-        feed(&home.join(language.name()), &mut hasher)?;
-    }
-    Ok(hasher.finalize().to_hex().to_string())
-}
-
-/// Adds a folder's files, in the order of their names.
-fn feed(folder: &Path, hasher: &mut blake3::Hasher) -> Result<()> {
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-    paths.sort();
-    for path in paths {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if NOT_SOURCE.contains(&name.as_str()) {
-            continue;
-        }
-        hasher.update(name.as_bytes());
-        if path.is_dir() {
-            feed(&path, hasher)?;
-        } else {
-            let bytes = fs::read(&path).with_context(|| format!("{}", path.display()))?;
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(&bytes);
-        }
-    }
-    Ok(())
+fn stamp_of(inputs: &str, component: &[u8]) -> String {
+    format!("{inputs} {}\n", blake3::hash(component).to_hex())
 }

@@ -1,41 +1,62 @@
 //! Is the component what its manifest says? The last step before it is put in place, so that a mistake shows at the author's desk.
 //!
-//! Must not know: languages, files.
+//! First what can be said in a sentence (kind, imports, phases), then everything: the bytes are validated and their types compared with the
+//! world's. Must not know: languages, files.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use wasmparser::{Encoding, Parser, Payload};
 
 use crate::manifest::Manifest;
+use crate::world;
 
-const BASE: [&str; 9] =
-    ["types", "request", "request-edit", "response", "exchange", "log", "config", "clock", "random"];
-
-/// Checks imports and exports. Exports beyond the handlers are fine: tools add some.
+/// An error says what does not fit and what to do. Exports beyond the handlers are fine: tools add some.
 pub(crate) fn check(component: &[u8], manifest: &Manifest) -> Result<()> {
-    let (imports, exports) = surface(component)?;
-    for import in &imports {
-        let known = |interface: &str| *import == format!("witgate:gateway/{interface}@0.1.0");
-        if !BASE.iter().any(|interface| known(interface)) && !manifest.services.iter().any(|service| known(service)) {
-            bail!(
-                "the component imports {import}, which filter.toml does not ask for: add it to `services`, or do without"
-            );
-        }
+    let Surface { imports, exports } = surface(component)?;
+    let (resolve, world) = world::resolve(manifest)?;
+    let granted: Vec<String> = resolve.worlds[world].imports.keys().map(|key| resolve.name_world_key(key)).collect();
+    if let Some(import) = imports.iter().find(|import| !granted.contains(import)) {
+        bail!("the component imports {import}, {}", advice(import, manifest));
     }
     for (phase, wanted) in [("request", manifest.request.is_some()), ("response", manifest.response.is_some())] {
-        let name = format!("witgate:gateway/{phase}-handler@0.1.0");
-        if exports.contains(&name) != wanted {
+        let there = exports.contains(&world::interface(&format!("{phase}-handler")));
+        if there != wanted {
             let (has, says) = if wanted { ("lacks", "has") } else { ("has", "lacks") };
             bail!("the component {has} a {phase} handler, but filter.toml {says} [{phase}]: make them agree");
         }
     }
-    Ok(())
+    wit_component::targets(&resolve, world, component).context(
+        "the component is not valid, or a type in it is not that of wit/: was it built against another version?",
+    )
+}
+
+/// Why an import is refused, and what the author can do.
+fn advice(import: &str, manifest: &Manifest) -> String {
+    if import.starts_with("wasi:") {
+        return "which the gateway does not give: use the SDK's clock, random, log and keyvalue".into();
+    }
+    for (phase, wanted, interface) in
+        [("request", manifest.request.is_some(), "request-edit"), ("response", manifest.response.is_some(), "response")]
+    {
+        if !wanted && import == world::interface(interface) {
+            return format!("which only the {phase} phase has: add [{phase}] to filter.toml, or do without");
+        }
+    }
+    if import == world::interface("keyvalue") {
+        return "which filter.toml does not ask for: add `services = [\"keyvalue\"]`, or do without".into();
+    }
+    "which the gateway does not know: take out what needs it".into()
 }
 
 /// The names that the outermost component imports and exports.
-fn surface(component: &[u8]) -> Result<(Vec<String>, Vec<String>)> {
+struct Surface {
+    imports: Vec<String>,
+    exports: Vec<String>,
+}
+
+fn surface(component: &[u8]) -> Result<Surface> {
     let (mut imports, mut exports, mut depth) = (vec![], vec![], 0_usize);
     for payload in Parser::new(0).parse_all(component) {
-        match payload? {
+        match payload.context("the result is no WebAssembly, or cut off")? {
             Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
                 bail!("the result is a core module, not a component")
             }
@@ -54,48 +75,93 @@ fn surface(component: &[u8]) -> Result<(Vec<String>, Vec<String>)> {
             _ => {}
         }
     }
-    Ok((imports, exports))
+    Ok(Surface { imports, exports })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world;
     use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
+    use wit_parser::{ManglingAndAbi, Resolve, WorldId};
 
     fn manifest(text: &str) -> Result<Manifest> {
-        Ok(toml::from_str(&format!("name = \"a\"\nversion = \"1.0.0\"\n{text}"))?)
+        Manifest::parse(&format!("name = \"a\"\nversion = \"1.0.0\"\n{text}"), "f").map_err(anyhow::Error::msg)
     }
 
-    /// A component that does nothing but have the world of `manifest`.
-    fn component(manifest: &Manifest) -> Result<Vec<u8>> {
-        let folder = tempfile::tempdir()?;
-        world::write(manifest, folder.path())?;
-        let mut resolve = wit_parser::Resolve::default();
-        let (package, _) = resolve.push_dir(folder.path())?;
-        let world = resolve.select_world(&[package], Some(world::WORLD))?;
-        let mut module = dummy_module(&resolve, world, wit_parser::ManglingAndAbi::Standard32);
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+    /// A component that does nothing but have this world.
+    fn component(resolve: &Resolve, world: WorldId) -> Result<Vec<u8>> {
+        let mut module = dummy_module(resolve, world, ManglingAndAbi::Standard32);
+        embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8)?;
         ComponentEncoder::default().module(&module)?.encode()
     }
 
+    fn of_manifest(text: &str) -> Result<Vec<u8>> {
+        let (resolve, world) = world::resolve(&manifest(text)?)?;
+        component(&resolve, world)
+    }
+
+    fn of_wit(text: &str) -> Result<Vec<u8>> {
+        let mut resolve = Resolve::default();
+        let package = resolve.push_str("test.wit", text)?;
+        let world = resolve.select_world(&[package], None)?;
+        component(&resolve, world)
+    }
+
+    fn refusal(component: &[u8], text: &str) -> Result<String> {
+        let error = check(component, &manifest(text)?).err();
+        Ok(error.map(|error| format!("{error:#}")).unwrap_or_else(|| "taken".into()))
+    }
+
     #[test]
-    fn a_component_and_its_manifest_must_agree() -> Result<()> {
-        let asked = manifest("services = [\"keyvalue\"]\n[request]")?;
-        let built = component(&asked)?;
-        assert!(check(&built, &asked).is_ok());
-        for (text, expected) in [
-            ("[request]", "imports witgate:gateway/keyvalue@0.1.0, which filter.toml does not ask for"),
-            (
-                "services = [\"keyvalue\"]\n[request]\n[response]",
-                "lacks a response handler, but filter.toml has [response]",
-            ),
-            ("services = [\"keyvalue\"]\n[response]", "has a request handler, but filter.toml lacks [request]"),
-        ] {
-            let error = check(&built, &manifest(text)?).err().map(|error| error.to_string()).unwrap_or_default();
-            assert!(error.contains(expected), "{expected} not in {error}");
+    fn what_is_built_for_its_manifest_is_taken() -> Result<()> {
+        for text in ["[request]", "[response]", "services = [\"keyvalue\"]\n[request]\n[response]"] {
+            assert_eq!(refusal(&of_manifest(text)?, text)?, "taken", "{text}");
         }
-        assert!(check(b"\0asm\x01\0\0\0", &asked).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn imports_and_phases_must_agree_with_the_manifest() -> Result<()> {
+        let keyvalue = "services = [\"keyvalue\"]\n[request]";
+        for (built, asked, expected) in [
+            (keyvalue, "[request]", "imports witgate:gateway/keyvalue@0.1.0, which filter.toml does not ask for"),
+            ("[request]", "[response]", "request-edit@0.1.0, which only the request phase has: add [request]"),
+            ("[response]", "[request]", "response@0.1.0, which only the response phase has: add [response]"),
+            ("[request]", "[request]\n[response]", "lacks a response handler, but filter.toml has [response]"),
+        ] {
+            let refusal = refusal(&of_manifest(built)?, asked)?;
+            assert!(refusal.contains(expected), "{expected} not in {refusal}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused() -> Result<()> {
+        let wasi = of_wit(
+            "package a:b; world w { import wasi:random/random@0.2.0; } package wasi:random@0.2.0 { interface random { r: func() -> u32; } }",
+        )?;
+        let other = of_wit("package a:b; interface i { f: func(); } world w { import i; }")?;
+        let empty = of_wit("package a:b; world w { export run: func(); }")?;
+        let whole = of_manifest("[request]")?;
+        for (bytes, expected) in [
+            (wasi.as_slice(), "imports wasi:random/random@0.2.0, which the gateway does not give"),
+            (&other, "imports a:b/i, which the gateway does not know"),
+            (&empty, "lacks a request handler"),
+            (&whole[..whole.len() / 2], "cut off"),
+            (b"\0asm\x01\0\0\0", "a core module, not a component"),
+            (b"hello", "no WebAssembly"),
+        ] {
+            let refusal = refusal(bytes, "[request]")?;
+            assert!(refusal.contains(expected), "{expected} not in {refusal}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_types_must_be_those_of_the_package() -> Result<()> {
+        let handler = "package witgate:gateway@0.1.0; interface request-handler { handle-request: func() -> string; } world w { export request-handler; }";
+        let refusal = refusal(&of_wit(handler)?, "[request]")?;
+        assert!(refusal.contains("a type in it is not that of wit/"), "{refusal}");
         Ok(())
     }
 }

@@ -1,20 +1,26 @@
 //! `componentize`: a filter's source folder → a checked component, one command for each language.
 //!
-//! Read in this order: `manifest` (filter.toml), `world` (the WIT that the tools see), `language` (what each language's tools are told), `check` (is the
-//! result what the manifest says), `build` (the steps in order), `setup` (installing the pinned tools once). Must not know: the gateway's host.
+//! Read in this order: `manifest` (filter.toml), `world` (the WIT that the tools see), `build` (the steps of one filter), `language` (whose
+//! tools run: `script` for TypeScript and Python, `rust` and its fallback `debian`), `check` (is the result what the manifest says), `digest`
+//! (what a result depends on), `batch` (many filters), `setup` (installing the pinned tools once). Must not know: the gateway's host.
 
+mod batch;
 mod build;
 mod check;
+mod debian;
+mod digest;
 mod language;
 mod manifest;
 mod progress;
+mod rust;
+mod script;
 mod setup;
 mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -32,9 +38,12 @@ struct Cli {
 enum Command {
     /// Build filters; what has not changed is left alone
     Build {
-        /// Source folders, each with a filter.toml; or folders that contain such folders
-        #[arg(required = true, value_name = "DIR")]
+        /// Folders with a filter.toml, or folders to search for them
+        #[arg(required_unless_present = "all", value_name = "DIR")]
         folders: Vec<PathBuf>,
+        /// Build every filter below DIR; without DIR, below this repository's guests/
+        #[arg(long)]
+        all: bool,
         /// Where NAME.wasm goes; by default dist/LANGUAGE beside the language's folder
         #[arg(long, value_name = "DIR")]
         out_dir: Option<PathBuf>,
@@ -48,7 +57,8 @@ enum Command {
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::from(1)
@@ -56,46 +66,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+/// False where a filter could not be built; why was said when it happened.
+fn run(command: Command) -> Result<bool> {
     match command {
         Command::Setup => {
             setup::typescript()?;
             setup::python()?;
-            Ok(())
+            Ok(true)
         }
-        Command::Build { folders, out_dir, force } => {
-            let mut sources = vec![];
-            for folder in &folders {
-                find(folder, 0, &mut sources).with_context(|| format!("{}", folder.display()))?;
+        Command::Build { mut folders, out_dir, force, .. } => {
+            if folders.is_empty() {
+                folders.push(setup::repository().join("guests"));
             }
-            if sources.is_empty() {
-                bail!("no filter.toml in {}: name a filter's folder", folders[0].display());
-            }
-            sources.sort();
-            let failed = sources.iter().filter(|source| !build::build(source, out_dir.as_deref(), force)).count();
-            if failed > 0 {
-                bail!("{failed} of {} filters could not be built", sources.len());
-            }
-            Ok(())
+            batch::build(&batch::find(&folders)?, out_dir.as_deref(), force)
         }
     }
-}
-
-/// Folders with a filter.toml, at most three levels down.
-fn find(folder: &std::path::Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
-    if folder.join("filter.toml").exists() {
-        found.push(folder.to_owned());
-        return Ok(());
-    }
-    if depth > 2 {
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if path.is_dir() && !hidden && !path.ends_with("node_modules") && !path.ends_with("target") {
-            find(&path, depth + 1, found)?;
-        }
-    }
-    Ok(())
 }

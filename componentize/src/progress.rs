@@ -1,12 +1,16 @@
-//! What a person sees while a filter is built: a line for each step, a result for each filter.
+//! What a person sees while filters are built: a line for each step as it ends, a result for each filter. On standard error, coloured where that is
+//! a terminal.
+//!
+//! Filters of several languages are built side by side, so every line names its filter and is written in one piece.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
+const WARN: Style = AnsiColor::Yellow.on_default().bold();
 const DIM: Style = Style::new().dimmed();
 
 /// The steps of one filter.
@@ -17,6 +21,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// `name` as `rust/api-key`.
     pub(crate) fn new(name: &str) -> Self {
         Self { name: name.to_owned(), began: Instant::now(), step: None }
     }
@@ -33,23 +38,52 @@ impl Progress {
         }
     }
 
-    pub(crate) fn done(mut self, what: &str) {
-        self.end_step();
-        anstream::eprintln!("{GOOD}{:>28}{GOOD:#}  {what} in {:.1} s", self.name, self.began.elapsed().as_secs_f64());
+    /// What a tool had to say although it succeeded; nothing where it said nothing.
+    pub(crate) fn warned(&self, said: &str) {
+        if !said.trim().is_empty() {
+            anstream::eprintln!("{WARN}{:>28}{WARN:#}  warnings\n{}\n", self.name, said.trim_end());
+        }
     }
 
+    /// The filter has a new component.
+    pub(crate) fn done(mut self, bytes: usize) {
+        self.end_step();
+        let (size, seconds) = (size(bytes), self.began.elapsed().as_secs_f64());
+        anstream::eprintln!("{GOOD}{:>28}{GOOD:#}  {size} in {seconds:.1} s", self.name);
+    }
+
+    /// There was nothing to do.
     pub(crate) fn unchanged(self) {
         anstream::eprintln!("{DIM}{:>28}  unchanged{DIM:#}", self.name);
     }
 
+    /// There is no new component; `why` is shown as it is.
     pub(crate) fn failed(mut self, why: &str) {
         self.end_step();
-        anstream::eprintln!("{BAD}{:>28}  failed{BAD:#}", self.name);
-        eprintln!("{}\n", why.trim_end());
+        anstream::eprintln!("{BAD}{:>28}  not built{BAD:#}\n{}\n", self.name, why.trim_end());
     }
 }
 
 /// A word about what takes long and happens once.
 pub(crate) fn once(what: &str) {
     anstream::eprintln!("{BOLD}{:>28}{BOLD:#}  {what}", "set-up");
+}
+
+/// The last line, where there were several filters.
+pub(crate) fn total(built: usize, unchanged: usize, failed: usize, took: Duration) {
+    let style = if failed == 0 { BOLD } else { BAD };
+    let failed = if failed == 0 { String::new() } else { format!(", {failed} not built") };
+    let seconds = took.as_secs_f64();
+    anstream::eprintln!(
+        "{style}{:>28}{style:#}  {built} built, {unchanged} unchanged{failed} in {seconds:.1} s",
+        "filters"
+    );
+}
+
+fn size(bytes: usize) -> String {
+    if bytes < 1 << 20 {
+        format!("{} KiB", bytes.div_ceil(1 << 10))
+    } else {
+        format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+    }
 }

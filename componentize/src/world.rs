@@ -1,16 +1,20 @@
 //! The WIT that a language's tools see: the gateway's package and a world `filter` with exactly what the manifest asks for.
 //!
-//! The tools keep every import of a world, used or not; so a world is made for each filter, and the gateway can refuse what was not granted. Must not know: languages.
+//! The tools keep every import of a world, used or not; so a world is made for each filter, and the gateway can refuse what was not granted.
+//! Must not know: languages.
 
 use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use wit_parser::{Resolve, SourceMap, WorldId};
 
 use crate::manifest::Manifest;
 
 /// The name of the generated world.
 pub(crate) const WORLD: &str = "filter";
+/// The package and version that a filter is written against.
+const NAME: &str = "witgate:gateway@0.1.0";
 
 /// The gateway's package: file name and text.
 pub(crate) const PACKAGE: [(&str, &str); 6] = [
@@ -26,13 +30,36 @@ pub(crate) const PACKAGE: [(&str, &str); 6] = [
 pub(crate) fn write(manifest: &Manifest, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let own = text(manifest);
-    for (name, text) in PACKAGE.iter().copied().chain([("filter.wit", own.as_str())]) {
+    for (name, text) in files(&own) {
         let path = folder.join(name);
         if fs::read_to_string(&path).ok().as_deref() != Some(text) {
             fs::write(&path, text)?;
         }
     }
     Ok(())
+}
+
+/// The same package, read: what a component is checked against.
+pub(crate) fn resolve(manifest: &Manifest) -> Result<(Resolve, WorldId)> {
+    let mut sources = SourceMap::default();
+    let own = text(manifest);
+    for (name, text) in files(&own) {
+        sources.push_str(name, text);
+    }
+    let group = sources.parse().map_err(|(sources, error)| anyhow!("{}", error.render(&sources)))?;
+    let mut resolve = Resolve::default();
+    let package = resolve.push_group(group).map_err(|error| anyhow!("{error}"))?;
+    let world = resolve.select_world(&[package], Some(WORLD))?;
+    Ok((resolve, world))
+}
+
+/// The name of an interface of the package, as a component has it.
+pub(crate) fn interface(name: &str) -> String {
+    NAME.replace('@', &format!("/{name}@"))
+}
+
+fn files(own: &str) -> impl Iterator<Item = (&'static str, &str)> {
+    PACKAGE.into_iter().chain([("filter.wit", own)])
 }
 
 fn text(manifest: &Manifest) -> String {
@@ -42,26 +69,67 @@ fn text(manifest: &Manifest) -> String {
         (None, _) => "response-filter",
     };
     let services: String = manifest.services.iter().map(|service| format!("  import {service};\n")).collect();
-    format!("package witgate:gateway@0.1.0;\n\nworld {WORLD} {{\n  include {base};\n{services}}}\n")
+    format!("package {NAME};\n\nworld {WORLD} {{\n  include {base};\n{services}}}\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn manifest(text: &str) -> Result<Manifest> {
+        Manifest::parse(&format!("name = \"a\"\nversion = \"1.0.0\"\n{text}"), "f").map_err(anyhow::Error::msg)
+    }
+
     #[test]
     fn the_world_has_the_phases_and_services_that_were_asked_for() -> Result<()> {
-        for (text, imports, exports) in
-            [("[request]", 8, 1), ("[response]", 8, 1), ("services = [\"keyvalue\"]\n[request]\n[response]", 10, 2)]
-        {
-            let manifest: Manifest = toml::from_str(&format!("name = \"a\"\nversion = \"1.0.0\"\n{text}"))?;
-            let folder = tempfile::tempdir()?;
-            write(&manifest, folder.path())?;
-            let mut resolve = wit_parser::Resolve::default();
-            let (package, _) = resolve.push_dir(folder.path())?;
-            let world = &resolve.worlds[resolve.select_world(&[package], Some(WORLD))?];
-            assert_eq!((world.imports.len(), world.exports.len()), (imports, exports), "{text}");
+        const BASE: &str = "clock config exchange log random request types";
+        for (text, more, exports) in [
+            ("[request]", "request-edit", "request-handler"),
+            ("[response]", "response", "response-handler"),
+            ("[request]\n[response]", "request-edit response", "request-handler response-handler"),
+            ("services = [\"keyvalue\"]\n[response]", "keyvalue response", "response-handler"),
+        ] {
+            let (resolve, world) = resolve(&manifest(text)?)?;
+            let world = &resolve.worlds[world];
+            let names = |keys: Vec<String>| {
+                let mut names: Vec<_> =
+                    keys.iter().filter_map(|key| key.split(['/', '@']).nth(1)).map(str::to_owned).collect();
+                names.sort();
+                names
+            };
+            let mut imports: Vec<&str> = BASE.split(' ').chain(more.split(' ')).collect();
+            imports.sort();
+            assert_eq!(names(world.imports.keys().map(|key| resolve.name_world_key(key)).collect()), imports, "{text}");
+            let found = names(world.exports.keys().map(|key| resolve.name_world_key(key)).collect());
+            assert_eq!(found.join(" "), exports, "{text}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn the_folder_is_a_package_that_the_tools_can_read() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        write(&manifest("[request]")?, folder.path())?;
+        let (package, _) = Resolve::default().push_dir(folder.path())?;
+        let mut resolve = Resolve::default();
+        assert_eq!(resolve.push_dir(folder.path())?.0, package);
+        assert!(resolve.select_world(&[package], Some(WORLD)).is_ok());
+        // Other services, the same folder: nothing of the old world stays.
+        write(&manifest("[response]")?, folder.path())?;
+        assert!(fs::read_to_string(folder.path().join("filter.wit"))?.contains("include response-filter;\n}"));
+        Ok(())
+    }
+
+    #[test]
+    fn the_whole_package_is_built_in() -> Result<()> {
+        let mut names: Vec<_> = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit"))?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.ends_with(".wit"))
+            .collect();
+        names.sort();
+        let mut known = PACKAGE.map(|(name, _)| name);
+        known.sort_unstable();
+        assert_eq!(names, known);
         Ok(())
     }
 }

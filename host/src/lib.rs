@@ -24,7 +24,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use config::Config;
@@ -46,7 +47,34 @@ pub struct Gateway {
     source: Source,
     watcher: Option<FileWatcher>,
     events: mpsc::UnboundedReceiver<()>,
+    runtime: Runtime,
+    signals: Signals,
     admin_listener: Option<TcpListener>,
+}
+
+/// What the operator's signals ask for.
+struct Signals {
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// SIGTERM or SIGINT.
+    async fn end(terminate: &mut Signal, interrupt: &mut Signal) {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
 }
 
 impl Gateway {
@@ -86,23 +114,38 @@ impl Gateway {
             .map(|(index, sockets)| serve::listen::spawn(index, shared.clone(), sockets))
             .collect::<Result<_, _>>()
             .map_err(|error| format!("a serving thread cannot start: {error}"))?;
-        // Before anybody is told that the gateway is ready: a file may be replaced right after.
+        // Before anybody is told that the gateway is ready: a signal may come, or a file be replaced, right after.
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+        let signals = {
+            let _inside = runtime.enter();
+            Signals::new().map_err(|error| format!("signals cannot be received: {error}"))?
+        };
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = watch(&shared, &source, sender);
         let reloader = Reloader::new(shared.clone(), loader, source.clone(), text);
-        Ok(Self { listeners, admin, shared, workers, reloader, source, watcher, events, admin_listener })
+        Ok(Self {
+            listeners,
+            admin,
+            shared,
+            workers,
+            reloader,
+            source,
+            watcher,
+            events,
+            runtime,
+            signals,
+            admin_listener,
+        })
     }
 
     /// Reloads what changes and drains on SIGTERM or SIGINT; returns when the last exchange is done.
     pub fn run(mut self) -> Result<(), String> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         if let Some(listener) = self.admin_listener.take() {
             let shared = self.shared.clone();
             std::thread::Builder::new()
                 .name("admin".into())
                 .spawn(move || {
-                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                    let runtime = Builder::new_current_thread().enable_all().build();
                     match runtime {
                         Ok(runtime) => runtime.block_on(control::admin::serve(shared, listener)),
                         Err(error) => tracing::error!(%error, "the admin thread cannot start"),
@@ -110,14 +153,14 @@ impl Gateway {
                 })
                 .map_err(|error| format!("the admin thread cannot start: {error}"))?;
         }
-        let Self { shared, workers, reloader, source, watcher, events, .. } = self;
-        runtime.block_on(supervise(shared.clone(), reloader, source, watcher, events))?;
+        let Self { shared, workers, reloader, source, watcher, events, runtime, mut signals, .. } = self;
+        runtime.block_on(supervise(&shared, reloader, source, watcher, events, &mut signals));
         // Replacing rather than sending: nobody may be listening yet.
         shared.draining.send_replace(true);
         tracing::info!("draining: no new connections, exchanges in flight finish");
         std::thread::Builder::new()
             .name("second-signal".into())
-            .spawn(move || runtime.block_on(exit_at_second_signal()))
+            .spawn(move || runtime.block_on(exit_at_second_signal(signals)))
             .map_err(|error| error.to_string())?;
         for worker in workers {
             if worker.join().is_err() {
@@ -176,16 +219,14 @@ fn watch(shared: &Shared, source: &Source, events: mpsc::UnboundedSender<()>) ->
 
 /// Waits for reasons to reload, until it is time to drain.
 async fn supervise(
-    shared: Arc<Shared>,
+    shared: &Shared,
     reloader: Reloader,
     source: Source,
     mut watcher: Option<FileWatcher>,
     mut events: mpsc::UnboundedReceiver<()>,
-) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("signals cannot be received: {error}");
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    signals: &mut Signals,
+) {
+    let Signals { reload, terminate, interrupt } = signals;
     let reloader = Arc::new(std::sync::Mutex::new(reloader));
     loop {
         let config = shared.snapshot.load().config.clone();
@@ -194,9 +235,8 @@ async fn supervise(
         }
         let interval = config.reload.interval.unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
         let cause = tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => Cause::Signal,
+            () = Signals::end(terminate, interrupt) => return,
+            _ = reload.recv() => Cause::Signal,
             Some(()) = events.recv() => {
                 settle(&mut events).await;
                 Cause::Watch
@@ -209,8 +249,7 @@ async fn supervise(
             reloader.lock().unwrap_or_else(std::sync::PoisonError::into_inner).look(cause);
         });
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            () = Signals::end(terminate, interrupt) => return,
             looked = looking => if let Err(error) = looked {
                 tracing::error!(%error, "a reload ended by a panic; the state before serves on");
             },
@@ -219,15 +258,8 @@ async fn supervise(
 }
 
 /// A second signal means that nobody wants to wait.
-async fn exit_at_second_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+async fn exit_at_second_signal(mut signals: Signals) {
+    Signals::end(&mut signals.terminate, &mut signals.interrupt).await;
     tracing::warn!("a second signal: leaving at once");
     std::process::exit(1);
 }

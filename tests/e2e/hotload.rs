@@ -62,11 +62,9 @@ fn a_bad_file_is_refused_with_its_reason_and_the_old_version_serves_on() -> Resu
         ("an import that is not granted", component(keyvalue, imports_keyvalue)?, "not-granted"),
         ("4 GiB of memory", harness::wat::module("", "(i32.const 0)").map(|_| big_memory())??, "limits"),
     ];
-    let mut refused = gateway.logged("was refused").len();
-    for (name, bytes, reason) in cases {
+    for (before, (name, bytes, reason)) in cases.into_iter().enumerate() {
         gateway.replace("f.wasm", bytes)?;
-        refused += 1;
-        wait_until(name, || gateway.logged("was refused").len() == refused);
+        wait_until(name, || gateway.logged("was refused").len() == before + 1);
         let line = gateway.logged("was refused").pop().unwrap_or_default();
         println!("{name}: {line}");
         ensure!(line.contains(&format!("\"reason\":\"{reason}")), "{name}: {line}");

@@ -29,6 +29,7 @@ pub struct Setup {
     yaml: String,
     workers: usize,
     shared_state: bool,
+    level: String,
 }
 
 /// A running gateway. Dropped, it is ended, and its log is printed if the test failed.
@@ -45,13 +46,26 @@ pub struct Gateway {
 impl Setup {
     /// A configuration without listeners, admin, state, log and workers: those are the harness's.
     pub fn new(yaml: &str) -> Result<Self> {
-        Ok(Self { folder: tempfile::tempdir()?, yaml: yaml.to_owned(), workers: 2, shared_state: false })
+        Ok(Self {
+            folder: tempfile::tempdir()?,
+            yaml: yaml.to_owned(),
+            workers: 2,
+            shared_state: false,
+            level: "info,witgate=debug".into(),
+        })
     }
 
     /// Another number of threads than two.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// Another log level than `debug`.
+    #[must_use]
+    pub fn level(mut self, level: &str) -> Self {
+        self.level = level.to_owned();
         self
     }
 
@@ -79,8 +93,9 @@ impl Setup {
         let state =
             if self.shared_state { repository().join("target/e2e-state") } else { self.folder.path().join("state") };
         format!(
-            "listeners: [{{address: \"127.0.0.1:0\"}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nlog: {{format: json, level: \"info,witgate=debug\"}}\nstate: {{directory: {}}}\n{yaml}",
+            "listeners: [{{address: \"127.0.0.1:0\"}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nlog: {{format: json, level: \"{}\"}}\nstate: {{directory: {}}}\n{yaml}",
             self.workers,
+            self.level,
             state.display()
         )
     }

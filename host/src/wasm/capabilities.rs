@@ -49,7 +49,7 @@ impl host::request::Host for Call {
     }
 
     fn header(&mut self, name: String) -> Result<Option<String>> {
-        Ok(self.request_lines(&name, |lines, name| joined(lines, name)))
+        Ok(self.request_lines(&name, joined))
     }
 
     fn header_values(&mut self, name: String) -> Result<Vec<String>> {
@@ -59,7 +59,7 @@ impl host::request::Host for Call {
     }
 
     fn header_bytes(&mut self, name: String) -> Result<Option<Vec<u8>>> {
-        Ok(self.request_lines(&name, |lines, name| joined_bytes(lines, name)))
+        Ok(self.request_lines(&name, joined_bytes))
     }
 
     fn headers(&mut self) -> Result<Vec<Field>> {
@@ -128,7 +128,7 @@ impl host::response::Host for Call {
     }
 
     fn header(&mut self, name: String) -> Result<Option<String>> {
-        self.response_lines(&name, |lines, name| joined(lines, name))
+        self.response_lines(&name, joined)
     }
 
     fn header_values(&mut self, name: String) -> Result<Vec<String>> {
@@ -137,7 +137,7 @@ impl host::response::Host for Call {
     }
 
     fn header_bytes(&mut self, name: String) -> Result<Option<Vec<u8>>> {
-        self.response_lines(&name, |lines, name| joined_bytes(lines, name))
+        self.response_lines(&name, joined_bytes)
     }
 
     fn headers(&mut self) -> Result<Vec<Field>> {

@@ -1,0 +1,61 @@
+# What people do here. `just` alone lists it; without just: `npx -y rust-just RECIPE`.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+python := "componentize/python/.venv/bin/python"
+
+# this list
+default:
+    @just --list --unsorted 2>/dev/null || npx -y rust-just --list --unsorted
+
+# run the gateway with filters in three languages on an embedded upstream, and say what to try
+demo: build build-guests
+    target/release/witgate run
+
+# build the gateway and componentize
+build:
+    cargo build --release --locked -p witgate -p componentize
+
+# build the filters whose sources changed
+build-guests *FOLDERS="guests": build
+    target/release/componentize build {{ FOLDERS }}
+
+# build the filters that only tests use
+build-fixtures: build
+    target/release/componentize build tests/guests
+
+# everything: style, licences, unit tests in every language, end-to-end tests
+test: lint deny test-host build-guests build-fixtures test-guests test-e2e
+
+# formatting and lints
+lint:
+    cargo fmt --all --check
+    cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+# licences, duplicates and sources of the dependencies
+deny:
+    @command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
+    cargo deny check bans licenses sources
+
+# unit tests of the gateway and of componentize
+test-host:
+    cargo test --release --locked -p witgate -p componentize
+
+# unit tests of the filters and SDKs, each in its own language
+test-guests: build
+    target/release/componentize setup
+    npm test --silent --prefix componentize/typescript
+    {{ python }} -m pytest -c componentize/python/pytest.ini
+    cd guests/rust && cargo test --release --locked --target-dir ../../target/guests
+
+# the real binary under test
+test-e2e: build build-guests build-fixtures
+    cargo test --release --locked -p e2e
+
+# what hostile filters get and what their neighbours feel, as a table
+hostile: build
+    cargo test --release --locked -p e2e --test hostile -- --nocapture
+
+# gateway CPU per request: plain proxy and the api-key filter in each language (docs/performance.md)
+bench: build build-guests
+    cargo run --release --locked -p e2e --bin bench
