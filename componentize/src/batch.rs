@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::build::{Filter, Outcome};
+use crate::build::{Filter, How, Outcome};
 use crate::language::{Failure, Language};
 use crate::progress::{self, Progress};
 
@@ -49,7 +49,7 @@ fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 /// Builds the filters in `sources`; false where one failed.
-pub(crate) fn build(sources: &[PathBuf], out_dir: Option<&Path>, force: bool) -> Result<bool> {
+pub(crate) fn build(sources: &[PathBuf], out_dir: Option<&Path>, how: How) -> Result<bool> {
     let began = Instant::now();
     let mut count = Count::default();
     let mut filters: Vec<Filter> = vec![];
@@ -78,7 +78,7 @@ pub(crate) fn build(sources: &[PathBuf], out_dir: Option<&Path>, force: bool) ->
     }
     std::thread::scope(|scope| {
         let threads: Vec<_> =
-            by_language.into_values().map(|filters| scope.spawn(move || build_in_order(&filters, force))).collect();
+            by_language.into_values().map(|filters| scope.spawn(move || build_in_order(&filters, how))).collect();
         for thread in threads {
             // Only a bug panics; the panic's own message has been printed.
             count.join(thread.join().unwrap_or(Count { failed: 1, ..Count::default() }));
@@ -90,11 +90,11 @@ pub(crate) fn build(sources: &[PathBuf], out_dir: Option<&Path>, force: bool) ->
     Ok(count.failed == 0)
 }
 
-fn build_in_order(filters: &[Filter], force: bool) -> Count {
+fn build_in_order(filters: &[Filter], how: How) -> Count {
     let mut count = Count::default();
     for filter in filters {
         let mut progress = Progress::new(&filter.title());
-        let outcome = filter.build(force, &mut progress);
+        let outcome = filter.build(how, &mut progress);
         count.add(progress, outcome);
     }
     count

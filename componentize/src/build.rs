@@ -1,4 +1,4 @@
-//! One filter from source to `NAME.wasm`: manifest → is it unchanged? → WIT → the language's tools → check → manifest section → in place.
+//! One filter from source to `NAME.wasm`: manifest → is it unchanged? → WIT → the language's tools → check → flatten → manifest section → in place.
 //!
 //! A filter that fails leaves the .wasm of the last success where it is. Must not know: how a language is compiled.
 
@@ -11,10 +11,20 @@ use anyhow::{Context as _, Result};
 
 use crate::check::check;
 use crate::digest::digest;
+use crate::flatten::flatten;
 use crate::language::{Failure, Job, Language};
 use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::world;
+
+/// How filters are built.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// Even what has not changed.
+    pub(crate) force: bool,
+    /// With the core modules merged into one.
+    pub(crate) flatten: bool,
+}
 
 /// A filter whose manifest has been read.
 pub(crate) struct Filter {
@@ -59,17 +69,17 @@ impl Filter {
         self.out_dir.join(format!("{}.wasm", self.manifest.name))
     }
 
-    /// Builds it, unless nothing changed since the last success (`force`: even then).
-    pub(crate) fn build(&self, force: bool, progress: &mut Progress) -> Result<Outcome, Failure> {
+    /// Builds it, unless nothing changed since the last success.
+    pub(crate) fn build(&self, how: How, progress: &mut Progress) -> Result<Outcome, Failure> {
         let work = self.out_dir.join(".work").join(&self.manifest.name);
         fs::create_dir_all(&work).with_context(|| format!("{}", work.display()))?;
         // Two builds of one filter would write into the same folder: the second waits, and then finds it unchanged.
         let lock = File::create(work.join("lock"))?;
         lock.lock()?;
         // Before the tools read the source: what is edited meanwhile is built the next time.
-        let inputs = digest(&self.source, self.language)?;
+        let inputs = format!("{} {}", digest(&self.source, self.language)?, how.flatten);
         let stamp = work.join("stamp");
-        if !force && self.is_current(&stamp, &inputs) {
+        if !how.force && self.is_current(&stamp, &inputs) {
             return Ok(Outcome::Unchanged);
         }
         let wit = work.join("wit");
@@ -79,6 +89,9 @@ impl Filter {
         progress.step("check");
         check(&component, &self.manifest)
             .map_err(|error| Failure::Author(format!("{}: {error:#}", self.source.display())))?;
+        // cargo links a Rust guest into one module already.
+        let merges = how.flatten && self.language != Language::Rust;
+        let component = if merges { flat(component, &wit, progress) } else { component };
         let component = self.manifest.embed(component)?;
         self.put(&component)?;
         fs::write(stamp, stamp_of(&inputs, &component))?;
@@ -99,6 +112,15 @@ impl Filter {
         file.persist(self.out()).with_context(|| format!("{}", self.out().display()))?;
         Ok(())
     }
+}
+
+/// The component with one core module; as it was, with a word about why, where that cannot be done.
+fn flat(component: Vec<u8>, wit: &Path, progress: &mut Progress) -> Vec<u8> {
+    progress.step("flatten");
+    flatten(&component, wit, world::WORLD).unwrap_or_else(|why| {
+        progress.note(&format!("not flattened, so slower to instantiate: {why:#}"));
+        component
+    })
 }
 
 fn stamp_of(inputs: &str, component: &[u8]) -> String {

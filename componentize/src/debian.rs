@@ -4,6 +4,7 @@
 //! the installed Rust. Only where there is `apt-get`. Must not know: filters.
 
 use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,75 +13,83 @@ use anyhow::{Context as _, Result, bail};
 use crate::rust::{self, Toolchain};
 use crate::{progress, setup};
 
-/// The compiler, the library's source and for the build scripts the library of this machine.
+/// The compiler, the library's source, and the library that build scripts are linked with.
 const PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "libstd-rust-web-dev"];
-/// Of what the compiler depends on, what no other package of a small system brings: LLVM and the compiler's own library.
-const NEEDED: [&str; 2] = ["libllvm", "libstd-rust-web-"];
+/// What of it needs shared libraries that a small system lacks (LLVM above all).
+const LINKED: &str = "libstd-rust-web-dev";
+const HINT: &str = "run `apt-get update`, or `rustup target add wasm32-unknown-unknown` where its server is reachable";
 
 /// Debian's compiler, unpacked first where it is missing.
 pub(crate) fn toolchain() -> Result<Toolchain> {
-    let folder = setup::home().join(".rust-web");
-    let ready = folder.join("ready");
-    let lock = setup::lock(&setup::home().join("Cargo.toml"))?;
-    if !ready.exists() {
+    let target = setup::repository().join("target");
+    let folder = target.join("rust-web");
+    fs::create_dir_all(&target).with_context(|| format!("{}", target.display()))?;
+    let lock = File::create(target.join("rust-web.lock"))?;
+    lock.lock()?;
+    let toolchain = describe(&folder)?;
+    if !folder.join("ready").exists() {
         unpack(&folder)?;
-        std::fs::write(&ready, "")?;
+        let mut rustc = Command::new(folder.join("usr/bin/rustc"));
+        setup::run(rustc.arg("--version").envs(toolchain.environment.clone()), "Debian's compiler does not run here")?;
+        fs::write(folder.join("ready"), "")?;
     }
-    drop(lock);
-    let root = folder.join("usr");
+    Ok(toolchain)
+}
+
+fn describe(folder: &Path) -> Result<Toolchain> {
     let text = |path: PathBuf| path.display().to_string();
+    let libraries = ["usr/lib", "lib"].map(|lib| text(folder.join(lib).join(multiarch())));
     Ok(Toolchain {
         arguments: vec!["-Zbuild-std=std,panic_abort".into()],
         environment: vec![
-            ("RUSTC".into(), text(root.join("bin/rustc"))),
+            ("RUSTC".into(), text(folder.join("usr/bin/rustc"))),
             // Debian's compiler is a stable one; building the library needs what only nightly allows.
             ("RUSTC_BOOTSTRAP".into(), "1".into()),
-            ("LD_LIBRARY_PATH".into(), text(root.join("lib").join(multiarch()))),
+            ("LD_LIBRARY_PATH".into(), libraries.join(":")),
             ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER".into(), text(linker()?)),
         ],
     })
 }
 
 fn unpack(folder: &Path) -> Result<()> {
-    progress::once("unpacking Debian's Rust (apt-get download)");
-    let _ = std::fs::remove_dir_all(folder);
-    std::fs::create_dir_all(folder)?;
+    progress::once("unpacking Debian's Rust for Wasm (apt-get download)");
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder)?;
     let mut download = Command::new("apt-get");
-    download.arg("download").args(PACKAGES).args(needed()?).current_dir(folder);
-    setup::run(&mut download, "run `apt-get update`, or add the target with rustup where it is reachable")?;
-    for entry in std::fs::read_dir(folder)? {
+    download.arg("download").args(PACKAGES).args(missing_libraries()?).current_dir(folder);
+    setup::run(&mut download, HINT)?;
+    for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.extension() == Some(OsStr::new("deb")) {
             setup::run(Command::new("dpkg").arg("-x").arg(&path).arg(folder), "is the disk full?")?;
-            std::fs::remove_file(path)?;
+            fs::remove_file(path)?;
         }
     }
     Ok(())
 }
 
-/// The names, with their version in them, of the libraries that this compiler was built with.
-fn needed() -> Result<Vec<String>> {
-    let mut names = vec![];
-    for package in [PACKAGES[0], "libstd-rust-web-dev"] {
-        let output =
-            Command::new("apt-cache").args(["depends", package]).output().context("apt-cache cannot be run")?;
-        names.extend(depends(&String::from_utf8_lossy(&output.stdout)));
-    }
+/// The packages with shared libraries that the compiler needs and this system lacks. What is installed is never taken again: a second libc
+/// beside the first would break every program that the build starts.
+fn missing_libraries() -> Result<Vec<String>> {
+    let mut depends = Command::new("apt-cache");
+    depends.args(["depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks"]);
+    let output =
+        depends.args(["--no-replaces", "--no-enhances", LINKED]).output().context("apt-cache cannot be run")?;
+    let names = packages(&String::from_utf8_lossy(&output.stdout));
     if names.is_empty() {
-        bail!("apt knows no {}: run `apt-get update`, or this Debian is older than that package", PACKAGES[0]);
+        bail!("apt knows no {LINKED}: {HINT}");
     }
-    names.sort();
-    names.dedup();
-    Ok(names)
+    Ok(names.into_iter().filter(|name| name != LINKED && !is_installed(name)).collect())
 }
 
-/// What of `apt-cache depends` is needed.
-fn depends(text: &str) -> Vec<String> {
-    text.lines()
-        .filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends: "))
-        .filter(|name| NEEDED.iter().any(|prefix| name.starts_with(prefix)) && !PACKAGES.contains(name))
-        .map(str::to_owned)
-        .collect()
+fn is_installed(package: &str) -> bool {
+    let status = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]).output();
+    status.is_ok_and(|output| output.stdout == b"installed")
+}
+
+/// The names that `apt-cache depends --recurse` lists; what each needs stands indented below it. `<name>` is one that no package has.
+fn packages(text: &str) -> Vec<String> {
+    text.lines().filter(|line| !line.starts_with([' ', '<', '|'])).map(|line| line.trim().to_owned()).collect()
 }
 
 /// Debian's name for this kind of machine, as in `/usr/lib/NAME`.
@@ -103,8 +112,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_libraries_are_taken_from_what_apt_says() {
-        let text = "rustc-web\n  Depends: libc6\n  Depends: libllvm22\n |Depends: libstd-rust-web-1.96\n  Depends: libstd-rust-web-dev\n  Suggests: libllvm99\n";
-        assert_eq!(depends(text), ["libllvm22", "libstd-rust-web-1.96"]);
+    fn packages_are_read_from_what_apt_says() {
+        let text = "libstd-rust-web-dev\n  Depends: libstd-rust-web-1.96\nlibstd-rust-web-1.96\n |Depends: libllvm22\n    x\nlibllvm22\n<libc-dev>\n";
+        assert_eq!(packages(text), ["libstd-rust-web-dev", "libstd-rust-web-1.96", "libllvm22"]);
     }
 }

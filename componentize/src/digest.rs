@@ -12,9 +12,13 @@ use crate::language::Language;
 use crate::{rust, setup, world};
 
 /// What of this program shapes a component. Not the executable: cargo links it differently depending on what it is built with.
-const PROGRAM: [&str; 6] = [
+const PROGRAM: [&str; 10] = [
     include_str!("build.rs"),
     include_str!("debian.rs"),
+    include_str!("flatten/link.rs"),
+    include_str!("flatten/merge.rs"),
+    include_str!("flatten/mod.rs"),
+    include_str!("flatten/parse.rs"),
     include_str!("manifest.rs"),
     include_str!("rust.rs"),
     include_str!("script.rs"),

@@ -1,7 +1,7 @@
 //! `componentize`: a filter's source folder → a checked component, one command for each language.
 //!
 //! Read in this order: `manifest` (filter.toml), `world` (the WIT that the tools see), `build` (the steps of one filter), `language` (whose
-//! tools run: `script` for TypeScript and Python, `rust` and its fallback `debian`), `check` (is the result what the manifest says), `digest`
+//! tools run: `script` for TypeScript and Python, `rust` and its fallback `debian`), `check` (is the result what the manifest says), `flatten` (its core modules into one), `digest`
 //! (what a result depends on), `batch` (many filters), `setup` (installing the pinned tools once). Must not know: the gateway's host.
 
 mod batch;
@@ -9,6 +9,7 @@ mod build;
 mod check;
 mod debian;
 mod digest;
+mod flatten;
 mod language;
 mod manifest;
 mod progress;
@@ -50,6 +51,9 @@ enum Command {
         /// Build even what has not changed
         #[arg(long)]
         force: bool,
+        /// Leave the core modules as the language's tools made them: slower to instantiate, for comparison
+        #[arg(long)]
+        no_flatten: bool,
     },
     /// Install the pinned TypeScript and Python tools, as `build` does when it needs them
     Setup,
@@ -74,11 +78,12 @@ fn run(command: Command) -> Result<bool> {
             setup::python()?;
             Ok(true)
         }
-        Command::Build { mut folders, out_dir, force, .. } => {
+        Command::Build { mut folders, out_dir, force, no_flatten, .. } => {
             if folders.is_empty() {
                 folders.push(setup::repository().join("guests"));
             }
-            batch::build(&batch::find(&folders)?, out_dir.as_deref(), force)
+            let how = build::How { force, flatten: !no_flatten };
+            batch::build(&batch::find(&folders)?, out_dir.as_deref(), how)
         }
     }
 }

@@ -243,7 +243,7 @@ impl Mistakes<'_> {
     /// TOML's own message does not always name the key: the line is shown below it.
     fn of_toml(&self, error: &toml::de::Error) -> String {
         // What lacks a key has no place of its own.
-        let Some(span) = error.span().filter(|span| !span.is_empty()) else {
+        let Some(span) = error.span().filter(|span| span.end > 0) else {
             return format!("{}: {}", self.file, error.message());
         };
         let line = self.line(span.start);

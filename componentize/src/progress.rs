@@ -45,6 +45,12 @@ impl Progress {
         }
     }
 
+    /// A word about a step that went another way.
+    pub(crate) fn note(&mut self, what: &str) {
+        self.end_step();
+        anstream::eprintln!("{:>28}  {what}", self.name);
+    }
+
     /// The filter has a new component.
     pub(crate) fn done(mut self, bytes: usize) {
         self.end_step();

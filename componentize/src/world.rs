@@ -110,9 +110,8 @@ mod tests {
     fn the_folder_is_a_package_that_the_tools_can_read() -> Result<()> {
         let folder = tempfile::tempdir()?;
         write(&manifest("[request]")?, folder.path())?;
-        let (package, _) = Resolve::default().push_dir(folder.path())?;
         let mut resolve = Resolve::default();
-        assert_eq!(resolve.push_dir(folder.path())?.0, package);
+        let (package, _) = resolve.push_dir(folder.path())?;
         assert!(resolve.select_world(&[package], Some(WORLD)).is_ok());
         // Other services, the same folder: nothing of the old world stays.
         write(&manifest("[response]")?, folder.path())?;

@@ -1,5 +1,7 @@
 //! Generated from `wit/`: the imports once, and one module for each world that a filter may export. A filter with both phases exports both:
-//! the component encoder joins the two worlds.
+//! the component encoder joins the two worlds, and keeps only the imports that the code uses.
+//!
+//! Also compiled outside Wasm, for its types: what the functions do there is the fake's.
 #![allow(missing_docs, clippy::all)]
 
 pub mod imports {
@@ -8,13 +10,16 @@ pub mod imports {
         inline: "package witgate:sdk; world imports {
             import witgate:gateway/request@0.1.0; import witgate:gateway/request-edit@0.1.0; import witgate:gateway/response@0.1.0;
             import witgate:gateway/exchange@0.1.0; import witgate:gateway/log@0.1.0; import witgate:gateway/config@0.1.0;
+            import witgate:gateway/clock@0.1.0; import witgate:gateway/random@0.1.0; import witgate:gateway/keyvalue@0.1.0;
         }",
         world: "witgate:sdk/imports",
         generate_all,
     });
 }
 
-pub use imports::witgate::gateway::{config, exchange, log, request, request_edit, response, types};
+pub use imports::witgate::gateway::{
+    clock, config, exchange, keyvalue, log, random, request, request_edit, response, types,
+};
 
 macro_rules! world {
     ($module:ident, $world:literal, $export:literal, { $($own:tt)* }) => {
@@ -31,8 +36,9 @@ macro_rules! world {
                     "witgate:gateway/exchange@0.1.0": crate::bindings::exchange,
                     "witgate:gateway/log@0.1.0": crate::bindings::log,
                     "witgate:gateway/config@0.1.0": crate::bindings::config,
+                    "witgate:gateway/clock@0.1.0": crate::bindings::clock,
+                    "witgate:gateway/random@0.1.0": crate::bindings::random,
                 },
-                generate_all,
             });
         }
     };
@@ -43,6 +49,31 @@ world!(request_filter, "request-filter", "export_request_filter", {
 world!(response_filter, "response-filter", "export_response_filter", {
     "witgate:gateway/response@0.1.0": crate::bindings::response,
 });
+
+/// One request phase, as the gateway calls it.
+pub fn handle_request(on_request: crate::OnRequest) -> Result<types::RequestAction, String> {
+    set_panic_hook();
+    on_request(&mut { crate::Request::CURRENT }).map(Into::into)
+}
+
+/// One response phase, as the gateway calls it.
+pub fn handle_response(on_response: crate::OnResponse) -> Result<types::ResponseAction, String> {
+    set_panic_hook();
+    on_response(&mut { crate::Response::CURRENT }, &crate::Request::CURRENT).map(Into::into)
+}
+
+/// A panic ends in a bare trap: its message and line go to the gateway's log before. On one line, since the log escapes line breaks.
+fn set_panic_hook() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("panic");
+        let text = match panic.location() {
+            Some(place) => format!("panic: {message} ({}:{}:{})", place.file(), place.line(), place.column()),
+            None => format!("panic: {message}"),
+        };
+        log::write(log::Level::Error, &text);
+    }));
+}
+
 impl From<crate::Reply> for types::Response {
     fn from(reply: crate::Reply) -> Self {
         Self { status: reply.status, headers: reply.headers, body: reply.body }
@@ -65,9 +96,4 @@ impl From<crate::Action> for types::ResponseAction {
             crate::Action::Reply(reply) => Self::Replace(reply.into()),
         }
     }
-}
-
-/// A panic ends in a bare trap: its message and line go to the gateway's log before.
-pub fn set_panic_hook() {
-    std::panic::set_hook(Box::new(|panic| log::write(log::Level::Error, &panic.to_string())));
 }

@@ -1,182 +1,375 @@
-//! The host's functions over a fake exchange of this thread: what unit tests run on.
+//! The gateway's functions over a fake exchange of this thread: the modules have the names and signatures of `bindings`, whose types they use.
+//!
+//! Must not know: how a test makes and reads a fake (`testing`).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+
+use crate::ClientInfo;
+use crate::bindings::types::Field;
 
 thread_local! {
     static FAKE: RefCell<Fake> = RefCell::default();
 }
 
-/// An exchange made by hand. Put it in place with [`Fake::enter`], look at what became of it with [`Fake::leave`].
-#[derive(Debug, Clone, Default)]
+/// An exchange made by hand.
+#[derive(Debug, Clone)]
 pub struct Fake {
-    /// Of the request; empty reads as `GET`.
+    /// `GET`, …
     pub method: String,
-    /// Of the request; empty reads as `/`.
+    /// Without the query.
     pub path: String,
-    /// Of the request.
+    /// Without `?`.
     pub query: Option<String>,
-    /// Names in lower case.
-    pub request_headers: Vec<(String, String)>,
-    /// Of the request.
-    pub request_body: Vec<u8>,
+    pub(crate) request: Fields,
+    /// None where the manifest declares none.
+    pub request_body: Option<Vec<u8>>,
     /// Of the response.
     pub status: u16,
-    /// Names in lower case.
-    pub response_headers: Vec<(String, String)>,
-    /// Of the response.
-    pub response_body: Vec<u8>,
+    pub(crate) response: Fields,
+    /// None where the manifest declares none.
+    pub response_body: Option<Vec<u8>>,
+    /// Who sent the request.
+    pub client: ClientInfo,
     /// The filter's configuration.
     pub config: BTreeMap<String, String>,
     /// Of the exchange.
     pub notes: BTreeMap<String, String>,
-    /// What the filter logged.
+    /// What the filter logged: `info: hello`.
     pub log: Vec<String>,
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    pub(crate) store: BTreeMap<String, Entry>,
 }
 
-impl Fake {
-    /// A request with these header fields.
-    pub fn request(headers: &[(&str, &str)]) -> Self {
-        Self { request_headers: owned(headers), ..Self::default() }
-    }
+/// A value of the key-value store and when it expires.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    value: Vec<u8>,
+    is_counter: bool,
+    expires_ms: u64,
+}
 
-    /// A 200 response with these header fields.
-    pub fn response(headers: &[(&str, &str)]) -> Self {
-        Self { status: 200, response_headers: owned(headers), ..Self::default() }
-    }
-
-    /// With a key of the filter's configuration.
-    #[must_use]
-    pub fn with_config(mut self, key: &str, value: &str) -> Self {
-        self.config.insert(key.into(), value.into());
-        self
-    }
-
-    /// Makes this the exchange that the filter sees.
-    pub fn enter(self) {
-        FAKE.with(|fake| *fake.borrow_mut() = self);
-    }
-
-    /// Takes the exchange out again, with the filter's edits.
-    pub fn leave() -> Self {
-        FAKE.with(RefCell::take)
-    }
-
-    /// A field of the request, lines joined.
-    pub fn request_header(&self, name: &str) -> Option<String> {
-        joined(&self.request_headers, name)
-    }
-
-    /// A field of the response, lines joined.
-    pub fn response_header(&self, name: &str) -> Option<String> {
-        joined(&self.response_headers, name)
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            method: "GET".into(),
+            path: "/".into(),
+            query: None,
+            request: Fields::default(),
+            request_body: None,
+            status: 200,
+            response: Fields::default(),
+            response_body: None,
+            client: ClientInfo { ip: "192.0.2.1".into(), port: 12345, tls: None },
+            config: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            log: vec![],
+            now_ms: 1_700_000_000_000,
+            store: BTreeMap::new(),
+        }
     }
 }
 
-fn owned(headers: &[(&str, &str)]) -> Vec<(String, String)> {
-    headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), (*value).to_owned())).collect()
+/// Makes this the exchange that the functions below see.
+pub(crate) fn enter(fake: Fake) {
+    FAKE.set(fake);
 }
 
-fn joined(headers: &[(String, String)], name: &str) -> Option<String> {
-    let values: Vec<&str> =
-        headers.iter().filter(|header| header.0.eq_ignore_ascii_case(name)).map(|header| header.1.as_str()).collect();
-    (!values.is_empty()).then(|| values.join(", "))
-}
-
-fn remove(headers: &mut Vec<(String, String)>, name: &str) {
-    headers.retain(|header| !header.0.eq_ignore_ascii_case(name));
-}
-
-fn append(headers: &mut Vec<(String, String)>, name: &str, value: &str) {
-    headers.push((name.to_ascii_lowercase(), value.into()));
+/// Takes it out again.
+pub(crate) fn leave() -> Fake {
+    FAKE.take()
 }
 
 fn with<T>(look: impl FnOnce(&mut Fake) -> T) -> T {
-    FAKE.with(|fake| look(&mut fake.borrow_mut()))
+    FAKE.with_borrow_mut(look)
 }
 
-fn or(text: &str, default: &str) -> String {
-    if text.is_empty() { default } else { text }.to_owned()
+/// A header: names in lower case, lines in order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fields(Vec<Field>);
+
+/// Fields that the gateway owns.
+const OWNED: [&str; 9] = [
+    "host",
+    "content-length",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl Fields {
+    pub(crate) fn append(&mut self, name: &str, value: &str) {
+        self.0.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+
+    pub(crate) fn joined(&self, name: &str) -> Option<String> {
+        let values = self.values(name);
+        let separator = if name.eq_ignore_ascii_case("cookie") { "; " } else { ", " };
+        (!values.is_empty()).then(|| values.join(separator))
+    }
+
+    fn values(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|field| field.0.eq_ignore_ascii_case(name)).map(|field| field.1.clone()).collect()
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.0.retain(|field| !field.0.eq_ignore_ascii_case(name));
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        self.remove(name);
+        self.append(name, value);
+    }
 }
 
-pub(crate) fn config(key: &str) -> Option<String> {
-    with(|fake| fake.config.get(key).cloned())
+/// Panics where the gateway would trap as `invalid-output`.
+fn check_field(name: &str, value: &str) {
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    assert!(!name.is_empty() && name.chars().all(token), "invalid-output: {name:?} is no field name");
+    assert!(!OWNED.contains(&name.to_ascii_lowercase().as_str()), "invalid-output: the gateway owns {name}");
+    assert!(!value.contains(['\r', '\n', '\0']), "invalid-output: {name}: CR, LF or NUL in the value {value:?}");
 }
-pub(crate) fn log(message: &str) {
-    with(|fake| fake.log.push(message.to_owned()));
+
+fn refused(text: &str, more: &str) -> bool {
+    text.contains(|c: char| c == ' ' || c.is_control() || more.contains(c))
 }
-pub(crate) fn note(name: &str) -> Option<String> {
-    with(|fake| fake.notes.get(name).cloned())
+
+/// The readers and setters that request and response share.
+macro_rules! fields {
+    (read $fields:ident, $body:ident, $phase:literal) => {
+        pub fn header(name: &str) -> Option<String> {
+            with(|fake| fake.$fields.joined(name))
+        }
+        pub fn header_values(name: &str) -> Vec<String> {
+            with(|fake| fake.$fields.values(name))
+        }
+        pub fn header_bytes(name: &str) -> Option<Vec<u8>> {
+            header(name).map(String::into_bytes)
+        }
+        pub fn headers() -> Vec<Field> {
+            with(|fake| fake.$fields.0.clone())
+        }
+        pub fn body() -> Vec<u8> {
+            with(|fake| fake.$body.clone()).expect(concat!(
+                "a body: give the fake one, and filter.toml `body = \"buffer\"` under [",
+                $phase,
+                "]"
+            ))
+        }
+    };
+    (edit $fields:ident, $body:ident) => {
+        pub fn set_header(name: &str, value: &str) {
+            check_field(name, value);
+            with(|fake| fake.$fields.set(name, value));
+        }
+        pub fn append_header(name: &str, value: &str) {
+            check_field(name, value);
+            with(|fake| fake.$fields.append(name, value));
+        }
+        pub fn remove_header(name: &str) {
+            check_field(name, "");
+            with(|fake| fake.$fields.remove(name));
+        }
+        pub fn set_body(body: &[u8]) {
+            with(|fake| fake.$body = Some(body.to_vec()));
+        }
+    };
 }
-pub(crate) fn set_note(name: &str, value: &str) {
-    with(|fake| fake.notes.insert(name.into(), value.into()));
+
+pub(crate) mod request {
+    use super::*;
+
+    pub fn method() -> String {
+        with(|fake| fake.method.clone())
+    }
+    pub fn scheme() -> String {
+        with(|fake| if fake.client.tls.is_some() { "https" } else { "http" }.to_owned())
+    }
+    pub fn authority() -> String {
+        with(|fake| fake.request.joined("host").unwrap_or_default().to_lowercase())
+    }
+    pub fn path() -> String {
+        with(|fake| fake.path.clone())
+    }
+    pub fn query() -> Option<String> {
+        with(|fake| fake.query.clone())
+    }
+    fields!(read request, request_body, "request");
 }
-pub(crate) fn client_ip() -> String {
-    "192.0.2.1".to_owned()
+
+pub(crate) mod request_edit {
+    use super::*;
+
+    pub fn set_path(path: &str) {
+        assert!(path.starts_with('/') && !refused(path, "?#"), "invalid-output: {path:?} is no path");
+        with(|fake| fake.path = path.to_owned());
+    }
+    pub fn set_query(query: Option<&str>) {
+        assert!(!refused(query.unwrap_or_default(), "#"), "invalid-output: {query:?} is no query");
+        with(|fake| fake.query = query.map(str::to_owned));
+    }
+    fields!(edit request, request_body);
 }
-pub(crate) fn method() -> String {
-    with(|fake| or(&fake.method, "GET"))
+
+pub(crate) mod response {
+    use super::*;
+
+    pub fn status() -> u16 {
+        with(|fake| fake.status)
+    }
+    pub fn local() -> bool {
+        false
+    }
+    pub fn set_status(status: u16) {
+        assert!((200..600).contains(&status), "invalid-output: status {status} is not between 200 and 599");
+        with(|fake| fake.status = status);
+    }
+    fields!(read response, response_body, "response");
+    fields!(edit response, response_body);
 }
-pub(crate) fn path() -> String {
-    with(|fake| or(&fake.path, "/"))
+
+pub(crate) mod exchange {
+    use super::*;
+
+    pub fn client() -> ClientInfo {
+        with(|fake| fake.client.clone())
+    }
+    pub fn route() -> String {
+        "test".to_owned()
+    }
+    pub fn id() -> String {
+        "0".repeat(32)
+    }
+    pub fn note(name: &str) -> Option<String> {
+        with(|fake| fake.notes.get(name).cloned())
+    }
+    pub fn set_note(name: &str, value: &str) {
+        with(|fake| fake.notes.insert(name.into(), value.into()));
+    }
 }
-pub(crate) fn query() -> Option<String> {
-    with(|fake| fake.query.clone())
+
+pub(crate) mod log {
+    use super::with;
+    use crate::log::Level;
+
+    pub fn write(level: Level, message: &str) {
+        let level = match level {
+            Level::Trace => "trace",
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        };
+        with(|fake| fake.log.push(format!("{level}: {message}")));
+    }
 }
-pub(crate) fn request_header(name: &str) -> Option<String> {
-    with(|fake| fake.request_header(name))
+
+pub mod config {
+    //! The filter's configuration.
+    use super::with;
+
+    /// The value of a key; what is not a string comes as JSON text.
+    pub fn get(key: &str) -> Option<String> {
+        with(|fake| fake.config.get(key).cloned())
+    }
+
+    /// All keys that are set, sorted.
+    pub fn keys() -> Vec<String> {
+        with(|fake| fake.config.keys().cloned().collect())
+    }
 }
-pub(crate) fn request_headers() -> Vec<(String, String)> {
-    with(|fake| fake.request_headers.clone())
+
+pub mod clock {
+    //! What time it is; in a test it stands still.
+    use super::with;
+    pub use crate::bindings::clock::Datetime;
+
+    /// The wall clock.
+    pub fn now() -> Datetime {
+        let now = with(|fake| fake.now_ms);
+        Datetime { seconds: (now / 1000) as u32, nanoseconds: (now % 1000) as u32 * 1_000_000 }
+    }
+
+    /// Microseconds; wraps.
+    pub fn ticks() -> u32 {
+        with(|fake| fake.now_ms.wrapping_mul(1000) as u32)
+    }
 }
-pub(crate) fn request_body() -> Vec<u8> {
-    with(|fake| fake.request_body.clone())
+
+pub mod random {
+    //! Unpredictable numbers.
+    use std::hash::{BuildHasher as _, RandomState};
+
+    /// So many random bytes.
+    pub fn bytes(len: u32) -> Vec<u8> {
+        (0..len).map(|_| number() as u8).collect()
+    }
+
+    /// One random number.
+    pub fn number() -> u32 {
+        RandomState::new().hash_one(0) as u32
+    }
 }
-pub(crate) fn set_request_header(name: &str, value: &str) {
-    with(|fake| {
-        remove(&mut fake.request_headers, name);
-        append(&mut fake.request_headers, name, value);
-    });
-}
-pub(crate) fn append_request_header(name: &str, value: &str) {
-    with(|fake| append(&mut fake.request_headers, name, value));
-}
-pub(crate) fn remove_request_header(name: &str) {
-    with(|fake| remove(&mut fake.request_headers, name));
-}
-pub(crate) fn set_path(path: &str) {
-    with(|fake| fake.path = path.to_owned());
-}
-pub(crate) fn set_request_body(body: &[u8]) {
-    with(|fake| fake.request_body = body.to_vec());
-}
-pub(crate) fn status() -> u16 {
-    with(|fake| fake.status)
-}
-pub(crate) fn response_header(name: &str) -> Option<String> {
-    with(|fake| fake.response_header(name))
-}
-pub(crate) fn response_headers() -> Vec<(String, String)> {
-    with(|fake| fake.response_headers.clone())
-}
-pub(crate) fn response_body() -> Vec<u8> {
-    with(|fake| fake.response_body.clone())
-}
-pub(crate) fn set_status(status: u16) {
-    with(|fake| fake.status = status);
-}
-pub(crate) fn set_response_header(name: &str, value: &str) {
-    with(|fake| {
-        remove(&mut fake.response_headers, name);
-        append(&mut fake.response_headers, name, value);
-    });
-}
-pub(crate) fn append_response_header(name: &str, value: &str) {
-    with(|fake| append(&mut fake.response_headers, name, value));
-}
-pub(crate) fn remove_response_header(name: &str) {
-    with(|fake| remove(&mut fake.response_headers, name));
-}
-pub(crate) fn set_response_body(body: &[u8]) {
-    with(|fake| fake.response_body = body.to_vec());
+
+pub mod keyvalue {
+    //! Small values that outlive a call. Needs `services = ["keyvalue"]` in filter.toml.
+    use super::{Entry, Fake, with};
+    pub use crate::bindings::keyvalue::Error;
+
+    /// The value of a key, none where it is absent or expired.
+    pub fn get(key: &str) -> Result<Option<Vec<u8>>, Error> {
+        with_key(key, |fake| Ok(live(fake, key).map(|entry| entry.value.clone())))
+    }
+
+    /// Sets a key; `ttl_ms` 0: it does not expire.
+    pub fn set(key: &str, value: &[u8], ttl_ms: u32) -> Result<(), Error> {
+        if value.len() > 64 << 10 {
+            return Err(Error::TooLarge);
+        }
+        with_key(key, |fake| {
+            let entry = Entry { value: value.to_vec(), is_counter: false, expires_ms: expiry(fake, ttl_ms) };
+            fake.store.insert(key.into(), entry);
+            Ok(())
+        })
+    }
+
+    /// Removes a key; true where it was there.
+    pub fn delete(key: &str) -> Result<bool, Error> {
+        with_key(key, |fake| {
+            let there = live(fake, key).is_some();
+            fake.store.remove(key);
+            Ok(there)
+        })
+    }
+
+    /// Adds to a counter and gives the sum; `ttl_ms` is applied where the counter begins.
+    pub fn increment(key: &str, delta: i32, ttl_ms: u32) -> Result<i32, Error> {
+        with_key(key, |fake| {
+            let (before, expires_ms) = match live(fake, key) {
+                Some(entry) if !entry.is_counter => return Err(Error::NotANumber),
+                Some(entry) => (String::from_utf8_lossy(&entry.value).parse().unwrap_or(0), entry.expires_ms),
+                None => (0, expiry(fake, ttl_ms)),
+            };
+            let sum: i32 = delta.checked_add(before).ok_or(Error::NotANumber)?;
+            fake.store.insert(key.into(), Entry { value: sum.to_string().into(), is_counter: true, expires_ms });
+            Ok(sum)
+        })
+    }
+
+    fn with_key<T>(key: &str, look: impl FnOnce(&mut Fake) -> Result<T, Error>) -> Result<T, Error> {
+        if (1..=256).contains(&key.len()) { with(look) } else { Err(Error::TooLarge) }
+    }
+
+    fn live<'a>(fake: &'a Fake, key: &str) -> Option<&'a Entry> {
+        fake.store.get(key).filter(|entry| entry.expires_ms > fake.now_ms)
+    }
+
+    fn expiry(fake: &Fake, ttl_ms: u32) -> u64 {
+        if ttl_ms == 0 { u64::MAX } else { fake.now_ms + u64::from(ttl_ms) }
+    }
 }

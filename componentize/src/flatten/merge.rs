@@ -1,0 +1,438 @@
+//! Writes one module with the code, tables and data of all, under new indices.
+//!
+//! Must not know: how imports are traced (`link`), what a world is beyond which names are the host's and which are exported.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::convert::Infallible;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use wasm_encoder::reencode::{self, Reencode, RoundtripReencoder, utils};
+use wasm_encoder::{
+    CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, Elements, EntityType, ExportKind,
+    ExportSection, Function, FunctionSection, GlobalSection, ImportSection, Instruction, MemorySection, NameMap,
+    NameSection, TableSection, TypeSection,
+};
+use wasmparser::{DataKind, Element, ElementItems, ElementKind, FuncType, Operator, TypeRef};
+
+use super::Surface;
+use super::link::{Constant, Linked, Origin};
+use super::parse::{Module, Space};
+
+/// An index that nothing uses: a table that only the plumbing fills.
+const NOWHERE: u32 = u32::MAX;
+
+/// The merged module.
+pub(super) fn merge(linked: &Linked, surface: &Surface) -> Result<Vec<u8>> {
+    let plan = Plan::new(linked, surface)?;
+    let mut out = Sections::default();
+    plan.write_traps(&mut out);
+    for &instance in &linked.instances {
+        plan.write_instance(instance, &mut out)?;
+    }
+    let exports = plan.exports()?;
+    plan.finish(out, &exports)
+}
+
+/// Every index of the result, decided before anything is written.
+struct Plan<'l, 'a> {
+    linked: &'l Linked<'a>,
+    surface: &'l Surface,
+    types: Vec<FuncType>,
+    /// For each instance its type indices.
+    type_maps: HashMap<usize, Vec<u32>>,
+    /// Functions of the host: module, field, type.
+    host: Vec<(String, String, u32)>,
+    /// For each type of a stubbed function the index of one that traps.
+    traps: BTreeMap<u32, u32>,
+    /// For each instance the index of its first function.
+    functions: HashMap<usize, u32>,
+    /// Globals that are kept, in order.
+    globals: Vec<(usize, u32)>,
+    tables: Vec<(usize, u32)>,
+    memory: wasmparser::MemoryType,
+}
+
+#[derive(Default)]
+struct Sections {
+    functions: FunctionSection,
+    code: CodeSection,
+    elements: ElementSection,
+    element_count: u32,
+    data: DataSection,
+    data_count: u32,
+    has_data_count: bool,
+    names: NameMap,
+}
+
+impl<'l, 'a> Plan<'l, 'a> {
+    fn new(linked: &'l Linked<'a>, surface: &'l Surface) -> Result<Self> {
+        let (mut memories, mut tables, mut globals) = (vec![], vec![], vec![]);
+        for &instance in &linked.instances {
+            let module = linked.module(instance)?;
+            memories.extend(module.memories.iter().copied());
+            tables.extend((0..module.tables.len() as u32).map(|index| (instance, index)));
+            for index in 0..module.globals.len() as u32 {
+                let own = index + module.imported[Space::Global.index()].len() as u32;
+                if linked.constant_global(instance, own)?.is_none() {
+                    globals.push((instance, index));
+                }
+            }
+        }
+        ensure!(memories.len() == 1, "there are {} memories: only a component with one can be merged", memories.len());
+        let mut plan = Self {
+            linked,
+            surface,
+            types: vec![],
+            type_maps: HashMap::new(),
+            host: vec![],
+            traps: BTreeMap::new(),
+            functions: HashMap::new(),
+            globals,
+            tables,
+            memory: memories[0],
+        };
+        plan.number_types()?;
+        plan.number_functions()?;
+        Ok(plan)
+    }
+
+    fn number_types(&mut self) -> Result<()> {
+        let mut known: HashMap<FuncType, u32> = HashMap::new();
+        for &instance in &self.linked.instances {
+            let mut map = vec![];
+            for ty in &self.linked.module(instance)?.types {
+                let next = self.types.len() as u32;
+                let index = *known.entry(ty.clone()).or_insert(next);
+                if index == next {
+                    self.types.push(ty.clone());
+                }
+                map.push(index);
+            }
+            self.type_maps.insert(instance, map);
+        }
+        Ok(())
+    }
+
+    /// Host functions first, then one trap for each type, then every module's own.
+    fn number_functions(&mut self) -> Result<()> {
+        let mut seen = HashSet::new();
+        for &instance in self.linked.instances.iter().filter(|instance| !self.linked.is_fixup(**instance)) {
+            let module = self.linked.module(instance)?;
+            for index in 0..module.imported[Space::Func.index()].len() as u32 {
+                let Origin::Canon(Some((from, field))) = self.linked.resolve(instance, Space::Func, index)? else {
+                    continue;
+                };
+                let ty = self.import_type(instance, module, index)?;
+                if !self.surface.is_import(&from) {
+                    self.traps.insert(ty, NOWHERE);
+                } else if seen.insert((from.clone(), field.clone())) {
+                    self.host.push((from, field, ty));
+                }
+            }
+        }
+        let mut next = self.host.len() as u32;
+        for index in self.traps.values_mut() {
+            *index = next;
+            next += 1;
+        }
+        for &instance in &self.linked.instances {
+            self.functions.insert(instance, next);
+            next += self.linked.module(instance)?.funcs.len() as u32;
+        }
+        Ok(())
+    }
+
+    fn import_type(&self, instance: usize, module: &Module, index: u32) -> Result<u32> {
+        match module.imports[module.imported[Space::Func.index()][index as usize]].2 {
+            TypeRef::Func(ty) | TypeRef::FuncExact(ty) => Ok(self.type_maps[&instance][ty as usize]),
+            _ => bail!("a function import without a function's type"),
+        }
+    }
+
+    /// The index of a function in the result; `ty` decides which trap stands for a stub.
+    fn function(&self, origin: &Origin, ty: Option<u32>) -> u32 {
+        match origin {
+            Origin::Defined(instance, index) => self.functions[instance] + index,
+            Origin::Canon(Some((from, field))) => {
+                let host = self.host.iter().position(|own| own.0 == *from && own.1 == *field).map(|index| index as u32);
+                host.or_else(|| self.traps.get(&ty?).copied()).unwrap_or(NOWHERE)
+            }
+            Origin::Canon(None) => NOWHERE,
+        }
+    }
+
+    fn write_traps(&self, out: &mut Sections) {
+        for (index, (from, field, _)) in self.host.iter().enumerate() {
+            out.names.append(index as u32, &format!("{from}#{field}"));
+        }
+        for (ty, index) in &self.traps {
+            out.functions.function(*ty);
+            let mut body = Function::new([]);
+            body.instruction(&Instruction::Unreachable).instruction(&Instruction::End);
+            out.code.function(&body);
+            out.names.append(*index, "a stub that traps");
+        }
+    }
+
+    fn write_instance(&self, instance: usize, out: &mut Sections) -> Result<()> {
+        let module = self.linked.module(instance)?;
+        let mut indices = self.indices(instance, module, out)?;
+        out.has_data_count |= module.has_data_count;
+        for ty in &module.funcs {
+            out.functions.function(self.type_maps[&instance][*ty as usize]);
+        }
+        for body in &module.code {
+            utils::parse_function_body(&mut indices, &mut out.code, body.clone()).map_err(plain)?;
+        }
+        let imported = module.imported[Space::Func.index()].len() as u32;
+        for index in 0..module.funcs.len() as u32 {
+            if let Some(name) = module.names.get(&(imported + index)) {
+                out.names.append(self.functions[&instance] + index, name);
+            }
+        }
+        for element in &module.elements {
+            self.write_element(instance, element, &indices, out)?;
+        }
+        for data in &module.data {
+            match &data.kind {
+                DataKind::Passive => out.data.passive(data.data.iter().copied()),
+                DataKind::Active { offset_expr, .. } => {
+                    let offset = self.offset(instance, offset_expr)?;
+                    out.data.active(0, &ConstExpr::i32_const(offset), data.data.iter().copied())
+                }
+            };
+            out.data_count += 1;
+        }
+        Ok(())
+    }
+
+    /// How the code of an instance is renumbered.
+    fn indices(&self, instance: usize, module: &Module, out: &Sections) -> Result<Indices> {
+        let total = |space: Space, defined: usize| (module.imported[space.index()].len() + defined) as u32;
+        let imported = module.imported[Space::Func.index()].len() as u32;
+        let mut functions = vec![];
+        for index in 0..total(Space::Func, module.funcs.len()) {
+            let ty = if index < imported { Some(self.import_type(instance, module, index)?) } else { None };
+            functions.push(self.function(&self.linked.resolve(instance, Space::Func, index)?, ty));
+        }
+        let mut globals = vec![];
+        for index in 0..total(Space::Global, module.globals.len()) {
+            globals.push(match self.linked.constant_global(instance, index)? {
+                Some(value) => Global::Constant(value),
+                None => match self.linked.resolve(instance, Space::Global, index)? {
+                    Origin::Defined(owner, defined) => {
+                        let position = self.globals.iter().position(|kept| *kept == (owner, defined));
+                        Global::Index(position.context("a global that is not kept")? as u32)
+                    }
+                    Origin::Canon(_) => bail!("a global that the canonical ABI gives"),
+                },
+            });
+        }
+        let mut tables = vec![];
+        for index in 0..total(Space::Table, module.tables.len()) {
+            tables.push(match self.linked.resolve(instance, Space::Table, index)? {
+                // The shim's own table is not part of the result.
+                Origin::Defined(owner, defined) => self
+                    .tables
+                    .iter()
+                    .position(|own| *own == (owner, defined))
+                    .map_or(NOWHERE, |position| position as u32),
+                Origin::Canon(_) => bail!("a table that the canonical ABI gives"),
+            });
+        }
+        let types = self.type_maps[&instance].clone();
+        Ok(Indices { types, functions, globals, tables, first_data: out.data_count, first_element: out.element_count })
+    }
+
+    fn write_element(&self, instance: usize, element: &Element, indices: &Indices, out: &mut Sections) -> Result<()> {
+        let ElementItems::Functions(functions) = element.items.clone() else {
+            bail!("elements that are expressions cannot be merged")
+        };
+        let functions = functions
+            .into_iter()
+            .map(|function| Ok(indices.functions[function? as usize]))
+            .collect::<Result<Vec<u32>>>()?;
+        match &element.kind {
+            ElementKind::Passive => out.elements.passive(Elements::Functions(functions.into())),
+            ElementKind::Declared => out.elements.declared(Elements::Functions(functions.into())),
+            ElementKind::Active { table_index, offset_expr } => {
+                let table = indices.tables[table_index.unwrap_or(0) as usize];
+                // Segments keep their numbers, so what fills the shim's table, or nothing, stays as a segment without effect.
+                if table == NOWHERE || functions.is_empty() {
+                    out.elements.declared(Elements::Functions(vec![].into()))
+                } else {
+                    let offset = ConstExpr::i32_const(self.offset(instance, offset_expr)?);
+                    out.elements.active(Some(table), &offset, Elements::Functions(functions.into()))
+                }
+            }
+        };
+        out.element_count += 1;
+        Ok(())
+    }
+
+    fn offset(&self, instance: usize, expression: &wasmparser::ConstExpr) -> Result<i32> {
+        match self.linked.evaluate(instance, expression)? {
+            Some(Constant::I32(offset)) => Ok(offset),
+            _ => bail!("a segment's offset is not known when the component is built"),
+        }
+    }
+
+    /// What the world lifts: each handler, its post-return and the allocator, under the names that the encoder looks for.
+    fn exports(&self) -> Result<BTreeMap<String, u32>> {
+        let mut exports = BTreeMap::new();
+        let mut allocator = None;
+        for lift in &self.linked.shell.lifts {
+            let Some(name) = self.linked.item_name(lift.func).filter(|name| self.surface.is_export(name)) else {
+                continue;
+            };
+            let index = |item: u32| -> Result<u32> { Ok(self.function(&self.linked.item(Space::Func, item)?, None)) };
+            exports.insert(name.to_owned(), index(lift.func)?);
+            if let Some(item) = lift.post_return {
+                exports.insert(format!("cabi_post_{name}"), index(item)?);
+            }
+            if let Some(item) = lift.realloc {
+                let own = index(item)?;
+                ensure!(allocator.is_none_or(|other| other == own), "the exports use different allocators");
+                allocator = Some(own);
+            }
+        }
+        ensure!(!exports.is_empty(), "the component lifts nothing that the world exports");
+        let allocator = match allocator {
+            Some(index) => Some(index),
+            None => self.allocator()?,
+        };
+        exports.extend(allocator.map(|index| ("cabi_realloc".to_owned(), index)));
+        Ok(exports)
+    }
+
+    /// The allocator that imports use, where no export names one.
+    fn allocator(&self) -> Result<Option<u32>> {
+        for &instance in &self.linked.instances {
+            if let Some((_, index)) = self.linked.module(instance)?.exports.get("cabi_realloc") {
+                return Ok(Some(self.function(&self.linked.resolve(instance, Space::Func, *index)?, None)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn finish(&self, out: Sections, exported: &BTreeMap<String, u32>) -> Result<Vec<u8>> {
+        let mut round = RoundtripReencoder;
+        let mut types = TypeSection::new();
+        for ty in &self.types {
+            types.ty().func_type(&utils::func_type(&mut round, ty.clone()).map_err(plain)?);
+        }
+        let mut imports = ImportSection::new();
+        for (from, field, ty) in &self.host {
+            imports.import(from, field, EntityType::Function(*ty));
+        }
+        let mut tables = TableSection::new();
+        for (instance, index) in &self.tables {
+            let ty = self.linked.module(*instance)?.tables[*index as usize].ty;
+            tables.table(utils::table_type(&mut round, ty).map_err(plain)?);
+        }
+        let mut memories = MemorySection::new();
+        memories.memory(utils::memory_type(&mut round, self.memory));
+        let mut exports = ExportSection::new();
+        for (name, index) in exported {
+            exports.export(name, ExportKind::Func, *index);
+        }
+        exports.export("memory", ExportKind::Memory, 0);
+        let mut names = NameSection::new();
+        names.functions(&out.names);
+        let mut module = wasm_encoder::Module::new();
+        module.section(&types).section(&imports).section(&out.functions).section(&tables).section(&memories);
+        module.section(&self.global_section()?).section(&exports).section(&out.elements);
+        if out.has_data_count {
+            module.section(&DataCountSection { count: out.data_count });
+        }
+        module.section(&out.code).section(&out.data).section(&names);
+        Ok(module.finish())
+    }
+
+    fn global_section(&self) -> Result<GlobalSection> {
+        let mut section = GlobalSection::new();
+        for (instance, index) in &self.globals {
+            let global = &self.linked.module(*instance)?.globals[*index as usize];
+            let initial = match self.linked.evaluate(*instance, &global.init_expr)? {
+                Some(Constant::I32(value)) => ConstExpr::i32_const(value),
+                Some(Constant::I64(value)) => ConstExpr::i64_const(value),
+                // What is no number (a float, a null) does not depend on an index.
+                None => utils::const_expr(&mut RoundtripReencoder, global.init_expr.clone()).map_err(plain)?,
+            };
+            section.global(utils::global_type(&mut RoundtripReencoder, global.ty).map_err(plain)?, &initial);
+        }
+        Ok(section)
+    }
+}
+
+fn plain(error: reencode::Error<Infallible>) -> anyhow::Error {
+    anyhow::anyhow!("{error}")
+}
+
+/// What a module's global became.
+#[derive(Clone, Copy)]
+enum Global {
+    Index(u32),
+    Constant(Constant),
+}
+
+/// A module's indices in the result.
+struct Indices {
+    types: Vec<u32>,
+    functions: Vec<u32>,
+    globals: Vec<Global>,
+    tables: Vec<u32>,
+    first_data: u32,
+    first_element: u32,
+}
+
+type Reencoded<T> = Result<T, reencode::Error<Infallible>>;
+
+impl Reencode for Indices {
+    type Error = Infallible;
+
+    fn type_index(&mut self, index: u32) -> Reencoded<u32> {
+        Ok(self.types[index as usize])
+    }
+
+    fn function_index(&mut self, index: u32) -> Reencoded<u32> {
+        Ok(self.functions[index as usize])
+    }
+
+    fn table_index(&mut self, index: u32) -> Reencoded<u32> {
+        Ok(self.tables[index as usize])
+    }
+
+    fn memory_index(&mut self, _: u32) -> Reencoded<u32> {
+        // There is one memory: `Plan::new` made sure.
+        Ok(0)
+    }
+
+    fn data_index(&mut self, index: u32) -> Reencoded<u32> {
+        Ok(self.first_data + index)
+    }
+
+    fn element_index(&mut self, index: u32) -> Reencoded<u32> {
+        Ok(self.first_element + index)
+    }
+
+    fn global_index(&mut self, index: u32) -> Reencoded<u32> {
+        match self.globals[index as usize] {
+            Global::Index(index) => Ok(index),
+            // Only reached by a write, and what is written is not folded; the validator would see it.
+            Global::Constant(_) => Ok(NOWHERE),
+        }
+    }
+
+    fn instruction<'i>(&mut self, operator: Operator<'i>) -> Reencoded<Instruction<'i>> {
+        if let Operator::GlobalGet { global_index } = operator
+            && let Global::Constant(value) = self.globals[global_index as usize]
+        {
+            return Ok(match value {
+                Constant::I32(value) => Instruction::I32Const(value),
+                Constant::I64(value) => Instruction::I64Const(value),
+            });
+        }
+        utils::instruction(self, operator)
+    }
+}

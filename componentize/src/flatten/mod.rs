@@ -1,0 +1,131 @@
+//! Merges the core modules of a component into one.
+//!
+//! QuickJS and CPython guests are linked when they are instantiated: 11 and 41 core modules, whose tables are filled with 742 and 5,676 function references every time. As one
+//! module they have nothing to fill: wasmtime makes table entries when they are first used, and an instance costs a twentieth (docs/performance.md).
+//!
+//! Method: take the nested component with the most code; trace each import of its core modules through instances and aliases to a definition or to
+//! a function of the host (`link`); copy all code with new indices, fold globals that nothing writes into constants, so that table and data offsets become plain numbers
+//! (`merge`); wrap the module again for the same world. An import that is neither defined nor the world's was stubbed: it becomes `unreachable`, after a check that the stub
+//! is nothing else (`check_traps`). What cannot be merged (start functions that do something, several memories, async) is an error with its reason, and the component is left as it was.
+//! Must not know: languages, manifests.
+
+mod link;
+mod merge;
+mod parse;
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
+use wasmparser::Operator;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::{Resolve, WorldId, WorldItem};
+
+use link::Linked;
+use parse::{Space, shells};
+
+/// The same component with one core module of its own. `wit` is the folder with the world that it was built for.
+pub(crate) fn flatten(component: &[u8], wit: &Path, world: &str) -> Result<Vec<u8>> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_dir(wit)?;
+    let world = resolve.select_world(&[package], Some(world))?;
+    let mut shells = shells(component)?;
+    shells.sort_by_key(|shell| shell.modules.iter().map(|module| module.size).sum::<usize>());
+    let Some(main) = shells.pop() else { bail!("there is no component inside") };
+    for other in shells {
+        check_traps(&Linked::new(other)?)?;
+    }
+    let linked = Linked::new(main)?;
+    check_starts(&linked)?;
+    let mut module = merge::merge(&linked, &Surface::new(&resolve, world))?;
+    wasmparser::Validator::new().validate_all(&module)?;
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+    ComponentEncoder::default().module(&module)?.validate(true).encode()
+}
+
+/// The names by which a world's core module imports and exports.
+pub(crate) struct Surface {
+    imports: HashSet<String>,
+    exports: HashSet<String>,
+}
+
+impl Surface {
+    fn new(resolve: &Resolve, world: WorldId) -> Self {
+        let world = &resolve.worlds[world];
+        let import = |(key, item): (&wit_parser::WorldKey, &WorldItem)| match item {
+            // A function of the world itself is imported under this name of a module.
+            WorldItem::Function(_) => "$root".to_owned(),
+            _ => resolve.name_world_key(key),
+        };
+        Self {
+            imports: world.imports.iter().map(import).collect(),
+            exports: world.exports.keys().map(|key| resolve.name_world_key(key)).collect(),
+        }
+    }
+
+    /// Whether a core import of this module name is the host's.
+    pub(crate) fn is_import(&self, module: &str) -> bool {
+        self.imports.contains(module)
+    }
+
+    /// Whether a core export such as `witgate:gateway/request-handler@0.1.0#handle-request` is the world's.
+    pub(crate) fn is_export(&self, name: &str) -> bool {
+        name.split('#').next().is_some_and(|interface| self.exports.contains(interface))
+    }
+}
+
+/// A component beside the main one may only hold stubs: what it lifts traps at once (so what would clean up after it never runs). Then every import that is
+/// not the world's traps too.
+fn check_traps(other: &Linked) -> Result<()> {
+    for lift in &other.shell.lifts {
+        let function = other.item(Space::Func, lift.func)?;
+        ensure!(
+            other.begins_with(&function, &Operator::Unreachable)?,
+            "a component beside the main one does more than trap"
+        );
+    }
+    check_starts(other)
+}
+
+/// A snapshot has run already; start functions that the encoder adds for form do nothing.
+fn check_starts(linked: &Linked) -> Result<()> {
+    for start in linked.starts()? {
+        ensure!(
+            linked.begins_with(&start, &Operator::End)?,
+            "a core module has a start function that does something: it is no snapshot"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_merged_says_why() -> Result<()> {
+        let wit = tempfile::tempdir()?;
+        std::fs::write(wit.path().join("a.wit"), "package a:b;\nworld w { export f: func() -> u32; }\n")?;
+        let mut resolve = Resolve::default();
+        let (package, _) = resolve.push_dir(wit.path())?;
+        let world = resolve.select_world(&[package], Some("w"))?;
+        let build = |wat: &str| -> Result<Vec<u8>> {
+            let mut module = wat::parse_str(wat)?;
+            embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+            ComponentEncoder::default().module(&module)?.encode()
+        };
+        let plain = build("(module (memory (export \"memory\") 1) (func (export \"f\") (result i32) (i32.const 7)))")?;
+        flatten(&plain, wit.path(), "w")?;
+        let formal = build(
+            "(module (memory (export \"memory\") 1) (func $s) (start $s) (func (export \"f\") (result i32) (i32.const 7)))",
+        )?;
+        flatten(&formal, wit.path(), "w")?;
+        let started = build(
+            "(module (memory (export \"memory\") 1) (func $s (drop (i32.const 1))) (start $s) (func (export \"f\") (result i32) (i32.const 7)))",
+        )?;
+        let why = flatten(&started, wit.path(), "w").err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(why.contains("start function"), "{why}");
+        assert!(flatten(b"\0asm\x01\0\0\0", wit.path(), "w").is_err());
+        Ok(())
+    }
+}

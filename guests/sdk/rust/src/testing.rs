@@ -1,0 +1,243 @@
+//! A fake of the exchange, for unit tests without Wasm.
+//!
+//! ```
+//! use witgate_filter::{Action, Request, config, reply, testing::Fake};
+//!
+//! fn on_request(request: &mut Request) -> Result<Action, String> {
+//!     request.set_header("x-hello", &config::get("whom").ok_or("config: whom is missing")?);
+//!     Ok(Action::Proceed)
+//! }
+//!
+//! let (action, after) = Fake::new().with_header("host", "example.com").with_config("whom", "world").run_request(on_request);
+//! assert_eq!(action, Ok(Action::Proceed));
+//! assert_eq!(after.request_header("x-hello").as_deref(), Some("world"));
+//! ```
+//!
+//! As in the gateway, edits hold only where the handler answers [`Action::Proceed`](crate::Action::Proceed), and what the gateway would refuse (a field that
+//! it owns, a line break in a value, …) panics. The clock stands still. Bounds on number and size are the gateway's alone.
+
+pub use crate::fake::Fake;
+use crate::{Action, OnRequest, OnResponse, Request, Response, fake};
+
+impl Fake {
+    /// `GET /` with no fields, answered with 200; from 192.0.2.1, on route `test`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With this method.
+    #[must_use]
+    pub fn with_method(mut self, method: &str) -> Self {
+        self.method = method.into();
+        self
+    }
+
+    /// With this path; what follows a `?` is the query.
+    #[must_use]
+    pub fn with_path(mut self, path: &str) -> Self {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query.into())));
+        (self.path, self.query) = (path.into(), query);
+        self
+    }
+
+    /// With one more line of the request's header.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.request.append(name, value);
+        self
+    }
+
+    /// With a request body, as for `body = "buffer"`. Without it, reading the body panics.
+    #[must_use]
+    pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.request_body = Some(body.into());
+        self
+    }
+
+    /// With this status of the response.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// With one more line of the response's header.
+    #[must_use]
+    pub fn with_response_header(mut self, name: &str, value: &str) -> Self {
+        self.response.append(name, value);
+        self
+    }
+
+    /// With a response body, as for `body = "buffer"`. Without it, reading the body panics.
+    #[must_use]
+    pub fn with_response_body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.response_body = Some(body.into());
+        self
+    }
+
+    /// With a key of the filter's configuration.
+    #[must_use]
+    pub fn with_config(mut self, key: &str, value: &str) -> Self {
+        self.config.insert(key.into(), value.into());
+        self
+    }
+
+    /// From this address.
+    #[must_use]
+    pub fn with_client_ip(mut self, ip: &str) -> Self {
+        self.client.ip = ip.into();
+        self
+    }
+
+    /// So many milliseconds later: what the key-value store holds grows older.
+    #[must_use]
+    pub fn later(mut self, milliseconds: u64) -> Self {
+        self.now_ms += milliseconds;
+        self
+    }
+
+    /// Runs the request phase; gives its answer and what became of the exchange.
+    pub fn run_request(self, on_request: OnRequest) -> (Result<Action, String>, Self) {
+        self.run(|| on_request(&mut { Request::CURRENT }))
+    }
+
+    /// Runs the response phase; gives its answer and what became of the exchange.
+    pub fn run_response(self, on_response: OnResponse) -> (Result<Action, String>, Self) {
+        self.run(|| on_response(&mut { Response::CURRENT }, &Request::CURRENT))
+    }
+
+    fn run(self, handler: impl FnOnce() -> Result<Action, String>) -> (Result<Action, String>, Self) {
+        let before = self.clone();
+        fake::enter(self);
+        let action = handler();
+        let after = fake::leave();
+        let kept = match action {
+            Ok(Action::Proceed) => after,
+            Ok(Action::Reply(_)) => Self { notes: after.notes, log: after.log, store: after.store, ..before },
+            Err(_) => Self { log: after.log, store: after.store, ..before },
+        };
+        (action, kept)
+    }
+
+    /// A field of the request, lines joined.
+    pub fn request_header(&self, name: &str) -> Option<String> {
+        self.request.joined(name)
+    }
+
+    /// A field of the response, lines joined.
+    pub fn response_header(&self, name: &str) -> Option<String> {
+        self.response.joined(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock, config, keyvalue, log, random, reply};
+
+    #[test]
+    fn edits_are_seen_at_once_and_hold_where_the_filter_proceeds() {
+        fn edit(request: &mut Request) -> Result<Action, String> {
+            request.set_header("X-A", "1");
+            request.append_header("x-a", "2");
+            request.remove_header("x-gone");
+            request.set_path("/new");
+            request.set_query(None);
+            request.set_body(b"new");
+            assert_eq!(request.header("x-a").as_deref(), Some("1, 2"));
+            assert_eq!((request.path(), request.query(), request.body()), ("/new".into(), None, b"new".into()));
+            Ok(Action::Proceed)
+        }
+        fn edit_and_reply(request: &mut Request) -> Result<Action, String> {
+            edit(request)?;
+            request.set_note("a.b", "c");
+            Ok(reply(403, "no"))
+        }
+        fn edit_and_fail(request: &mut Request) -> Result<Action, String> {
+            edit(request)?;
+            request.set_note("a.b", "c");
+            Err("broken".into())
+        }
+        let fake = || Fake::new().with_path("/old?q").with_header("x-gone", "x");
+        let (_, after) = fake().run_request(edit);
+        assert_eq!((after.path.as_str(), after.request_header("x-gone")), ("/new", None));
+        let (action, after) = fake().run_request(edit_and_reply);
+        assert!(matches!(action, Ok(Action::Reply(reply)) if reply.status == 403));
+        assert_eq!((after.path.as_str(), after.request_header("x-a")), ("/old", None));
+        assert_eq!(after.notes.get("a.b").map(String::as_str), Some("c"));
+        let (action, after) = fake().run_request(edit_and_fail);
+        assert_eq!((action, after.notes.len()), (Err("broken".into()), 0));
+    }
+
+    #[test]
+    fn fields_are_joined_as_the_gateway_joins_them() {
+        fn look(request: &mut Request) -> Result<Action, String> {
+            assert_eq!(request.header("COOKIE").as_deref(), Some("a=1; b=2"));
+            assert_eq!(request.header_values("cookie"), ["a=1", "b=2"]);
+            assert_eq!(request.header_bytes("x-absent"), None);
+            assert_eq!(request.authority(), "example.com");
+            Ok(Action::Proceed)
+        }
+        let fake =
+            Fake::new().with_header("Cookie", "a=1").with_header("cookie", "b=2").with_header("host", "example.com");
+        assert_eq!(fake.run_request(look).0, Ok(Action::Proceed));
+    }
+
+    #[test]
+    fn what_the_gateway_would_refuse_panics() {
+        let wrong: [fn(&mut Request); 6] = [
+            |request| request.set_header("content-length", "1"),
+            |request| request.set_header("x-a", "a\r\nb: c"),
+            |request| request.set_header("x a", "a"),
+            |request| request.set_path("no-slash"),
+            |request| request.set_query(Some("a#b")),
+            |request| drop(request.body()),
+        ];
+        for change in wrong {
+            let refused = std::panic::catch_unwind(|| {
+                crate::fake::enter(Fake::new());
+                change(&mut { Request::CURRENT });
+            });
+            assert!(refused.is_err());
+        }
+    }
+
+    #[test]
+    fn counters_expire_and_survive_an_exchange() {
+        fn count(_: &mut Request) -> Result<Action, String> {
+            let count = keyvalue::increment("n", 1, 1000).map_err(|error| error.to_string())?;
+            keyvalue::set("text", b"x", 0).map_err(|error| error.to_string())?;
+            assert!(matches!(keyvalue::increment("text", 1, 0), Err(keyvalue::Error::NotANumber)));
+            assert!(matches!(keyvalue::get(""), Err(keyvalue::Error::TooLarge)));
+            log::info(&count.to_string());
+            Ok(Action::Proceed)
+        }
+        let (_, after) = Fake::new().run_request(count);
+        let (_, after) = after.later(999).run_request(count);
+        let (_, after) = after.later(1).run_request(count);
+        assert_eq!(after.log, ["info: 1", "info: 2", "info: 1"]);
+    }
+
+    #[test]
+    fn the_services_are_there() {
+        fn use_them(response: &mut Response, request: &Request) -> Result<Action, String> {
+            assert_eq!((response.status(), response.local(), response.body()), (404, false, b"no".to_vec()));
+            assert_eq!(config::keys(), ["a", "b"]);
+            assert_eq!(clock::now().seconds, 1_700_000_000);
+            assert_eq!(random::bytes(3).len(), 3);
+            assert_ne!(random::bytes(16), random::bytes(16));
+            assert_eq!((request.client().ip.as_str(), request.route().as_str()), ("203.0.113.9", "test"));
+            response.set_status(200);
+            response.append_header("set-cookie", "a=1");
+            Ok(Action::Proceed)
+        }
+        let fake = Fake::new()
+            .with_status(404)
+            .with_response_body("no")
+            .with_client_ip("203.0.113.9")
+            .with_config("b", "2")
+            .with_config("a", "1");
+        let (_, after) = fake.with_response_header("x-a", "1").run_response(use_them);
+        assert_eq!((after.status, after.response_header("set-cookie").as_deref()), (200, Some("a=1")));
+    }
+}
