@@ -23,6 +23,8 @@ build-guests *FOLDERS="guests": build
 # build the filters that only tests use
 build-fixtures: build
     target/release/componentize build tests/guests
+    target/release/componentize build guests/typescript/api-key --no-flatten --out-dir tests/guests/dist/typescript/unflattened
+    target/release/componentize build guests/python/api-key guests/python/redact --no-flatten --out-dir tests/guests/dist/python/unflattened
 
 # everything: style, licences, unit tests in every language, end-to-end tests
 test: lint deny test-host build-guests build-fixtures test-guests test-e2e
@@ -57,5 +59,5 @@ hostile: build
     cargo test --release --locked -p e2e --test hostile -- --nocapture
 
 # gateway CPU per request: plain proxy and the api-key filter in each language (docs/performance.md)
-bench: build build-guests
+bench: build build-guests build-fixtures
     cargo run --release --locked -p e2e --bin bench

@@ -56,6 +56,8 @@ impl Filter {
         })?;
         let guests = source.ancestors().nth(2).unwrap_or(&source);
         let out_dir = out_dir.map_or_else(|| guests.join("dist").join(language.name()), Path::to_owned);
+        // The tools run in folders of their own.
+        let out_dir = std::path::absolute(out_dir)?;
         Ok(Self { source, language, manifest, out_dir })
     }
 
@@ -91,11 +93,22 @@ impl Filter {
             .map_err(|error| Failure::Author(format!("{}: {error:#}", self.source.display())))?;
         // cargo links a Rust guest into one module already.
         let merges = how.flatten && self.language != Language::Rust;
-        let component = if merges { flat(component, &wit, progress) } else { component };
+        let component = if merges { self.flat(component, &wit, progress) } else { component };
         let component = self.manifest.embed(component)?;
         self.put(&component)?;
         fs::write(stamp, stamp_of(&inputs, &component))?;
         Ok(Outcome::Built { bytes: component.len() })
+    }
+
+    /// The component with one core module, checked again: what goes live is what was checked. As it was, with a word about why, where that
+    /// cannot be done.
+    fn flat(&self, component: Vec<u8>, wit: &Path, progress: &mut Progress) -> Vec<u8> {
+        progress.step("flatten");
+        let flat = flatten(&component, wit, world::WORLD);
+        flat.and_then(|flat| check(&flat, &self.manifest).map(|()| flat)).unwrap_or_else(|why| {
+            progress.note(&format!("not flattened, so slower to instantiate: {why:#}"));
+            component
+        })
     }
 
     /// Whether the component in place was made of `inputs`, and is still what was made.
@@ -114,15 +127,36 @@ impl Filter {
     }
 }
 
-/// The component with one core module; as it was, with a word about why, where that cannot be done.
-fn flat(component: Vec<u8>, wit: &Path, progress: &mut Progress) -> Vec<u8> {
-    progress.step("flatten");
-    flatten(&component, wit, world::WORLD).unwrap_or_else(|why| {
-        progress.note(&format!("not flattened, so slower to instantiate: {why:#}"));
-        component
-    })
-}
-
 fn stamp_of(inputs: &str, component: &[u8]) -> String {
     format!("{inputs} {}\n", blake3::hash(component).to_hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_current_until_its_inputs_or_its_component_change() -> Result<()> {
+        let root = tempfile::tempdir()?;
+        let source = root.path().join("python/a");
+        fs::create_dir_all(&source)?;
+        fs::write(source.join("filter.py"), "")?;
+        fs::write(source.join("filter.toml"), "name = \"b\"\nversion = \"1.0.0\"\n[request]\n")?;
+        let filter = Filter::read(&source, None).map_err(|failure| anyhow::anyhow!("{failure}"))?;
+        assert_eq!(
+            (filter.title().as_str(), filter.out().strip_prefix(root.path().canonicalize()?)?),
+            ("python/b", Path::new("dist/python/b.wasm"))
+        );
+        fs::create_dir_all(&filter.out_dir)?;
+        let stamp = root.path().join("stamp");
+        assert!(!filter.is_current(&stamp, "inputs"));
+        filter.put(b"component")?;
+        fs::write(&stamp, stamp_of("inputs", b"component"))?;
+        assert!(filter.is_current(&stamp, "inputs"));
+        assert!(!filter.is_current(&stamp, "others"));
+        filter.put(b"another")?;
+        assert!(!filter.is_current(&stamp, "inputs"));
+        assert_eq!(fs::read_dir(&filter.out_dir)?.count(), 1, "no temporary file stays");
+        Ok(())
+    }
 }

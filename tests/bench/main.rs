@@ -103,24 +103,36 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
+/// What is compared, by the route's name: the filter's file.
+const FILTERS: [(&str, &str); 5] = [
+    ("rust", "rust/api-key"),
+    ("typescript", "typescript/api-key"),
+    ("python", "python/api-key"),
+    ("typescript-unflattened", "tests/typescript/unflattened/api-key"),
+    ("python-unflattened", "tests/python/unflattened/api-key"),
+];
+
 fn main() -> Result<()> {
     let upstream = upstream()?;
-    let filters = ["rust", "typescript", "python"]
-        .map(|language| format!("  {language}: {{source: {language}.wasm, config: {{key: s3cret}}}}\n"));
-    let routes = ["rust", "typescript", "python"]
-        .map(|language| format!("  - {{match: {{path: /{language}}}, filters: [{language}], upstream: u}}\n"));
+    let filters: String = FILTERS
+        .iter()
+        .map(|(name, _)| format!("  {name}: {{source: {name}.wasm, config: {{key: s3cret}}}}\n"))
+        .collect();
+    let routes: String = FILTERS
+        .iter()
+        .map(|(name, _)| format!("  - {{match: {{path: /{name}}}, filters: [{name}], upstream: u}}\n"))
+        .collect();
     let yaml = format!(
-        "upstreams: {{u: {{endpoints: [\"http://{upstream}\"]}}}}\nfilters:\n{}routes:\n  - {{match: {{path: /plain}}, upstream: u}}\n{}",
-        filters.concat(),
-        routes.concat()
+        "upstreams: {{u: {{endpoints: [\"http://{upstream}\"]}}}}\nfilters:\n{filters}routes:\n  - {{match: {{path: /plain}}, upstream: u}}\n{routes}"
     );
     let mut setup = Setup::new(&yaml)?.workers(1).level("warn");
-    for language in ["rust", "typescript", "python"] {
-        setup = setup.with_guest(&format!("{language}.wasm"), &format!("{language}/api-key"))?;
+    for (name, guest) in FILTERS {
+        setup = setup.with_guest(&format!("{name}.wasm"), guest)?;
     }
     let gateway: Gateway = setup.start()?;
-    let cases = ["/plain", "/rust", "/typescript", "/python"];
-    println!("idle: {:.0} MiB RSS with the three filters loaded", rss(gateway.id())?);
+    let cases: Vec<String> =
+        std::iter::once("/plain".to_owned()).chain(FILTERS.iter().map(|(name, _)| format!("/{name}"))).collect();
+    println!("idle: {:.0} MiB RSS with the filters loaded", rss(gateway.id())?);
     let mut readings: Vec<Vec<f64>> = vec![vec![]; cases.len()];
     let mut rates: Vec<Vec<f64>> = vec![vec![]; cases.len()];
     for round in 0..=ROUNDS {
