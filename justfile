@@ -1,4 +1,5 @@
-# What people do here. `just` alone lists it; without just: `npx -y rust-just RECIPE`.
+# What people do here. Always `--workspace`: selecting packages selects features, and the runtime would be built again.
+# `just` alone lists it; without just: `npx -y rust-just RECIPE`.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
@@ -14,7 +15,7 @@ demo: build build-guests
 
 # build the gateway and componentize
 build:
-    cargo build --release --locked -p witgate -p componentize
+    cargo build --release --locked --workspace
 
 # build the filters whose sources changed
 build-guests *FOLDERS="guests": build
@@ -41,7 +42,7 @@ deny:
 
 # unit tests of the gateway and of componentize
 test-host:
-    cargo test --release --locked -p witgate -p componentize
+    cargo test --release --locked --workspace --lib --bins
 
 # unit tests of the filters and SDKs, each in its own language
 test-guests: build
@@ -52,12 +53,12 @@ test-guests: build
 
 # the real binary under test
 test-e2e: build build-guests build-fixtures
-    cargo test --release --locked -p e2e
+    cargo test --release --locked --workspace --test e2e --test hostile
 
 # what hostile filters get and what their neighbours feel, as a table
 hostile: build
-    cargo test --release --locked -p e2e --test hostile -- --nocapture
+    cargo test --release --locked --workspace --test hostile -- --nocapture
 
 # gateway CPU per request: plain proxy and the api-key filter in each language (docs/performance.md)
 bench: build build-guests build-fixtures
-    cargo run --release --locked -p e2e --bin bench
+    target/release/bench

@@ -112,7 +112,46 @@ const FILTERS: [(&str, &str); 5] = [
     ("python-unflattened", "tests/python/unflattened/api-key"),
 ];
 
+/// Two filters of a language of which the first answers 401 to a bare request and the second lets it pass.
+const SWAPS: [(&str, &str, &str); 3] = [
+    ("Rust", "rust/api-key", "rust/security-headers"),
+    ("TypeScript", "typescript/api-key", "typescript/rate-limit"),
+    ("Python", "python/api-key", "python/redact"),
+];
+
+/// From a file's replacement to the first answer of the new version on a connection that was there before, in milliseconds.
+fn swap(gateway: &Gateway, guest: &str, status: u16) -> Result<f64> {
+    let bytes = std::fs::read(harness::repository().join(format!("guests/dist/{guest}.wasm")))?;
+    let mut client = gateway.client()?;
+    let port = client.local()?;
+    ensure!(client.get("/", &[])?.status != status, "the old version must answer otherwise");
+    gateway.replace("f.wasm", bytes)?;
+    let began = Instant::now();
+    while client.get("/", &[])?.status != status {
+        ensure!(began.elapsed() < Duration::from_secs(120), "the new version did not come");
+    }
+    ensure!(client.local()? == port, "the connection stays");
+    Ok(began.elapsed().as_secs_f64() * 1e3)
+}
+
+fn swaps() -> Result<()> {
+    println!("\n| swap, ms to the first new answer | cold | from the cache |\n|---|---|---|");
+    for (language, first, second) in SWAPS {
+        let (mut cold, mut cached) = (vec![], vec![]);
+        for _ in 0..3 {
+            let yaml = "upstreams: {echo: {builtin: echo}}\nfilters: {f: {source: f.wasm, capabilities: [keyvalue]}}\nroutes: [{filters: [f], upstream: echo}]";
+            let bytes = std::fs::read(harness::repository().join(format!("guests/dist/{first}.wasm")))?;
+            let gateway = Setup::new(yaml)?.level("warn").with("f.wasm", bytes)?.start()?;
+            cold.push(swap(&gateway, second, 200)?);
+            cached.push(swap(&gateway, first, 401)?);
+        }
+        println!("| {language} | {:.0} | {:.0} |", median(&mut cold), median(&mut cached));
+    }
+    Ok(())
+}
+
 fn main() -> Result<()> {
+    swaps()?;
     let upstream = upstream()?;
     let filters: String = FILTERS
         .iter()
