@@ -182,12 +182,13 @@ fn bind_all(config: &Config) -> Result<Bound, String> {
     let mut names = vec![];
     let mut sockets: Vec<Vec<TcpListener>> = (0..config.workers).map(|_| vec![]).collect();
     for listener in &config.listeners {
-        let mut address = listener.address;
+        // Alone at first: two gateways that shared a port would each get half of the connections, and nobody would know why.
+        let alone = bind(listener.address, &listener.name)?;
+        // With port 0 this bind chooses, the threads share.
+        let address = alone.local_addr().map_err(|error| error.to_string())?;
+        drop(alone);
         for own in &mut sockets {
-            let socket = bind(address, &listener.name)?;
-            // With port 0 the first bind chooses, the others share.
-            address = socket.local_addr().map_err(|error| error.to_string())?;
-            own.push(socket);
+            own.push(serve::listen::bind_shared(address).map_err(|error| refused(address, &listener.name, &error))?);
         }
         names.push((listener.name.clone(), address));
     }
@@ -195,8 +196,11 @@ fn bind_all(config: &Config) -> Result<Bound, String> {
 }
 
 fn bind(address: SocketAddr, name: &str) -> Result<TcpListener, String> {
-    serve::listen::bind(address)
-        .map_err(|error| format!("listener {name}: {address}: {error}; is another process using it? (ss -ltnp)"))
+    serve::listen::bind(address).map_err(|error| refused(address, name, &error))
+}
+
+fn refused(address: SocketAddr, name: &str, error: &std::io::Error) -> String {
+    format!("listener {name}: {address}: {error}; is another process using it? (ss -ltnp)")
 }
 
 /// Watches the files of the present state, where the configuration wants it.

@@ -96,7 +96,7 @@ fn what_an_upstream_does_wrong_has_its_status() -> Result<()> {
             .start()?;
     let response = refused.get("/", &[])?;
     assert_eq!((response.status, response.text().contains(&free.to_string())), (502, false));
-    assert!(refused.logged("an exchange failed")[0].contains(&free.to_string()));
+    assert!(refused.wait_logged("an exchange failed", 1)[0].contains(&free.to_string()));
     Ok(())
 }
 
@@ -141,6 +141,26 @@ fn requests_that_are_not_http_are_refused() -> Result<()> {
         client.write(request.as_bytes())?;
         assert_eq!(client.read(false)?.status, 400, "{request:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn two_gateways_do_not_share_a_port() -> Result<()> {
+    let gateway = echo("[{upstream: echo}]")?;
+    let yaml = "upstreams: {echo: {builtin: echo}}\nroutes: [{upstream: echo}]";
+    let error = Setup::new(yaml)?.at(gateway.address).start().err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("in use") && error.contains(&gateway.address.to_string()), "{error}");
+    Ok(())
+}
+
+#[test]
+fn http_1_0_is_answered_and_closed() -> Result<()> {
+    let gateway = echo("[{upstream: echo}]")?;
+    let mut client = gateway.client()?;
+    client.write(b"GET /old HTTP/1.0\r\n\r\n")?;
+    let response = client.read(false)?;
+    assert_eq!((response.status, response.echoed("host").as_deref()), (200, Some("")));
+    assert!(client.is_closed());
     Ok(())
 }
 

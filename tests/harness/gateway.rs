@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Client, Response, wait_up_to};
+use crate::{Client, Response, wait_until, wait_up_to};
 
 /// The repository's folder.
 pub fn repository() -> PathBuf {
@@ -30,6 +30,7 @@ pub struct Setup {
     workers: usize,
     shared_state: bool,
     level: String,
+    address: String,
 }
 
 /// A running gateway. Dropped, it is ended, and its log is printed if the test failed.
@@ -52,6 +53,7 @@ impl Setup {
             workers: 2,
             shared_state: false,
             level: "info,witgate=debug".into(),
+            address: "127.0.0.1:0".into(),
         })
     }
 
@@ -59,6 +61,13 @@ impl Setup {
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// This address instead of one that the system chooses.
+    #[must_use]
+    pub fn at(mut self, address: SocketAddr) -> Self {
+        self.address = address.to_string();
         self
     }
 
@@ -93,7 +102,8 @@ impl Setup {
         let state =
             if self.shared_state { repository().join("target/e2e-state") } else { self.folder.path().join("state") };
         format!(
-            "listeners: [{{address: \"127.0.0.1:0\"}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nlog: {{format: json, level: \"{}\"}}\nstate: {{directory: {}}}\n{yaml}",
+            "listeners: [{{address: \"{}\"}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nlog: {{format: json, level: \"{}\"}}\nstate: {{directory: {}}}\n{yaml}",
+            self.address,
             self.workers,
             self.level,
             state.display()
@@ -181,6 +191,13 @@ impl Gateway {
     pub fn logged(&self, text: &str) -> Vec<String> {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.iter().filter(|line| line.contains(text)).cloned().collect()
+    }
+
+    /// Waits until `count` log lines contain a text; gives them. The log comes through a pipe: an answer may be here before its line.
+    #[track_caller]
+    pub fn wait_logged(&self, text: &str, count: usize) -> Vec<String> {
+        wait_until(&format!("{count} log lines with {text:?}"), || self.logged(text).len() >= count);
+        self.logged(text)
     }
 
     /// Puts a file in place as builders do: written beside, then renamed.

@@ -25,11 +25,20 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Tasks run before the I/O driver is asked again: with tasks of at most a tick, what bounds a neighbour's delay.
 const EVENT_INTERVAL: u32 = 8;
 
-/// Binds an address; further binds to the same address share it.
+/// Binds an address for this process alone: an error where another one has it.
 pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    listener(address, false)
+}
+
+/// Binds an address that every serving thread binds for itself. Whether another process has it is not seen here: `bind` it first.
+pub fn bind_shared(address: SocketAddr) -> std::io::Result<TcpListener> {
+    listener(address, true)
+}
+
+fn listener(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

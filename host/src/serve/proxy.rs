@@ -92,13 +92,15 @@ async fn exchange<'a>(
     let mut streamed = Body::empty();
     let outcome = match decision {
         Ok(Decision::Answer(reply)) => Ok(respond::to_reply(reply)),
-        Ok(Decision::Proceed) => match ask_upstream(pools, route, &mut exchange, body).await {
-            Ok((response, body)) => {
-                streamed = body;
-                Ok(response)
+        Ok(Decision::Proceed) => {
+            match ask_upstream(pools, route, &mut exchange, body, pass.has_response_phase(&completed)).await {
+                Ok((response, body)) => {
+                    streamed = body;
+                    Ok(response)
+                }
+                Err(error) => Err(error),
             }
-            Err(error) => Err(error),
-        },
+        }
         Err(error) => Err(error),
     };
     exchange.response = Some(outcome.unwrap_or_else(|error| {
@@ -140,22 +142,23 @@ async fn ask_upstream(
     route: &Route,
     exchange: &mut Exchange,
     body: Body,
+    keep: bool,
 ) -> Result<(Response, Body), Error> {
-    let request = to_upstream(exchange, body)?;
+    let request = to_upstream(exchange, body, keep);
     let response = pools.send(&route.upstream_name, &route.upstream, request).await?;
     let (mut head, body) = response.into_parts();
     strip_connection_fields(&mut head.headers);
     Ok((Response { status: head.status, headers: head.headers, local: false, body: None }, body))
 }
 
-/// The request as the upstream gets it. Its fields stay with the exchange for the response phase.
-fn to_upstream(exchange: &mut Exchange, body: Body) -> Result<http::Request<Body>, Error> {
-    let body = exchange.request.body.clone().map_or(body, Body::full);
-    let mut request = http::Request::new(body);
-    *request.method_mut() = exchange.request.method.clone();
-    *request.uri_mut() = exchange.request.target.clone().into();
-    *request.headers_mut() = exchange.request.headers.clone();
-    Ok(request)
+/// The request as the upstream gets it. Where a response phase follows, which may look at the request, the exchange keeps a copy.
+fn to_upstream(exchange: &mut Exchange, body: Body, keep: bool) -> http::Request<Body> {
+    let own = &mut exchange.request;
+    let mut request = http::Request::new(own.body.clone().map_or(body, Body::full));
+    *request.method_mut() = own.method.clone();
+    *request.uri_mut() = own.target.clone().into();
+    *request.headers_mut() = if keep { own.headers.clone() } else { std::mem::take(&mut own.headers) };
+    request
 }
 
 /// Splits what hyper delivers into what filters see and the body; one place for what a request must have.
@@ -170,9 +173,13 @@ fn take_apart(request: http::Request<Incoming>) -> Result<(Request, Body), Error
     if let Some(authority) = head.uri.authority() {
         head.headers.insert(header::HOST, host_value(authority)?);
     }
-    let mut hosts = head.headers.get_all(header::HOST).iter();
-    if (hosts.next().is_none() && head.version != Version::HTTP_10) || hosts.next().is_some() {
-        return Err(bad("a request has exactly one host (RFC 9112, section 3.2)"));
+    match head.headers.get_all(header::HOST).iter().count() {
+        1 => {}
+        // HTTP/1.0 knows no host; what goes on is HTTP/1.1 and has an empty one.
+        0 if head.version <= Version::HTTP_10 => {
+            head.headers.insert(header::HOST, HeaderValue::from_static(""));
+        }
+        _ => return Err(bad("a request has exactly one host (RFC 9112, section 3.2)")),
     }
     let target = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
     if !target.path().starts_with('/') && target.path() != "*" {

@@ -109,6 +109,11 @@ impl Pass<'_> {
         (exchange, completed, Ok(Decision::Proceed))
     }
 
+    /// Whether any link that completed has a response phase.
+    pub fn has_response_phase(&self, completed: &Completed) -> bool {
+        self.chain.iter().zip(completed).any(|(link, completed)| *completed && link.filter.has_response_phase())
+    }
+
     /// Runs the response phase over the links that completed, last first. `body` is read where a filter wants it.
     pub async fn response(
         &self,
