@@ -155,6 +155,15 @@ fn the_interval_finds_what_nobody_watched() -> Result<()> {
 }
 
 #[test]
+fn a_filter_that_starts_with_more_memory_than_granted_is_not_loaded() -> Result<()> {
+    let yaml = YAML.replace("source: f.wasm", "source: f.wasm, memory: 128KiB");
+    let error = Setup::new(&yaml)?.with("f.wasm", filter("(i32.const 0)")?)?.start().err();
+    let error = error.map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("starts with 192 KiB of memory, above its limit of 128 KiB"), "{error}");
+    Ok(())
+}
+
+#[test]
 fn pins_hold() -> Result<()> {
     let wasm = with_manifest(filter("(i32.const 0)")?, r#"{"name":"f","version":"1.2.3","request":{}}"#);
     for (pin, expected) in [

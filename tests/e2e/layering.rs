@@ -28,7 +28,10 @@ fn sources(folder: &Path, found: &mut Vec<(String, String)>) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            sources(&path, found)?;
+            // What cargo and componentize made is not ours to explain.
+            if !path.ends_with("target") && !path.ends_with("dist") {
+                sources(&path, found)?;
+            }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push((path.display().to_string(), std::fs::read_to_string(&path)?));
         }
@@ -110,7 +113,7 @@ fn every_file_opens_with_what_it_is() -> Result<()> {
         sources(&repository().join(folder), &mut found)?;
     }
     for (file, text) in found {
-        assert!(text.starts_with("//!") || file.contains("/guests/dist/"), "{file} does not open with //!");
+        assert!(text.starts_with("//!"), "{file} does not open with //!");
     }
     Ok(())
 }

@@ -170,7 +170,8 @@ fn check_needs(artifact: &Artifact, terms: &Terms) -> Result<(), LoadError> {
     let Some(needs) = artifact.component.resources_required() else {
         return Err(LoadError::new("wrong-world", "the component imports core modules or components: link them in"));
     };
-    let memory = needs.max_initial_memory_size.unwrap_or(0);
+    // wasmtime gives pages.
+    let memory = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(64 << 10);
     if memory > terms.memory_bytes as u64 {
         return Err(LoadError::new(
             "limits",
