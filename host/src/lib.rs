@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod cli;
+pub mod conduct;
 pub mod config;
 pub mod control;
 pub mod error;

@@ -10,6 +10,7 @@ use harness::repository;
 const LAYERS: &[(&str, u8)] = &[
     ("error", 0),
     ("body", 0),
+    ("conduct", 0),
     ("telemetry", 0),
     ("keyvalue", 0),
     ("exchange", 0),

@@ -1,0 +1,239 @@
+//! One spelling for every path (RFC 3986, section 6.2.2), so that router, filters and upstream cannot read one request as two.
+//!
+//! Dot segments go, also encoded ones; encoded unreserved characters are decoded; hexadecimal digits become upper case; `//` becomes `/`. An encoded
+//! slash or backslash stays encoded: whether it separates segments is for the upstream to say, and `a%2Fb` is an honest name. What two
+//! readers may take for different paths and no honest client sends is refused: a raw backslash, `%00`, a `%` without two digits, and a dot segment that is
+//! hidden by a parameter or an encoded slash (`/..;x/`, `/a%2F..%2Fb`). Must not know: anything of the gateway.
+
+use std::borrow::Cow;
+
+/// The normal form of a path (without query); the error says what is wrong with it. Borrowed and without an allocation where it is already normal.
+///
+/// Never longer than `path`, and normalising twice changes nothing. The `*` of `OPTIONS *` passes.
+pub fn normalise(path: &str) -> Result<Cow<'_, str>, &'static str> {
+    if !path.starts_with('/') {
+        return if path == "*" { Ok(Cow::Borrowed(path)) } else { Err("a path begins with a slash") };
+    }
+    if is_normal(path.as_bytes())? {
+        return Ok(Cow::Borrowed(path));
+    }
+    let normal = rewrite(path)?;
+    Ok(if normal == path { Cow::Borrowed(path) } else { Cow::Owned(normal) })
+}
+
+/// What a byte asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Plain,
+    Slash,
+    Dot,
+    Percent,
+    Refused,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Refused; 256];
+    let mut byte = 0x21;
+    while byte < 0x7f {
+        classes[byte] = Class::Plain;
+        byte += 1;
+    }
+    classes[b'/' as usize] = Class::Slash;
+    classes[b'.' as usize] = Class::Dot;
+    classes[b'%' as usize] = Class::Percent;
+    classes[b'\\' as usize] = Class::Refused;
+    classes[b'?' as usize] = Class::Refused;
+    classes[b'#' as usize] = Class::Refused;
+    classes
+};
+
+const REFUSED: &str = "a path has only visible ASCII and no backslash, ? or #";
+
+/// Whether there is nothing to do: one pass for the path that nearly every request has. False only means to look closer.
+fn is_normal(path: &[u8]) -> Result<bool, &'static str> {
+    let mut before = b' ';
+    let mut normal = true;
+    for (at, byte) in path.iter().enumerate() {
+        match CLASSES[usize::from(*byte)] {
+            Class::Plain => {}
+            Class::Slash => normal &= before != b'/',
+            // A name may begin with a dot; a dot segment is followed by its end or by something that may hide it.
+            Class::Dot => normal &= before != b'/' || !may_be_dot_segment(&path[at..]),
+            Class::Percent => normal = false,
+            Class::Refused => return Err(REFUSED),
+        }
+        before = *byte;
+    }
+    Ok(normal)
+}
+
+fn may_be_dot_segment(rest: &[u8]) -> bool {
+    let after = rest.strip_prefix(b"..").or_else(|| rest.strip_prefix(b".")).unwrap_or(rest);
+    matches!(after.first(), None | Some(b'/' | b';' | b'%'))
+}
+
+fn rewrite(path: &str) -> Result<String, &'static str> {
+    let mut normal = String::with_capacity(path.len());
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        let start = normal.len();
+        normal.push('/');
+        decode(segment, &mut normal)?;
+        let parent = match &normal[start + 1..] {
+            "" | "." => start,
+            ".." => normal[..start].rfind('/').unwrap_or(0),
+            own if hides_dots(own) => return Err("a dot segment is hidden by a parameter or an encoded slash"),
+            _ => continue,
+        };
+        normal.truncate(parent);
+        if is_last {
+            normal.push('/');
+        }
+    }
+    Ok(normal)
+}
+
+/// Appends a segment: unreserved characters decoded, every other triplet with upper-case digits.
+fn decode(segment: &str, normal: &mut String) -> Result<(), &'static str> {
+    let mut parts = segment.split('%');
+    normal.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        // Bytes of a path are ASCII here: `is_normal` saw them all.
+        let (Some(digits), Some(rest)) = (part.as_bytes().get(..2), part.get(2..)) else {
+            return Err("a % in a path is followed by two hexadecimal digits");
+        };
+        let (Some(high), Some(low)) = (digit(digits[0]), digit(digits[1])) else {
+            return Err("a % in a path is followed by two hexadecimal digits");
+        };
+        match high << 4 | low {
+            0 => return Err("a path has no %00"),
+            byte if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => normal.push(char::from(byte)),
+            _ => {
+                normal.push('%');
+                normal.push(char::from(digits[0].to_ascii_uppercase()));
+                normal.push(char::from(digits[1].to_ascii_uppercase()));
+            }
+        }
+        normal.push_str(rest);
+    }
+    Ok(())
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// Whether a segment that is no dot segment becomes one for a reader that decodes slashes or cuts parameters off.
+fn hides_dots(segment: &str) -> bool {
+    let is_dots = |piece: &str| {
+        let name = piece.split(';').next().unwrap_or_default();
+        matches!(name.split("%3B").next().unwrap_or_default(), "." | "..")
+    };
+    segment.split("%2F").flat_map(|piece| piece.split("%5C")).any(is_dots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn each_spelling_has_one_normal_form() {
+        for (path, normal) in [
+            ("/", "/"),
+            ("*", "*"),
+            ("/a/b", "/a/b"),
+            ("/a/", "/a/"),
+            ("//a///b//", "/a/b/"),
+            ("/a/./b", "/a/b"),
+            ("/a/b/../c", "/a/c"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/.", "/a/b/"),
+            ("/..", "/"),
+            ("/../../a", "/a"),
+            ("/a//../b", "/b"),
+            ("/%2e%2E/a", "/a"),
+            ("/a/%2e/b", "/a/b"),
+            ("/a/.%2e/b", "/b"),
+            ("/%61%7e%2D%5f", "/a~-_"),
+            ("/a%2fb", "/a%2Fb"),
+            ("/a%5cb", "/a%5Cb"),
+            ("/a%2Fb", "/a%2Fb"),
+            ("/%252e%252e/", "/%252e%252e/"),
+            ("/a%c3%a9", "/a%C3%A9"),
+            ("/a;v=1/b", "/a;v=1/b"),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/...", "/..."),
+            ("/..a", "/..a"),
+            ("/a|b[1]{x}", "/a|b[1]{x}"),
+        ] {
+            assert_eq!(normalise(path).as_deref(), Ok(normal), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_two_readers_take_for_different_paths_is_refused() {
+        for path in [
+            "",
+            "a",
+            "**",
+            "/a\\b",
+            "/a b",
+            "/\u{e9}",
+            "/\u{7f}",
+            "/a\0",
+            "/%00",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/%+1",
+            "/a?b",
+            "/a#b",
+            "/a/..;/b",
+            "/..;x=1/b",
+            "/.;/",
+            "/..%3bx/",
+            "/%2e%2e;/a",
+            "/a%2F..%2Fb",
+            "/..%2f",
+            "/..%5Ca",
+            "/a%5c%2e%2e",
+            "/a%2f.",
+            "/a%2F..;x",
+        ] {
+            assert!(normalise(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_normal_path_is_not_copied() {
+        for path in ["/", "/v1/items/7.json", "/.git", "/a/b.c/", "/a%2Fb/%E2%82%AC", "/a;b"] {
+            assert!(matches!(normalise(path), Ok(Cow::Borrowed(_))), "{path}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+        #[test]
+        fn a_normal_form_is_final_safe_and_no_longer(path in "/([a-c.;~]|/|%2[eEfF5]|%5[cC]|%6[1f]|%3[bB]|[%\\\\A-F0-9]){0,24}") {
+            if let Ok(normal) = normalise(&path) {
+                prop_assert_eq!(normalise(&normal), Ok(Cow::Borrowed(&*normal)));
+                prop_assert!(normal.len() <= path.len());
+                prop_assert!(normal.starts_with('/') && !normal.contains("//"));
+                let name = |segment: &str| segment.split(';').next().map(str::to_owned);
+                prop_assert!(!normal.split('/').filter_map(name).any(|name| name == "." || name == ".."), "{}", normal);
+                // The encoded slash and backslash stay what they were.
+                let slashes = |text: &str| text.to_ascii_uppercase().matches("%2F").count();
+                prop_assert!(slashes(&normal) <= slashes(&path));
+            }
+        }
+
+        #[test]
+        fn nothing_that_a_client_sends_panics(path in ".{0,64}") {
+            let _ = normalise(&path);
+            let _ = normalise(&format!("/{path}"));
+        }
+    }
+}
