@@ -1,7 +1,7 @@
 //! A message's body on its way through: nothing, bytes in hand, or a stream from the other side.
 //!
-//! One enum rather than a boxed trait object: the common case costs no allocation, and a body that no filter asks for is
-//! passed on frame by frame as it arrives. Must not know: who reads it, and why.
+//! A body that no filter asks for is passed on frame by frame as it arrives; what a stream comes from (HTTP/1.1, HTTP/2, a compressor) is behind a trait object, so that
+//! this file knows no protocol. Must not know: who reads it, and why.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,12 +10,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, LengthLimitError};
 use smallvec::SmallVec;
+
+use crate::error::{Error, Kind};
 
 /// Something that must live as long as the body does: a permit, a timer.
 pub type Guard = Box<dyn std::any::Any>;
+
+/// Passes an interim response (1xx but 101) to the client, at once and in order; what comes after the answer began is dropped.
+pub type Interim = std::rc::Rc<dyn Fn(http::StatusCode, &http::HeaderMap)>;
 
 /// A request's or a response's body.
 #[derive(Default)]
@@ -29,8 +33,11 @@ enum Inner {
     #[default]
     Empty,
     Full(Bytes),
-    Stream(Incoming),
+    Stream(Source),
 }
+
+/// Where a streamed body comes from. An error ends it: the message must then not look whole to whoever gets it.
+pub type Source = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error>>>;
 
 /// Bytes of bodies held in memory, over all exchanges.
 #[derive(Debug, Default)]
@@ -63,8 +70,8 @@ impl Drop for Hold {
 pub enum ReadError {
     /// More bytes than the limit.
     TooLarge,
-    /// The sender broke off.
-    Broken(hyper::Error),
+    /// The sender broke off, was too slow, or sent what is not HTTP.
+    Broken(Error),
 }
 
 impl Body {
@@ -79,10 +86,39 @@ impl Body {
         Self { inner, guards: SmallVec::new() }
     }
 
-    /// What a connection delivers.
-    pub fn stream(incoming: Incoming) -> Self {
-        let inner = if incoming.is_end_stream() { Inner::Empty } else { Inner::Stream(incoming) };
+    /// What a connection delivers, piece by piece.
+    pub fn stream(source: Source) -> Self {
+        let inner = if source.is_end_stream() { Inner::Empty } else { Inner::Stream(source) };
         Self { inner, guards: SmallVec::new() }
+    }
+
+    /// The same body once more, for another try; none where it is a stream, which exists once. Guards stay with the first.
+    pub fn replay(&self) -> Option<Self> {
+        match &self.inner {
+            Inner::Empty => Some(Self::empty()),
+            Inner::Full(bytes) => Some(Self::full(bytes.clone())),
+            Inner::Stream(_) => None,
+        }
+    }
+
+    /// The bytes of a body that is in hand: empty for none at all; none where it is a stream.
+    pub fn in_hand(&self) -> Option<&[u8]> {
+        match &self.inner {
+            Inner::Empty => Some(b""),
+            Inner::Full(bytes) => Some(bytes),
+            Inner::Stream(_) => None,
+        }
+    }
+
+    /// The same body, ended by an error where it turns out longer than `max` bytes.
+    #[must_use]
+    pub fn limited(self, max: u64) -> Self {
+        match self.inner {
+            Inner::Stream(source) => {
+                Self { inner: Inner::Stream(Box::pin(Limited { source, left: max, max })), guards: self.guards }
+            }
+            inner => Self { inner, ..self },
+        }
     }
 
     /// Keeps `guard` until the body has been sent or dropped.
@@ -100,33 +136,31 @@ impl Body {
 
     /// Reads the body to its end, at most `limit` bytes.
     pub async fn read(self, limit: usize) -> Result<Bytes, ReadError> {
-        let incoming = match self.inner {
+        let source = match self.inner {
             Inner::Empty => return Ok(Bytes::new()),
             Inner::Full(bytes) if bytes.len() > limit => return Err(ReadError::TooLarge),
             Inner::Full(bytes) => return Ok(bytes),
-            Inner::Stream(incoming) => incoming,
+            Inner::Stream(source) => source,
         };
-        if incoming.size_hint().lower() > limit as u64 {
+        if source.size_hint().lower() > limit as u64 {
             return Err(ReadError::TooLarge);
         }
-        match http_body_util::Limited::new(incoming, limit).collect().await {
+        match http_body_util::Limited::new(source, limit).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) => match error.downcast::<hyper::Error>() {
-                Ok(error) => Err(ReadError::Broken(*error)),
-                Err(_) => Err(ReadError::TooLarge),
-            },
+            Err(error) if error.is::<LengthLimitError>() => Err(ReadError::TooLarge),
+            Err(error) => Err(ReadError::Broken(match error.downcast::<Error>() {
+                Ok(error) => *error,
+                Err(error) => Error::new(Kind::Internal, error.to_string()),
+            })),
         }
     }
 }
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.inner {
             Inner::Empty => Poll::Ready(None),
             Inner::Full(bytes) => {
@@ -134,7 +168,7 @@ impl http_body::Body for Body {
                 self.inner = Inner::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Inner::Stream(incoming) => Pin::new(incoming).poll_frame(context),
+            Inner::Stream(source) => source.as_mut().poll_frame(context),
         }
     }
 
@@ -142,7 +176,7 @@ impl http_body::Body for Body {
         match &self.inner {
             Inner::Empty => true,
             Inner::Full(_) => false,
-            Inner::Stream(incoming) => incoming.is_end_stream(),
+            Inner::Stream(source) => source.is_end_stream(),
         }
     }
 
@@ -150,8 +184,41 @@ impl http_body::Body for Body {
         match &self.inner {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Inner::Stream(incoming) => incoming.size_hint(),
+            Inner::Stream(source) => source.size_hint(),
         }
+    }
+}
+
+/// A stream with a bound.
+struct Limited {
+    source: Source,
+    left: u64,
+    max: u64,
+}
+
+impl http_body::Body for Limited {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = std::task::ready!(self.source.as_mut().poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+            let Some(left) = self.left.checked_sub(bytes) else {
+                let detail = format!("a body of more than {} bytes", self.max);
+                return Poll::Ready(Some(Err(Error::new(Kind::BodyTooLarge, detail))));
+            };
+            self.left = left;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.source.size_hint()
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Config {
     pub filters: BTreeMap<String, Filter>,
     /// In the order written; the most specific match wins, then the first.
     pub routes: Vec<Route>,
+    /// Networks whose word for a client's address counts (`x-forwarded-for`, `forwarded`). Default none.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
     /// The gateway's own log.
     pub log: Log,
 }
@@ -105,6 +107,8 @@ pub struct Listener {
     pub name: String,
     /// Port 0 lets the system choose.
     pub address: SocketAddr,
+    /// Whether every connection begins with a PROXY header (version 1 or 2). Default false.
+    pub proxy_protocol: bool,
 }
 
 /// Deadlines of the gateway's own side. None may be 0.
@@ -119,6 +123,10 @@ pub struct Timeouts {
     pub request_body: Duration,
     /// A connection without a request. Default 60 s.
     pub idle: Duration,
+    /// How long a client may let the gateway wait for the next byte of a body, or take no byte of a response. Default 30 s.
+    pub send: Duration,
+    /// How long a tunnel (WebSocket and other upgrades) may be silent in both directions. Default 10 min.
+    pub tunnel_idle: Duration,
     /// How long a drain waits for exchanges in flight. Default 30 s.
     pub drain: Duration,
 }
@@ -132,6 +140,16 @@ pub struct Limits {
     pub connections: usize,
     /// Bytes of a request's head. Default 64 KiB; 8 KiB to 1 MiB.
     pub request_head_bytes: usize,
+    /// Header lines of a request. Default 100; 16 to 1000.
+    pub request_fields: usize,
+    /// Bytes of a request's body. Default 1 GiB; 1 B to 1 TiB.
+    pub request_body_bytes: u64,
+    /// Requests at once on one HTTP/2 connection. Default 128; 1 to 10,000.
+    pub streams: u32,
+    /// Connections at once from one IP address; 0 for no bound of its own. Default 0; above it a connection is closed.
+    pub connections_per_client: usize,
+    /// The average rate of a body in either direction, in bytes a second, below which a client is cut once it had 5 s of waiting; 0 for none. Default 240.
+    pub min_bytes_per_second: u32,
     /// Bytes of a body that the gateway holds in memory for filters, over all exchanges. Default 256 MiB.
     pub buffered_bytes: usize,
 }

@@ -34,6 +34,22 @@ impl std::error::Error for Error {}
 pub enum Kind {
     /// The request breaks a rule of HTTP.
     BadRequest,
+    /// A method that no gateway passes on (CONNECT, TRACE).
+    MethodNotAllowed,
+    /// The request target is too long.
+    UriTooLong,
+    /// The request's head is too large.
+    HeadTooLarge,
+    /// An `Expect` that is not `100-continue`.
+    ExpectationFailed,
+    /// Another major version of HTTP.
+    Version,
+    /// A transfer coding that the gateway does not have.
+    NotImplemented,
+    /// The connection does not serve this host (SNI and authority differ).
+    Misdirected,
+    /// The request goes round in circles.
+    Loop,
     /// No route takes it.
     NoRoute,
     /// A body is larger than a filter takes.
@@ -97,6 +113,14 @@ impl Kind {
     pub const fn label(self) -> &'static str {
         match self {
             Self::BadRequest => "bad-request",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::UriTooLong => "uri-too-long",
+            Self::HeadTooLarge => "head-too-large",
+            Self::ExpectationFailed => "expectation-failed",
+            Self::Version => "version",
+            Self::NotImplemented => "not-implemented",
+            Self::Misdirected => "misdirected",
+            Self::Loop => "loop",
             Self::NoRoute => "no-route",
             Self::BodyTooLarge => "body-too-large",
             Self::ClientTimeout => "client-timeout",
@@ -115,6 +139,14 @@ impl Kind {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Loop => StatusCode::LOOP_DETECTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ClientTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
@@ -131,6 +163,14 @@ impl Kind {
     pub const fn public(self) -> &'static str {
         match self {
             Self::BadRequest => "the request is not valid HTTP",
+            Self::MethodNotAllowed => "this method is not served",
+            Self::UriTooLong => "the request target is too long",
+            Self::HeadTooLarge => "the request's header fields are too large",
+            Self::ExpectationFailed => "the only expectation that can be met is 100-continue",
+            Self::Version => "this version of HTTP is not served",
+            Self::NotImplemented => "this transfer coding is not implemented",
+            Self::Misdirected => "this connection does not serve that host",
+            Self::Loop => "the request goes round in circles",
             Self::NoRoute => "no route for this request",
             Self::BodyTooLarge => "the request body is too large",
             Self::ClientTimeout | Self::ClientGone => "the request took too long to arrive",
@@ -148,7 +188,15 @@ impl Kind {
     /// The error type of a `Proxy-Status` field (RFC 9209, section 2.3).
     pub const fn proxy_status(self) -> &'static str {
         match self {
-            Self::BadRequest => "http_request_error",
+            Self::BadRequest
+            | Self::UriTooLong
+            | Self::HeadTooLarge
+            | Self::ExpectationFailed
+            | Self::Version
+            | Self::NotImplemented
+            | Self::Misdirected => "http_request_error",
+            Self::MethodNotAllowed => "http_request_denied",
+            Self::Loop => "proxy_loop_detected",
             Self::NoRoute => "destination_not_found",
             Self::BodyTooLarge => "http_request_denied",
             Self::ClientTimeout | Self::ClientGone => "http_request_error",

@@ -40,12 +40,28 @@ pub struct Exchange {
     pub notes: Vec<(String, String)>,
 }
 
-/// The peer of a connection.
+/// Who sent a request: the peer of the connection, or whom a trusted proxy names.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// Its address.
+    /// Its address; port 0 where only a proxy's word for the address is known.
     pub address: SocketAddr,
+    /// Its IP address as a field's value: made once for a connection.
+    pub ip_text: HeaderValue,
 }
+
+impl Client {
+    /// A client at this address.
+    pub fn new(address: SocketAddr) -> Self {
+        let ip = address.ip().to_canonical().to_string();
+        // The text of an address is always a valid value.
+        Self { address, ip_text: HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("unknown")) }
+    }
+}
+
+/// The protocol that a client wants to change to (RFC 9110, section 7.8; RFC 8441). Travels with the request as an extension; its body is then what the client sends once the
+/// upstream agreed.
+#[derive(Debug, Clone)]
+pub struct Upgrade(pub HeaderValue);
 
 /// A request's head and, where a filter asked for it, its body.
 pub struct Request {
@@ -59,6 +75,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The whole body, where it was buffered or a filter set it.
     pub body: Option<Bytes>,
+    /// Set where the client wants another protocol.
+    pub upgrade: Option<Upgrade>,
 }
 
 /// A response's head and, where a filter asked for it, its body.
@@ -168,8 +186,13 @@ impl Exchange {
 
     /// The id as 32 hexadecimal digits.
     pub fn id_text(&self) -> String {
-        format!("{:032x}", self.id)
+        id_text(self.id)
     }
+}
+
+/// An exchange's id as 32 hexadecimal digits.
+pub fn id_text(id: u128) -> String {
+    format!("{id:032x}")
 }
 
 impl Request {
@@ -401,7 +424,7 @@ mod tests {
         headers.append("x-a", HeaderValue::from_static("2"));
         Exchange {
             id: 1,
-            client: Arc::new(Client { address: SocketAddr::from(([127, 0, 0, 1], 1)) }),
+            client: Arc::new(Client::new(SocketAddr::from(([127, 0, 0, 1], 1)))),
             route: "r".into(),
             request: Request {
                 method: Method::GET,
@@ -409,6 +432,7 @@ mod tests {
                 target: PathAndQuery::from_static("/p?q"),
                 headers,
                 body: None,
+                upgrade: None,
             },
             response: None,
             notes: vec![],

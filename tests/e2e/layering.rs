@@ -9,12 +9,16 @@ use harness::repository;
 /// A module of the host and its layer; 0 knows nothing of the gateway.
 const LAYERS: &[(&str, u8)] = &[
     ("error", 0),
-    ("body", 0),
     ("conduct", 0),
     ("telemetry", 0),
     ("keyvalue", 0),
     ("exchange", 0),
+    ("net", 0),
+    ("pace", 0),
+    ("body", 1),
     ("config", 1),
+    ("http1", 2),
+    ("http2", 2),
     ("wasm", 2),
     ("stage", 3),
     ("snapshot", 4),

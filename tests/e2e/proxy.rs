@@ -124,6 +124,7 @@ fn a_client_that_lets_the_gateway_wait_is_cut() -> Result<()> {
     half.write(b"GET / HTTP/1.1\r\nhos")?;
     let mut idle = gateway.client()?;
     assert_eq!(idle.get("/", &[])?.status, 200);
+    assert_eq!(half.read(false)?.status, 408);
     assert!(half.is_closed() && idle.is_closed());
     Ok(())
 }
@@ -131,15 +132,15 @@ fn a_client_that_lets_the_gateway_wait_is_cut() -> Result<()> {
 #[test]
 fn requests_that_are_not_http_are_refused() -> Result<()> {
     let gateway = echo("[{upstream: echo}]")?;
-    for request in [
-        "GET / HTTP/1.1\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
-        "CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost : a\r\n\r\n",
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400),
+        ("CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n", 405),
+        ("GET / HTTP/1.1\r\nhost : a\r\n\r\n", 400),
     ] {
         let mut client = Client::connect(gateway.address)?;
         client.write(request.as_bytes())?;
-        assert_eq!(client.read(false)?.status, 400, "{request:?}");
+        assert_eq!(client.read(false)?.status, status, "{request:?}");
     }
     Ok(())
 }

@@ -33,6 +33,7 @@ pub(super) fn config(root: &Node, base: &Path, errors: &Errors) -> Config {
         upstreams: named(&top, "upstreams", upstream),
         filters: named(&top, "filters", |section| filter(section, base)),
         routes: routes(&top),
+        trusted_proxies: top.list("trusted_proxies", network),
         log: log(top.section("log")),
     };
     top.finish();
@@ -46,7 +47,11 @@ fn cores() -> usize {
 fn listeners(top: &Section) -> Vec<Listener> {
     let nodes = top.nodes("listeners");
     if nodes.is_empty() {
-        return vec![Listener { name: "main".into(), address: SocketAddr::from(([127, 0, 0, 1], 8080)) }];
+        return vec![Listener {
+            name: "main".into(),
+            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            proxy_protocol: false,
+        }];
     }
     let read = |(index, node)| {
         let section = Section::new(Some(node), format!("listeners[{index}]"), top.errors);
@@ -57,8 +62,9 @@ fn listeners(top: &Section) -> Vec<Listener> {
         if address.is_none() && section.get("address").is_none() {
             section.error(section.line, "address", "is missing: write an address and a port, such as 0.0.0.0:8080");
         }
+        let proxy_protocol = section.bool("proxy_protocol").unwrap_or(false);
         section.finish();
-        Listener { name, address: address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))) }
+        Listener { name, address: address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))), proxy_protocol }
     };
     nodes.iter().enumerate().map(read).collect()
 }
@@ -69,6 +75,8 @@ fn timeouts(section: Section) -> Timeouts {
         request_head: section.duration("request_head", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(10)),
         request_body: section.duration("request_body", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(30)),
         idle: section.duration("idle", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(60)),
+        send: section.duration("send", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(30)),
+        tunnel_idle: section.duration("tunnel_idle", MILLISECOND, HOUR * 24).unwrap_or(Duration::from_secs(600)),
         drain: section.duration("drain", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(30)),
     };
     section.finish();
@@ -80,6 +88,11 @@ fn limits(section: Section) -> Limits {
         in_flight: section.number("in_flight", 1, 1_000_000).unwrap_or(1024),
         connections: section.number("connections", 1, 1_000_000).unwrap_or(10_000),
         request_head_bytes: section.size("request_head_bytes", 8 << 10, 1 << 20).unwrap_or(64 << 10),
+        request_fields: section.number("request_fields", 16, 1000).unwrap_or(100),
+        request_body_bytes: section.size("request_body_bytes", 1, 1 << 40).unwrap_or(1 << 30) as u64,
+        streams: section.number("streams", 1, 10_000).unwrap_or(128),
+        connections_per_client: section.number("connections_per_client", 0, 1_000_000).unwrap_or(0),
+        min_bytes_per_second: section.number("min_bytes_per_second", 0, 1_000_000).unwrap_or(240),
         buffered_bytes: section.size("buffered_bytes", 64 << 10, 64 << 30).unwrap_or(256 << 20),
     };
     section.finish();
@@ -289,6 +302,14 @@ fn name(text: &str) -> Result<String, String> {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".into())
+}
+
+/// A network, or one address as the network of itself.
+fn network(text: &str) -> Result<ipnet::IpNet, String> {
+    text.parse::<std::net::IpAddr>()
+        .map(ipnet::IpNet::from)
+        .or_else(|_| text.parse())
+        .map_err(|_| "write a network such as 10.0.0.0/8 or fd00::/8, or one address".into())
 }
 
 fn sha256(text: &str) -> Result<[u8; 32], String> {

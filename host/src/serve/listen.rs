@@ -117,7 +117,7 @@ async fn accept(worker: Worker, listener: tokio::net::TcpListener, here: Rc<()>)
                 // A panic ends this task and so this connection, nothing else.
                 tokio::task::spawn_local(async move {
                     let _counted = (counted, here);
-                    serve(worker, stream, Client { address }).await;
+                    serve(worker, stream, Client::new(address)).await;
                 });
             }
             Err(error) => {

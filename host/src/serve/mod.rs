@@ -1,5 +1,11 @@
-//! From a socket to an answered request. `listen` accepts, `connection` speaks HTTP, `proxy` is one exchange.
+//! From a socket to an answered request. `listen` accepts, `connection` finds out who speaks what, `http1` (over `wire`) and `http2` (behind `guard`)
+//! speak it, `intake` checks a request, `proxy` is one exchange.
 
 pub mod connection;
+mod guard;
+mod http1;
+mod http2;
+mod intake;
 pub mod listen;
 pub mod proxy;
+mod wire;

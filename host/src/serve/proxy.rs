@@ -2,21 +2,22 @@
 //!
 //! This file is that sentence and nothing else; each step is in `stage/`. Decided here: an answer made by a filter or by the gateway passes the response
 //! phase of the filters whose request phase completed; a response phase that fails replaces the answer by an error, which passes no further filter;
-//! the upstream is asked at most as often as the connection pool says, filters are called once. Must not know: sockets, files, wasm.
+//! the upstream is asked at most as often as the connection pool says, filters are called once. Must not know:
+//! sockets, files, wasm.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use http::header::{self, HeaderName, HeaderValue};
-use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Method, Version};
-use hyper::body::Incoming;
+use http::StatusCode;
+use http::header::{self, HeaderValue};
 
-use crate::body::{Body, Guard};
+use super::intake::{self, Taken};
+use crate::body::{Body, Guard, Interim};
+use crate::conduct::fields::strip_connection_fields;
 use crate::error::{Error, Kind};
-use crate::exchange::{Client, Exchange, Request, Response, is_hop_by_hop};
+use crate::exchange::{Client, Exchange, Response, id_text};
 use crate::snapshot::{Route, Shared, Snapshot};
 use crate::stage::filters::{Completed, Decision, Holds, Pass, select};
 use crate::stage::respond;
@@ -24,13 +25,13 @@ use crate::stage::route::matches;
 use crate::stage::upstream::Pools;
 use crate::telemetry::{RequestLabels, RouteLabels, method_label};
 
-/// Answers one request. `busy` is kept until the answer's body has been sent.
+/// Answers one request. `interim` passes interim responses to the client, where it can take them.
 pub async fn handle(
     shared: &Arc<Shared>,
     pools: &Pools,
     client: &Arc<Client>,
-    request: http::Request<Incoming>,
-    busy: Guard,
+    request: http::Request<Body>,
+    interim: Option<Interim>,
 ) -> http::Response<Body> {
     let began = Instant::now();
     let snapshot = shared.snapshot.load_full();
@@ -38,31 +39,62 @@ pub async fn handle(
     let (name, response) = match InFlight::enter(shared, snapshot.config.limits.in_flight) {
         Err(error) => (None, failed(&error, "-", None)),
         Ok(in_flight) => {
-            let (route, response) = exchange(shared, &snapshot, pools, client, request).await;
-            let guard: Guard = Box::new((in_flight, busy));
+            let from = From { shared, pools, client, interim };
+            let (route, response) = exchange(&from, &snapshot, request).await;
+            let guard: Guard = Box::new(in_flight);
             (route.map(|route| route.name.clone()), response.map(|body| body.guarded(guard)))
         }
     };
-    let route = name.unwrap_or_else(|| "-".into());
-    let seconds = began.elapsed().as_secs_f64();
-    let status = response.status().as_u16();
-    shared.metrics.request_seconds.get_or_create(&RouteLabels { route: route.clone() }).observe(seconds);
-    tracing::debug!(target: "access", route = &*route, method, status, seconds, client = %client.address, "exchange");
-    shared.metrics.requests.get_or_create(&RequestLabels { route, method, status }).inc();
+    account(shared, client, name, method, response.status().as_u16(), began);
     response
 }
 
+/// The answer to what is not a request at all: there is no exchange, but it is counted as one.
+pub fn refused(shared: &Arc<Shared>, client: &Arc<Client>, error: &Error) -> http::Response<Body> {
+    let response = failed(error, "-", None);
+    account(shared, client, None, "other", response.status().as_u16(), Instant::now());
+    response
+}
+
+fn account(
+    shared: &Shared,
+    client: &Client,
+    route: Option<Arc<str>>,
+    method: &'static str,
+    status: u16,
+    began: Instant,
+) {
+    let route = route.unwrap_or_else(|| "-".into());
+    let seconds = began.elapsed().as_secs_f64();
+    shared.metrics.request_seconds.get_or_create(&RouteLabels { route: route.clone() }).observe(seconds);
+    tracing::debug!(target: "access", route = &*route, method, status, seconds, client = %client.address, "exchange");
+    shared.metrics.requests.get_or_create(&RequestLabels { route, method, status }).inc();
+}
+
+/// Where a request comes from, and what its exchange may use.
+struct From<'a> {
+    shared: &'a Arc<Shared>,
+    pools: &'a Pools,
+    client: &'a Arc<Client>,
+    interim: Option<Interim>,
+}
+
 async fn exchange<'a>(
-    shared: &Arc<Shared>,
+    from: &From<'_>,
     snapshot: &'a Snapshot,
-    pools: &Pools,
-    client: &Arc<Client>,
-    request: http::Request<Incoming>,
+    request: http::Request<Body>,
 ) -> (Option<&'a Route>, http::Response<Body>) {
-    let (request, mut body) = match take_apart(request) {
-        Ok(taken) => taken,
-        Err(error) => return (None, failed(&error, "-", None)),
-    };
+    let shared = from.shared;
+    let id = exchange_id();
+    let id_value = HeaderValue::try_from(id_text(id)).unwrap_or(HeaderValue::from_static("-"));
+    let Taken { request, mut body, client, concerns_gateway } =
+        match intake::take(request, from.client, &snapshot.config, &id_value) {
+            Ok(taken) => taken,
+            Err(error) => return (None, failed(&error, "-", None)),
+        };
+    if concerns_gateway {
+        return (None, respond::finish(respond::to_options(), Body::empty()));
+    }
     let Some(route) = snapshot.route(request.authority(), request.target.path(), &request.method) else {
         let error = Error::new(Kind::NoRoute, format!("{} {}", request.method, request.target.path()));
         return (None, failed(&error, "-", None));
@@ -75,14 +107,9 @@ async fn exchange<'a>(
         held_max: snapshot.config.limits.buffered_bytes,
         metrics: &shared.metrics,
     };
-    let exchange = Box::new(Exchange {
-        id: exchange_id(),
-        client: client.clone(),
-        route: route.name.clone(),
-        request,
-        response: None,
-        notes: vec![],
-    });
+    // What a client sends after a change of protocol is no body: filters see an empty one.
+    let tunnelled = request.upgrade.is_some().then(|| std::mem::take(&mut body));
+    let exchange = Box::new(Exchange { id, client, route: route.name.clone(), request, response: None, notes: vec![] });
 
     let takes =
         |when: &_| matches(when, &exchange.request.method, exchange.request.target.path(), &exchange.request.headers);
@@ -93,7 +120,8 @@ async fn exchange<'a>(
     let outcome = match decision {
         Ok(Decision::Answer(reply)) => Ok(respond::to_reply(reply)),
         Ok(Decision::Proceed) => {
-            match ask_upstream(pools, route, &mut exchange, body, pass.has_response_phase(&completed)).await {
+            let keep = pass.has_response_phase(&completed);
+            match ask_upstream(from, route, &mut exchange, tunnelled.unwrap_or(body), keep).await {
                 Ok((response, body)) => {
                     streamed = body;
                     Ok(response)
@@ -103,10 +131,15 @@ async fn exchange<'a>(
         }
         Err(error) => Err(error),
     };
-    exchange.response = Some(outcome.unwrap_or_else(|error| {
+    let response = outcome.unwrap_or_else(|error| {
         report(&error, &route.name, Some(&exchange));
         respond::to_error(&error)
-    }));
+    });
+    // The protocol has changed: what follows is neither a response nor any filter's business.
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        return (Some(route), respond::finish(response, streamed));
+    }
+    exchange.response = Some(response);
     let response = response_phase(&pass, exchange, &mut streamed, &completed, &mut holds).await;
     let finished = respond::finish(response, streamed);
     (Some(route), if holds.is_empty() { finished } else { finished.map(|body| body.guarded(Box::new(holds))) })
@@ -138,86 +171,35 @@ async fn response_phase(
 }
 
 async fn ask_upstream(
-    pools: &Pools,
+    from: &From<'_>,
     route: &Route,
     exchange: &mut Exchange,
     body: Body,
     keep: bool,
 ) -> Result<(Response, Body), Error> {
     let request = to_upstream(exchange, body, keep);
-    let response = pools.send(&route.upstream_name, &route.upstream, request).await?;
+    let response = from.pools.send(&route.upstream_name, &route.upstream, request, from.interim.as_ref()).await?;
     let (mut head, body) = response.into_parts();
+    let protocol = head.headers.remove(header::UPGRADE);
     strip_connection_fields(&mut head.headers);
+    if let (StatusCode::SWITCHING_PROTOCOLS, Some(protocol)) = (head.status, protocol) {
+        head.headers.insert(header::UPGRADE, protocol);
+    }
     Ok((Response { status: head.status, headers: head.headers, local: false, body: None }, body))
 }
 
 /// The request as the upstream gets it. Where a response phase follows, which may look at the request, the exchange keeps a copy.
 fn to_upstream(exchange: &mut Exchange, body: Body, keep: bool) -> http::Request<Body> {
     let own = &mut exchange.request;
-    let mut request = http::Request::new(own.body.clone().map_or(body, Body::full));
+    let own_body = own.body.clone().filter(|_| own.upgrade.is_none());
+    let mut request = http::Request::new(own_body.map_or(body, Body::full));
     *request.method_mut() = own.method.clone();
     *request.uri_mut() = own.target.clone().into();
     *request.headers_mut() = if keep { own.headers.clone() } else { std::mem::take(&mut own.headers) };
+    if let Some(upgrade) = own.upgrade.take() {
+        request.extensions_mut().insert(upgrade);
+    }
     request
-}
-
-/// Splits what hyper delivers into what filters see and the body; one place for what a request must have.
-fn take_apart(request: http::Request<Incoming>) -> Result<(Request, Body), Error> {
-    let (mut head, body) = request.into_parts();
-    let bad = |why: &str| Error::new(Kind::BadRequest, why.to_owned());
-    if head.method == Method::CONNECT {
-        return Err(bad("CONNECT is not served"));
-    }
-    strip_connection_fields(&mut head.headers);
-    // The target's authority wins over the field (RFC 9112, section 3.2.2); HTTP/2 has only the former.
-    if let Some(authority) = head.uri.authority() {
-        head.headers.insert(header::HOST, host_value(authority)?);
-    }
-    match head.headers.get_all(header::HOST).iter().count() {
-        1 => {}
-        // HTTP/1.0 knows no host; what goes on is HTTP/1.1 and has an empty one.
-        0 if head.version <= Version::HTTP_10 => {
-            head.headers.insert(header::HOST, HeaderValue::from_static(""));
-        }
-        _ => return Err(bad("a request has exactly one host (RFC 9112, section 3.2)")),
-    }
-    let target = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    if !target.path().starts_with('/') && target.path() != "*" {
-        return Err(bad("the request's path does not begin with a slash"));
-    }
-    let request = Request { method: head.method, tls: false, target, headers: head.headers, body: None };
-    Ok((request, Body::stream(body)))
-}
-
-fn host_value(authority: &Authority) -> Result<HeaderValue, Error> {
-    if authority.as_str().contains('@') {
-        return Err(Error::new(Kind::BadRequest, "the target has user information"));
-    }
-    HeaderValue::from_str(authority.as_str())
-        .map_err(|_| Error::new(Kind::BadRequest, "the target's host is not valid"))
-}
-
-/// Removes what concerns one connection only, and what `connection` names (RFC 9110, section 7.6.1). A peer cannot remove `host` or framing that way.
-fn strip_connection_fields(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::AUTHORIZATION))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TE, header::TRAILER] {
-        debug_assert!(is_hop_by_hop(&name));
-        headers.remove(name);
-    }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
 }
 
 /// An answer to what failed before there was an exchange to filter.
@@ -296,26 +278,6 @@ impl Drop for InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nominated_fields_go_but_not_those_a_peer_must_not_remove() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "x-a, close, host, content-length"),
-            ("x-a", "1"),
-            ("x-b", "2"),
-            ("host", "h"),
-            ("content-length", "3"),
-            ("keep-alive", "1"),
-            ("te", "trailers"),
-        ] {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        strip_connection_fields(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["content-length", "host", "x-b"]);
-    }
 
     #[test]
     fn ids_differ() {

@@ -215,9 +215,7 @@ impl Pass<'_> {
                 Kind::BodyTooLarge,
                 format!("the request body is larger than the {limit} bytes that a filter takes"),
             )),
-            Err(Unread::Broken(error)) => {
-                Err(Error::new(Kind::ClientGone, format!("the request body broke off: {error}")))
-            }
+            Err(Unread::Broken(error)) => Err(error),
             Err(Unread::Late) => {
                 Err(Error::new(Kind::ClientTimeout, format!("the request body took more than {:?}", self.body_timeout)))
             }
@@ -232,9 +230,7 @@ impl Pass<'_> {
                 Kind::ResponseTooLarge,
                 format!("the response body is larger than the {limit} bytes that a filter takes"),
             )),
-            Err(Unread::Broken(error)) => {
-                Err(Error::new(Kind::UpstreamProtocol, format!("the response body broke off: {error}")))
-            }
+            Err(Unread::Broken(error)) => Err(error),
             Err(Unread::Late) => Err(Error::new(
                 Kind::UpstreamTimeout,
                 format!("the response body took more than {:?}", self.body_timeout),
@@ -264,7 +260,7 @@ impl Pass<'_> {
 /// Why a filter does not get its body.
 enum Unread {
     TooLarge,
-    Broken(hyper::Error),
+    Broken(Error),
     Late,
     NoRoom,
 }

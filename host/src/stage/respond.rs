@@ -32,12 +32,19 @@ pub fn to_error(error: &Error) -> Response {
     Response { status: kind.status(), headers, local: true, body: Some(Bytes::from(body)) }
 }
 
+/// The answer to what was asked of the gateway itself (RFC 9110, section 9.3.7).
+pub fn to_options() -> Response {
+    let mut headers = HeaderMap::with_capacity(1);
+    headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    Response { status: StatusCode::OK, headers, local: true, body: Some(Bytes::new()) }
+}
+
 /// A filter's answer as a response.
 pub fn to_reply(reply: Reply) -> Response {
     Response { status: reply.status, headers: reply.headers, local: true, body: Some(reply.body) }
 }
 
-/// A response as hyper sends it: with the body in hand if there is one, else the stream from the upstream.
+/// A response as it is sent: with the body in hand if there is one, else the stream from the upstream.
 pub fn finish(response: Response, streamed: Body) -> http::Response<Body> {
     let mut finished = http::Response::new(response.body.map_or(streamed, Body::full));
     *finished.status_mut() = response.status;

@@ -4,11 +4,12 @@
 
 mod balance;
 mod echo;
+mod http1;
 mod pool;
 
 use std::time::Duration;
 
-use crate::body::Body;
+use crate::body::{Body, Interim};
 use crate::config::{Endpoint, Target, Upstream};
 use crate::error::{Error, Kind};
 use crate::telemetry::Metrics;
@@ -33,13 +34,16 @@ impl Pools {
         name: &str,
         upstream: &Upstream,
         request: http::Request<Body>,
+        interim: Option<&Interim>,
     ) -> Result<http::Response<Body>, Error> {
         let endpoints = match &upstream.target {
             Target::Echo => return echo::answer(request, upstream.timeout).await,
             Target::Endpoints(endpoints) => endpoints,
         };
         let endpoint = &endpoints[self.turns.next(name, endpoints.len())];
-        match tokio::time::timeout(upstream.timeout, self.pool.attempt(name, upstream, endpoint, request)).await {
+        match tokio::time::timeout(upstream.timeout, self.pool.attempt(name, upstream, endpoint, request, interim))
+            .await
+        {
             Ok(result) => result.map_err(|attempt| attempt.error),
             Err(_) => Err(Error::new(
                 Kind::UpstreamTimeout,

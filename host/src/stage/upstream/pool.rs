@@ -8,17 +8,17 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::body::Body;
+use super::http1::{self, Connection, Failed};
+use crate::body::{Body, Interim};
 use crate::config::{Endpoint, Upstream};
 use crate::error::{Error, Kind};
+use crate::net::Stream;
 use crate::telemetry::Metrics;
 
-type Sender = SendRequest<Body>;
 type IdleByEndpoint = Rc<RefCell<HashMap<Endpoint, Vec<Idle>>>>;
+const BODY_IDLE: Duration = Duration::from_secs(60);
 
 /// This thread's connections to all endpoints.
 pub(super) struct Pool {
@@ -33,7 +33,7 @@ pub(super) struct Attempt {
 }
 
 struct Idle {
-    sender: Sender,
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -50,26 +50,32 @@ impl Pool {
         upstream: &Upstream,
         endpoint: &Endpoint,
         mut request: http::Request<Body>,
+        interim: Option<&Interim>,
     ) -> Result<http::Response<Body>, Attempt> {
-        let broken = |error: hyper::Error| {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Error::new(
-                Kind::UpstreamProtocol,
-                format!("upstream {name}: {}:{}: {error}{cause}", endpoint.host, endpoint.port),
-            )
-        };
         loop {
-            let (mut sender, reused) = match self.take(endpoint, upstream.idle_timeout).await {
-                Some(sender) => (sender, true),
+            let (connection, reused) = match self.take(endpoint, upstream.idle_timeout) {
+                Some(connection) => (connection, true),
                 None => (self.connect(name, upstream, endpoint).await.map_err(|error| Attempt { error })?, false),
             };
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok(self.with_return(response, sender, endpoint, upstream)),
-                Err(mut failed) => match failed.take_message() {
-                    // Nothing of it was sent: the connection had just been closed.
-                    Some(unsent) if reused => request = unsent,
-                    _ => return Err(Attempt { error: broken(failed.into_error()) }),
-                },
+            let again = reused.then(|| copy(&request)).flatten();
+            let idle = self.idle.clone();
+            let (endpoint_key, max) = (endpoint.clone(), upstream.idle_connections);
+            let give_back = Box::new(move |connection| {
+                let mut idle = idle.borrow_mut();
+                let idle = idle.entry(endpoint_key).or_default();
+                if idle.len() < max {
+                    idle.push(Idle { connection, since: Instant::now() });
+                }
+            });
+            match http1::exchange(connection, request, interim, BODY_IDLE, give_back).await {
+                Ok(response) => return Ok(response),
+                Err(Failed { answered: false, .. }) if again.is_some() => {
+                    request = again.unwrap_or_default();
+                }
+                Err(Failed { error, .. }) => {
+                    let detail = format!("upstream {name}: {}:{}: {}", endpoint.host, endpoint.port, error.detail);
+                    return Err(Attempt { error: Error::new(error.kind, detail) });
+                }
             }
         }
     }
@@ -78,7 +84,7 @@ impl Pool {
     pub(super) fn sweep(&self, keep: impl Fn(&Endpoint) -> Option<Duration>) {
         self.idle.borrow_mut().retain(|endpoint, idle| match keep(endpoint) {
             Some(timeout) => {
-                idle.retain(|one| one.since.elapsed() < timeout && !one.sender.is_closed());
+                idle.retain_mut(|one| one.since.elapsed() < timeout && one.connection.is_open());
                 !idle.is_empty()
             }
             None => false,
@@ -86,16 +92,18 @@ impl Pool {
     }
 
     /// The most recently used idle connection that is still open.
-    async fn take(&self, endpoint: &Endpoint, timeout: Duration) -> Option<Sender> {
-        loop {
-            let mut idle = self.idle.borrow_mut().get_mut(endpoint)?.pop()?;
-            if idle.since.elapsed() < timeout && idle.sender.ready().await.is_ok() {
-                return Some(idle.sender);
+    fn take(&self, endpoint: &Endpoint, timeout: Duration) -> Option<Box<Connection>> {
+        let mut all = self.idle.borrow_mut();
+        let idle = all.get_mut(endpoint)?;
+        while let Some(mut one) = idle.pop() {
+            if one.since.elapsed() < timeout && one.connection.is_open() {
+                return Some(one.connection);
             }
         }
+        None
     }
 
-    async fn connect(&self, name: &str, upstream: &Upstream, endpoint: &Endpoint) -> Result<Sender, Error> {
+    async fn connect(&self, name: &str, upstream: &Upstream, endpoint: &Endpoint) -> Result<Box<Connection>, Error> {
         let failed = |why: String| {
             Error::new(Kind::UpstreamConnect, format!("upstream {name}: {}:{}: {why}", endpoint.host, endpoint.port))
         };
@@ -106,53 +114,19 @@ impl Pool {
             .map_err(|error| failed(error.to_string()))?;
         // A gateway writes whole messages: waiting for more would only add delay.
         stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
-        let (sender, connection) =
-            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.to_string()))?;
         self.metrics.upstream_connections.inc();
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to an upstream ended");
-            }
-        });
-        Ok(sender)
-    }
-
-    /// Gives the connection back when the response's body has been passed on.
-    fn with_return(
-        &self,
-        response: http::Response<hyper::body::Incoming>,
-        sender: Sender,
-        endpoint: &Endpoint,
-        upstream: &Upstream,
-    ) -> http::Response<Body> {
-        let back = Back {
-            sender: Some(sender),
-            idle: self.idle.clone(),
-            endpoint: endpoint.clone(),
-            max: upstream.idle_connections,
-        };
-        response.map(|incoming| Body::stream(incoming).guarded(Box::new(back)))
+        Ok(Box::new(Connection::new(Stream::Tcp(stream))))
     }
 }
 
-/// Puts a connection back into the pool when dropped.
-struct Back {
-    sender: Option<Sender>,
-    idle: IdleByEndpoint,
-    endpoint: Endpoint,
-    max: usize,
-}
-
-impl Drop for Back {
-    fn drop(&mut self) {
-        let Some(sender) = self.sender.take().filter(|sender| !sender.is_closed()) else { return };
-        let mut pools = self.idle.borrow_mut();
-        let idle = match pools.get_mut(&self.endpoint) {
-            Some(idle) => idle,
-            None => pools.entry(self.endpoint.clone()).or_default(),
-        };
-        if idle.len() < self.max {
-            idle.push(Idle { sender, since: Instant::now() });
-        }
+/// The same request once more, where it may be sent twice.
+fn copy(request: &http::Request<Body>) -> Option<http::Request<Body>> {
+    if !request.method().is_idempotent() {
+        return None;
     }
+    let mut again = http::Request::new(request.body().replay()?);
+    again.method_mut().clone_from(request.method());
+    again.uri_mut().clone_from(request.uri());
+    again.headers_mut().clone_from(request.headers());
+    Some(again)
 }

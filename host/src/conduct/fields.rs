@@ -1,0 +1,153 @@
+//! Fields that do not go on as they came: those of one connection, those that imitate others, and hosts that are none.
+//!
+//! Must not know: anything of the gateway.
+
+use http::header::{self, HeaderMap, HeaderName};
+
+/// Fields that a peer cannot have removed by naming them in `connection`: without them the message would mean something else.
+const KEPT: [HeaderName; 6] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+];
+
+/// Removes what concerns one connection only, and what `connection` names (RFC 9110, section 7.6.1).
+pub fn strip_connection_fields(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .filter(|name| !KEPT.contains(name) && !name.as_str().starts_with("x-forwarded-"))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for name in [header::TRANSFER_ENCODING, header::UPGRADE, header::TE, header::TRAILER] {
+        headers.remove(name);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
+        headers.remove(name);
+    }
+}
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Removes fields that differ only by an underscore from one that the gateway writes or upstreams rely on: CGI and its heirs would read both as one
+/// name, so `x_forwarded_for` could speak for the gateway.
+pub fn drop_imitations(headers: &mut HeaderMap) {
+    if !headers.keys().any(|name| memchr::memchr(b'_', name.as_str().as_bytes()).is_some()) {
+        return;
+    }
+    let imitates = |name: &&HeaderName| {
+        let plain = name.as_str().replace('_', "-");
+        plain != name.as_str()
+            && (plain.starts_with("x-forwarded-")
+                || plain.starts_with("x-real-")
+                || plain.starts_with("proxy-")
+                || matches!(
+                    plain.as_str(),
+                    "forwarded"
+                        | "host"
+                        | "via"
+                        | "connection"
+                        | "content-length"
+                        | "content-type"
+                        | "transfer-encoding"
+                        | "authorization"
+                        | "cookie"
+                        | "x-request-id"
+                        | "keep-alive"
+                        | "http2-settings"
+                ))
+    };
+    let found: Vec<HeaderName> = headers.keys().filter(imitates).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
+/// Whether a text is a host with an optional port (RFC 3986, section 3.2; RFC 9110, section 7.2). Names have letters, digits, `-`, `.`, `_` and `~`.
+pub fn is_host(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let Some((address, port)) = rest.split_once(']') else { return false };
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            (None, port)
+        }
+        None => {
+            let end = text.find(':').unwrap_or(text.len());
+            (Some(&text[..end]), &text[end..])
+        }
+    };
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    host.is_none_or(|host| !host.is_empty() && host.len() <= 255 && host.bytes().all(good))
+        && (port.is_empty()
+            || port.strip_prefix(':').is_some_and(|port| {
+                !port.is_empty()
+                    && port.len() <= 5
+                    && port.bytes().all(|byte| byte.is_ascii_digit())
+                    && port.parse::<u16>().is_ok()
+            }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::HeaderValue;
+
+    fn left(fields: &[(&'static str, &'static str)], change: fn(&mut HeaderMap)) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        change(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+        left.sort_unstable();
+        left
+    }
+
+    #[test]
+    fn nominated_fields_go_but_not_those_a_peer_must_not_remove() {
+        let fields = [
+            ("connection", "x-a, close, host, content-length, x-forwarded-proto"),
+            ("x-a", "1"),
+            ("x-b", "2"),
+            ("host", "h"),
+            ("x-forwarded-proto", "https"),
+            ("content-length", "3"),
+            ("keep-alive", "1"),
+            ("te", "trailers"),
+        ];
+        assert_eq!(left(&fields, strip_connection_fields), ["content-length", "host", "x-b", "x-forwarded-proto"]);
+    }
+
+    #[test]
+    fn imitations_go() {
+        let fields = [("x_forwarded_for", "1"), ("x-forwarded_proto", "1"), ("x_own", "1"), ("content_type", "a")];
+        assert_eq!(left(&fields, drop_imitations), ["x_own"]);
+    }
+
+    #[test]
+    fn hosts() {
+        for good in ["a", "a.b:80", "[::1]", "[::1]:8080", "127.0.0.1:1", "a_b"] {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in
+            ["", ":80", "a:", "a:b", "a:99999", "a b", "a,b", "a@b", "[::1", "[x]", "::1", "a/b", "a:1:2", "[::1]x"]
+        {
+            assert!(!is_host(bad), "{bad}");
+        }
+    }
+}

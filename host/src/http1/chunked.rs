@@ -1,0 +1,227 @@
+//! The chunked coding (RFC 9112, section 7.1), decoded a piece at a time.
+//!
+//! Sizes are hexadecimal digits and nothing else; lines end with CRLF; extensions are dropped and bounded, since a peer could spend more bytes on them than on data. Trailers are
+//! handed over as they stand. Must not know: where the bytes come from.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::head;
+use crate::error::{Error, Kind};
+
+/// A size line with its extension.
+const SIZE_LINE_BYTES_MAX: usize = 256;
+/// Extensions of a whole body, beyond half of its data: nobody sends them but to waste time.
+const EXTENSION_BYTES_MAX: u64 = 16 << 10;
+const TRAILER_BYTES_MAX: usize = 8 << 10;
+/// 2^60 bytes: no sum of sizes overflows.
+const SIZE_DIGITS_MAX: usize = 15;
+
+/// Where in a chunked body the decoder is.
+#[derive(Debug)]
+pub struct Decoder {
+    state: State,
+    extensions: u64,
+    data: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Size,
+    Data(u64),
+    DataEnd,
+    Trailers,
+    Done,
+}
+
+/// What a step gave.
+#[derive(Debug)]
+pub enum Step {
+    /// More bytes are needed.
+    More,
+    /// Data.
+    Data(Bytes),
+    /// The end, with its trailers.
+    End(HeaderMap),
+}
+
+impl Decoder {
+    /// At the start of a body.
+    pub const fn new() -> Self {
+        Self { state: State::Size, extensions: 0, data: 0 }
+    }
+
+    /// Takes the next part from `buffer`. After [`Step::End`] nothing is taken any more.
+    pub fn step(&mut self, buffer: &mut BytesMut) -> Result<Step, Error> {
+        loop {
+            match self.state {
+                State::Size => match line(buffer, SIZE_LINE_BYTES_MAX, "a chunk's size line is too long")? {
+                    None => return Ok(Step::More),
+                    Some(line) => {
+                        let (size, extension) = size(&line)?;
+                        self.extensions += extension as u64;
+                        if self.extensions > EXTENSION_BYTES_MAX + self.data / 2 {
+                            return Err(bad("its chunk extensions are too large"));
+                        }
+                        self.state = if size == 0 { State::Trailers } else { State::Data(size) };
+                    }
+                },
+                State::Data(left) => {
+                    if buffer.is_empty() {
+                        return Ok(Step::More);
+                    }
+                    let take = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    let left = left - take as u64;
+                    self.data += take as u64;
+                    self.state = if left == 0 { State::DataEnd } else { State::Data(left) };
+                    return Ok(Step::Data(buffer.split_to(take).freeze()));
+                }
+                State::DataEnd => {
+                    if buffer.len() < 2 {
+                        return match buffer.first() {
+                            None | Some(b'\r') => Ok(Step::More),
+                            Some(_) => Err(bad("a chunk does not end with CRLF")),
+                        };
+                    }
+                    if &buffer[..2] != b"\r\n" {
+                        return Err(bad("a chunk does not end with CRLF"));
+                    }
+                    buffer.advance(2);
+                    self.state = State::Size;
+                }
+                State::Trailers => return self.trailers(buffer),
+                State::Done => return Ok(Step::End(HeaderMap::new())),
+            }
+        }
+    }
+
+    fn trailers(&mut self, buffer: &mut BytesMut) -> Result<Step, Error> {
+        let mut at = 0;
+        loop {
+            let Some(end) = memchr::memchr(b'\n', &buffer[at..]).map(|offset| at + offset) else {
+                if buffer.len() > TRAILER_BYTES_MAX {
+                    return Err(bad("its trailers are too large"));
+                }
+                return Ok(Step::More);
+            };
+            if end == at || buffer[end - 1] != b'\r' {
+                return Err(bad("a trailer ends with a bare LF"));
+            }
+            let is_last = end - 1 == at;
+            at = end + 1;
+            if at > TRAILER_BYTES_MAX {
+                return Err(bad("its trailers are too large"));
+            }
+            if is_last {
+                self.state = State::Done;
+                let block = buffer.split_to(at).freeze();
+                return Ok(Step::End(if at == 2 { HeaderMap::new() } else { head::trailers(&block)? }));
+            }
+        }
+    }
+
+    /// Whether the end was reached.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+}
+
+/// The next line without its CRLF.
+fn line(buffer: &mut BytesMut, max: usize, too_long: &'static str) -> Result<Option<Bytes>, Error> {
+    match memchr::memchr(b'\n', &buffer[..buffer.len().min(max)]) {
+        Some(end) if end > 0 && buffer[end - 1] == b'\r' => {
+            let mut line = buffer.split_to(end + 1);
+            line.truncate(end - 1);
+            Ok(Some(line.freeze()))
+        }
+        Some(_) => Err(bad("a chunk's size line ends with a bare LF")),
+        None if buffer.len() >= max => Err(bad(too_long)),
+        None => Ok(None),
+    }
+}
+
+/// The size and the length of the extension: `1a`, or `1a;name=value`, which is looked at only for what must not be in any line.
+fn size(line: &[u8]) -> Result<(u64, usize), Error> {
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    if digits == 0 || digits > SIZE_DIGITS_MAX {
+        return Err(bad("a chunk's size is not a hexadecimal number"));
+    }
+    let extension = &line[digits..];
+    let starts_well = extension.is_empty() || extension[0] == b';';
+    if !starts_well || extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+        return Err(bad("a chunk's size is followed by what is no extension"));
+    }
+    let size = line[..digits].iter().fold(0, |size, digit| size << 4 | u64::from(hex(*digit)));
+    Ok((size, extension.len()))
+}
+
+fn hex(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => digit.wrapping_sub(b'A') + 10,
+    }
+}
+
+fn bad(why: &'static str) -> Error {
+    Error::new(Kind::BadRequest, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The data and trailers of a body that arrives `piece` bytes at a time, and what is left over.
+    fn decode(text: &[u8], piece: usize) -> Result<(Vec<u8>, HeaderMap, usize), &'static str> {
+        let (mut decoder, mut buffer, mut data) = (Decoder::new(), BytesMut::new(), vec![]);
+        let mut pieces = text.chunks(piece);
+        loop {
+            match decoder.step(&mut buffer).map_err(|_| "refused")? {
+                Step::Data(bytes) => data.extend_from_slice(&bytes),
+                Step::End(trailers) => {
+                    return Ok((data, trailers, buffer.len() + pieces.map(<[u8]>::len).sum::<usize>()));
+                }
+                Step::More => buffer.extend_from_slice(pieces.next().ok_or("unfinished")?),
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_is_the_same_however_it_arrives() {
+        let text = b"3\r\nabc\r\n0A;x=\"1\"\r\n0123456789\r\n0\r\nx-a: 1\r\ncontent-length: 9\r\n\r\nGET";
+        for piece in 1..text.len() {
+            let (data, trailers, rest) = decode(text, piece).unwrap_or_default();
+            assert_eq!((data.as_slice(), trailers.len(), rest), (&b"abc0123456789"[..], 1, 3), "{piece}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_exactly_chunked_is_refused() {
+        for text in [
+            &b"3\nabc\r\n0\r\n\r\n"[..],
+            b"3\r\nabcd\r\n0\r\n\r\n",
+            b"3\r\nabc\n0\r\n\r\n",
+            b"0x3\r\nabc\r\n0\r\n\r\n",
+            b"+3\r\nabc\r\n0\r\n\r\n",
+            b"-1\r\n\r\n",
+            b" 3\r\nabc\r\n0\r\n\r\n",
+            b"3 \r\nabc\r\n0\r\n\r\n",
+            b"3;\na\r\nabc\r\n0\r\n\r\n",
+            b"3;a\rb\r\nabc\r\n0\r\n\r\n",
+            b"\r\n",
+            b"1000000000000000\r\n",
+            b"0\r\nx-a: 1\n\r\n",
+            b"0\r\n bad: 1\r\n\r\n",
+            b"g\r\n",
+        ] {
+            assert_eq!(decode(text, 64).err(), Some("refused"), "{:?}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn extensions_are_bounded() {
+        let tiny = b"1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nx\r\n".repeat(2000);
+        assert_eq!(decode(&tiny, 4096).err(), Some("refused"));
+        assert_eq!(decode(&vec![b'0'; 300], 300).err(), Some("refused"));
+    }
+}

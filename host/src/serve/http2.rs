@@ -1,0 +1,251 @@
+//! HTTP/2 to clients: a task for the connection, one for each stream.
+//!
+//! Through the `h2` crate directly: interim responses, resets and extended CONNECT (RFC 8441) pass, which a layer above it hides. The connection's task drives the
+//! socket, starts streams, and ends what is idle, unfinished or flooding. Must not know: what happens to a request (`proxy.rs`).
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use http_body::Body as _;
+
+use super::connection::{DRAIN_GRACE, Settings, Worker};
+use super::guard::{Guarded, Watch};
+use super::proxy;
+use crate::body::{Body, Interim};
+use crate::error::Kind;
+use crate::exchange::{Client, Upgrade};
+use crate::http2::{Incoming, Outgoing, Peer};
+use crate::net::Stream;
+use crate::pace::{Demand, Timer};
+
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// What the library may hold of answers to one stream before the client takes them.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// To tell a client why it is cut.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Serves a connection to its end. `input` was read already.
+pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: &Arc<Client>) {
+    let settings = worker.settings();
+    let (io, watch) = Guarded::new(io, input, settings.demand);
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(settings.streams)
+        .max_header_list_size(u32::try_from(settings.head.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .enable_connect_protocol();
+    let handshake = tokio::time::timeout(settings.timeouts.head, builder.handshake::<_, Bytes>(io));
+    let Ok(Ok(mut connection)) = handshake.await else { return };
+    let streams = Streams::default();
+    let mut timer = Timer::default();
+    let mut drain = pin!(worker.drained());
+    let mut drained_at = None;
+    poll_fn(|context| {
+        while let Poll::Ready(accepted) = connection.poll_accept(context) {
+            match accepted {
+                Some(Ok((request, respond))) => {
+                    let stream = serve_stream(worker.clone(), client.clone(), settings, request, respond);
+                    let counted = streams.begin();
+                    tokio::task::spawn_local(async move {
+                        stream.await;
+                        drop(counted);
+                    });
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(%error, client = %client.address, "an HTTP/2 connection ended");
+                    return Poll::Ready(());
+                }
+                None => return Poll::Ready(()),
+            }
+        }
+        if watch.borrow().is_flooded {
+            return Poll::Ready(());
+        }
+        if drained_at.is_none() && drain.as_mut().poll(context).is_ready() {
+            drained_at = Some(Instant::now());
+            connection.graceful_shutdown();
+            // The GOAWAY must go out now, not at the next frame.
+            context.waker().wake_by_ref();
+        }
+        poll_overdue(&watch.borrow(), &streams, &settings, drained_at, &mut timer, context)
+    })
+    .await;
+    farewell(connection, watch.borrow().is_flooded).await;
+}
+
+/// Ready when nothing more is to be expected of this client: an unfinished frame is too old, or no stream has been open for too long.
+fn poll_overdue(
+    watch: &Watch,
+    streams: &Streams,
+    settings: &Settings,
+    drained_at: Option<Instant>,
+    timer: &mut Timer,
+    context: &mut Context<'_>,
+) -> Poll<()> {
+    let waits = &settings.timeouts;
+    let idle = (streams.open() == 0).then(|| {
+        let idle = streams.idle_since() + waits.idle;
+        drained_at.map_or(idle, |drained| idle.min(drained.max(streams.idle_since()) + DRAIN_GRACE))
+    });
+    let unfinished = watch.unfinished_since().map(|since| since + waits.head);
+    let deadline = match (idle, unfinished) {
+        (Some(idle), Some(unfinished)) => idle.min(unfinished),
+        (Some(one), None) | (None, Some(one)) => one,
+        // Streams are open and every frame is whole: look again later, since a stream's end does not wake this task.
+        (None, None) => Instant::now() + waits.head.min(waits.idle),
+    };
+    match timer.poll_until(context, deadline) {
+        Poll::Ready(()) if idle.is_none() && unfinished.is_none() => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+        overdue => overdue,
+    }
+}
+
+/// Says GOAWAY and gives it a moment to leave.
+async fn farewell(mut connection: Connection<Guarded, Bytes>, flooded: bool) {
+    connection.abrupt_shutdown(if flooded { Reason::ENHANCE_YOUR_CALM } else { Reason::NO_ERROR });
+    // However it ends, the connection is over.
+    let _ = tokio::time::timeout(FAREWELL, poll_fn(|context| connection.poll_closed(context))).await;
+}
+
+/// Streams that are not finished.
+#[derive(Default, Clone)]
+struct Streams(Rc<(Cell<usize>, Cell<Option<Instant>>)>);
+
+impl Streams {
+    fn begin(&self) -> Counted {
+        self.0.0.set(self.0.0.get() + 1);
+        Counted(self.clone())
+    }
+
+    fn open(&self) -> usize {
+        self.0.0.get()
+    }
+
+    /// When the last one ended, or this was first asked.
+    fn idle_since(&self) -> Instant {
+        let since = self.0.1.get().unwrap_or_else(Instant::now);
+        self.0.1.set(Some(since));
+        since
+    }
+}
+
+struct Counted(Streams);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let (open, since) = &*self.0.0;
+        open.set(open.get() - 1);
+        since.set(Some(Instant::now()));
+    }
+}
+
+async fn serve_stream(
+    worker: Worker,
+    client: Arc<Client>,
+    settings: Settings,
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let mut peer = Peer { demand: settings.demand, broken: Kind::ClientGone, slow: Kind::ClientTimeout };
+    if *request.method() == Method::CONNECT {
+        // A tunnel may be silent for longer than a message.
+        peer.demand = Demand { stall: settings.timeouts.tunnel, bytes_per_second: 0, ..peer.demand };
+    }
+    let is_head = request.method() == Method::HEAD;
+    let (respond_early, early) = early_responses();
+    let (request, is_tunnel) = take(request, peer);
+    let response = {
+        let mut exchange = pin!(proxy::handle(&worker.shared, &worker.pools, &client, request, Some(respond_early)));
+        let answered = poll_fn(|context| {
+            let polled = exchange.as_mut().poll(context);
+            for response in early.borrow_mut().drain(..) {
+                // A stream that is gone is noticed below.
+                let _ = respond.send_informational(response);
+            }
+            match polled {
+                Poll::Ready(response) => Poll::Ready(Some(response)),
+                // The client gave the stream up: so does the gateway.
+                Poll::Pending => respond.poll_reset(context).map(|_| None),
+            }
+        });
+        answered.await
+    };
+    let Some(response) = response else { return };
+    let (response, body) = give(response, is_tunnel, is_head);
+    let has_body = !is_head && !matches!(response.status().as_u16(), 204 | 304) && !body.is_end_stream();
+    let Ok(stream) = respond.send_response(response, !has_body) else { return };
+    if has_body {
+        let mut outgoing = Outgoing::new(body, stream, peer);
+        if let Err(error) = poll_fn(|context| outgoing.poll_send(context)).await {
+            tracing::debug!(detail = error.detail, "an answer's body broke off");
+        }
+    }
+}
+
+type Early = Rc<std::cell::RefCell<Vec<http::Response<()>>>>;
+
+/// Interim responses: gathered while the exchange is polled, sent right after.
+fn early_responses() -> (Interim, Early) {
+    let early = Early::default();
+    let into = early.clone();
+    let interim: Interim = Rc::new(move |status, headers| {
+        let mut response = http::Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = headers.clone();
+        into.borrow_mut().push(response);
+    });
+    (interim, early)
+}
+
+/// The request as the exchange gets it. An extended CONNECT becomes the upgrade that it stands for (RFC 8441, section 5).
+fn take(request: http::Request<RecvStream>, peer: Peer) -> (http::Request<Body>, bool) {
+    let (mut head, stream) = request.into_parts();
+    let body = Body::stream(Box::pin(Incoming::new(stream, &head.headers, peer)));
+    let protocol = head.extensions.remove::<h2::ext::Protocol>();
+    let protocol = protocol.and_then(|protocol| HeaderValue::from_str(protocol.as_str()).ok());
+    let is_tunnel = head.method == Method::CONNECT && protocol.is_some();
+    if let Some(protocol) = protocol.filter(|_| is_tunnel) {
+        head.method = Method::GET;
+        head.extensions.insert(Upgrade(protocol));
+    }
+    (http::Request::from_parts(head, body), is_tunnel)
+}
+
+/// The response as HTTP/2 has it: 200 opens a tunnel, connections have no fields.
+fn give(response: http::Response<Body>, is_tunnel: bool, is_head: bool) -> (http::Response<()>, Body) {
+    let (mut head, body) = response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        head.status = if is_tunnel { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
+        head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        head.headers.remove(header::UPGRADE);
+    } else if let Some(length) = body.size_hint().exact()
+        && !is_head
+        && !matches!(head.status.as_u16(), 204 | 304)
+    {
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if !head.headers.contains_key(header::DATE)
+        && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(std::time::SystemTime::now()))
+    {
+        head.headers.insert(header::DATE, date);
+    }
+    head.headers.remove(header::CONNECTION);
+    head.headers.remove(HeaderName::from_static("keep-alive"));
+    (http::Response::from_parts(head, ()), body)
+}

@@ -1,0 +1,442 @@
+//! HTTP/1.1 to an endpoint: one exchange at a time over a connection that is no task of its own.
+//!
+//! The exchange's task itself writes the request and reads the response, so that a request costs no channel and no wake-up of another task. Sending goes on while the response
+//! arrives, for an upstream may answer before it has read all. A response is judged as strictly as a request is: what could be read in two ways ends the
+//! exchange. Must not know: which endpoint, retries, routes.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode, Version};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::io::AsyncWrite as _;
+
+use crate::body::{Body, Interim};
+use crate::error::{Error, Kind};
+use crate::exchange::Upgrade;
+use crate::http1::chunked::{Decoder, Step};
+use crate::http1::head::{Limits, ResponseHead, Scan, keeps_alive, response, response_framing};
+use crate::http1::outgoing::{Gathered, Outgoing};
+use crate::http1::{Framing, encode};
+use crate::net::Stream;
+use crate::pace::Timer;
+
+/// Bounds on a response's head.
+const HEAD: Limits = Limits { head_bytes: 64 << 10, target_bytes: 64 << 10, fields: 200 };
+/// Interim responses before one response: more is an attack or a defect.
+const INTERIM_MAX: usize = 16;
+/// How long a body is held back for an upstream that says nothing to `expect: 100-continue` (RFC 9110, section 10.1.1).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+const TUNNEL_IDLE: Duration = Duration::from_secs(24 * 3600);
+
+/// A connection to an endpoint, idle or in the one exchange that owns it.
+pub(super) struct Connection {
+    io: Stream,
+    input: BytesMut,
+    output: BytesMut,
+    timer: Timer,
+}
+
+/// An exchange that failed before the response's head.
+pub(super) struct Failed {
+    pub(super) error: Error,
+    /// Whether a byte of the response had come: the request was then surely seen.
+    pub(super) answered: bool,
+    /// Whether a byte of the request was written.
+    pub(super) sent: bool,
+}
+
+/// Takes the connection back once the response was read to its end and another exchange may follow.
+pub(super) type GiveBack = Box<dyn FnOnce(Box<Connection>)>;
+
+impl Connection {
+    pub(super) fn new(io: Stream) -> Self {
+        Self { io, input: BytesMut::new(), output: BytesMut::new(), timer: Timer::default() }
+    }
+
+    /// Whether the upstream has neither closed nor said anything while the connection was idle.
+    pub(super) fn is_open(&mut self) -> bool {
+        let context = &mut Context::from_waker(std::task::Waker::noop());
+        self.input.is_empty() && self.io.poll_fill(context, &mut self.input).is_pending()
+    }
+
+    /// Sends what was gathered, then `large`.
+    fn poll_write(&mut self, context: &mut Context<'_>, large: &mut Bytes, sent: &mut bool) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() || !large.is_empty() {
+            let slices = [io::IoSlice::new(&self.output), io::IoSlice::new(large)];
+            let io = Pin::new(&mut self.io);
+            let written = match (self.output.is_empty(), large.is_empty()) {
+                (false, true) => io.poll_write(context, &self.output),
+                (true, _) => io.poll_write(context, large),
+                (false, false) => io.poll_write_vectored(context, &slices),
+            };
+            let written = ready!(written)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *sent = true;
+            let own = written.min(self.output.len());
+            self.output.advance(own);
+            large.advance(written - own);
+        }
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+}
+
+/// A request on its way.
+struct Upload {
+    outgoing: Outgoing,
+    /// Until when the body is held back.
+    held: Option<Instant>,
+    /// The protocol changes first, if it does.
+    awaits_switch: bool,
+    /// Writing failed: the upstream may have answered all the same.
+    is_broken: bool,
+    /// The end of this side is to be said: after the last byte of a tunnel.
+    is_tunnel: bool,
+    sent: bool,
+}
+
+impl Upload {
+    /// Ready once all was sent, or nothing more can be. The error is the body's own: the client's fault.
+    fn poll(&mut self, connection: &mut Connection, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        loop {
+            if self.is_broken {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(until) = self.held
+                && connection.timer.poll_until(context, until).is_ready()
+            {
+                self.held = None;
+            }
+            let gathered = if self.held.is_some() || self.awaits_switch {
+                Gathered::Waits
+            } else {
+                self.outgoing.gather(context, &mut connection.output)?
+            };
+            match connection.poll_write(context, &mut self.outgoing.large, &mut self.sent) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(%error, "an upstream took no more of a request");
+                    self.is_broken = true;
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+            match gathered {
+                Gathered::Waits => return Poll::Pending,
+                Gathered::More => {}
+                Gathered::End => {
+                    if self.is_tunnel {
+                        let _ = Pin::new(&mut connection.io).poll_shutdown(context);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+}
+
+/// Sends `request` and waits for the response's head; its body streams, and gives the connection back at its end. `body_idle` is how long the upstream may be silent in the middle
+/// of a body. How long the head may take is for the caller to say.
+pub(super) async fn exchange(
+    mut connection: Box<Connection>,
+    request: http::Request<Body>,
+    interim: Option<&Interim>,
+    body_idle: Duration,
+    give_back: GiveBack,
+) -> Result<http::Response<Body>, Failed> {
+    let method = request.method().clone();
+    let upgrade = request.extensions().get::<Upgrade>().cloned();
+    let mut upload = begin(&mut connection, request, upgrade.as_ref());
+    let (mut answered, mut interims, mut uploaded) = (false, 0, false);
+    let received = poll_fn(|context| {
+        if !uploaded {
+            match upload.poll(&mut connection, context) {
+                Poll::Ready(Ok(())) => uploaded = true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+        }
+        let head = ready!(poll_head(&mut connection, &mut upload, interim, (&mut answered, &mut interims), context));
+        Poll::Ready(
+            head.and_then(|head| response_framing(&head, &method).map_err(as_upstream).map(|framing| (head, framing))),
+        )
+    })
+    .await;
+    let (head, framing) = match received {
+        Ok(received) => received,
+        Err(error) => return Err(Failed { error, answered, sent: upload.sent }),
+    };
+    let Ok(framing) = switched(&head, framing, upgrade.as_ref(), &mut upload) else {
+        let error = Error::new(Kind::UpstreamProtocol, "it changed the protocol, which nobody had asked for");
+        return Err(Failed { error, answered, sent: upload.sent });
+    };
+    let reusable = keeps_alive(&head.headers, head.version) && head.status != StatusCode::SWITCHING_PROTOCOLS;
+    let mut download = Download {
+        connection: Some(connection),
+        upload: Some(upload),
+        left: framing.into(),
+        // How long a tunnel may be silent is for the client's side to say, which sees both directions.
+        body_idle: if head.status == StatusCode::SWITCHING_PROTOCOLS { TUNNEL_IDLE } else { body_idle },
+        since: Instant::now(),
+        give_back: Some(give_back).filter(|_| reusable && framing != Framing::UntilClose),
+    };
+    let body = if framing == Framing::None {
+        download.finish();
+        Body::empty()
+    } else {
+        Body::stream(Box::pin(download))
+    };
+    let mut response = http::Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    Ok(response)
+}
+
+/// Writes the request's head, and what of the body is in hand.
+fn begin(connection: &mut Connection, request: http::Request<Body>, upgrade: Option<&Upgrade>) -> Upload {
+    let (mut head, body) = request.into_parts();
+    let wants_continue = head.headers.contains_key(header::EXPECT);
+    let framing = match (upgrade, body.size_hint().exact()) {
+        (Some(_), _) => Framing::None,
+        (None, Some(0)) if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => Framing::Length(0),
+        (None, Some(0)) => Framing::None,
+        (None, Some(length)) => Framing::Length(length),
+        (None, None) => Framing::Chunked,
+    };
+    let held = wants_continue && body.in_hand().is_none();
+    if wants_continue && !held {
+        // The body is here: there is nothing to wait for.
+        head.headers.remove(header::EXPECT);
+    }
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let out = &mut connection.output;
+    encode::request(out, &head.method, target, &head.headers, framing);
+    if let Some(Upgrade(protocol)) = upgrade {
+        encode::field(out, "connection", "upgrade");
+        encode::field(out, "upgrade", protocol.to_str().unwrap_or_default());
+    }
+    encode::end(out);
+    let outgoing = if framing == Framing::None && upgrade.is_none() {
+        Outgoing::none()
+    } else {
+        Outgoing::new(body, framing == Framing::Chunked, true)
+    };
+    Upload {
+        outgoing,
+        held: held.then(|| Instant::now() + CONTINUE_WAIT),
+        awaits_switch: upgrade.is_some(),
+        is_broken: false,
+        is_tunnel: upgrade.is_some(),
+        sent: false,
+    }
+}
+
+/// The head of the final response. Interim ones are passed on, `100` starts the body.
+fn poll_head(
+    connection: &mut Connection,
+    upload: &mut Upload,
+    interim: Option<&Interim>,
+    (answered, seen): (&mut bool, &mut usize),
+    context: &mut Context<'_>,
+) -> Poll<Result<ResponseHead, Error>> {
+    loop {
+        // Scanned from its start each time: nearly every head comes whole.
+        if let Some(length) = Scan::default().find(&mut connection.input, &HEAD).map_err(as_upstream)? {
+            let head = response(connection.input.split_to(length).freeze()).map_err(as_upstream)?;
+            if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Ok(head));
+            }
+            *seen += 1;
+            if *seen > INTERIM_MAX {
+                return Poll::Ready(Err(Error::new(Kind::UpstreamProtocol, "it sends interim responses without end")));
+            }
+            if head.status == StatusCode::CONTINUE {
+                upload.held = None;
+                context.waker().wake_by_ref();
+            } else if let Some(interim) = interim {
+                let mut headers = head.headers;
+                crate::conduct::fields::strip_connection_fields(&mut headers);
+                interim(head.status, &headers);
+            }
+            continue;
+        }
+        match ready!(connection.io.poll_fill(context, &mut connection.input)) {
+            Ok(0) => return Poll::Ready(Err(Error::new(Kind::UpstreamProtocol, "it closed before its response"))),
+            Ok(_) => *answered = true,
+            Err(error) => return Poll::Ready(Err(Error::new(Kind::UpstreamProtocol, error.to_string()))),
+        }
+    }
+}
+
+/// How the body ends once a change of protocol is looked at; an error where the upstream changed it unasked.
+fn switched(
+    head: &ResponseHead,
+    framing: Framing,
+    upgrade: Option<&Upgrade>,
+    upload: &mut Upload,
+) -> Result<Framing, ()> {
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        if upgrade.is_some() {
+            // The protocol stays: what the client may send is its next request, not this one's body.
+            upload.outgoing = Outgoing::none();
+            upload.is_tunnel = false;
+            upload.awaits_switch = false;
+        }
+        return Ok(framing);
+    }
+    let same = |protocol: &HeaderValue| {
+        let asked = upgrade.map(|Upgrade(asked)| asked.as_bytes()).unwrap_or_default();
+        !asked.is_empty() && protocol.as_bytes().eq_ignore_ascii_case(asked)
+    };
+    if !head.headers.get(header::UPGRADE).is_some_and(same) || head.version != Version::HTTP_11 {
+        return Err(());
+    }
+    upload.awaits_switch = false;
+    Ok(Framing::UntilClose)
+}
+
+/// What is left of a response's body.
+enum Left {
+    Nothing,
+    Bytes(u64),
+    Chunks(Decoder),
+    UntilClose,
+}
+
+impl From<Framing> for Left {
+    fn from(framing: Framing) -> Self {
+        match framing {
+            Framing::None => Self::Nothing,
+            Framing::Length(length) => Self::Bytes(length),
+            Framing::Chunked => Self::Chunks(Decoder::new()),
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
+}
+
+/// A response's body, with the rest of the request that is still being sent. Dropped before its end, the connection is closed.
+struct Download {
+    connection: Option<Box<Connection>>,
+    upload: Option<Upload>,
+    left: Left,
+    body_idle: Duration,
+    /// When the upstream last sent something.
+    since: Instant,
+    give_back: Option<GiveBack>,
+}
+
+impl Download {
+    /// The response is whole. The connection goes back if nothing is left of the request, and nothing came that nobody had asked for.
+    fn finish(&mut self) {
+        self.left = Left::Nothing;
+        let sent = self.upload.take().is_none_or(|upload| upload.outgoing.has_ended() && !upload.is_broken);
+        let Some(connection) = self.connection.take() else { return };
+        if let Some(give_back) = self.give_back.take()
+            && sent
+            && connection.input.is_empty()
+            && connection.output.is_empty()
+        {
+            give_back(connection);
+        }
+    }
+
+    fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
+        let (Some(upload), Some(connection)) = (&mut self.upload, &mut self.connection) else { return Ok(()) };
+        if upload.outgoing.has_ended() && connection.output.is_empty() && !upload.is_tunnel {
+            return Ok(());
+        }
+        match upload.poll(connection, context) {
+            Poll::Ready(Ok(())) if upload.is_tunnel => self.upload = None,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<Step, Error> {
+        let Some(connection) = &mut self.connection else { return Ok(Step::End(http::HeaderMap::new())) };
+        let input = &mut connection.input;
+        match &mut self.left {
+            Left::Nothing => Ok(Step::End(http::HeaderMap::new())),
+            Left::Chunks(decoder) => decoder.step(input).map_err(as_upstream),
+            Left::Bytes(_) | Left::UntilClose if input.is_empty() => Ok(Step::More),
+            Left::UntilClose => Ok(Step::Data(input.split().freeze())),
+            Left::Bytes(left) => {
+                let take = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= take as u64;
+                let data = input.split_to(take).freeze();
+                if *left == 0 {
+                    self.finish();
+                }
+                Ok(Step::Data(data))
+            }
+        }
+    }
+}
+
+impl http_body::Body for Download {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        if let Err(error) = this.poll_upload(context) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        loop {
+            match this.step() {
+                Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Step::End(trailers)) => {
+                    this.finish();
+                    return Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))));
+                }
+                Ok(Step::More) => {}
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+            let Some(connection) = &mut this.connection else { return Poll::Ready(None) };
+            match connection.io.poll_fill(context, &mut connection.input) {
+                Poll::Ready(Ok(0)) if matches!(this.left, Left::UntilClose) => {
+                    this.finish();
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Ok(0)) => {
+                    let error = Error::new(Kind::UpstreamProtocol, "it closed in the middle of its response");
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Poll::Ready(Ok(_)) => this.since = Instant::now(),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Some(Err(Error::new(Kind::UpstreamProtocol, error.to_string()))));
+                }
+                Poll::Pending => {
+                    let deadline = this.since + this.body_idle;
+                    ready!(connection.timer.poll_until(context, deadline));
+                    let detail = format!("it was silent for {:?} in the middle of its response", this.body_idle);
+                    return Poll::Ready(Some(Err(Error::new(Kind::UpstreamTimeout, detail))));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.left, Left::Nothing)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.left {
+            Left::Nothing => SizeHint::with_exact(0),
+            Left::Bytes(left) => SizeHint::with_exact(left),
+            Left::Chunks(_) | Left::UntilClose => SizeHint::default(),
+        }
+    }
+}
+
+/// What was wrong with a message of the upstream is the upstream's fault.
+fn as_upstream(error: Error) -> Error {
+    Error::new(Kind::UpstreamProtocol, error.detail)
+}
