@@ -85,6 +85,15 @@ impl Body {
         Self { inner, guards: SmallVec::new() }
     }
 
+    /// The same body once more, for another try; none where it is a stream, which exists once. Guards stay with the first.
+    pub fn replay(&self) -> Option<Self> {
+        match &self.inner {
+            Inner::Empty => Some(Self::empty()),
+            Inner::Full(bytes) => Some(Self::full(bytes.clone())),
+            Inner::Stream(_) => None,
+        }
+    }
+
     /// Keeps `guard` until the body has been sent or dropped.
     #[must_use]
     pub fn guarded(mut self, guard: Guard) -> Self {

@@ -145,7 +145,7 @@ async fn ask_upstream(
     keep: bool,
 ) -> Result<(Response, Body), Error> {
     let request = to_upstream(exchange, body, keep);
-    let response = pools.send(&route.upstream_name, &route.upstream, request).await?;
+    let response = pools.send(&route.upstream, exchange.client.address.ip(), request).await?;
     let (mut head, body) = response.into_parts();
     strip_connection_fields(&mut head.headers);
     Ok((Response { status: head.status, headers: head.headers, local: false, body: None }, body))
@@ -231,11 +231,7 @@ fn report(error: &Error, route: &str, exchange: Option<&Exchange>) {
     let id = exchange.map(Exchange::id_text);
     match error.kind {
         Kind::Filter(_) => {}
-        Kind::UpstreamConnect
-        | Kind::UpstreamProtocol
-        | Kind::UpstreamTimeout
-        | Kind::ResponseTooLarge
-        | Kind::Internal => {
+        kind if kind.is_upstream() || kind == Kind::Internal => {
             tracing::warn!(
                 kind = error.kind.label(),
                 route,
