@@ -1,6 +1,6 @@
 //! What gateway.yaml says, as checked types: whoever holds a [`Config`] need not check anything again.
 //!
-//! Text → tree with lines (`config/tree.rs`) → sections, key by key (`config/sections.rs`, with the readers of `config/read.rs`) → rules between sections
+//! Text → tree with lines (`config/tree.rs`) → sections, key by key (`config/sections.rs`, `config/upstream.rs`, with the readers of `config/read.rs`) → rules between sections
 //! (`config/rules.rs`). Every error is collected with its path and line before anything is refused. Text in, values out: no file, clock or
 //! socket is touched here, so that a check is the same on every machine. Must not know: wasmtime, hyper.
 
@@ -8,11 +8,16 @@ mod read;
 mod rules;
 mod sections;
 mod tree;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use upstream::{
+    Balance, Endpoint, HashKey, HealthCheck, Member, Outlier, Protocol, Retries, Target, Upstream, UpstreamLimits,
+};
 
 /// A whole, consistent configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -161,39 +166,6 @@ pub struct Reload {
     pub watch: bool,
     /// Look at the files this often even so. Default 30 s (the article's); none switches it off (`interval: off`).
     pub interval: Option<Duration>,
-}
-
-/// A group of servers that a route sends requests to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Upstream {
-    /// Where it is.
-    pub target: Target,
-    /// To connect. Default 1 s.
-    pub connect_timeout: Duration,
-    /// From the request's start to the response's head. Default 15 s. More than the gateway's filter budget.
-    pub timeout: Duration,
-    /// Idle connections kept by each thread. Default 64; 0 to 10,000.
-    pub idle_connections: usize,
-    /// How long an idle connection is kept. Default 30 s.
-    pub idle_timeout: Duration,
-}
-
-/// Where an upstream is.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Target {
-    /// `endpoints:`, at least one, taken in turn.
-    Endpoints(Vec<Endpoint>),
-    /// `builtin: echo`: answers with what it received as JSON, without a network. For trying things out.
-    Echo,
-}
-
-/// One server of an upstream: `http://host:port`. A host name is resolved when a connection is made.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    /// A name or an address; IPv6 without brackets.
-    pub host: String,
-    /// Default 80.
-    pub port: u16,
 }
 
 /// A component and what it may do.
@@ -345,6 +317,19 @@ mod tests {
         assert_eq!(link.config["names"], r#"["a",1]"#);
         assert_eq!(config.routes[0].filters[0].config["limit"], "5");
         assert_eq!(config.admin, None);
+        let api = &config.upstreams["api"];
+        let Target::Endpoints(members) = &api.target else { panic!("{:?}", api.target) };
+        assert_eq!((members.len(), members[1].weight, members[1].endpoint.to_string().as_str()), (3, 3, "[::1]:9000"));
+        assert_eq!((api.balance.clone(), api.retries.attempts), (Balance::LeastRequests, 2));
+        assert_eq!(
+            (api.retries.on_reset, api.retries.on_timeout, &api.retries.on_status[..]),
+            (true, true, &[503][..])
+        );
+        let check = api.health_check.as_ref().map(|check| (check.path.as_str(), check.status.clone()));
+        assert_eq!(check, Some(("/healthz", vec![(200, 299), (404, 404)])));
+        assert_eq!(api.limits, UpstreamLimits { connections: Some(200), in_flight: Some(500), pending: 100 });
+        let sticky = &config.upstreams["sticky"];
+        assert_eq!((&sticky.outlier, &sticky.balance), (&None, &Balance::Hash(HashKey::Header("x-user".into()))));
         Ok(())
     }
 
@@ -429,6 +414,46 @@ mod tests {
             let found = errors(text);
             assert!(found.contains(expected), "{text}: {expected:?} not in: {found}");
         }
+    }
+
+    #[test]
+    fn an_upstreams_mistakes_have_their_sentences() {
+        let with = |more: &str| {
+            let keys = if more.contains("endpoints:") {
+                more.to_owned()
+            } else {
+                format!("endpoints: [\"http://a\"], {more}")
+            };
+            errors(&format!("upstreams: {{u: {{{keys}}}}}\nroutes: [{{upstream: u}}]"))
+        };
+        for (text, expected) in [
+            ("endpoints: [{weight: 2}]", "endpoints[0].url: is missing"),
+            ("endpoints: [{url: \"http://a\", weight: 1001}]", "a whole number between 0 and 1000"),
+            ("endpoints: [\"http://a\", \"http://A:80/\"]", "endpoints[1]: a:80: is there twice"),
+            ("balance: random", "write round_robin, least_requests or {hash"),
+            ("balance: {}", "u.balance.hash: is missing"),
+            ("balance: {hash: ip}", "write client_ip, path"),
+            ("balance: {hash: {header: a, cookie: b}}", "give either header or cookie"),
+            ("protocol: spdy", "write http1 or h2"),
+            ("retries: {on: [never]}", "write connect, reset, timeout or a status"),
+            ("retries: {per_try_timeout: 15s}", "15s is not below the upstream's timeout (15s)"),
+            ("connect_timeout: 2s, retries: {per_try_timeout: 1s}", "2s is not at most retries.per_try_timeout (1s)"),
+            ("connect_timeout: 20s", "20s is not at most the upstream's timeout (15s)"),
+            ("total_timeout: 10s", "15s is not at most total_timeout (10s)"),
+            ("retries: {backoff: 2s, backoff_max: 1s}", "2s is not at most backoff_max (1s)"),
+            ("health_check: {}", "u.health_check.path: is missing"),
+            ("health_check: {path: healthz}", "begins with /"),
+            ("health_check: {path: /, status: [399-200]}", "write a status such as 200"),
+            ("health_check: {path: /, interval: 1s, timeout: 2s}", "2s is not at most the interval (1s)"),
+            ("health_check: {path: /, host: \"a b\"}", "write a host"),
+            ("outlier: {max_ejected_percent: 101}", "between 0 and 100"),
+            ("limits: {connections: 0}", "between 1 and 1000000"),
+        ] {
+            let found = with(text);
+            assert!(found.contains(expected), "{text}: {expected:?} not in: {found}");
+            assert_eq!(found.lines().count(), 1, "{text}: {found}");
+        }
+        assert_eq!(with("timeout: 600ms, retries: {backoff: 1s}"), "no error", "a default gives way");
     }
 
     #[test]

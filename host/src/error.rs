@@ -64,6 +64,18 @@ pub enum Kind {
     Filter(FilterFailure),
     /// No connection to the upstream.
     UpstreamConnect,
+    /// No connection to the upstream in time.
+    UpstreamConnectTimeout,
+    /// No way to the upstream's address.
+    UpstreamUnroutable,
+    /// The upstream's name has no address.
+    UpstreamDns,
+    /// The connection ended before the response's head.
+    UpstreamClosed,
+    /// No endpoint of the upstream takes requests.
+    UpstreamUnavailable,
+    /// The upstream's endpoints have as many requests or connections as they may.
+    UpstreamSaturated,
     /// The upstream broke off or sent what is not HTTP.
     UpstreamProtocol,
     /// The upstream was too slow.
@@ -128,6 +140,12 @@ impl Kind {
             Self::Saturated => "saturated",
             Self::Filter(failure) => failure.label(),
             Self::UpstreamConnect => "upstream-connect",
+            Self::UpstreamConnectTimeout => "upstream-connect-timeout",
+            Self::UpstreamUnroutable => "upstream-unroutable",
+            Self::UpstreamDns => "upstream-dns",
+            Self::UpstreamClosed => "upstream-closed",
+            Self::UpstreamUnavailable => "upstream-unavailable",
+            Self::UpstreamSaturated => "upstream-saturated",
             Self::UpstreamProtocol => "upstream-protocol",
             Self::UpstreamTimeout => "upstream-timeout",
             Self::ResponseTooLarge => "response-too-large",
@@ -150,11 +168,20 @@ impl Kind {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ClientTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
-            Self::Saturated | Self::Filter(FilterFailure::Saturated) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Filter(FilterFailure::Deadline) | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Filter(_) | Self::UpstreamConnect | Self::UpstreamProtocol | Self::ResponseTooLarge => {
-                StatusCode::BAD_GATEWAY
+            Self::Saturated
+            | Self::Filter(FilterFailure::Saturated)
+            | Self::UpstreamUnavailable
+            | Self::UpstreamSaturated => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Filter(FilterFailure::Deadline) | Self::UpstreamTimeout | Self::UpstreamConnectTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
             }
+            Self::Filter(_)
+            | Self::UpstreamConnect
+            | Self::UpstreamUnroutable
+            | Self::UpstreamDns
+            | Self::UpstreamClosed
+            | Self::UpstreamProtocol
+            | Self::ResponseTooLarge => StatusCode::BAD_GATEWAY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -177,8 +204,13 @@ impl Kind {
             Self::Saturated | Self::Filter(FilterFailure::Saturated) => "the gateway is busy, try again",
             Self::Filter(FilterFailure::Deadline) => "a filter took too long",
             Self::Filter(_) => "a filter failed",
-            Self::UpstreamConnect => "the upstream cannot be reached",
-            Self::UpstreamProtocol => "the upstream broke off",
+            Self::UpstreamConnect
+            | Self::UpstreamConnectTimeout
+            | Self::UpstreamUnroutable
+            | Self::UpstreamDns
+            | Self::UpstreamUnavailable => "the upstream cannot be reached",
+            Self::UpstreamSaturated => "the upstream is busy, try again",
+            Self::UpstreamClosed | Self::UpstreamProtocol => "the upstream broke off",
             Self::UpstreamTimeout => "the upstream took too long",
             Self::ResponseTooLarge => "the upstream's response is too large",
             Self::Internal => "internal error",
@@ -203,6 +235,12 @@ impl Kind {
             Self::Saturated | Self::Filter(FilterFailure::Saturated) => "connection_limit_reached",
             Self::Filter(_) | Self::Internal => "proxy_internal_error",
             Self::UpstreamConnect => "connection_refused",
+            Self::UpstreamConnectTimeout => "connection_timeout",
+            Self::UpstreamUnroutable => "destination_ip_unroutable",
+            Self::UpstreamDns => "dns_error",
+            Self::UpstreamClosed => "connection_terminated",
+            Self::UpstreamUnavailable => "destination_unavailable",
+            Self::UpstreamSaturated => "connection_limit_reached",
             Self::UpstreamProtocol => "http_protocol_error",
             Self::UpstreamTimeout => "http_response_timeout",
             Self::ResponseTooLarge => "http_response_body_size",
@@ -211,6 +249,29 @@ impl Kind {
 
     /// Whether the same request may succeed soon: the answer then carries `Retry-After`.
     pub const fn is_saturation(self) -> bool {
-        matches!(self, Self::Saturated | Self::Filter(FilterFailure::Saturated))
+        matches!(
+            self,
+            Self::Saturated
+                | Self::Filter(FilterFailure::Saturated)
+                | Self::UpstreamUnavailable
+                | Self::UpstreamSaturated
+        )
+    }
+
+    /// Whether the upstream, or the way to it, is at fault.
+    pub const fn is_upstream(self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamConnect
+                | Self::UpstreamConnectTimeout
+                | Self::UpstreamUnroutable
+                | Self::UpstreamDns
+                | Self::UpstreamClosed
+                | Self::UpstreamUnavailable
+                | Self::UpstreamSaturated
+                | Self::UpstreamProtocol
+                | Self::UpstreamTimeout
+                | Self::ResponseTooLarge
+        )
     }
 }

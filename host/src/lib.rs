@@ -37,6 +37,7 @@ use config::Config;
 use control::artifacts::Loader;
 use control::reload::{Cause, FileWatcher, Reloader, Source, load_all, publish_filters, settle};
 use snapshot::{Shared, Snapshot};
+use stage::upstream::Registry;
 use telemetry::Metrics;
 use wasm::engine::Engine;
 
@@ -103,9 +104,12 @@ impl Gateway {
         let (listeners, sockets) = bind_all(&config)?;
         let admin_listener = config.admin.map(|address| bind(address, "admin")).transpose()?;
         let admin = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let snapshot = Snapshot::new(Arc::new(config), filters)?;
+        let registry = Registry::new(metrics.clone());
+        let snapshot = Snapshot::new(Arc::new(config), filters, &registry)?;
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
+            swapped: tokio::sync::watch::channel(()).0,
+            registry,
             metrics,
             in_flight: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
@@ -157,6 +161,19 @@ impl Gateway {
                     }
                 })
                 .map_err(|error| format!("the admin thread cannot start: {error}"))?;
+        }
+        {
+            let shared = self.shared.clone();
+            std::thread::Builder::new()
+                .name("health".into())
+                .spawn(move || {
+                    let runtime = Builder::new_current_thread().enable_all().build();
+                    match runtime {
+                        Ok(runtime) => runtime.block_on(control::health::check(shared)),
+                        Err(error) => tracing::error!(%error, "the health thread cannot start"),
+                    }
+                })
+                .map_err(|error| format!("the health thread cannot start: {error}"))?;
         }
         let Self { shared, workers, reloader, source, watcher, events, runtime, mut signals, .. } = self;
         runtime.block_on(supervise(&shared, reloader, source, watcher, events, &mut signals));

@@ -3,17 +3,17 @@
 //! A reload builds a new snapshot beside the old one and swaps a pointer; exchanges in flight keep theirs, so a version is never changed
 //! under a request, and an old filter's memory goes when its last exchange does. No I/O here. Must not know: how changes are noticed, how connections are served.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use crate::body::Held;
-use crate::config::{Config, Endpoint, Target, Upstream};
+use crate::config::{Config, Upstream};
 use crate::stage::filters::Link;
 use crate::stage::route::Router;
+use crate::stage::upstream::{Group, Registry};
 use crate::telemetry::Metrics;
 use crate::wasm::pool::Filter;
 
@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// What was loaded for it.
     pub filters: Filters,
+    /// Its upstreams, by name.
+    pub upstreams: BTreeMap<String, Arc<Group>>,
     router: Router,
     routes: Vec<Route>,
 }
@@ -37,33 +39,36 @@ pub struct Route {
     /// In request order.
     pub chain: Vec<Link>,
     /// Where requests go.
-    pub upstream: Upstream,
-    /// Its name.
-    pub upstream_name: String,
+    pub upstream: Arc<Group>,
 }
 
 impl Snapshot {
-    /// Puts a checked configuration and its loaded filters together; an error names a filter that is missing.
-    pub fn new(config: Arc<Config>, filters: Filters) -> Result<Self, String> {
-        let routes =
-            config.routes.iter().map(|route| build_route(&config, &filters, route)).collect::<Result<_, _>>()?;
-        Ok(Self { router: Router::new(&config.routes), routes, filters, config })
+    /// Puts a checked configuration, its loaded filters and what is known of its endpoints together; an error names a filter that is missing.
+    pub fn new(config: Arc<Config>, filters: Filters, registry: &Registry) -> Result<Self, String> {
+        let group = |(name, terms): (&String, &Upstream)| {
+            (name.clone(), Arc::new(Group::new(name, terms, config.workers, registry)))
+        };
+        let upstreams: BTreeMap<_, _> = config.upstreams.iter().map(group).collect();
+        let routes = config
+            .routes
+            .iter()
+            .map(|route| build_route(&config, &filters, &upstreams, route))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { router: Router::new(&config.routes), routes, filters, upstreams, config })
     }
 
     /// The route that takes a request.
     pub fn route(&self, authority: &str, path: &str, method: &http::Method) -> Option<&Route> {
         self.router.find(authority, path, method).map(|index| &self.routes[index])
     }
-
-    /// How long an idle connection to this endpoint is kept; none where no upstream names it any more.
-    pub fn idle_timeout(&self, endpoint: &Endpoint) -> Option<Duration> {
-        let names =
-            |upstream: &&Upstream| matches!(&upstream.target, Target::Endpoints(list) if list.contains(endpoint));
-        self.config.upstreams.values().find(names).map(|upstream| upstream.idle_timeout)
-    }
 }
 
-fn build_route(config: &Config, filters: &Filters, route: &crate::config::Route) -> Result<Route, String> {
+fn build_route(
+    config: &Config,
+    filters: &Filters,
+    upstreams: &BTreeMap<String, Arc<Group>>,
+    route: &crate::config::Route,
+) -> Result<Route, String> {
     let chain = route.filters.iter().map(|link| {
         let filter = filters.get(&link.filter).ok_or_else(|| format!("filter {} is not loaded", link.filter))?;
         let terms =
@@ -75,15 +80,12 @@ fn build_route(config: &Config, filters: &Filters, route: &crate::config::Route)
             on_error: terms.on_error,
         })
     });
-    let upstream = config
-        .upstreams
-        .get(&route.upstream)
-        .ok_or_else(|| format!("upstream {} is not configured", route.upstream))?;
+    let upstream =
+        upstreams.get(&route.upstream).ok_or_else(|| format!("upstream {} is not configured", route.upstream))?;
     Ok(Route {
         name: route.name.as_str().into(),
         chain: chain.collect::<Result<_, String>>()?,
         upstream: upstream.clone(),
-        upstream_name: route.upstream.clone(),
     })
 }
 
@@ -91,6 +93,10 @@ fn build_route(config: &Config, filters: &Filters, route: &crate::config::Route)
 pub struct Shared {
     /// Swapped whole by a reload.
     pub snapshot: ArcSwap<Snapshot>,
+    /// Told after each swap.
+    pub swapped: tokio::sync::watch::Sender<()>,
+    /// What is known of the endpoints; outlives snapshots.
+    pub registry: Registry,
     /// Counted everywhere.
     pub metrics: Metrics,
     /// Exchanges that are not finished.
@@ -108,6 +114,9 @@ pub struct Shared {
 impl Shared {
     /// Puts a new state in place; exchanges in flight finish on the old one.
     pub fn swap(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.store(snapshot.clone());
+        self.registry.retain(snapshot.upstreams.values());
+        self.swapped.send_replace(());
     }
 }

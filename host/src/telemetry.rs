@@ -73,6 +73,38 @@ pub struct ReloadLabels {
     pub result: &'static str,
 }
 
+/// Labels of an endpoint.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct EndpointLabels {
+    /// The upstream's name in gateway.yaml.
+    pub upstream: Arc<str>,
+    /// Host and port.
+    pub endpoint: Arc<str>,
+}
+
+/// Labels of what was sent to an endpoint.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// The upstream's name in gateway.yaml.
+    pub upstream: Arc<str>,
+    /// Host and port.
+    pub endpoint: Arc<str>,
+    /// One of [`UPSTREAM_RESULTS`].
+    pub result: &'static str,
+}
+
+/// How a try can end: an answer below 500, one above, no connection, a connection that ended before the answer, too slow, not HTTP, not sent because of a limit.
+pub const UPSTREAM_RESULTS: [&str; 7] = ["ok", "5xx", "connect", "reset", "timeout", "protocol", "limit"];
+
+/// Labels of retries.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RetryLabels {
+    /// The upstream's name in gateway.yaml.
+    pub upstream: Arc<str>,
+    /// `ok`, `failed`, or `over_budget` for one that was not made.
+    pub result: &'static str,
+}
+
 /// Labels of a loaded filter.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct FilterLabels {
@@ -129,6 +161,22 @@ pub struct Metrics {
     pub filters: Family<FilterLabels, Gauge>,
     /// Connections to upstreams.
     pub upstream_connections: Counter<u64, AtomicU64>,
+    /// Tries, by endpoint and how they ended.
+    pub upstream_requests: Family<UpstreamLabels, Counter>,
+    /// Retries, by how they ended.
+    pub upstream_retries: Family<RetryLabels, Counter>,
+    /// Times that an endpoint was left out for its failures.
+    pub ejections: Family<EndpointLabels, Counter>,
+    /// 1 where a health check said so last, or nothing was said; else 0.
+    pub endpoint_healthy: Family<EndpointLabels, Gauge>,
+    /// 1 while an endpoint is left out for its failures.
+    pub endpoint_ejected: Family<EndpointLabels, Gauge>,
+    /// Requests whose response has not ended.
+    pub endpoint_in_flight: Family<EndpointLabels, Gauge>,
+    /// Open connections.
+    pub endpoint_connections: Family<EndpointLabels, Gauge>,
+    /// Requests that wait for a connection.
+    pub endpoint_pending: Family<EndpointLabels, Gauge>,
 }
 
 impl Metrics {
@@ -153,6 +201,14 @@ impl Metrics {
             reloads: Family::default(),
             filters: Family::default(),
             upstream_connections: Counter::default(),
+            upstream_requests: Family::default(),
+            upstream_retries: Family::default(),
+            ejections: Family::default(),
+            endpoint_healthy: Family::default(),
+            endpoint_ejected: Family::default(),
+            endpoint_in_flight: Family::default(),
+            endpoint_connections: Family::default(),
+            endpoint_pending: Family::default(),
         };
         registry.register("requests", "Exchanges by route, method and status", metrics.requests.clone());
         registry.register_with_unit(
@@ -185,7 +241,37 @@ impl Metrics {
             "Connections opened to upstreams",
             metrics.upstream_connections.clone(),
         );
+        metrics.register_endpoints(&mut registry);
         Self { registry: Arc::new(registry), ..metrics }
+    }
+
+    fn register_endpoints(&self, registry: &mut Registry) {
+        registry.register("upstream_requests", "Tries, by endpoint and how they ended", self.upstream_requests.clone());
+        registry.register("upstream_retries", "Retries, by how they ended", self.upstream_retries.clone());
+        registry.register(
+            "endpoint_ejections",
+            "Times that an endpoint was left out for its failures",
+            self.ejections.clone(),
+        );
+        let gauges = [
+            ("endpoint_healthy", "0 where the last health checks say that it is not", &self.endpoint_healthy),
+            ("endpoint_ejected", "1 while an endpoint is left out for its failures", &self.endpoint_ejected),
+            ("endpoint_in_flight", "Requests whose response has not ended", &self.endpoint_in_flight),
+            ("endpoint_connections", "Open connections", &self.endpoint_connections),
+            ("endpoint_pending", "Requests that wait for a connection", &self.endpoint_pending),
+        ];
+        for (name, help, gauge) in gauges {
+            registry.register(name, help, gauge.clone());
+        }
+    }
+
+    /// Forgets the numbers of an endpoint that is gone.
+    pub fn forget_endpoint(&self, endpoint: &EndpointLabels) {
+        self.ejections.remove(endpoint);
+        for result in UPSTREAM_RESULTS {
+            let EndpointLabels { upstream, endpoint } = endpoint.clone();
+            self.upstream_requests.remove(&UpstreamLabels { upstream, endpoint, result });
+        }
     }
 
     /// OpenMetrics text.

@@ -4,10 +4,11 @@
 //! wrong side; and a filter may use at most half of an upstream's time, so that there is some left for a retry. Must not know: YAML.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use super::read::nearest;
 use super::tree::{Node, Value};
-use super::{Config, ConfigError, Target};
+use super::{Config, ConfigError, Target, Upstream};
 
 /// Checks everything that one section cannot know; lays each route's filter config over the filter's.
 pub(super) fn check(config: &mut Config, root: &Node, errors: &mut Vec<ConfigError>) {
@@ -73,12 +74,15 @@ fn check_timeouts(config: &Config, lines: &Lines, errors: &mut Vec<ConfigError>)
         }
     }
     for (name, upstream) in &config.upstreams {
-        if matches!(upstream.target, Target::Endpoints(_)) && budget >= upstream.timeout {
-            let message = format!(
-                "{:?} is not above timeouts.filters ({budget:?}): raise it, or lower the budget",
-                upstream.timeout
-            );
-            errors.push(lines.error(&["upstreams", name, "timeout"], message));
+        if matches!(upstream.target, Target::Endpoints(_)) {
+            if budget >= upstream.timeout {
+                let message = format!(
+                    "{:?} is not above timeouts.filters ({budget:?}): raise it, or lower the budget",
+                    upstream.timeout
+                );
+                errors.push(lines.error(&["upstreams", name, "timeout"], message));
+            }
+            check_upstream(name, upstream, lines, errors);
         }
     }
     let mut told = HashSet::new();
@@ -97,6 +101,39 @@ fn check_timeouts(config: &Config, lines: &Lines, errors: &mut Vec<ConfigError>)
                 errors.push(lines.error(&["filters", &link.filter, "timeout"], message));
             }
         }
+    }
+}
+
+/// What must be over first has the shorter time: connecting ≤ one try < all tries ≤ the whole exchange.
+fn check_upstream(name: &str, upstream: &Upstream, lines: &Lines, errors: &mut Vec<ConfigError>) {
+    let mut above = |key: &[&str], value: Duration, bound: &str, limit: Duration| {
+        let path: Vec<&str> = ["upstreams", name].into_iter().chain(key.iter().copied()).collect();
+        errors.push(lines.error(&path, format!("{value:?} is not {bound} ({limit:?}): lower it, or raise the other")));
+    };
+    let (retries, timeout) = (&upstream.retries, upstream.timeout);
+    if upstream.connect_timeout > timeout {
+        above(&["connect_timeout"], upstream.connect_timeout, "at most the upstream's timeout", timeout);
+    }
+    if let Some(per_try) = retries.per_try_timeout {
+        if per_try >= timeout {
+            above(&["retries", "per_try_timeout"], per_try, "below the upstream's timeout", timeout);
+        }
+        if upstream.connect_timeout > per_try {
+            above(&["connect_timeout"], upstream.connect_timeout, "at most retries.per_try_timeout", per_try);
+        }
+    }
+    if let Some(total) = upstream.total_timeout
+        && timeout > total
+    {
+        above(&["timeout"], timeout, "at most total_timeout", total);
+    }
+    if retries.backoff > retries.backoff_max {
+        above(&["retries", "backoff"], retries.backoff, "at most backoff_max", retries.backoff_max);
+    }
+    if let Some(check) = &upstream.health_check
+        && check.timeout > check.interval
+    {
+        above(&["health_check", "timeout"], check.timeout, "at most the interval", check.interval);
     }
 }
 

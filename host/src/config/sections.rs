@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use super::read::{Errors, Section, duration_within, nearest};
 use super::tree::{Node, Value};
+use super::upstream;
 use super::{
-    Capability, Config, Endpoint, Filter, KeyValue, Limits, Listener, Log, LogFormat, Match, OnError, Reload, Route,
-    RouteFilter, Target, Timeouts, Upstream,
+    Capability, Config, Filter, KeyValue, Limits, Listener, Log, LogFormat, Match, OnError, Reload, Route, RouteFilter,
+    Timeouts,
 };
 
-const MILLISECOND: Duration = Duration::from_millis(1);
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 const CONFIG_KEYS_MAX: usize = 256;
 const CONFIG_BYTES_MAX: usize = 64 << 10;
 
@@ -30,7 +31,7 @@ pub(super) fn config(root: &Node, base: &Path, errors: &Errors) -> Config {
         admin: admin(&top),
         state: base.join(state(top.section("state"))),
         reload: reload(top.section("reload")),
-        upstreams: named(&top, "upstreams", upstream),
+        upstreams: named(&top, "upstreams", upstream::upstream),
         filters: named(&top, "filters", |section| filter(section, base)),
         routes: routes(&top),
         trusted_proxies: top.list("trusted_proxies", network),
@@ -155,34 +156,6 @@ fn named<T>(top: &Section, key: &'static str, read: impl Fn(Section) -> T) -> BT
         values.insert(entry.text.clone(), read(Section::new(Some(node), all.at(&entry.text), top.errors)));
     }
     values
-}
-
-fn upstream(section: Section) -> Upstream {
-    let endpoints = section.list("endpoints", endpoint);
-    let builtin =
-        section.scalar("builtin", |text| if text == "echo" { Ok(()) } else { Err("the only builtin is echo".into()) });
-    let (named, built) = (section.get("endpoints").is_some(), section.get("builtin").is_some());
-    if named == built {
-        section.error(
-            section.line,
-            "endpoints",
-            "give either endpoints, such as [\"http://127.0.0.1:9000\"], or builtin: echo",
-        );
-    } else if named
-        && endpoints.is_empty()
-        && section.get("endpoints").is_some_and(|node| matches!(&node.value, Value::List(items) if items.is_empty()))
-    {
-        section.error(section.line, "endpoints", "is empty: an upstream has at least one endpoint");
-    }
-    let upstream = Upstream {
-        target: if builtin.is_some() { Target::Echo } else { Target::Endpoints(endpoints) },
-        connect_timeout: section.duration("connect_timeout", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(1)),
-        timeout: section.duration("timeout", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(15)),
-        idle_connections: section.number("idle_connections", 0, 10_000).unwrap_or(64),
-        idle_timeout: section.duration("idle_timeout", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(30)),
-    };
-    section.finish();
-    upstream
 }
 
 fn filter(section: Section, base: &Path) -> Filter {
@@ -319,7 +292,7 @@ fn sha256(text: &str) -> Result<[u8; 32], String> {
 }
 
 /// A token of RFC 9110, section 5.6.2: a method or a field's name.
-fn token(text: &str) -> Result<String, String> {
+pub(super) fn token(text: &str) -> Result<String, String> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if !text.is_empty() && text.bytes().all(good) {
         Ok(text.to_owned())
@@ -344,22 +317,4 @@ fn host(text: &str) -> Result<String, String> {
         return Err("write a host name without port, such as api.example.com or *.example.com".into());
     }
     Ok(text.to_ascii_lowercase())
-}
-
-fn endpoint(text: &str) -> Result<Endpoint, String> {
-    let wrong = || "write http://host:port".to_owned();
-    if text.starts_with("https://") {
-        return Err("TLS to upstreams is not there yet: use http://".into());
-    }
-    let authority = text.strip_prefix("http://").ok_or_else(wrong)?;
-    let authority = authority.strip_suffix('/').unwrap_or(authority);
-    let parsed: http::uri::Authority = authority.parse().map_err(|_| wrong())?;
-    if parsed.host().is_empty() || authority.contains('@') || authority.contains('/') {
-        return Err(wrong());
-    }
-    if authority.len() > parsed.host().len() && parsed.port_u16().is_none() {
-        return Err("the port is not between 0 and 65535".into());
-    }
-    let host = parsed.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    Ok(Endpoint { host, port: parsed.port_u16().unwrap_or(80) })
 }

@@ -1,4 +1,4 @@
-//! The admin listener: metrics, health, readiness and the list of filters, on loopback, from a thread that serves no traffic.
+//! The admin listener: metrics, health, readiness and the lists of filters and upstreams, on loopback, from a thread that serves no traffic.
 //!
 //! So a scrape is answered however busy the workers are, and a slow scraper slows down nobody. Plain HTTP/1.1, GET only: nothing here changes anything. Must not know: how
 //! the numbers are made.
@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::snapshot::Shared;
+use crate::stage::upstream::{Group, Member};
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: usize = 64;
@@ -69,6 +70,7 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
             shared.metrics.instances.set(shared.instances.load(Ordering::Relaxed));
             shared.metrics.in_flight.set(shared.in_flight.load(Ordering::Relaxed) as i64);
             shared.metrics.connections.set(shared.connections.load(Ordering::Relaxed) as i64);
+            publish_endpoints(shared);
             text(StatusCode::OK, OPENMETRICS, shared.metrics.encode())
         }
         "/healthz" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
@@ -77,10 +79,13 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
         }
         "/readyz" => text(StatusCode::OK, "text/plain", "ready\n".to_owned()),
         "/filters" => text(StatusCode::OK, "application/json", filters(shared)),
-        "/" => text(StatusCode::OK, "text/plain", "/metrics\n/healthz\n/readyz\n/filters\n".to_owned()),
-        _ => {
-            text(StatusCode::NOT_FOUND, "text/plain", "there is /metrics, /healthz, /readyz and /filters\n".to_owned())
-        }
+        "/upstreams" => text(StatusCode::OK, "application/json", upstreams(shared)),
+        "/" => text(StatusCode::OK, "text/plain", "/metrics\n/healthz\n/readyz\n/filters\n/upstreams\n".to_owned()),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "there is /metrics, /healthz, /readyz, /filters and /upstreams\n".to_owned(),
+        ),
     }
 }
 
@@ -102,6 +107,57 @@ fn filters(shared: &Shared) -> String {
         })
         .collect();
     list.sort_by_key(|filter| filter["name"].to_string());
+    format!("{:#}\n", serde_json::Value::from(list))
+}
+
+/// The gauges of the endpoints that there are now, and of no others.
+fn publish_endpoints(shared: &Shared) {
+    let metrics = &shared.metrics;
+    let gauges = [
+        &metrics.endpoint_healthy,
+        &metrics.endpoint_ejected,
+        &metrics.endpoint_in_flight,
+        &metrics.endpoint_connections,
+        &metrics.endpoint_pending,
+    ];
+    for gauge in gauges {
+        gauge.clear();
+    }
+    for member in shared.snapshot.load().upstreams.values().flat_map(|group| &group.members) {
+        let (labels, sight) = (member.state.labels(), member.state.sight());
+        let values = [
+            i64::from(sight.healthy != Some(false)),
+            i64::from(sight.ejected_for.is_some()),
+            sight.in_flight as i64,
+            sight.connections as i64,
+            sight.pending as i64,
+        ];
+        for (gauge, value) in gauges.into_iter().zip(values) {
+            gauge.get_or_create(&labels).set(value);
+        }
+    }
+}
+
+fn upstreams(shared: &Shared) -> String {
+    let snapshot = shared.snapshot.load();
+    let endpoint = |member: &Member| {
+        let sight = member.state.sight();
+        serde_json::json!({
+            "endpoint": &*member.state.label,
+            "weight": member.weight,
+            "healthy": sight.healthy,
+            "ejected_for_seconds": sight.ejected_for.map(|time| time.as_secs_f64()),
+            "failures": sight.failures,
+            "in_flight": sight.in_flight,
+            "connections": sight.connections,
+            "pending": sight.pending,
+        })
+    };
+    let upstream = |(name, group): (&String, &Arc<Group>)| {
+        let endpoints: Vec<_> = group.members.iter().map(endpoint).collect();
+        serde_json::json!({ "name": name, "endpoints": endpoints })
+    };
+    let list: Vec<_> = snapshot.upstreams.iter().map(upstream).collect();
     format!("{:#}\n", serde_json::Value::from(list))
 }
 

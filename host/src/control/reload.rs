@@ -146,7 +146,7 @@ impl Reloader {
             check_fixed(&self.shared.snapshot.load().config, &config)?;
             let filters =
                 load_all(&mut self.loader, &config, &self.shared.metrics).map_err(|refusals| refusals.join("\n"))?;
-            Snapshot::new(Arc::new(config), filters)
+            Snapshot::new(Arc::new(config), filters, &self.shared.registry)
         });
         match outcome {
             Ok(snapshot) => {
@@ -182,7 +182,7 @@ impl Reloader {
         if swapped.is_empty() {
             return;
         }
-        match Snapshot::new(before.config.clone(), filters) {
+        match Snapshot::new(before.config.clone(), filters, &self.shared.registry) {
             Ok(snapshot) => {
                 publish_filters(&self.shared.metrics, &snapshot.filters);
                 self.shared.swap(snapshot);

@@ -132,7 +132,7 @@ async fn sweep(worker: Worker) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         let snapshot = worker.shared.snapshot.load_full();
-        worker.pools.sweep(|endpoint| snapshot.idle_timeout(endpoint));
+        worker.pools.sweep(snapshot.upstreams.values());
     }
 }
 

@@ -178,7 +178,8 @@ async fn ask_upstream(
     keep: bool,
 ) -> Result<(Response, Body), Error> {
     let request = to_upstream(exchange, body, keep);
-    let response = from.pools.send(&route.upstream_name, &route.upstream, request, from.interim.as_ref()).await?;
+    let client = exchange.client.address.ip();
+    let response = from.pools.send(&route.upstream, client, request, from.interim.as_ref()).await?;
     let (mut head, body) = response.into_parts();
     let protocol = head.headers.remove(header::UPGRADE);
     strip_connection_fields(&mut head.headers);
@@ -213,11 +214,7 @@ fn report(error: &Error, route: &str, exchange: Option<&Exchange>) {
     let id = exchange.map(Exchange::id_text);
     match error.kind {
         Kind::Filter(_) => {}
-        Kind::UpstreamConnect
-        | Kind::UpstreamProtocol
-        | Kind::UpstreamTimeout
-        | Kind::ResponseTooLarge
-        | Kind::Internal => {
+        kind if kind.is_upstream() || kind == Kind::Internal => {
             tracing::warn!(
                 kind = error.kind.label(),
                 route,

@@ -16,6 +16,7 @@ use http::{Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::AsyncWrite as _;
 
+use super::endpoint::Counted;
 use crate::body::{Body, Interim};
 use crate::error::{Error, Kind};
 use crate::exchange::Upgrade;
@@ -40,6 +41,7 @@ pub(super) struct Connection {
     input: BytesMut,
     output: BytesMut,
     timer: Timer,
+    _counted: Counted,
 }
 
 /// An exchange that failed before the response's head.
@@ -55,8 +57,9 @@ pub(super) struct Failed {
 pub(super) type GiveBack = Box<dyn FnOnce(Box<Connection>)>;
 
 impl Connection {
-    pub(super) fn new(io: Stream) -> Self {
-        Self { io, input: BytesMut::new(), output: BytesMut::new(), timer: Timer::default() }
+    pub(super) fn new(io: Stream, counted: Counted) -> Self {
+        let (input, output) = (BytesMut::new(), BytesMut::new());
+        Self { io, input, output, timer: Timer::default(), _counted: counted }
     }
 
     /// Whether the upstream has neither closed nor said anything while the connection was idle.
@@ -267,9 +270,9 @@ fn poll_head(
             continue;
         }
         match ready!(connection.io.poll_fill(context, &mut connection.input)) {
-            Ok(0) => return Poll::Ready(Err(Error::new(Kind::UpstreamProtocol, "it closed before its response"))),
+            Ok(0) => return Poll::Ready(Err(Error::new(Kind::UpstreamClosed, "it closed before its response"))),
             Ok(_) => *answered = true,
-            Err(error) => return Poll::Ready(Err(Error::new(Kind::UpstreamProtocol, error.to_string()))),
+            Err(error) => return Poll::Ready(Err(Error::new(Kind::UpstreamClosed, error.to_string()))),
         }
     }
 }
@@ -406,12 +409,12 @@ impl http_body::Body for Download {
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Ok(0)) => {
-                    let error = Error::new(Kind::UpstreamProtocol, "it closed in the middle of its response");
+                    let error = Error::new(Kind::UpstreamClosed, "it closed in the middle of its response");
                     return Poll::Ready(Some(Err(error)));
                 }
                 Poll::Ready(Ok(_)) => this.since = Instant::now(),
                 Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Some(Err(Error::new(Kind::UpstreamProtocol, error.to_string()))));
+                    return Poll::Ready(Some(Err(Error::new(Kind::UpstreamClosed, error.to_string()))));
                 }
                 Poll::Pending => {
                     let deadline = this.since + this.body_idle;

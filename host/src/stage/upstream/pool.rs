@@ -1,35 +1,66 @@
 //! Keep-alive connections of this thread, a new one where none is free, and one exchange over one of them.
 //!
 //! Each thread has its own pool, so no lock stands between a request and a connection. A connection that the upstream closed while it was
-//! idle is noticed when it is taken, and once more when sending fails before anything was sent: then another one is tried. Must not know: balancing, retries on another endpoint.
+//! idle is noticed when it is taken, and once more when sending fails before anything was sent: then another one is tried. Where `limits.connections` is
+//! reached a request waits for a connection of this thread, or for any thread's to end. Must not know: balancing, retries on another endpoint.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
-use super::http1::{self, Connection, Failed};
+use super::connect::connect;
+use super::endpoint::{Counted, State};
+use super::group::Group;
+use super::http1::{self, Connection, Failed, GiveBack};
+use super::http2::{self, Session};
+use super::retry::is_idempotent;
 use crate::body::{Body, Interim};
-use crate::config::{Endpoint, Upstream};
+use crate::config::Protocol;
 use crate::error::{Error, Kind};
 use crate::net::Stream;
 use crate::telemetry::Metrics;
 
-type IdleByEndpoint = Rc<RefCell<HashMap<Endpoint, Vec<Idle>>>>;
-const BODY_IDLE: Duration = Duration::from_secs(60);
+/// How long an upstream may be silent in the middle of a body where `body_idle_timeout` is not set.
+const BODY_IDLE: Duration = Duration::from_secs(300);
 
 /// This thread's connections to all endpoints.
 pub(super) struct Pool {
-    idle: IdleByEndpoint,
+    shelves: Rc<RefCell<HashMap<u64, Shelf>>>,
     metrics: Metrics,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy)]
+pub(super) struct To<'a> {
+    /// The upstream.
+    pub(super) group: &'a Group,
+    /// One of its endpoints.
+    pub(super) state: &'a Arc<State>,
+    /// Takes interim responses.
+    pub(super) interim: Option<&'a Interim>,
 }
 
 /// An exchange that failed before the response's head.
 pub(super) struct Attempt {
     /// Why.
     pub(super) error: Error,
+    /// Whether the upstream may have seen any of it.
+    pub(super) sent: bool,
+    /// The request, where it is whole and can be sent once more.
+    pub(super) request: Option<http::Request<Body>>,
+}
+
+/// The connections to one endpoint that are free, and who waits for one.
+#[derive(Default)]
+struct Shelf {
+    idle: Vec<Idle>,
+    waiting: VecDeque<oneshot::Sender<Box<Connection>>>,
+    /// The one connection that all requests share where HTTP/2 is spoken.
+    session: Option<Session>,
 }
 
 struct Idle {
@@ -40,93 +71,217 @@ struct Idle {
 impl Pool {
     /// No connections yet.
     pub(super) fn new(metrics: Metrics) -> Self {
-        Self { idle: Rc::default(), metrics }
+        Self { shelves: Rc::default(), metrics }
     }
 
-    /// One request to one endpoint. `name` is the upstream's, for messages.
+    /// One request to one endpoint.
     pub(super) async fn attempt(
         &self,
-        name: &str,
-        upstream: &Upstream,
-        endpoint: &Endpoint,
+        to: To<'_>,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, Attempt> {
+        let result = match to.group.terms.protocol {
+            Protocol::Http1 => self.attempt_http1(to, request).await,
+            Protocol::H2 => self.attempt_http2(to, request).await,
+        };
+        result.map_err(|attempt| Attempt { error: placed(to, attempt.error), ..attempt })
+    }
+
+    async fn attempt_http1(
+        &self,
+        to: To<'_>,
         mut request: http::Request<Body>,
-        interim: Option<&Interim>,
+    ) -> Result<http::Response<Body>, Attempt> {
+        let body_idle = to.group.terms.body_idle_timeout.unwrap_or(BODY_IDLE);
+        loop {
+            let (connection, reused) = match self.connection(to).await {
+                Ok(found) => found,
+                Err(error) => return Err(Attempt { error, sent: false, request: Some(request) }),
+            };
+            let again = is_idempotent(request.method()).then(|| copy(&request)).flatten();
+            match http1::exchange(connection, request, to.interim, body_idle, self.give_back(to)).await {
+                Ok(response) => return Ok(response),
+                // A connection that the upstream had just closed: it has not seen the request, or may see it twice.
+                Err(Failed { error, answered: false, .. }) if reused && error.kind == Kind::UpstreamClosed => {
+                    match again {
+                        Some(again) => request = again,
+                        None => return Err(Attempt { error, sent: true, request: None }),
+                    }
+                }
+                Err(Failed { error, sent, .. }) => return Err(Attempt { error, sent, request: again }),
+            }
+        }
+    }
+
+    async fn attempt_http2(
+        &self,
+        to: To<'_>,
+        mut request: http::Request<Body>,
     ) -> Result<http::Response<Body>, Attempt> {
         loop {
-            let (connection, reused) = match self.take(endpoint, upstream.idle_timeout) {
-                Some(connection) => (connection, true),
-                None => (self.connect(name, upstream, endpoint).await.map_err(|error| Attempt { error })?, false),
+            let (session, reused) = match self.session(to).await {
+                Ok(found) => found,
+                Err(error) => return Err(Attempt { error, sent: false, request: Some(request) }),
             };
-            let again = reused.then(|| copy(&request)).flatten();
-            let idle = self.idle.clone();
-            let (endpoint_key, max) = (endpoint.clone(), upstream.idle_connections);
-            let give_back = Box::new(move |connection| {
-                let mut idle = idle.borrow_mut();
-                let idle = idle.entry(endpoint_key).or_default();
-                if idle.len() < max {
-                    idle.push(Idle { connection, since: Instant::now() });
-                }
-            });
-            match http1::exchange(connection, request, interim, BODY_IDLE, give_back).await {
+            let again = copy(&request);
+            let body_idle = to.group.terms.body_idle_timeout.unwrap_or(BODY_IDLE);
+            match http2::exchange(&session, request, to.interim, body_idle).await {
                 Ok(response) => return Ok(response),
-                Err(Failed { answered: false, .. }) if again.is_some() => {
-                    request = again.unwrap_or_default();
-                }
-                Err(Failed { error, .. }) => {
-                    let detail = format!("upstream {name}: {}:{}: {}", endpoint.host, endpoint.port, error.detail);
-                    return Err(Attempt { error: Error::new(error.kind, detail) });
+                Err(failed) => {
+                    if failed.is_over {
+                        self.forget(to, &session);
+                    }
+                    match again {
+                        // Nobody has looked at it (RFC 9113, section 8.7).
+                        Some(again) if failed.untouched && reused => request = again,
+                        again => {
+                            let again = again.filter(|again| failed.untouched || is_idempotent(again.method()));
+                            return Err(Attempt { error: failed.error, sent: !failed.untouched, request: again });
+                        }
+                    }
                 }
             }
         }
     }
 
-    /// Drops connections that were idle for too long; called from time to time.
-    pub(super) fn sweep(&self, keep: impl Fn(&Endpoint) -> Option<Duration>) {
-        self.idle.borrow_mut().retain(|endpoint, idle| match keep(endpoint) {
-            Some(timeout) => {
-                idle.retain_mut(|one| one.since.elapsed() < timeout && one.connection.is_open());
-                !idle.is_empty()
+    /// This thread's HTTP/2 connection to an endpoint, or a new one; and whether it was there before.
+    async fn session(&self, to: To<'_>) -> Result<(Session, bool), Error> {
+        let found = self.shelves.borrow().get(&to.state.id).and_then(|shelf| shelf.session.clone());
+        if let Some(session) = found.filter(Session::is_open) {
+            return Ok((session, true));
+        }
+        let counted =
+            to.state.open(None).ok_or_else(|| Error::new(Kind::UpstreamSaturated, "no connection is free"))?;
+        let stream = connect(to.state, &to.group.terms).await?;
+        let session = http2::open(Stream::Tcp(stream), counted).await?;
+        self.metrics.upstream_connections.inc();
+        self.shelves.borrow_mut().entry(to.state.id).or_default().session = Some(session.clone());
+        Ok((session, false))
+    }
+
+    fn forget(&self, to: To<'_>, session: &Session) {
+        if let Some(shelf) = self.shelves.borrow_mut().get_mut(&to.state.id) {
+            shelf.session = shelf.session.take().filter(|own| !own.is_same(session));
+        }
+    }
+
+    /// Drops connections that were idle for too long; called from time to time. `keep` says how long an endpoint's may be; none where nobody uses it any more.
+    pub(super) fn sweep(&self, keep: impl Fn(u64) -> Option<Duration>) {
+        self.shelves.borrow_mut().retain(|id, shelf| {
+            shelf.waiting.retain(|waiting| !waiting.is_closed());
+            match keep(*id) {
+                Some(timeout) => {
+                    shelf.idle.retain_mut(|one| one.since.elapsed() < timeout && one.connection.is_open());
+                    shelf.session = shelf.session.take().filter(|session| session.is_kept(timeout));
+                }
+                None => *shelf = Shelf::default(),
             }
-            None => false,
+            !shelf.idle.is_empty() || !shelf.waiting.is_empty() || shelf.session.is_some()
         });
     }
 
+    /// A connection that is free, or a new one, or after a while one that became free; and whether it was used before.
+    async fn connection(&self, to: To<'_>) -> Result<(Box<Connection>, bool), Error> {
+        if let Some(connection) = self.take(to) {
+            return Ok((connection, true));
+        }
+        let limits = &to.group.terms.limits;
+        if let Some(counted) = to.state.open(limits.connections) {
+            return Ok((self.open(to, counted).await?, false));
+        }
+        let saturated = |why: &str| {
+            let detail = format!("upstream {}: {}: {why}", to.group.name, to.state.label);
+            Error::new(Kind::UpstreamSaturated, detail)
+        };
+        let _pending =
+            to.state.wait(limits.pending).ok_or_else(|| saturated("too many requests wait for a connection"))?;
+        match tokio::time::timeout(to.group.terms.connect_timeout, self.wait(to)).await {
+            Ok(found) => found,
+            Err(_) => Err(saturated("no connection became free in time")),
+        }
+    }
+
+    /// Waits for a connection of this thread to become free, or for one of any thread to end.
+    async fn wait(&self, to: To<'_>) -> Result<(Box<Connection>, bool), Error> {
+        loop {
+            let (hand, handed) = oneshot::channel();
+            self.shelves.borrow_mut().entry(to.state.id).or_default().waiting.push_back(hand);
+            let mut freed = std::pin::pin!(to.state.freed.notified());
+            // From here on no end of a connection is missed.
+            freed.as_mut().enable();
+            if let Some(counted) = to.state.open(to.group.terms.limits.connections) {
+                return Ok((self.open(to, counted).await?, false));
+            }
+            tokio::select! {
+                biased;
+                handed = handed => {
+                    if let Ok(mut connection) = handed && connection.is_open() {
+                        return Ok((connection, true));
+                    }
+                }
+                () = freed => {}
+            }
+        }
+    }
+
     /// The most recently used idle connection that is still open.
-    fn take(&self, endpoint: &Endpoint, timeout: Duration) -> Option<Box<Connection>> {
-        let mut all = self.idle.borrow_mut();
-        let idle = all.get_mut(endpoint)?;
-        while let Some(mut one) = idle.pop() {
-            if one.since.elapsed() < timeout && one.connection.is_open() {
+    fn take(&self, to: To<'_>) -> Option<Box<Connection>> {
+        let mut shelves = self.shelves.borrow_mut();
+        let shelf = shelves.get_mut(&to.state.id)?;
+        while let Some(mut one) = shelf.idle.pop() {
+            if one.since.elapsed() < to.group.terms.idle_timeout && one.connection.is_open() {
                 return Some(one.connection);
             }
         }
         None
     }
 
-    async fn connect(&self, name: &str, upstream: &Upstream, endpoint: &Endpoint) -> Result<Box<Connection>, Error> {
-        let failed = |why: String| {
-            Error::new(Kind::UpstreamConnect, format!("upstream {name}: {}:{}: {why}", endpoint.host, endpoint.port))
-        };
-        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
-        let stream = tokio::time::timeout(upstream.connect_timeout, stream)
-            .await
-            .map_err(|_| failed(format!("no connection within {:?}", upstream.connect_timeout)))?
-            .map_err(|error| failed(error.to_string()))?;
-        // A gateway writes whole messages: waiting for more would only add delay.
-        stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+    async fn open(&self, to: To<'_>, counted: Counted) -> Result<Box<Connection>, Error> {
+        let stream = connect(to.state, &to.group.terms).await?;
         self.metrics.upstream_connections.inc();
-        Ok(Box::new(Connection::new(Stream::Tcp(stream))))
+        Ok(Box::new(Connection::new(Stream::Tcp(stream), counted)))
+    }
+
+    /// Takes a connection back once its response has been passed on: to who waits for one, else onto the shelf.
+    fn give_back(&self, to: To<'_>) -> GiveBack {
+        let terms = &to.group.terms;
+        // A thread that kept all of a bounded number would starve the others.
+        let share = terms.limits.connections.map_or(usize::MAX, |limit| limit / to.group.workers.max(1));
+        let idle_max = terms.idle_connections.min(share);
+        let (shelves, state) = (self.shelves.clone(), to.state.clone());
+        Box::new(move |mut connection| {
+            let mut shelves = shelves.borrow_mut();
+            let shelf = shelves.entry(state.id).or_default();
+            while let Some(waiting) = shelf.waiting.pop_front() {
+                match waiting.send(connection) {
+                    Ok(()) => return,
+                    Err(unwanted) => connection = unwanted,
+                }
+            }
+            // Kept here it would hold up a request of another thread.
+            if shelf.idle.len() < idle_max && state.pending() == 0 {
+                shelf.idle.push(Idle { connection, since: Instant::now() });
+            }
+        })
     }
 }
 
-/// The same request once more, where it may be sent twice.
-fn copy(request: &http::Request<Body>) -> Option<http::Request<Body>> {
-    if !request.method().is_idempotent() {
-        return None;
-    }
+/// The same request once more, if its body is in hand.
+pub(super) fn copy(request: &http::Request<Body>) -> Option<http::Request<Body>> {
     let mut again = http::Request::new(request.body().replay()?);
     again.method_mut().clone_from(request.method());
     again.uri_mut().clone_from(request.uri());
     again.headers_mut().clone_from(request.headers());
+    if let Some(upgrade) = request.extensions().get::<crate::exchange::Upgrade>() {
+        again.extensions_mut().insert(upgrade.clone());
+    }
     Some(again)
+}
+
+/// An error with the endpoint's name.
+fn placed(to: To<'_>, error: Error) -> Error {
+    if error.detail.starts_with("upstream ") {
+        return error;
+    }
+    Error::new(error.kind, format!("upstream {}: {}: {}", to.group.name, to.state.label, error.detail))
 }
