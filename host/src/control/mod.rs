@@ -4,4 +4,9 @@
 
 pub mod admin;
 pub mod artifacts;
+pub mod handover;
 pub mod reload;
+pub mod signals;
+pub mod sockets;
+pub mod state;
+pub mod systemd;
