@@ -30,12 +30,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use config::Config;
 use control::artifacts::Loader;
+use control::handover::{Offer, over, take_over};
 use control::reload::{Cause, FileWatcher, Reloader, Source, load_all, publish_filters, settle};
+use control::signals::{Signals, exit_at_second};
+use control::sockets::Sockets;
+use control::systemd::notify;
 use snapshot::{Shared, Snapshot};
 use stage::upstream::Registry;
 use telemetry::Metrics;
@@ -56,54 +59,30 @@ pub struct Gateway {
     runtime: Runtime,
     signals: Signals,
     admin_listener: Option<TcpListener>,
-}
-
-/// What the operator's signals ask for.
-struct Signals {
-    reload: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            reload: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// SIGTERM or SIGINT.
-    async fn end(terminate: &mut Signal, interrupt: &mut Signal) {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    }
+    /// For the next process that takes over; none where that cannot be.
+    offer: Option<Offer>,
+    taken: watch::Receiver<bool>,
 }
 
 impl Gateway {
     /// Loads the filters, binds the listeners and starts serving. The error is for the operator.
     ///
-    /// `text` is what `config` was read from: a reload begins when `source` says something else.
-    pub fn start(config: Config, source: Source, text: String) -> Result<Self, String> {
-        let instances = u32::try_from(config.limits.in_flight.clamp(1, INSTANCES_MAX)).unwrap_or(u32::MAX);
-        let engine = Engine::new(instances)?;
+    /// `text` is what `config` was read from: a reload begins when `source` says something else. With `takes_over` the listeners come from the running
+    /// gateway of the same state directory, if there is one; it drains once this one serves, and serves on where this one fails.
+    pub fn start(config: Config, source: Source, text: String, takes_over: bool) -> Result<Self, String> {
+        // Before the filters are loaded: addresses that differ are told at once.
+        let (received, predecessor) = if takes_over { take_over(&config)?.unzip() } else { (None, None) };
         let metrics = Metrics::new();
         let live = Arc::default();
-        tracing::info!(
-            instances,
-            cleaning =
-                if Engine::scans_page_map() { "page-map scan" } else { "madvise (Linux 6.7 or newer is faster)" },
-            "the pool of instances"
-        );
-        let mut loader = Loader::new(engine, &config.state, Arc::clone(&live));
+        let mut loader = Loader::new(engine(&config)?, &config.state, Arc::clone(&live));
         let filters = load_all(&mut loader, &config, &metrics).map_err(|refusals| refusals.join("\n"))?;
         publish_filters(&metrics, &filters);
-        let (listeners, sockets) = bind_all(&config)?;
-        let admin_listener = config.admin.map(|address| bind(address, "admin")).transpose()?;
-        let admin = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let sockets = received.map_or_else(|| Sockets::bind(&config), Ok)?;
+        let listeners = sockets.addresses();
+        let admin = sockets.admin.as_ref().map(|group| group.address);
+        let copied = |error| format!("a socket cannot be shared out: {error}");
+        let admin_listener = sockets.for_admin().map_err(copied)?;
+        let shares = sockets.for_workers(config.workers).map_err(copied)?;
         let registry = Registry::new(metrics.clone());
         let snapshot = Snapshot::new(Arc::new(config), filters, &registry)?;
         let shared = Arc::new(Shared {
@@ -117,12 +96,6 @@ impl Gateway {
             instances: live,
             draining: tokio::sync::watch::channel(false).0,
         });
-        let workers = sockets
-            .into_iter()
-            .enumerate()
-            .map(|(index, sockets)| serve::listen::spawn(index, shared.clone(), sockets))
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("a serving thread cannot start: {error}"))?;
         // Before anybody is told that the gateway is ready: a signal may come, or a file be replaced, right after.
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         let signals = {
@@ -132,6 +105,20 @@ impl Gateway {
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = watch(&shared, &source, sender);
         let reloader = Reloader::new(shared.clone(), loader, source.clone(), text);
+        // Last of what can fail: from here on clients are served, and a gateway that is replaced may go.
+        let workers = shares
+            .into_iter()
+            .enumerate()
+            .map(|(index, sockets)| serve::listen::spawn(index, shared.clone(), sockets))
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("a serving thread cannot start: {error}"))?;
+        let replaces = predecessor.is_some();
+        if let Some(predecessor) = predecessor {
+            predecessor.dismiss();
+        }
+        let (sender, taken) = watch::channel(false);
+        let offer = Offer::new(&shared.snapshot.load().config.state, sockets, replaces, sender);
+        let offer = offer.inspect_err(|why| tracing::warn!(why, "this gateway cannot be taken over (--takeover)")).ok();
         Ok(Self {
             listeners,
             admin,
@@ -144,19 +131,21 @@ impl Gateway {
             runtime,
             signals,
             admin_listener,
+            offer,
+            taken,
         })
     }
 
-    /// Reloads what changes and drains on SIGTERM or SIGINT; returns when the last exchange is done.
+    /// Reloads what changes and drains on SIGTERM, on SIGINT, or when a new process took over; returns when the last exchange is done.
     pub fn run(mut self) -> Result<(), String> {
         if let Some(listener) = self.admin_listener.take() {
-            let shared = self.shared.clone();
+            let (shared, taken) = (self.shared.clone(), self.taken.clone());
             std::thread::Builder::new()
                 .name("admin".into())
                 .spawn(move || {
                     let runtime = Builder::new_current_thread().enable_all().build();
                     match runtime {
-                        Ok(runtime) => runtime.block_on(control::admin::serve(shared, listener)),
+                        Ok(runtime) => runtime.block_on(control::admin::serve(shared, listener, taken)),
                         Err(error) => tracing::error!(%error, "the admin thread cannot start"),
                     }
                 })
@@ -175,14 +164,20 @@ impl Gateway {
                 })
                 .map_err(|error| format!("the health thread cannot start: {error}"))?;
         }
-        let Self { shared, workers, reloader, source, watcher, events, runtime, mut signals, .. } = self;
-        runtime.block_on(supervise(&shared, reloader, source, watcher, events, &mut signals));
+        let Self { shared, workers, reloader, source, watcher, events, runtime, mut signals, offer, mut taken, .. } =
+            self;
+        notify("READY=1");
+        runtime.block_on(supervise(&shared, reloader, source, watcher, events, &mut signals, &mut taken));
+        notify("STOPPING=1");
         // Replacing rather than sending: nobody may be listening yet.
         shared.draining.send_replace(true);
+        if let Some(offer) = offer {
+            offer.withdraw();
+        }
         tracing::info!("draining: no new connections, exchanges in flight finish");
         std::thread::Builder::new()
             .name("second-signal".into())
-            .spawn(move || runtime.block_on(exit_at_second_signal(signals)))
+            .spawn(move || runtime.block_on(exit_at_second(signals)))
             .map_err(|error| error.to_string())?;
         for worker in workers {
             if worker.join().is_err() {
@@ -197,32 +192,14 @@ impl Gateway {
 /// Live instances at most: each reserves address space for its memories.
 const INSTANCES_MAX: usize = 1024;
 
-type Bound = (Vec<(String, SocketAddr)>, Vec<Vec<TcpListener>>);
-
-/// Binds every listener once for each worker.
-fn bind_all(config: &Config) -> Result<Bound, String> {
-    let mut names = vec![];
-    let mut sockets: Vec<Vec<TcpListener>> = (0..config.workers).map(|_| vec![]).collect();
-    for listener in &config.listeners {
-        // Alone at first: two gateways that shared a port would each get half of the connections, and nobody would know why.
-        let alone = bind(listener.address, &listener.name)?;
-        // With port 0 this bind chooses, the threads share.
-        let address = alone.local_addr().map_err(|error| error.to_string())?;
-        drop(alone);
-        for own in &mut sockets {
-            own.push(serve::listen::bind_shared(address).map_err(|error| refused(address, &listener.name, &error))?);
-        }
-        names.push((listener.name.clone(), address));
-    }
-    Ok((names, sockets))
-}
-
-fn bind(address: SocketAddr, name: &str) -> Result<TcpListener, String> {
-    serve::listen::bind(address).map_err(|error| refused(address, name, &error))
-}
-
-fn refused(address: SocketAddr, name: &str, error: &std::io::Error) -> String {
-    format!("listener {name}: {address}: {error}; is another process using it? (ss -ltnp)")
+fn engine(config: &Config) -> Result<Engine, String> {
+    let instances = u32::try_from(config.limits.in_flight.clamp(1, INSTANCES_MAX)).unwrap_or(u32::MAX);
+    tracing::info!(
+        instances,
+        cleaning = if Engine::scans_page_map() { "page-map scan" } else { "madvise (Linux 6.7 or newer is faster)" },
+        "the pool of instances"
+    );
+    Engine::new(instances)
 }
 
 /// Watches the files of the present state, where the configuration wants it.
@@ -251,8 +228,8 @@ async fn supervise(
     mut watcher: Option<FileWatcher>,
     mut events: mpsc::UnboundedReceiver<()>,
     signals: &mut Signals,
+    taken: &mut watch::Receiver<bool>,
 ) {
-    let Signals { reload, terminate, interrupt } = signals;
     let reloader = Arc::new(std::sync::Mutex::new(reloader));
     loop {
         let config = shared.snapshot.load().config.clone();
@@ -261,31 +238,31 @@ async fn supervise(
         }
         let interval = config.reload.interval.unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
         let cause = tokio::select! {
-            () = Signals::end(terminate, interrupt) => return,
-            _ = reload.recv() => Cause::Signal,
+            () = over(taken) => return,
+            is_reload = signals.reload_or_end() => if is_reload { Cause::Signal } else { return },
             Some(()) = events.recv() => {
                 settle(&mut events).await;
                 Cause::Watch
             }
             () = tokio::time::sleep(interval) => Cause::Interval,
         };
+        if cause == Cause::Signal {
+            notify("RELOADING=1");
+        }
         let reloader = reloader.clone();
         // Compiling may take seconds: a signal to drain must not wait for it.
         let looking = tokio::task::spawn_blocking(move || {
             reloader.lock().unwrap_or_else(std::sync::PoisonError::into_inner).look(cause);
         });
         tokio::select! {
-            () = Signals::end(terminate, interrupt) => return,
+            () = over(taken) => return,
+            () = signals.end() => return,
             looked = looking => if let Err(error) = looked {
                 tracing::error!(%error, "a reload ended by a panic; the state before serves on");
             },
         }
+        if cause == Cause::Signal {
+            notify("READY=1");
+        }
     }
-}
-
-/// A second signal means that nobody wants to wait.
-async fn exit_at_second_signal(mut signals: Signals) {
-    Signals::end(&mut signals.terminate, &mut signals.interrupt).await;
-    tracing::warn!("a second signal: leaving at once");
-    std::process::exit(1);
 }

@@ -5,6 +5,7 @@ mod cli;
 mod drain;
 mod filters;
 mod guests;
+mod handover;
 mod hotload;
 mod layering;
 mod proxy;

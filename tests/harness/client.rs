@@ -126,6 +126,11 @@ impl Client {
         Ok(response)
     }
 
+    /// Waits for the first byte of an answer; false where the connection ended before it.
+    pub fn answers(&mut self) -> bool {
+        self.stream.fill_buf().is_ok_and(|bytes| !bytes.is_empty())
+    }
+
     /// Whether the other side has closed.
     pub fn is_closed(&mut self) -> bool {
         self.stream.fill_buf().is_ok_and(<[u8]>::is_empty)

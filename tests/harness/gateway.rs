@@ -31,6 +31,7 @@ pub struct Setup {
     shared_state: bool,
     level: String,
     address: String,
+    variables: Vec<(String, PathBuf)>,
 }
 
 /// A running gateway. Dropped, it is ended, and its log is printed if the test failed.
@@ -41,7 +42,7 @@ pub struct Gateway {
     pub admin: SocketAddr,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 impl Setup {
@@ -54,6 +55,7 @@ impl Setup {
             shared_state: false,
             level: "info,witgate=debug".into(),
             address: "127.0.0.1:0".into(),
+            variables: vec![],
         })
     }
 
@@ -75,6 +77,13 @@ impl Setup {
     #[must_use]
     pub fn level(mut self, level: &str) -> Self {
         self.level = level.to_owned();
+        self
+    }
+
+    /// An environment variable that is a path.
+    #[must_use]
+    pub fn variable(mut self, name: &str, path: &Path) -> Self {
+        self.variables.push((name.into(), path.to_owned()));
         self
     }
 
@@ -127,9 +136,16 @@ impl Setup {
     /// Starts the gateway and waits until it is ready.
     pub fn start(self) -> Result<Gateway> {
         let path = self.write()?;
-        let mut child = Command::new(binary())
-            .args(["run", "--config"])
-            .arg(path)
+        let mut command = Command::new(binary());
+        command.args(["run", "--config"]).arg(path).envs(self.variables);
+        Gateway::run(&mut command, Arc::new(self.folder))
+    }
+}
+
+impl Gateway {
+    /// Starts a process and waits until it says that it is ready.
+    fn run(command: &mut Command, folder: Arc<tempfile::TempDir>) -> Result<Self> {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -138,7 +154,7 @@ impl Setup {
         let log = Arc::new(Mutex::new(vec![]));
         let stderr = child.stderr.take().context("no standard error")?;
         let lines = log.clone();
-        std::thread::spawn(move || {
+        let reading = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
@@ -148,6 +164,7 @@ impl Setup {
         loop {
             let Some(line) = stdout.next().transpose()? else {
                 let _ = child.wait();
+                let _ = reading.join();
                 bail!("the gateway did not start:\n{}", log.lock().unwrap_or_else(PoisonError::into_inner).join("\n"));
             };
             match line.split(' ').collect::<Vec<_>>()[..] {
@@ -160,11 +177,16 @@ impl Setup {
             }
         }
         let (address, admin) = (address.context("no listener")?, admin.context("no admin listener")?);
-        Ok(Gateway { address, admin, child, log, folder: self.folder })
+        Ok(Self { address, admin, child, log, folder })
     }
-}
 
-impl Gateway {
+    /// Starts another process on the same folder that takes over from this one.
+    pub fn succeed(&self) -> Result<Self> {
+        let mut command = Command::new(binary());
+        command.args(["run", "--takeover", "--config"]).arg(self.path("gateway.yaml"));
+        Self::run(&mut command, self.folder.clone())
+    }
+
     /// A new connection.
     pub fn client(&self) -> Result<Client> {
         Client::connect(self.address)

@@ -23,6 +23,9 @@ enum Command {
         /// gateway.yaml
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Replace the running gateway of the same state directory without losing a connection: it hands over its sockets and drains
+        #[arg(long)]
+        takeover: bool,
     },
     /// Check a configuration and its filters: every error at once
     Check {
@@ -44,7 +47,7 @@ enum Command {
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Run { config } => run::run(config),
+        Command::Run { config, takeover } => run::run(config, takeover),
         Command::Check { config } => check::check(&config),
         Command::Inspect { file, json } => inspect::inspect(&file, json),
     };

@@ -16,7 +16,7 @@ const DEMO_PLAIN: &str = include_str!("demo-plain.yaml");
 const DEMO_GUESTS: [&str; 3] =
     ["guests/dist/typescript/api-key.wasm", "guests/dist/typescript/rate-limit.wasm", "guests/dist/python/redact.wasm"];
 
-pub(super) fn run(file: Option<PathBuf>) -> Result<(), String> {
+pub(super) fn run(file: Option<PathBuf>, takes_over: bool) -> Result<(), String> {
     let is_demo = file.is_none();
     let has_guests = DEMO_GUESTS.iter().all(|guest| Path::new(guest).exists());
     let source = match file {
@@ -34,7 +34,7 @@ pub(super) fn run(file: Option<PathBuf>) -> Result<(), String> {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
     init_log(&config.log.level, json)?;
-    let gateway = Gateway::start(config, source, text)?;
+    let gateway = Gateway::start(config, source, text, takes_over)?;
     announce(&gateway).map_err(|error| format!("standard output: {error}"))?;
     if is_demo && let Some((_, address)) = gateway.listeners.first() {
         invite(&format!("http://{address}"), has_guests).map_err(|error| format!("standard output: {error}"))?;

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +18,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::watch;
 
+use super::handover::over;
 use crate::snapshot::Shared;
 use crate::stage::upstream::{Group, Member};
 
@@ -25,8 +28,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: usize = 64;
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves the admin listener until the gateway ends.
-pub async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+/// Serves the admin listener until the gateway ends or another process took over: then that one answers.
+pub async fn serve(shared: Arc<Shared>, listener: TcpListener, mut taken: watch::Receiver<bool>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -37,7 +40,12 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = over(&mut taken) => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "the admin listener: accept failed; trying again");
@@ -45,7 +53,7 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener) {
                 continue;
             }
         };
-        let shared = shared.clone();
+        let (shared, mut taken) = (shared.clone(), taken.clone());
         tokio::task::spawn(async move {
             let service = service_fn(move |request| {
                 let response = answer(&shared, &request);
@@ -53,12 +61,23 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener) {
             });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+            let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                () = over(&mut taken) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "an admin connection ended");
             }
             drop(place);
         });
     }
+    drop(listener);
+    // Connections that are open finish.
+    let _ = places.acquire_many(CONNECTIONS_MAX as u32).await;
 }
 
 fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {

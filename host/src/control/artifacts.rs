@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Instant, SystemTime};
 
+use super::state::private_folder;
 use crate::config::{self, Capability};
 use crate::keyvalue::Store;
 use crate::wasm::component::{self, Description, FILE_BYTES_MAX, LoadError};
@@ -251,19 +252,8 @@ struct Cache {
 
 impl Cache {
     fn open(folder: &Path, engine: &Engine) -> Result<Self, String> {
+        private_folder(folder)?;
         let shown = folder.display();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|error| format!("{shown}: {error}"))?;
-        let metadata = fs::metadata(folder).map_err(|error| format!("{shown}: {error}"))?;
-        let me = rustix::process::geteuid().as_raw();
-        if metadata.uid() != me || metadata.permissions().mode() & 0o022 != 0 {
-            return Err(format!(
-                "{shown} belongs to another user or can be written by others: chmod 700 it, or set state.directory"
-            ));
-        }
         let key = read_key(&folder.join("key")).map_err(|error| format!("{shown}/key: {error}"))?;
         let fingerprint = hex::encode(&engine.fingerprint()[..8]);
         Ok(Self { folder: folder.to_owned(), key, fingerprint })

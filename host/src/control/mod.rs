@@ -4,5 +4,10 @@
 
 pub mod admin;
 pub mod artifacts;
+pub mod handover;
 pub mod health;
 pub mod reload;
+pub mod signals;
+pub mod sockets;
+pub mod state;
+pub mod systemd;

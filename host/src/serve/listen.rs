@@ -1,16 +1,15 @@
-//! The threads that serve: each binds every listener for itself (SO_REUSEPORT), accepts, and runs its own single-threaded runtime.
+//! The threads that serve: each has sockets of its own for every listener (SO_REUSEPORT), accepts, and runs its own single-threaded runtime.
 //!
 //! So a connection lives and dies on one thread, and nothing on its way needs a lock. An error of `accept` (out of file descriptors, a client that left)
 //! is logged and waited out: a listener is only left when the gateway drains. Must not know: what a connection says.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::connection::{Worker, serve};
@@ -18,35 +17,11 @@ use crate::exchange::Client;
 use crate::snapshot::Shared;
 use crate::stage::upstream::Pools;
 
-const BACKLOG: i32 = 4096;
 /// After an error of `accept`, before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Tasks run before the I/O driver is asked again: with tasks of at most a tick, what bounds a neighbour's delay.
 const EVENT_INTERVAL: u32 = 8;
-
-/// Binds an address for this process alone: an error where another one has it.
-pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    listener(address, false)
-}
-
-/// Binds an address that every serving thread binds for itself. Whether another process has it is not seen here: `bind` it first.
-pub fn bind_shared(address: SocketAddr) -> std::io::Result<TcpListener> {
-    listener(address, true)
-}
-
-fn listener(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.set_nonblocking(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
 
 /// Starts a serving thread over its own listeners. It ends when the gateway drains and its last connection is done.
 pub fn spawn(index: usize, shared: Arc<Shared>, listeners: Vec<TcpListener>) -> std::io::Result<JoinHandle<()>> {
