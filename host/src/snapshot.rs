@@ -12,6 +12,8 @@ use arc_swap::ArcSwap;
 
 use crate::body::Held;
 use crate::config::{Config, Endpoint, Target, Upstream};
+use crate::exchange::Request;
+use crate::stage::cors;
 use crate::stage::filters::Link;
 use crate::stage::route::Router;
 use crate::telemetry::Metrics;
@@ -36,10 +38,40 @@ pub struct Route {
     pub name: Arc<str>,
     /// In request order.
     pub chain: Vec<Link>,
-    /// Where requests go.
+    /// What was asked for: how it matches, what it rewrites.
+    pub config: crate::config::Route,
+    /// Where requests go, by weight; empty where the route answers itself.
+    forwards: Vec<Forward>,
+    /// For browsers on other sites.
+    pub cors: Option<cors::Policy>,
+}
+
+/// An upstream of a route, with the route's timeout.
+pub struct Forward {
+    /// For messages and balancing.
+    pub name: String,
+    /// Where it is.
     pub upstream: Upstream,
-    /// Its name.
-    pub upstream_name: String,
+    /// Its share.
+    weight: u32,
+}
+
+impl Route {
+    /// Where this request goes; none where the route answers itself.
+    pub fn forward(&self) -> Option<&Forward> {
+        match &self.forwards[..] {
+            [] => None,
+            [one] => Some(one),
+            many => {
+                let mut at = fastrand::u32(0..many.iter().map(|one| one.weight).sum::<u32>().max(1));
+                many.iter().find(|one| {
+                    let taken = at < one.weight;
+                    at = at.saturating_sub(one.weight);
+                    taken
+                })
+            }
+        }
+    }
 }
 
 impl Snapshot {
@@ -51,8 +83,8 @@ impl Snapshot {
     }
 
     /// The route that takes a request.
-    pub fn route(&self, authority: &str, path: &str, method: &http::Method) -> Option<&Route> {
-        self.router.find(authority, path, method).map(|index| &self.routes[index])
+    pub fn route(&self, request: &Request) -> Option<&Route> {
+        self.router.find(request).map(|index| &self.routes[index])
     }
 
     /// How long an idle connection to this endpoint is kept; none where no upstream names it any more.
@@ -75,15 +107,18 @@ fn build_route(config: &Config, filters: &Filters, route: &crate::config::Route)
             on_error: terms.on_error,
         })
     });
-    let upstream = config
-        .upstreams
-        .get(&route.upstream)
-        .ok_or_else(|| format!("upstream {} is not configured", route.upstream))?;
+    let forwards = route.upstreams().iter().map(|one| {
+        let upstream = config.upstreams.get(&one.upstream);
+        let mut upstream = upstream.ok_or_else(|| format!("upstream {} is not configured", one.upstream))?.clone();
+        upstream.timeout = route.timeout.unwrap_or(upstream.timeout);
+        Ok(Forward { name: one.upstream.clone(), upstream, weight: one.weight })
+    });
     Ok(Route {
         name: route.name.as_str().into(),
         chain: chain.collect::<Result<_, String>>()?,
-        upstream: upstream.clone(),
-        upstream_name: route.upstream.clone(),
+        forwards: forwards.collect::<Result<_, String>>()?,
+        cors: route.cors.as_ref().map(cors::Policy::new),
+        config: route.clone(),
     })
 }
 

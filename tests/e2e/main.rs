@@ -8,3 +8,4 @@ mod guests;
 mod hotload;
 mod layering;
 mod proxy;
+mod routes;

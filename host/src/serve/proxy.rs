@@ -1,4 +1,4 @@
-//! One exchange: route → filters (request) → upstream → filters (response, reversed) → client.
+//! One exchange: route → (CORS) → filters (request) → (rewrite) → upstream → filters (response, reversed) → client.
 //!
 //! This file is that sentence and nothing else; each step is in `stage/`. Decided here: an answer made by a filter or by the gateway passes the response
 //! phase of the filters whose request phase completed; a response phase that fails replaces the answer by an error, which passes no further filter;
@@ -15,13 +15,14 @@ use http::{HeaderMap, Method, Version};
 use hyper::body::Incoming;
 
 use crate::body::{Body, Guard};
+use crate::config::Action;
 use crate::error::{Error, Kind};
 use crate::exchange::{Client, Exchange, Request, Response, is_hop_by_hop};
 use crate::snapshot::{Route, Shared, Snapshot};
 use crate::stage::filters::{Completed, Decision, Holds, Pass, select};
-use crate::stage::respond;
 use crate::stage::route::matches;
 use crate::stage::upstream::Pools;
+use crate::stage::{redirect, respond, rewrite};
 use crate::telemetry::{RequestLabels, RouteLabels, method_label};
 
 /// Answers one request. `busy` is kept until the answer's body has been sent.
@@ -63,10 +64,14 @@ async fn exchange<'a>(
         Ok(taken) => taken,
         Err(error) => return (None, failed(&error, "-", None)),
     };
-    let Some(route) = snapshot.route(request.authority(), request.target.path(), &request.method) else {
+    let Some(route) = snapshot.route(&request) else {
         let error = Error::new(Kind::NoRoute, format!("{} {}", request.method, request.target.path()));
         return (None, failed(&error, "-", None));
     };
+    let origin = route.cors.as_ref().map(|cors| cors.origin(&request.headers));
+    if let Some(answer) = route.cors.as_ref().and_then(|cors| cors.preflight(&request.method, &request.headers)) {
+        return (Some(route), respond::finish(answer, Body::empty()));
+    }
     let pass = Pass {
         chain: &route.chain,
         budget: snapshot.config.timeouts.filters,
@@ -84,16 +89,14 @@ async fn exchange<'a>(
         notes: vec![],
     });
 
-    let takes =
-        |when: &_| matches(when, &exchange.request.method, exchange.request.target.path(), &exchange.request.headers);
-    let selected = select(&route.chain, takes);
+    let selected = select(&route.chain, |when| matches(when, &exchange.request));
     let mut holds = Holds::new();
     let (mut exchange, completed, decision) = pass.request(exchange, &mut body, &selected, &mut holds).await;
     let mut streamed = Body::empty();
     let outcome = match decision {
         Ok(Decision::Answer(reply)) => Ok(respond::to_reply(reply)),
         Ok(Decision::Proceed) => {
-            match ask_upstream(pools, route, &mut exchange, body, pass.has_response_phase(&completed)).await {
+            match answer(pools, route, &mut exchange, body, pass.has_response_phase(&completed)).await {
                 Ok((response, body)) => {
                     streamed = body;
                     Ok(response)
@@ -107,7 +110,10 @@ async fn exchange<'a>(
         report(&error, &route.name, Some(&exchange));
         respond::to_error(&error)
     }));
-    let response = response_phase(&pass, exchange, &mut streamed, &completed, &mut holds).await;
+    let mut response = response_phase(&pass, exchange, &mut streamed, &completed, &mut holds).await;
+    if let Some((cors, origin)) = route.cors.as_ref().zip(origin) {
+        cors.finish(&origin, &mut response.headers);
+    }
     let finished = respond::finish(response, streamed);
     (Some(route), if holds.is_empty() { finished } else { finished.map(|body| body.guarded(Box::new(holds))) })
 }
@@ -137,15 +143,26 @@ async fn response_phase(
     }
 }
 
-async fn ask_upstream(
+/// Asks the upstream; a route without one answers itself.
+async fn answer(
     pools: &Pools,
     route: &Route,
     exchange: &mut Exchange,
     body: Body,
     keep: bool,
 ) -> Result<(Response, Body), Error> {
-    let request = to_upstream(exchange, body, keep);
-    let response = pools.send(&route.upstream_name, &route.upstream, request).await?;
+    let matched = route.config.when.path.as_ref();
+    let Some(forward) = route.forward() else {
+        let answer = match &route.config.action {
+            Action::Redirect(to) => redirect::redirect(to, matched, &exchange.request, rewrite::with_prefix)?,
+            Action::Respond(reply) => redirect::respond(reply),
+            Action::Forward(_) => return Err(Error::new(Kind::Internal, "a route without an upstream")),
+        };
+        return Ok((answer, Body::empty()));
+    };
+    let mut request = to_upstream(exchange, body, keep);
+    rewrite::apply(&route.config.rewrite, matched, &mut request)?;
+    let response = pools.send(&forward.name, &forward.upstream, request).await?;
     let (mut head, body) = response.into_parts();
     strip_connection_fields(&mut head.headers);
     Ok((Response { status: head.status, headers: head.headers, local: false, body: None }, body))
