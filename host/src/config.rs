@@ -1,10 +1,13 @@
 //! What gateway.yaml says, as checked types: whoever holds a [`Config`] need not check anything again.
 //!
-//! Text → tree with lines (`config/tree.rs`) → sections, key by key (`config/sections.rs`, `config/upstream.rs`, with the readers of `config/read.rs`) → rules between sections
+//! Text → tree with lines (`config/tree.rs`) → sections, key by key (`config/sections.rs`, `upstream.rs`, `route.rs`, `policy.rs`, `conditions.rs`, with the readers of `config/read.rs`) → rules between sections
 //! (`config/rules.rs`). Every error is collected with its path and line before anything is refused. Text in, values out: no file, clock or
 //! socket is touched here, so that a check is the same on every machine. Must not know: wasmtime, hyper.
 
+mod conditions;
+mod policy;
 mod read;
+mod route;
 mod rules;
 mod sections;
 mod tree;
@@ -15,6 +18,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use conditions::{Match, PathMatch, Pattern, ValueMatch};
+pub use policy::{
+    Compression, Cors, Encoding, Mirror, Origin, PathRewrite, Redirect, RedirectPath, Respond, Rewrite, RouteLimits,
+};
+pub use route::{Action, Route, RouteFilter, Weighted};
 pub use upstream::{
     Balance, Endpoint, HashKey, HealthCheck, Member, Outlier, Protocol, Retries, Target, Upstream, UpstreamLimits,
 };
@@ -218,45 +226,6 @@ pub enum OnError {
     Open,
 }
 
-/// From a request to filters and an upstream.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Route {
-    /// For logs and metrics; unique. Default `route-1`, `route-2`, …
-    pub name: String,
-    /// Host without port, lower case; none for any. `*.example.com` for any name below.
-    pub host: Option<String>,
-    /// A path prefix by whole segments: `/v1` matches `/v1` and `/v1/x`, not `/v10`. Default `/`.
-    pub path: String,
-    /// Methods; empty for any.
-    pub methods: Vec<String>,
-    /// In request order.
-    pub filters: Vec<RouteFilter>,
-    /// A key of [`Config::upstreams`].
-    pub upstream: String,
-}
-
-/// A filter in a route's chain.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RouteFilter {
-    /// A key of [`Config::filters`].
-    pub filter: String,
-    /// When to call it at all.
-    pub when: Match,
-    /// The filter's config with the route's over it.
-    pub config: BTreeMap<String, String>,
-}
-
-/// A cheap test before a filter is called; an empty one always holds, otherwise all given parts must.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Match {
-    /// Any of these methods; empty for any.
-    pub methods: Vec<String>,
-    /// A path prefix by whole segments, as in [`Route::path`].
-    pub path: Option<String>,
-    /// A field that must be there, lower case.
-    pub header: Option<String>,
-}
-
 /// The gateway's own log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
@@ -311,7 +280,12 @@ mod tests {
         let link = &config.routes[0].filters[1];
         assert_eq!(
             link.when,
-            Match { methods: vec!["POST".into()], path: Some("/v1/x".into()), header: Some("x-foo".into()) }
+            Match {
+                methods: vec!["POST".into()],
+                path: Some(PathMatch::Prefix("/v1/x".into())),
+                headers: vec![(http::HeaderName::from_static("x-foo"), ValueMatch::Present)],
+                query: vec![],
+            }
         );
         assert_eq!(link.config["mode"], "strict");
         assert_eq!(link.config["names"], r#"["a",1]"#);
@@ -330,7 +304,108 @@ mod tests {
         assert_eq!(api.limits, UpstreamLimits { connections: Some(200), in_flight: Some(500), pending: 100 });
         let sticky = &config.upstreams["sticky"];
         assert_eq!((&sticky.outlier, &sticky.balance), (&None, &Balance::Hash(HashKey::Header("x-user".into()))));
+        every_key_of_a_route_is_read(&config);
         Ok(())
+    }
+
+    fn every_key_of_a_route_is_read(config: &Config) {
+        let [api, canary, moved, home, robots] = &config.routes[..] else { panic!("{:?}", config.routes) };
+        assert_eq!((api.timeout, api.limits.in_flight), (Some(Duration::from_secs(10)), Some(500)));
+        assert_eq!(api.limits.request_body_bytes, Some(10 << 20));
+        assert_eq!(api.rewrite.path, Some(PathRewrite::Prefix("/internal".into())));
+        assert_eq!(api.rewrite.host, Some(http::HeaderValue::from_static("api.internal:9000")));
+        assert_eq!(api.mirror, Some(Mirror { upstream: "echo".into(), percent: 10 }));
+        let cors = Cors {
+            origins: vec![
+                Origin::Exact("https://app.example.com".into()),
+                Origin::Below("https://".into(), ".example.org".into()),
+            ],
+            methods: vec!["GET".into(), "POST".into()],
+            headers: vec!["content-type".into(), "x-api-key".into()],
+            expose: vec!["x-request-id".into()],
+            credentials: true,
+            max_age: Duration::from_secs(600),
+        };
+        assert_eq!(api.cors.as_ref(), Some(&cors));
+        let compression = Compression {
+            types: vec!["application/json".into(), "text/*".into()],
+            min_bytes: 1024,
+            encodings: vec![Encoding::Zstd, Encoding::Brotli, Encoding::Gzip],
+        };
+        assert_eq!(api.compression.as_ref(), Some(&compression));
+        assert!(
+            matches!(&canary.when.path, Some(PathMatch::Regex(pattern)) if pattern.0.as_str() == "^/v[0-9]+/items$")
+        );
+        let kinds: Vec<_> = canary.when.headers.iter().map(|(name, value)| (name.as_str(), value)).collect();
+        assert!(matches!(
+            kinds[..],
+            [
+                ("x-canary", ValueMatch::Present),
+                ("x-plan", ValueMatch::Regex(_)),
+                ("x-old", ValueMatch::Absent),
+                ("x-a", ValueMatch::Exact(_))
+            ]
+        ));
+        assert_eq!(canary.when.query, [("beta".to_owned(), ValueMatch::Exact("1".into()))]);
+        assert!(matches!(&canary.rewrite.path, Some(PathRewrite::Regex(_, replace)) if replace == "/$1"));
+        let shares: Vec<_> = canary.upstreams().iter().map(|one| (one.upstream.as_str(), one.weight)).collect();
+        assert_eq!(shares, [("api", 90), ("echo", 10)]);
+        assert_eq!(moved.when.path, Some(PathMatch::Prefix("/docs".into())));
+        let redirect = Redirect {
+            status: http::StatusCode::PERMANENT_REDIRECT,
+            scheme: Some("https"),
+            host: Some("docs.example.com".into()),
+            path: Some(RedirectPath::Prefix("/v2".into())),
+        };
+        assert_eq!(moved.action, Action::Redirect(redirect));
+        assert_eq!(home.when.path, Some(PathMatch::Exact("/".into())));
+        assert!(matches!(&home.action, Action::Redirect(Redirect { path: Some(RedirectPath::Whole(_)), .. })));
+        let reply = Respond {
+            status: http::StatusCode::OK,
+            body: "User-agent: *\nDisallow: /\n".into(),
+            content_type: http::HeaderValue::from_static("text/plain"),
+        };
+        assert_eq!(robots.action, Action::Respond(reply));
+    }
+
+    #[test]
+    fn each_mistake_of_a_route_has_its_sentence() {
+        for (route, expected) in [
+            ("upstream: u, respond: {}", "one of upstream, upstreams, redirect and respond, not upstream and respond"),
+            ("upstreams: [{name: v}]", "there is no such upstream"),
+            ("upstreams: [{weight: 1}]", "upstreams[0].name: is missing"),
+            ("upstreams: [{name: u, weight: 0}]", "no upstream with a weight above 0"),
+            ("upstream: u, match: {path: {exact: /a, prefix: /b}}", "write a prefix, or one of"),
+            ("upstream: u, match: {path: {regex: \"(\"}}", "unclosed group"),
+            ("upstream: u, match: {path: {regex: \"(a{999}){999}\"}}", "too large when compiled"),
+            ("upstream: u, match: {path: /a//b}", "is not in normal form: write /a/b"),
+            ("upstream: u, match: {path: /a/../b}", "is not in normal form: write /b"),
+            ("upstream: u, match: {headers: {\"a b\": x}}", "is not a field's name"),
+            ("upstream: u, match: {headers: {a: [x]}}", "write a value, or one of"),
+            ("upstream: u, match: {query: {a: {presnt: true}}}", "did you mean present?"),
+            ("upstream: u, match: {path: {regex: x}}, rewrite: {prefix: /b}", "this one matches no prefix"),
+            ("match: {path: {exact: /x}}, redirect: {prefix: /b}", "this one matches no prefix"),
+            ("upstream: u, rewrite: {path: {regex: x}}", "has regex and replace"),
+            ("upstream: u, rewrite: {host: \"a/b\"}", "write a host, with a port"),
+            ("redirect: {status: 303}", "write 301 or 308"),
+            ("redirect: {status: 301}", "else it leads to itself"),
+            ("redirect: {path: /a, prefix: /b}", "path or prefix, not both"),
+            ("respond: {}, rewrite: {host: a}", "this route has none"),
+            ("respond: {}, mirror: {upstream: u}", "this route has none"),
+            ("respond: {status: 101}", "between 200 and 599"),
+            ("upstream: u, mirror: {percent: 5}", "mirror.upstream: is missing"),
+            ("upstream: u, mirror: {upstream: w}", "mirror: w: there is no such upstream"),
+            ("upstream: u, cors: {}", "cors.origins: is missing"),
+            ("upstream: u, cors: {origins: [\"*\"], credentials: true}", "with credentials nothing may be *"),
+            ("upstream: u, cors: {origins: [a.example]}", "write an origin such as"),
+            ("upstream: u, cors: {origins: [\"https://a.example/\"]}", "write an origin such as"),
+            ("upstream: u, compression: {encodings: [deflate]}", "write zstd, br or gzip"),
+            ("upstream: u, compression: {types: [\"*/*\"]}", "write a media type"),
+            ("upstream: u, timeout: 100ms", "routes[0].timeout: 100ms is not above timeouts.filters"),
+        ] {
+            let found = errors(&format!("upstreams: {{u: {{builtin: echo}}}}\nroutes: [{{{route}}}]\n"));
+            assert!(found.contains(expected), "{route}: {expected:?} not in: {found}");
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@ use arc_swap::ArcSwap;
 
 use crate::body::Held;
 use crate::config::{Config, Upstream};
+use crate::exchange::Request;
+use crate::stage::cors;
 use crate::stage::filters::Link;
 use crate::stage::route::Router;
 use crate::stage::upstream::{Group, Registry};
@@ -38,8 +40,38 @@ pub struct Route {
     pub name: Arc<str>,
     /// In request order.
     pub chain: Vec<Link>,
-    /// Where requests go.
+    /// What was asked for: how it matches, what it rewrites.
+    pub config: crate::config::Route,
+    /// Where requests go, by weight; empty where the route answers itself.
+    forwards: Vec<Forward>,
+    /// For browsers on other sites.
+    pub cors: Option<cors::Policy>,
+}
+
+/// An upstream of a route.
+pub struct Forward {
+    /// Where it is.
     pub upstream: Arc<Group>,
+    /// Its share.
+    weight: u32,
+}
+
+impl Route {
+    /// Where this request goes; none where the route answers itself.
+    pub fn forward(&self) -> Option<&Forward> {
+        match &self.forwards[..] {
+            [] => None,
+            [one] => Some(one),
+            many => {
+                let mut at = fastrand::u32(0..many.iter().map(|one| one.weight).sum::<u32>().max(1));
+                many.iter().find(|one| {
+                    let taken = at < one.weight;
+                    at = at.saturating_sub(one.weight);
+                    taken
+                })
+            }
+        }
+    }
 }
 
 impl Snapshot {
@@ -58,8 +90,8 @@ impl Snapshot {
     }
 
     /// The route that takes a request.
-    pub fn route(&self, authority: &str, path: &str, method: &http::Method) -> Option<&Route> {
-        self.router.find(authority, path, method).map(|index| &self.routes[index])
+    pub fn route(&self, request: &Request) -> Option<&Route> {
+        self.router.find(request).map(|index| &self.routes[index])
     }
 }
 
@@ -80,12 +112,17 @@ fn build_route(
             on_error: terms.on_error,
         })
     });
-    let upstream =
-        upstreams.get(&route.upstream).ok_or_else(|| format!("upstream {} is not configured", route.upstream))?;
+    let forwards = route.upstreams().iter().map(|one| {
+        let upstream = upstreams.get(&one.upstream);
+        let upstream = upstream.ok_or_else(|| format!("upstream {} is not configured", one.upstream))?.clone();
+        Ok(Forward { upstream, weight: one.weight })
+    });
     Ok(Route {
         name: route.name.as_str().into(),
         chain: chain.collect::<Result<_, String>>()?,
-        upstream: upstream.clone(),
+        forwards: forwards.collect::<Result<_, String>>()?,
+        cors: route.cors.as_ref().map(cors::Policy::new),
+        config: route.clone(),
     })
 }
 

@@ -9,3 +9,4 @@ mod handover;
 mod hotload;
 mod layering;
 mod proxy;
+mod routes;

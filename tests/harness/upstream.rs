@@ -14,6 +14,7 @@ pub struct Upstream {
     /// Where it listens.
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
 }
 
 impl Upstream {
@@ -22,19 +23,26 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let connections = Arc::new(AtomicUsize::new(0));
-        let count = connections.clone();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let (count, received) = (connections.clone(), requests.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 count.fetch_add(1, Ordering::Relaxed);
-                std::thread::spawn(move || serve(stream));
+                let received = received.clone();
+                std::thread::spawn(move || serve(stream, &received));
             }
         });
-        Ok(Self { address, connections })
+        Ok(Self { address, connections, requests })
     }
 
     /// Connections so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Whole requests so far.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// As an entry of `upstreams:`.
@@ -43,10 +51,11 @@ impl Upstream {
     }
 }
 
-fn serve(stream: TcpStream) {
+fn serve(stream: TcpStream, received: &AtomicUsize) {
     let Ok(mut out) = stream.try_clone() else { return };
     let mut input = BufReader::new(stream);
     while let Some((path, length)) = read_request(&mut input) {
+        received.fetch_add(1, Ordering::Relaxed);
         if answer(&mut out, &path, length).is_err() || path.starts_with("/cut") || path.starts_with("/reset") {
             return;
         }

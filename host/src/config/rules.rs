@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::read::nearest;
 use super::tree::{Node, Value};
-use super::{Config, ConfigError, Target, Upstream};
+use super::{Action, Config, ConfigError, PathMatch, PathRewrite, RedirectPath, Rewrite, Route, Target, Upstream};
 
 /// Checks everything that one section cannot know; lays each route's filter config over the filter's.
 pub(super) fn check(config: &mut Config, root: &Node, errors: &mut Vec<ConfigError>) {
@@ -50,15 +50,46 @@ fn check_routes(config: &Config, lines: &Lines, errors: &mut Vec<ConfigError>) {
         if !names.insert(&route.name) {
             errors.push(lines.error(&[&path, "name"], format!("{}: another route has this name", route.name)));
         }
-        if !route.upstream.is_empty() && !config.upstreams.contains_key(&route.upstream) {
-            errors.push(lines.error(&[&path, "upstream"], unknown("upstream", &route.upstream, &config.upstreams)));
-        }
+        check_upstreams(config, route, &path, lines, errors);
+        check_prefix(route, &path, lines, errors);
         for (at, link) in route.filters.iter().enumerate() {
             if !link.filter.is_empty() && !config.filters.contains_key(&link.filter) {
                 let key = format!("filters[{at}]");
                 errors.push(lines.error(&[&path, &key], unknown("filter", &link.filter, &config.filters)));
             }
         }
+    }
+}
+
+fn check_upstreams(config: &Config, route: &Route, path: &str, lines: &Lines, errors: &mut Vec<ConfigError>) {
+    let mut named: Vec<(String, &str)> = match route.upstreams() {
+        [one] => vec![("upstream".into(), &one.upstream)],
+        many => many.iter().enumerate().map(|(at, one)| (format!("upstreams[{at}]"), one.upstream.as_str())).collect(),
+    };
+    named.extend(route.mirror.iter().map(|mirror| ("mirror".into(), mirror.upstream.as_str())));
+    for (key, name) in named {
+        // An empty one is missing, which was said.
+        if !name.is_empty() && !config.upstreams.contains_key(name) {
+            errors.push(lines.error(&[path, &key], unknown("upstream", name, &config.upstreams)));
+        }
+    }
+    if route.upstreams().is_empty() && (route.rewrite != Rewrite::default() || route.mirror.is_some()) {
+        let message = "rewrite and mirror change what goes to an upstream, and this route has none: remove them";
+        errors.push(lines.error(&[path, "rewrite"], message.to_owned()));
+    }
+}
+
+/// What replaces the matched prefix needs one.
+fn check_prefix(route: &Route, path: &str, lines: &Lines, errors: &mut Vec<ConfigError>) {
+    if matches!(route.when.path, None | Some(PathMatch::Prefix(_))) {
+        return;
+    }
+    let redirects = matches!(&route.action, Action::Redirect(to) if matches!(to.path, Some(RedirectPath::Prefix(_))));
+    let rewrites = matches!(route.rewrite.path, Some(PathRewrite::Prefix(_)));
+    for (key, _) in [("redirect", redirects), ("rewrite", rewrites)].into_iter().filter(|(_, given)| *given) {
+        let message =
+            "replaces the prefix that the route matches, and this one matches no prefix: write match.path as /prefix";
+        errors.push(lines.error(&[path, key, "prefix"], message.to_owned()));
     }
 }
 
@@ -86,19 +117,26 @@ fn check_timeouts(config: &Config, lines: &Lines, errors: &mut Vec<ConfigError>)
         }
     }
     let mut told = HashSet::new();
-    for route in &config.routes {
-        let Some(upstream) = config.upstreams.get(&route.upstream) else { continue };
-        for link in &route.filters {
-            let Some(filter) = config.filters.get(&link.filter) else { continue };
-            if filter.timeout * 2 > upstream.timeout && told.insert((&link.filter, &route.upstream)) {
-                let message = format!(
-                    "{:?} is more than half of the timeout of upstream {} ({:?}), which leaves no time for a retry: set it to {:?} or less",
-                    filter.timeout,
-                    route.upstream,
-                    upstream.timeout,
-                    upstream.timeout / 2
-                );
-                errors.push(lines.error(&["filters", &link.filter, "timeout"], message));
+    for (index, route) in config.routes.iter().enumerate() {
+        let forwards = route.upstreams().iter().filter_map(|one| Some((one, config.upstreams.get(&one.upstream)?)));
+        for (one, upstream) in forwards {
+            if let Some(timeout) = route.timeout.filter(|timeout| *timeout <= budget) {
+                let message =
+                    format!("{timeout:?} is not above timeouts.filters ({budget:?}): raise it, or lower the budget");
+                errors.push(lines.error(&[&format!("routes[{index}]"), "timeout"], message));
+            }
+            let timeout = route.timeout.unwrap_or(upstream.timeout);
+            for link in &route.filters {
+                let Some(filter) = config.filters.get(&link.filter) else { continue };
+                if filter.timeout * 2 > timeout && told.insert((&link.filter, &one.upstream)) {
+                    let message = format!(
+                        "{:?} is more than half of the timeout of upstream {} ({timeout:?}), which leaves no time for a retry: set it to {:?} or less",
+                        filter.timeout,
+                        one.upstream,
+                        timeout / 2
+                    );
+                    errors.push(lines.error(&["filters", &link.filter, "timeout"], message));
+                }
             }
         }
     }

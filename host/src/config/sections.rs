@@ -7,13 +7,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::conduct::path::normalise;
+
 use super::read::{Errors, Section, duration_within, nearest};
 use super::tree::{Node, Value};
 use super::upstream;
-use super::{
-    Capability, Config, Filter, KeyValue, Limits, Listener, Log, LogFormat, Match, OnError, Reload, Route, RouteFilter,
-    Timeouts,
-};
+use super::{Capability, Config, Filter, KeyValue, Limits, Listener, Log, LogFormat, OnError, Reload, Timeouts};
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
@@ -33,7 +32,7 @@ pub(super) fn config(root: &Node, base: &Path, errors: &Errors) -> Config {
         reload: reload(top.section("reload")),
         upstreams: named(&top, "upstreams", upstream::upstream),
         filters: named(&top, "filters", |section| filter(section, base)),
-        routes: routes(&top),
+        routes: super::route::routes(&top),
         trusted_proxies: top.list("trusted_proxies", network),
         log: log(top.section("log")),
     };
@@ -199,7 +198,7 @@ fn filter(section: Section, base: &Path) -> Filter {
 }
 
 /// Strings as they are, other values as JSON text: what the guest reads.
-fn filter_config(section: &Section) -> BTreeMap<String, String> {
+pub(super) fn filter_config(section: &Section) -> BTreeMap<String, String> {
     let own = section.section("config");
     let mut values = BTreeMap::new();
     for (key, node) in own.entries() {
@@ -216,54 +215,7 @@ fn filter_config(section: &Section) -> BTreeMap<String, String> {
     values
 }
 
-fn routes(top: &Section) -> Vec<Route> {
-    top.nodes("routes").iter().enumerate().map(|(index, node)| route(index, node, top.errors)).collect()
-}
-
-fn route(index: usize, node: &Node, errors: &Errors) -> Route {
-    let section = Section::new(Some(node), format!("routes[{index}]"), errors);
-    let when = section.section("match");
-    let route = Route {
-        name: section.scalar("name", name).unwrap_or_else(|| format!("route-{}", index + 1)),
-        host: when.scalar("host", host),
-        path: when.scalar("path", path).unwrap_or_else(|| "/".into()),
-        methods: when.list("methods", token),
-        filters: section.nodes("filters").iter().enumerate().map(|(at, node)| link(&section, at, node)).collect(),
-        upstream: section.text("upstream").unwrap_or_default(),
-    };
-    if section.get("upstream").is_none() {
-        section.error(section.line, "upstream", "is missing: name one of the upstreams");
-    }
-    when.finish();
-    section.finish();
-    route
-}
-
-/// `api-key`, or `{filter: api-key, match: …, config: …}`. The route's config is laid over the filter's by `rules.rs`.
-fn link(route: &Section, at: usize, node: &Node) -> RouteFilter {
-    if let Value::Scalar { text, .. } = &node.value {
-        return RouteFilter { filter: text.clone(), when: Match::default(), config: BTreeMap::new() };
-    }
-    let section = Section::new(Some(node), route.at(&format!("filters[{at}]")), route.errors);
-    let when = section.section("match");
-    let link = RouteFilter {
-        filter: section.text("filter").unwrap_or_default(),
-        when: Match {
-            methods: when.list("methods", token),
-            path: when.scalar("path", path),
-            header: when.scalar("header", |text| token(text).map(|name| name.to_ascii_lowercase())),
-        },
-        config: filter_config(&section),
-    };
-    if section.get("filter").is_none() {
-        section.error(section.line, "filter", "is missing: name one of the filters");
-    }
-    when.finish();
-    section.finish();
-    link
-}
-
-fn name(text: &str) -> Result<String, String> {
+pub(super) fn name(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
     let starts = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
     if starts && text.len() <= 64 && text.chars().all(good) {
@@ -301,16 +253,20 @@ pub(super) fn token(text: &str) -> Result<String, String> {
     }
 }
 
-fn path(text: &str) -> Result<String, String> {
+pub(super) fn path(text: &str) -> Result<String, String> {
     let plain = text.bytes().all(|byte| byte > b' ' && byte < 0x7f && byte != b'?' && byte != b'#');
-    if text.starts_with('/') && plain && !text.split('/').any(|segment| segment == "..") {
-        Ok(text.to_owned())
-    } else {
-        Err("a path begins with /, has no query, no '..' and only visible ASCII (%-encode the rest)".into())
+    if !text.starts_with('/') || !plain {
+        return Err("a path begins with /, has no query and only visible ASCII (%-encode the rest)".into());
+    }
+    // Requests are compared in their normal form: another one would never match.
+    match normalise(text) {
+        Ok(normal) if normal == text => Ok(text.to_owned()),
+        Ok(normal) => Err(format!("is not in normal form: write {normal}")),
+        Err(why) => Err(why.to_owned()),
     }
 }
 
-fn host(text: &str) -> Result<String, String> {
+pub(super) fn host(text: &str) -> Result<String, String> {
     let name = text.strip_prefix("*.").unwrap_or(text);
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     if name.is_empty() || !name.bytes().all(good) || (name.contains(':') && !name.starts_with('[')) {

@@ -1,4 +1,4 @@
-//! One exchange: route → filters (request) → upstream → filters (response, reversed) → client.
+//! One exchange: route → (CORS) → filters (request) → (rewrite) → upstream → filters (response, reversed) → client.
 //!
 //! This file is that sentence and nothing else; each step is in `stage/`. Decided here: an answer made by a filter or by the gateway passes the response
 //! phase of the filters whose request phase completed; a response phase that fails replaces the answer by an error, which passes no further filter;
@@ -16,13 +16,14 @@ use http::header::{self, HeaderValue};
 use super::intake::{self, Taken};
 use crate::body::{Body, Guard, Interim};
 use crate::conduct::fields::strip_connection_fields;
+use crate::config::Action;
 use crate::error::{Error, Kind};
 use crate::exchange::{Client, Exchange, Response, id_text};
 use crate::snapshot::{Route, Shared, Snapshot};
 use crate::stage::filters::{Completed, Decision, Holds, Pass, select};
-use crate::stage::respond;
 use crate::stage::route::matches;
-use crate::stage::upstream::Pools;
+use crate::stage::upstream::{Asked, Pools};
+use crate::stage::{redirect, respond, rewrite};
 use crate::telemetry::{RequestLabels, RouteLabels, method_label};
 
 /// Answers one request. `interim` passes interim responses to the client, where it can take them.
@@ -95,10 +96,14 @@ async fn exchange<'a>(
     if concerns_gateway {
         return (None, respond::finish(respond::to_options(), Body::empty()));
     }
-    let Some(route) = snapshot.route(request.authority(), request.target.path(), &request.method) else {
+    let Some(route) = snapshot.route(&request) else {
         let error = Error::new(Kind::NoRoute, format!("{} {}", request.method, request.target.path()));
         return (None, failed(&error, "-", None));
     };
+    let origin = route.cors.as_ref().map(|cors| cors.origin(&request.headers));
+    if let Some(answer) = route.cors.as_ref().and_then(|cors| cors.preflight(&request.method, &request.headers)) {
+        return (Some(route), respond::finish(answer, Body::empty()));
+    }
     let pass = Pass {
         chain: &route.chain,
         budget: snapshot.config.timeouts.filters,
@@ -111,9 +116,7 @@ async fn exchange<'a>(
     let tunnelled = request.upgrade.is_some().then(|| std::mem::take(&mut body));
     let exchange = Box::new(Exchange { id, client, route: route.name.clone(), request, response: None, notes: vec![] });
 
-    let takes =
-        |when: &_| matches(when, &exchange.request.method, exchange.request.target.path(), &exchange.request.headers);
-    let selected = select(&route.chain, takes);
+    let selected = select(&route.chain, |when| matches(when, &exchange.request));
     let mut holds = Holds::new();
     let (mut exchange, completed, decision) = pass.request(exchange, &mut body, &selected, &mut holds).await;
     let mut streamed = Body::empty();
@@ -121,7 +124,7 @@ async fn exchange<'a>(
         Ok(Decision::Answer(reply)) => Ok(respond::to_reply(reply)),
         Ok(Decision::Proceed) => {
             let keep = pass.has_response_phase(&completed);
-            match ask_upstream(from, route, &mut exchange, tunnelled.unwrap_or(body), keep).await {
+            match answer(from, route, &mut exchange, tunnelled.unwrap_or(body), keep).await {
                 Ok((response, body)) => {
                     streamed = body;
                     Ok(response)
@@ -140,7 +143,10 @@ async fn exchange<'a>(
         return (Some(route), respond::finish(response, streamed));
     }
     exchange.response = Some(response);
-    let response = response_phase(&pass, exchange, &mut streamed, &completed, &mut holds).await;
+    let mut response = response_phase(&pass, exchange, &mut streamed, &completed, &mut holds).await;
+    if let Some((cors, origin)) = route.cors.as_ref().zip(origin) {
+        cors.finish(&origin, &mut response.headers);
+    }
     let finished = respond::finish(response, streamed);
     (Some(route), if holds.is_empty() { finished } else { finished.map(|body| body.guarded(Box::new(holds))) })
 }
@@ -170,16 +176,28 @@ async fn response_phase(
     }
 }
 
-async fn ask_upstream(
+/// Asks the upstream; a route without one answers itself.
+async fn answer(
     from: &From<'_>,
     route: &Route,
     exchange: &mut Exchange,
     body: Body,
     keep: bool,
 ) -> Result<(Response, Body), Error> {
-    let request = to_upstream(exchange, body, keep);
+    let matched = route.config.when.path.as_ref();
+    let Some(forward) = route.forward() else {
+        let answer = match &route.config.action {
+            Action::Redirect(to) => redirect::redirect(to, matched, &exchange.request, rewrite::with_prefix)?,
+            Action::Respond(reply) => redirect::respond(reply),
+            Action::Forward(_) => return Err(Error::new(Kind::Internal, "a route without an upstream")),
+        };
+        return Ok((answer, Body::empty()));
+    };
+    let mut request = to_upstream(exchange, body, keep);
+    rewrite::apply(&route.config.rewrite, matched, &mut request)?;
     let client = exchange.client.address.ip();
-    let response = from.pools.send(&route.upstream, client, request, from.interim.as_ref()).await?;
+    let asked = Asked { client, timeout: route.config.timeout, interim: from.interim.as_ref() };
+    let response = from.pools.send(&forward.upstream, asked, request).await?;
     let (mut head, body) = response.into_parts();
     let protocol = head.headers.remove(header::UPGRADE);
     strip_connection_fields(&mut head.headers);

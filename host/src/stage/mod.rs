@@ -1,6 +1,9 @@
 //! The steps that an exchange passes, each with one job: they do not know each other, `serve/proxy.rs` puts them in order.
 
+pub mod cors;
 pub mod filters;
+pub mod redirect;
 pub mod respond;
+pub mod rewrite;
 pub mod route;
 pub mod upstream;

@@ -51,6 +51,16 @@ struct Own {
     budget: Budget,
 }
 
+/// What a request brings with it.
+pub struct Asked<'a> {
+    /// The address that `{hash: client_ip}` looks at.
+    pub client: IpAddr,
+    /// The route's own time to the response's head, where it has one.
+    pub timeout: Option<Duration>,
+    /// Takes interim responses, where the client can.
+    pub interim: Option<&'a Interim>,
+}
+
 /// How a try ended.
 struct Outcome {
     result: Result<http::Response<Body>, Error>,
@@ -73,24 +83,23 @@ impl Pools {
         Self { pool: Pool::new(metrics.clone()), own: RefCell::default(), began: Instant::now(), metrics }
     }
 
-    /// Sends `request` and gives the response's head; its body streams. `client` is the address that `{hash: client_ip}` looks at.
+    /// Sends `request` and gives the response's head; its body streams.
     pub async fn send(
         &self,
         group: &Group,
-        client: IpAddr,
+        asked: Asked<'_>,
         mut request: http::Request<Body>,
-        interim: Option<&Interim>,
     ) -> Result<http::Response<Body>, Error> {
         if group.terms.target == Target::Echo {
-            return echo::answer(request, group.terms.timeout).await;
+            return echo::answer(request, asked.timeout.unwrap_or(group.terms.timeout)).await;
         }
-        let deadline = Instant::now() + group.terms.timeout;
-        let key = group.key(&request, client);
+        let deadline = Instant::now() + asked.timeout.unwrap_or(group.terms.timeout);
+        let key = group.key(&request, asked.client);
         self.with_own(group, |own, second| own.budget.request(second));
         let mut tried = Tried::new();
         loop {
             let place = self.choose(group, key, &tried)?;
-            let outcome = self.attempt(group, place, deadline, request, (tried.len(), interim)).await;
+            let outcome = self.attempt(group, place, deadline, request, (tried.len(), asked.interim)).await;
             tried.push(place);
             match self.next(group, outcome, &tried, deadline).await {
                 Next::Answer(result) => return result,
