@@ -45,6 +45,12 @@ pub enum Step {
     End(HeaderMap),
 }
 
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Decoder {
     /// At the start of a body.
     pub const fn new() -> Self {

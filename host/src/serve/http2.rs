@@ -83,7 +83,8 @@ pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: 
         poll_overdue(&watch.borrow(), &streams, &settings, drained_at, &mut timer, context)
     })
     .await;
-    farewell(connection, watch.borrow().is_flooded).await;
+    let flooded = watch.borrow().is_flooded;
+    farewell(connection, flooded).await;
 }
 
 /// Ready when nothing more is to be expected of this client: an unfinished frame is too old, or no stream has been open for too long.
