@@ -10,3 +10,4 @@ mod hotload;
 mod layering;
 mod proxy;
 mod routes;
+mod upstreams;

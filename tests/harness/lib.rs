@@ -9,7 +9,7 @@ pub mod wat;
 
 pub use client::{Client, Response};
 pub use gateway::{Gateway, Setup, repository};
-pub use upstream::Upstream;
+pub use upstream::{Mood, Upstream};
 
 use std::time::{Duration, Instant};
 

@@ -1,48 +1,101 @@
 //! An upstream that does as the request says: status, delay, length, and how it ends.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
 
 /// A server on a thread for each connection. The path says what it does: `/status/503`, `/delay/100` (milliseconds), `/bytes/1000`, `/chunked`, `/cut`
-/// (ends in the middle of the body), `/reset` (ends before the head), `/length` (the body's length as it arrived), `/nominated`.
+/// (ends in the middle of the body), `/reset` (ends before the head), `/length` (the body's length as it arrived), `/nominated`, `/who` (its address); unless a
+/// mood is set, which says so for all. Dropped, it goes on; killed, it is as if its process had been.
 pub struct Upstream {
     /// Where it listens.
     pub address: SocketAddr,
-    connections: Arc<AtomicUsize>,
-    requests: Arc<AtomicUsize>,
+    own: Arc<Own>,
+}
+
+/// What all requests meet, whatever their path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// The path says what it does.
+    Obey,
+    /// This status.
+    Status(u16),
+    /// The connection ends before the head.
+    Reset,
+    /// Nothing comes.
+    Stall,
+}
+
+struct Own {
+    address: SocketAddr,
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+    mood: Mutex<Mood>,
+    /// The listener and the open connections; none once killed.
+    open: Mutex<Option<(TcpListener, Vec<TcpStream>)>>,
 }
 
 impl Upstream {
     /// Starts to listen.
     pub fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Starts to listen at this address.
+    pub fn at(address: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
-        let connections = Arc::new(AtomicUsize::new(0));
-        let requests = Arc::new(AtomicUsize::new(0));
-        let (count, received) = (connections.clone(), requests.clone());
+        let own = Arc::new(Own {
+            address,
+            connections: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            mood: Mutex::new(Mood::Obey),
+            open: Mutex::new(Some((listener.try_clone()?, vec![]))),
+        });
+        let serving = own.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                count.fetch_add(1, Ordering::Relaxed);
-                let received = received.clone();
-                std::thread::spawn(move || serve(stream, &received));
+                let Ok(copy) = stream.try_clone() else { continue };
+                match lock(&serving.open).as_mut() {
+                    Some((_, open)) => open.push(copy),
+                    None => return,
+                }
+                serving.connections.fetch_add(1, Ordering::Relaxed);
+                let own = serving.clone();
+                std::thread::spawn(move || serve(stream, &own));
             }
         });
-        Ok(Self { address, connections, requests })
+        Ok(Self { address, own })
+    }
+
+    /// Ends every connection and listens no more.
+    pub fn kill(self) {
+        let Some((listener, open)) = lock(&self.own.open).take() else { return };
+        // A socket is a socket: shutting it down ends the listening, also for the thread that accepts.
+        let _ = TcpStream::from(OwnedFd::from(listener)).shutdown(Shutdown::Both);
+        for stream in open {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// What all requests meet from now on.
+    pub fn set_mood(&self, mood: Mood) {
+        *lock(&self.own.mood) = mood;
     }
 
     /// Connections so far.
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.own.connections.load(Ordering::Relaxed)
     }
 
-    /// Whole requests so far.
+    /// Requests so far, those to `/healthz` not counted.
     pub fn requests(&self) -> usize {
-        self.requests.load(Ordering::Relaxed)
+        self.own.requests.load(Ordering::Relaxed)
     }
 
     /// As an entry of `upstreams:`.
@@ -51,12 +104,32 @@ impl Upstream {
     }
 }
 
-fn serve(stream: TcpStream, received: &AtomicUsize) {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve(stream: TcpStream, own: &Own) {
     let Ok(mut out) = stream.try_clone() else { return };
     let mut input = BufReader::new(stream);
     while let Some((path, length)) = read_request(&mut input) {
-        received.fetch_add(1, Ordering::Relaxed);
-        if answer(&mut out, &path, length).is_err() || path.starts_with("/cut") || path.starts_with("/reset") {
+        if path != "/healthz" {
+            own.requests.fetch_add(1, Ordering::Relaxed);
+        }
+        let mood = *lock(&own.mood);
+        let answered = match mood {
+            Mood::Obey if path == "/who" => {
+                let who = own.address.to_string();
+                out.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{who}", who.len()).as_bytes())
+            }
+            Mood::Obey => answer(&mut out, &path, length),
+            Mood::Status(status) => answer(&mut out, &format!("/status/{status}"), length),
+            // Until the other side, or the test, has enough.
+            Mood::Stall => input.read(&mut [0]).map(|_| ()),
+            Mood::Reset => Ok(()),
+        };
+        let ends = path.starts_with("/cut") || path.starts_with("/reset") || matches!(mood, Mood::Stall | Mood::Reset);
+        if answered.is_err() || ends {
+            let _ = out.shutdown(Shutdown::Both);
             return;
         }
     }
