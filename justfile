@@ -53,7 +53,11 @@ test-guests: build
 
 # the real binary under test
 test-e2e: build build-guests build-fixtures
-    cargo test --release --locked --workspace --test e2e --test hostile
+    cargo test --release --locked --workspace --test e2e --test edge --test hostile
+
+# what ambiguous requests and faulty upstreams get at the edge, as tables
+edge: build build-guests
+    cargo test --release --locked --workspace --test edge -- --nocapture
 
 # what hostile filters get and what their neighbours feel, as a table
 hostile: build
