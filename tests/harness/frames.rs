@@ -213,7 +213,7 @@ impl Frames {
         while Instant::now() < deadline {
             let frame = match self.read(deadline) {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return Ok(status.map_or(End::Closed, End::Status)),
+                Ok(None) => return Ok(status.filter(|status| *status >= 400).map_or(End::Closed, End::Status)),
                 Err(_) => break,
             };
             match frame.kind {
@@ -227,7 +227,10 @@ impl Frames {
                     }
                 }
                 kind::RST_STREAM if frame.stream == stream => {
-                    return Ok(status.map_or(End::Reset(code(&frame.payload)), End::Status));
+                    // A refusal need not wait for the request's end: what follows it says no more.
+                    let code = code(&frame.payload);
+                    let whole = status.filter(|status| *status >= 400 || code == 0);
+                    return Ok(whole.map_or(End::Reset(code), End::Status));
                 }
                 kind::HEADERS if frame.stream == stream && status.is_none() => {
                     status = status_of(&frame.payload).filter(|status| *status >= 200);
@@ -275,8 +278,10 @@ pub fn status_of(block: &[u8]) -> Option<u16> {
 
 /// Three digits in HPACK's Huffman code: 0 to 2 have five bits, 3 to 9 six.
 fn digits(bytes: &[u8]) -> Option<u16> {
-    let bits: Vec<u16> = bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1))).collect();
-    let take = |at: usize, count: usize| bits.get(at..at + count).map(|bits| bits.iter().fold(0, |n, bit| n << 1 | bit));
+    let bits: Vec<u16> =
+        bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1))).collect();
+    let take =
+        |at: usize, count: usize| bits.get(at..at + count).map(|bits| bits.iter().fold(0, |n, bit| n << 1 | bit));
     let (mut at, mut number) = (0, 0);
     for _ in 0..3 {
         let five = take(at, 5)?;
