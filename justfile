@@ -52,12 +52,28 @@ test-guests: build
     cd guests/rust && cargo test --release --locked --target-dir ../../target/guests
 
 # the real binary under test
-test-e2e: build build-guests build-fixtures
-    cargo test --release --locked --workspace --test e2e --test edge --test hostile
+test-e2e: build build-guests build-fixtures test-tools
+    cargo test --release --locked --workspace --test e2e --test edge --test h2 --test hostile --test abuse
+
+# what tests need besides Rust, Node and Python: h2spec (Go), grpcio, testssl.sh; quick where it is there
+test-tools:
+    tests/tools/install
 
 # what ambiguous requests and faulty upstreams get at the edge, as tables
 edge: build build-guests
     cargo test --release --locked --workspace --test edge -- --nocapture
+
+# HTTP/2: h2spec, what it becomes on HTTP/1, conduct, gRPC
+h2: build build-guests test-tools
+    cargo test --release --locked --workspace --test h2 -- --nocapture
+
+# what floods and slow connections get and cost, as tables
+abuse: build
+    cargo test --release --locked --workspace --test abuse -- --nocapture
+
+# what testssl.sh finds on a TLS listener
+testssl: build test-tools
+    cargo test --release --locked --workspace --test h2 testssl -- --nocapture
 
 # what hostile filters get and what their neighbours feel, as a table
 hostile: build

@@ -32,6 +32,7 @@ pub struct Setup {
     level: String,
     address: String,
     variables: Vec<(String, PathBuf)>,
+    listener: String,
 }
 
 /// A running gateway. Dropped, it is ended, and its log is printed if the test failed.
@@ -56,6 +57,7 @@ impl Setup {
             level: "info,witgate=debug".into(),
             address: "127.0.0.1:0".into(),
             variables: vec![],
+            listener: String::new(),
         })
     }
 
@@ -70,6 +72,13 @@ impl Setup {
     #[must_use]
     pub fn at(mut self, address: SocketAddr) -> Self {
         self.address = address.to_string();
+        self
+    }
+
+    /// More keys of the listener, such as `tls: {…}`.
+    #[must_use]
+    pub fn listener(mut self, keys: &str) -> Self {
+        self.listener = format!(", {keys}");
         self
     }
 
@@ -111,8 +120,9 @@ impl Setup {
         let state =
             if self.shared_state { repository().join("target/e2e-state") } else { self.folder.path().join("state") };
         format!(
-            "listeners: [{{address: \"{}\"}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nlog: {{format: json, level: \"{}\"}}\nstate: {{directory: {}}}\n{yaml}",
+            "listeners: [{{address: \"{}\"{}}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nlog: {{format: json, level: \"{}\"}}\nstate: {{directory: {}}}\n{yaml}",
             self.address,
+            self.listener,
             self.workers,
             self.level,
             state.display()
@@ -171,7 +181,9 @@ impl Gateway {
                 ["listening", "admin", url] => {
                     admin = url.strip_prefix("http://").and_then(|address| address.parse().ok())
                 }
-                ["listening", _, url] => address = url.strip_prefix("http://").and_then(|address| address.parse().ok()),
+                ["listening", _, url] => {
+                    address = url.split_once("://").and_then(|(_, address)| address.parse().ok());
+                }
                 ["ready"] => break,
                 _ => {}
             }

@@ -3,6 +3,7 @@
 //! Nothing sleeps for a guessed time: what must become true is polled with a deadline, and a failure shows the gateway's whole log.
 
 mod client;
+pub mod frames;
 mod gateway;
 mod upstream;
 pub mod wat;

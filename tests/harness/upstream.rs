@@ -184,7 +184,8 @@ fn answer(out: &mut TcpStream, path: &str, length: usize) -> std::io::Result<()>
         }
         "bytes" => {
             out.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {number}\r\n\r\n").as_bytes())?;
-            out.write_all(&vec![b'x'; number])
+            let block = vec![b'x'; number.min(64 << 10)];
+            (0..number).step_by(block.len().max(1)).try_for_each(|at| out.write_all(&block[..block.len().min(number - at)]))
         }
         "chunked" => out.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"),
         "cut" => out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this"),
