@@ -132,11 +132,11 @@ pub struct Timeouts {
     pub filters: Duration,
     /// To receive a request's head. Default 10 s.
     pub request_head: Duration,
-    /// To receive a request's body where a filter wants it whole. Default 30 s.
+    /// To receive a request's body where a filter wants it whole; where it is passed on as it comes, for its next byte. Default 30 s.
     pub request_body: Duration,
     /// A connection without a request. Default 60 s.
     pub idle: Duration,
-    /// How long a client may let the gateway wait for the next byte of a body, or take no byte of a response. Default 30 s.
+    /// How long a client may take no byte of a response. Default 30 s.
     pub send: Duration,
     /// How long a tunnel (WebSocket and other upgrades) may be silent in both directions. Default 10 min.
     pub tunnel_idle: Duration,

@@ -50,6 +50,9 @@ pub fn drop_imitations(headers: &mut HeaderMap) {
     }
     let imitates = |name: &&HeaderName| {
         let plain = name.as_str().replace('_', "-");
+        if name.as_str().bytes().filter(u8::is_ascii_alphanumeric).eq(*b"host") {
+            return name.as_str() != "host";
+        }
         plain != name.as_str()
             && (plain.starts_with("x-forwarded-")
                 || plain.starts_with("x-real-")

@@ -24,6 +24,8 @@ pub struct Outgoing {
     chunked: bool,
     trailers: bool,
     ended: bool,
+    /// The body itself said that it has no more: after its trailers it may still have work to do.
+    closed: bool,
     owes_chunk_end: bool,
     /// To be sent after the gathered bytes.
     pub large: Bytes,
@@ -43,17 +45,22 @@ pub enum Gathered {
 impl Outgoing {
     /// A body to send. `trailers` says whether the peer can take them; they go with chunks only.
     pub fn new(body: Body, chunked: bool, trailers: bool) -> Self {
-        Self { body, chunked, trailers, ended: false, owes_chunk_end: false, large: Bytes::new() }
+        Self { body, chunked, trailers, ended: false, closed: false, owes_chunk_end: false, large: Bytes::new() }
     }
 
     /// Nothing to send.
     pub fn none() -> Self {
-        Self { ended: true, ..Self::new(Body::empty(), false, false) }
+        Self { ended: true, closed: true, ..Self::new(Body::empty(), false, false) }
     }
 
     /// Whether everything was gathered.
     pub fn has_ended(&self) -> bool {
         self.ended && !self.owes_chunk_end && self.large.is_empty()
+    }
+
+    /// Whether the body itself is done. It may end its data earlier, by trailers, and go on working: a tunnel whose one direction is closed.
+    pub fn has_closed(&self) -> bool {
+        self.closed
     }
 
     /// Puts the next parts of the body into `out` and [`Outgoing::large`]. The error is the body's: what was sent so far is not whole.
@@ -64,10 +71,22 @@ impl Outgoing {
         if std::mem::take(&mut self.owes_chunk_end) {
             out.extend_from_slice(encode::CHUNK_END);
         }
+        if self.ended && !self.closed {
+            return Ok(match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Ready(frame) => {
+                    self.closed = frame.is_none();
+                    Gathered::End
+                }
+                Poll::Pending => Gathered::Waits,
+            });
+        }
         while !self.ended && self.large.is_empty() && out.len() < GATHER_BYTES {
             match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Ready(Some(frame)) => self.take(frame?, out),
-                Poll::Ready(None) => self.end(&HeaderMap::new(), out),
+                Poll::Ready(None) => {
+                    self.closed = true;
+                    self.end(&HeaderMap::new(), out);
+                }
                 Poll::Pending => return Ok(Gathered::Waits),
             }
         }

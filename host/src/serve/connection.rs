@@ -39,7 +39,10 @@ pub struct Worker {
 pub(super) struct Settings {
     pub(super) head: Limits,
     pub(super) streams: u32,
-    pub(super) demand: Demand,
+    /// What a client must send of a body.
+    pub(super) receive: Demand,
+    /// What it must take of an answer.
+    pub(super) send: Demand,
     pub(super) timeouts: Waits,
 }
 
@@ -58,6 +61,11 @@ impl Worker {
     pub(super) fn settings(&self) -> Settings {
         let snapshot = self.shared.snapshot.load();
         let (timeouts, limits) = (&snapshot.config.timeouts, &snapshot.config.limits);
+        let at_least = |stall: Duration| Demand {
+            stall,
+            bytes_per_second: limits.min_bytes_per_second,
+            grace: RATE_GRACE.min(stall),
+        };
         Settings {
             head: Limits {
                 head_bytes: limits.request_head_bytes,
@@ -65,11 +73,8 @@ impl Worker {
                 fields: limits.request_fields,
             },
             streams: limits.streams,
-            demand: Demand {
-                stall: timeouts.send,
-                bytes_per_second: limits.min_bytes_per_second,
-                grace: RATE_GRACE.min(timeouts.send),
-            },
+            receive: at_least(timeouts.request_body),
+            send: at_least(timeouts.send),
             timeouts: Waits { head: timeouts.request_head, idle: timeouts.idle, tunnel: timeouts.tunnel_idle },
         }
     }

@@ -36,7 +36,7 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
 /// Serves a connection to its end. `input` was read already.
 pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: &Arc<Client>) {
     let settings = worker.settings();
-    let wire: Shared = Rc::new(RefCell::new(Wire::new(io, input, settings.demand)));
+    let wire: Shared = Rc::new(RefCell::new(Wire::new(io, input, settings.receive, settings.send)));
     let interim: Interim = {
         let wire = Rc::downgrade(&wire);
         Rc::new(move |status, headers| {
@@ -187,7 +187,7 @@ async fn send_response(
     asked: &Asked,
     closing: bool,
 ) -> Result<bool, ()> {
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
     let raw = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let bodiless = asked.method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
     let length = body.size_hint().exact();
@@ -197,11 +197,17 @@ async fn send_response(
         (false, None) if asked.version == Version::HTTP_11 => Some(Framing::Chunked),
         (false, None) => Some(Framing::UntilClose),
     };
+    if raw || head.status == StatusCode::NO_CONTENT {
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
     let keep = {
         let wire = &mut *wire.borrow_mut();
         // A client that still waits for leave to send its body may or may not send it: nobody could tell what comes next.
         let owed = std::mem::take(&mut wire.owes_continue) && !wire.has_read_body();
-        let keep = asked.keep_alive && !closing && !owed && !raw && framing != Some(Framing::UntilClose);
+        let refuses_body = matches!(head.status.as_u16(), 408 | 413) && !wire.has_read_body();
+        let is_trusted = head.extensions.get::<proxy::Distrust>().is_none();
+        let can_follow = !owed && !refuses_body && is_trusted && !raw && framing != Some(Framing::UntilClose);
+        let keep = asked.keep_alive && !closing && can_follow;
         let out = &mut wire.output;
         encode::response(out, head.status, &head.headers, framing);
         if !head.headers.contains_key(header::DATE) {
@@ -245,6 +251,10 @@ fn poll_body(outgoing: &mut Outgoing, wire: &Shared, raw: bool, context: &mut Co
             Poll::Pending => return Poll::Pending,
         }
         match gathered {
+            Gathered::End if raw && !outgoing.has_closed() => {
+                // The upstream has said its last; the client may still speak.
+                let _ = Pin::new(&mut wire.io).poll_shutdown(context);
+            }
             Gathered::End => return Poll::Ready(Ok(())),
             Gathered::Waits if raw => return Poll::Pending,
             Gathered::Waits => return wire.poll_gone(context).map(|()| Err(())),

@@ -38,7 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Serves a connection to its end. `input` was read already.
 pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: &Arc<Client>) {
     let settings = worker.settings();
-    let (io, watch) = Guarded::new(io, input, settings.demand);
+    let (io, watch) = Guarded::new(io, input, settings.send);
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW_BYTES)
@@ -163,14 +163,16 @@ async fn serve_stream(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let mut peer = Peer { demand: settings.demand, broken: Kind::ClientGone, slow: Kind::ClientTimeout };
+    let peer = |demand| Peer { demand, broken: Kind::ClientGone, slow: Kind::ClientTimeout };
+    let (mut sender, mut taker) = (peer(settings.receive), peer(settings.send));
     if *request.method() == Method::CONNECT {
         // A tunnel may be silent for longer than a message.
-        peer.demand = Demand { stall: settings.timeouts.tunnel, bytes_per_second: 0, ..peer.demand };
+        let tunnel = Demand { stall: settings.timeouts.tunnel, bytes_per_second: 0, ..settings.receive };
+        (sender.demand, taker.demand) = (tunnel, tunnel);
     }
     let is_head = request.method() == Method::HEAD;
     let (respond_early, early) = early_responses();
-    let (request, is_tunnel) = take(request, peer);
+    let (request, is_tunnel) = take(request, sender);
     let response = {
         let mut exchange = pin!(proxy::handle(&worker.shared, &worker.pools, &client, request, Some(respond_early)));
         let answered = poll_fn(|context| {
@@ -192,7 +194,7 @@ async fn serve_stream(
     let has_body = !is_head && !matches!(response.status().as_u16(), 204 | 304) && !body.is_end_stream();
     let Ok(stream) = respond.send_response(response, !has_body) else { return };
     if has_body {
-        let mut outgoing = Outgoing::new(body, stream, peer);
+        let mut outgoing = Outgoing::new(body, stream, taker);
         if let Err(error) = poll_fn(|context| outgoing.poll_send(context)).await {
             tracing::debug!(detail = error.detail, "an answer's body broke off");
         }

@@ -54,11 +54,12 @@ pub(super) fn take(
     let target = take_target(uri)?;
     let is_last_hop = take_max_forwards(&head.method, &mut head.headers)?;
     join_cookies(&mut head.headers);
-    let body = within(body, config.limits.request_body_bytes)?;
+    let upgrade = head.extensions.remove::<Upgrade>();
+    // A tunnel has no length.
+    let body = if upgrade.is_some() { body } else { within(body, config.limits.request_body_bytes)? };
     let client = take_client(&mut head.headers, client, config, id);
     add_via(&mut head.headers, head.version)?;
     let concerns_gateway = is_last_hop || target.path() == "*";
-    let upgrade = head.extensions.remove::<Upgrade>();
     let request = Request { method: head.method, tls: false, target, headers: head.headers, body: None, upgrade };
     Ok(Taken { request, body, client, concerns_gateway })
 }
@@ -114,7 +115,8 @@ fn take_target(uri: Parts) -> Result<PathAndQuery, Error> {
     {
         return Err(bad("its query has a character that must be encoded"));
     }
-    if normal == target.path() {
+    // `http://host?query` has no path at all.
+    if normal == target.path() && target.as_str().starts_with(['/', '*']) {
         return Ok(target);
     }
     let text = match target.query() {

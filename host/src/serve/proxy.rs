@@ -221,10 +221,18 @@ fn to_upstream(exchange: &mut Exchange, body: Body, keep: bool) -> http::Request
     request
 }
 
+/// Marks the answer to a request that was not valid: what else comes on that connection is not read.
+#[derive(Clone)]
+pub(super) struct Distrust;
+
 /// An answer to what failed before there was an exchange to filter.
 fn failed(error: &Error, route: &str, exchange: Option<&Exchange>) -> http::Response<Body> {
     report(error, route, exchange);
-    respond::finish(respond::to_error(error), Body::empty())
+    let mut response = respond::finish(respond::to_error(error), Body::empty());
+    if error.kind == Kind::BadRequest {
+        response.extensions_mut().insert(Distrust);
+    }
+    response
 }
 
 /// Failures of filters have their own line (`stage/filters.rs`); a client's mistakes are not worth one at the usual level.

@@ -39,7 +39,8 @@ pub(super) struct Wire {
     /// Set once the protocol changed: how long neither side may be silent.
     pub(super) tunnel_idle: Option<Duration>,
     active: Option<Instant>,
-    demand: Demand,
+    receive: Demand,
+    send: Demand,
     body: Incoming,
     reading: Pace,
     sending: Pace,
@@ -56,7 +57,7 @@ enum Incoming {
 }
 
 impl Wire {
-    pub(super) fn new(io: Stream, input: BytesMut, demand: Demand) -> Self {
+    pub(super) fn new(io: Stream, input: BytesMut, receive: Demand, send: Demand) -> Self {
         Self {
             io,
             input,
@@ -65,7 +66,8 @@ impl Wire {
             owes_continue: false,
             tunnel_idle: None,
             active: None,
-            demand,
+            receive,
+            send,
             body: Incoming::Done,
             reading: Pace::default(),
             sending: Pace::default(),
@@ -135,7 +137,7 @@ impl Wire {
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    let deadline = self.sending.deadline(&self.demand);
+                    let deadline = self.sending.deadline(&self.send);
                     ready!(self.sending_timer.poll_until(context, deadline));
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes too little")));
                 }
@@ -179,7 +181,7 @@ impl Wire {
                 Poll::Pending => {
                     let deadline = match (self.active, self.tunnel_idle) {
                         (Some(active), Some(idle)) => active + idle,
-                        _ => self.reading.deadline(&self.demand),
+                        _ => self.reading.deadline(&self.receive),
                     };
                     ready!(self.timer.poll_until(context, deadline));
                     return Poll::Ready(Some(Err(Error::new(Kind::ClientTimeout, "the request body came too slowly"))));

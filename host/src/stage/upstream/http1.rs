@@ -33,6 +33,8 @@ const HEAD: Limits = Limits { head_bytes: 64 << 10, target_bytes: 64 << 10, fiel
 const INTERIM_MAX: usize = 16;
 /// How long a body is held back for an upstream that says nothing to `expect: 100-continue` (RFC 9110, section 10.1.1).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+/// What a client may still say in a tunnel whose upstream has said its last.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
 const TUNNEL_IDLE: Duration = Duration::from_secs(24 * 3600);
 
 /// A connection to an endpoint, idle or in the one exchange that owns it.
@@ -310,6 +312,8 @@ enum Left {
     Bytes(u64),
     Chunks(Decoder),
     UntilClose,
+    /// Of a tunnel: only what the client sends.
+    Tunnel,
 }
 
 impl From<Framing> for Left {
@@ -366,7 +370,7 @@ impl Download {
         let Some(connection) = &mut self.connection else { return Ok(Step::End(http::HeaderMap::new())) };
         let input = &mut connection.input;
         match &mut self.left {
-            Left::Nothing => Ok(Step::End(http::HeaderMap::new())),
+            Left::Nothing | Left::Tunnel => Ok(Step::End(http::HeaderMap::new())),
             Left::Chunks(decoder) => decoder.step(input).map_err(as_upstream),
             Left::Bytes(_) | Left::UntilClose if input.is_empty() => Ok(Step::More),
             Left::UntilClose => Ok(Step::Data(input.split().freeze())),
@@ -392,6 +396,12 @@ impl http_body::Body for Download {
         if let Err(error) = this.poll_upload(context) {
             return Poll::Ready(Some(Err(error)));
         }
+        if matches!(this.left, Left::Tunnel) {
+            let Some(connection) = this.connection.as_mut().filter(|_| this.upload.is_some()) else {
+                return Poll::Ready(None);
+            };
+            return connection.timer.poll_until(context, this.since + HALF_CLOSED).map(|()| None);
+        }
         loop {
             match this.step() {
                 Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -405,6 +415,12 @@ impl http_body::Body for Download {
             let Some(connection) = &mut this.connection else { return Poll::Ready(None) };
             match connection.io.poll_fill(context, &mut connection.input) {
                 Poll::Ready(Ok(0)) if matches!(this.left, Left::UntilClose) => {
+                    if this.upload.as_ref().is_some_and(|upload| upload.is_tunnel) {
+                        // This direction of the tunnel is closed, the other goes on.
+                        this.left = Left::Tunnel;
+                        this.since = Instant::now();
+                        return Poll::Ready(Some(Ok(Frame::trailers(http::HeaderMap::new()))));
+                    }
                     this.finish();
                     return Poll::Ready(None);
                 }
@@ -434,7 +450,7 @@ impl http_body::Body for Download {
         match self.left {
             Left::Nothing => SizeHint::with_exact(0),
             Left::Bytes(left) => SizeHint::with_exact(left),
-            Left::Chunks(_) | Left::UntilClose => SizeHint::default(),
+            Left::Chunks(_) | Left::UntilClose | Left::Tunnel => SizeHint::default(),
         }
     }
 }

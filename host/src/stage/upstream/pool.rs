@@ -24,8 +24,8 @@ use crate::error::{Error, Kind};
 use crate::net::Stream;
 use crate::telemetry::Metrics;
 
-/// How long an upstream may be silent in the middle of a body where `body_idle_timeout` is not set.
-const BODY_IDLE: Duration = Duration::from_secs(300);
+/// `body_idle_timeout: off`.
+const NO_BODY_IDLE: Duration = Duration::from_secs(24 * 3600);
 
 /// This thread's connections to all endpoints.
 pub(super) struct Pool {
@@ -92,7 +92,7 @@ impl Pool {
         to: To<'_>,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Body>, Attempt> {
-        let body_idle = to.group.terms.body_idle_timeout.unwrap_or(BODY_IDLE);
+        let body_idle = to.group.terms.body_idle_timeout.unwrap_or(NO_BODY_IDLE);
         loop {
             let (connection, reused) = match self.connection(to).await {
                 Ok(found) => found,
@@ -124,7 +124,7 @@ impl Pool {
                 Err(error) => return Err(Attempt { error, sent: false, request: Some(request) }),
             };
             let again = copy(&request);
-            let body_idle = to.group.terms.body_idle_timeout.unwrap_or(BODY_IDLE);
+            let body_idle = to.group.terms.body_idle_timeout.unwrap_or(NO_BODY_IDLE);
             match http2::exchange(&session, request, to.interim, body_idle).await {
                 Ok(response) => return Ok(response),
                 Err(failed) => {
