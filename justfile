@@ -79,6 +79,10 @@ testssl: build test-tools
 hostile: build
     cargo test --release --locked --workspace --test hostile -- --nocapture
 
+# certificates that change every second under load: for a minute, or `just certs-soak SECONDS`
+certs-soak SECONDS="60": build
+    CERT_SOAK_SECONDS={{ SECONDS }} cargo test --release --locked --workspace --test e2e -- --nocapture certificates_change_under_load
+
 # gateway CPU per request: plain proxy and the api-key filter in each language (docs/performance.md)
 bench: build build-guests build-fixtures
     target/release/bench

@@ -10,6 +10,7 @@ mod read;
 mod route;
 mod rules;
 mod sections;
+mod tls;
 mod tree;
 mod upstream;
 
@@ -23,6 +24,7 @@ pub use policy::{
     Compression, Cors, Encoding, Mirror, Origin, PathRewrite, Redirect, RedirectPath, Respond, Rewrite, RouteLimits,
 };
 pub use route::{Action, Route, RouteFilter, Weighted};
+pub use tls::{Alpn, CertificateFiles, ClientAuth, ListenerTls, TlsVersion, UpstreamTls};
 pub use upstream::{
     Balance, Endpoint, HashKey, HealthCheck, Member, Outlier, Protocol, Retries, Target, Upstream, UpstreamLimits,
 };
@@ -69,6 +71,13 @@ impl Config {
         let mut errors = errors.into_inner();
         rules::check(&mut config, &root, &mut errors);
         if errors.is_empty() { Ok(config) } else { Err(fail(errors)) }
+    }
+
+    /// Every file with certificates or keys.
+    pub fn certificate_files(&self) -> impl Iterator<Item = &Path> {
+        let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(ListenerTls::files);
+        listeners
+            .chain(self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref()).flat_map(UpstreamTls::files))
     }
 }
 
@@ -122,6 +131,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Whether every connection begins with a PROXY header (version 1 or 2). Default false.
     pub proxy_protocol: bool,
+    /// None for plain text.
+    pub tls: Option<ListenerTls>,
 }
 
 /// Deadlines of the gateway's own side. None may be 0.
@@ -291,6 +302,7 @@ mod tests {
         assert_eq!(link.config["names"], r#"["a",1]"#);
         assert_eq!(config.routes[0].filters[0].config["limit"], "5");
         assert_eq!(config.admin, None);
+        tls_is_read(&config);
         let api = &config.upstreams["api"];
         let Target::Endpoints(members) = &api.target else { panic!("{:?}", api.target) };
         assert_eq!((members.len(), members[1].weight, members[1].endpoint.to_string().as_str()), (3, 3, "[::1]:9000"));
@@ -306,6 +318,19 @@ mod tests {
         assert_eq!((&sticky.outlier, &sticky.balance), (&None, &Balance::Hash(HashKey::Header("x-user".into()))));
         every_key_of_a_route_is_read(&config);
         Ok(())
+    }
+
+    fn tls_is_read(config: &Config) {
+        let tls = config.listeners[1].tls.as_ref().expect("it has TLS");
+        assert_eq!(
+            (tls.certificates.len(), tls.min_version, &tls.protocols[..]),
+            (2, TlsVersion::V13, &[Alpn::Http1][..])
+        );
+        assert_eq!(tls.certificates[1].key, Path::new("/etc/witgate/certs/wildcard.key"));
+        assert_eq!(tls.client_auth.as_ref().map(|auth| auth.required), Some(false));
+        let tls = config.upstreams["secure"].tls.as_ref().expect("it has TLS");
+        assert_eq!(tls.server_name.as_ref().map(|name| name.to_str().into_owned()).as_deref(), Some("secure.internal"));
+        assert_eq!((tls.min_version, config.certificate_files().count()), (TlsVersion::V13, 8));
     }
 
     fn every_key_of_a_route_is_read(config: &Config) {
@@ -438,6 +463,23 @@ mod tests {
                 "listeners: [{address: 127.0.0.1:1}, {name: b, address: 127.0.0.1:1}]",
                 "another listener has this address",
             ),
+            ("listeners: [{address: 127.0.0.1:1, tls: {}}]", "listeners[0].tls.certificates: is missing or empty"),
+            (
+                "listeners: [{address: 127.0.0.1:1, tls: {certificates: [{certificate: a}]}}]",
+                "certificates[0].key: is missing",
+            ),
+            (
+                "listeners: [{address: 127.0.0.1:1, tls: {certificates: [{certificate: a, key: b}], min_version: 1.1}}]",
+                "older versions are not safe",
+            ),
+            (
+                "listeners: [{address: 127.0.0.1:1, tls: {certificates: [{certificate: a, key: b}], protocols: [h3]}}]",
+                "write h2 or http/1.1",
+            ),
+            (
+                "listeners: [{address: 127.0.0.1:1, tls: {certificates: [{certificate: a, key: b}], client_auth: {mode: x}}}]",
+                "client_auth.ca: is missing",
+            ),
             ("filters: {F: {source: x}}", "a name has 1 to 64"),
             ("filters: {f: {}}", "filters.f.source: is missing"),
             ("filters: {f: {source: x, sha256: abc}}", "64 hexadecimal digits"),
@@ -462,10 +504,26 @@ mod tests {
             ("upstreams: {u: {}}\nroutes: [{upstream: u}]", "give either endpoints"),
             ("upstreams: {u: {endpoints: []}}\nroutes: [{upstream: u}]", "is empty"),
             (
-                "upstreams: {u: {endpoints: [\"https://a\"]}}\nroutes: [{upstream: u}]",
-                "TLS to upstreams is not there yet",
+                "upstreams: {u: {endpoints: [\"https://a\", \"http://b\"]}}\nroutes: [{upstream: u}]",
+                "some endpoints are https:// and some http://",
             ),
-            ("upstreams: {u: {endpoints: [\"http://a/b\"]}}\nroutes: [{upstream: u}]", "write http://host:port"),
+            ("upstreams: {u: {endpoints: [\"http://a\"], tls: {ca: x}}}\nroutes: [{upstream: u}]", "has no use"),
+            (
+                "upstreams: {u: {endpoints: [\"https://a\"], tls: {key: x}}}\nroutes: [{upstream: u}]",
+                "u.tls.certificate: is missing",
+            ),
+            (
+                "upstreams: {u: {endpoints: [\"https://a..b\"]}}\nroutes: [{upstream: u}]",
+                "no name that a certificate has",
+            ),
+            (
+                "upstreams: {u: {endpoints: [\"https://a\"], tls: {server_name: \"a b\"}}}\nroutes: [{upstream: u}]",
+                "write a name that a certificate can have",
+            ),
+            (
+                "upstreams: {u: {endpoints: [\"http://a/b\"]}}\nroutes: [{upstream: u}]",
+                "write http://host:port or https://host:port",
+            ),
             ("upstreams: {u: {endpoints: [\"http://a:99999\"]}}\nroutes: [{upstream: u}]", "not between 0 and 65535"),
             (
                 "upstreams: {u: {endpoints: [\"http://a\"], timeout: 400ms}}\nroutes: [{upstream: u}]",

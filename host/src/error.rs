@@ -70,6 +70,10 @@ pub enum Kind {
     UpstreamUnroutable,
     /// The upstream's name has no address.
     UpstreamDns,
+    /// The upstream's certificate is not trusted, out of date or for another name.
+    UpstreamCertificate,
+    /// No TLS with the upstream for another reason.
+    UpstreamTls,
     /// The connection ended before the response's head.
     UpstreamClosed,
     /// No endpoint of the upstream takes requests.
@@ -143,6 +147,8 @@ impl Kind {
             Self::UpstreamConnectTimeout => "upstream-connect-timeout",
             Self::UpstreamUnroutable => "upstream-unroutable",
             Self::UpstreamDns => "upstream-dns",
+            Self::UpstreamCertificate => "upstream-certificate",
+            Self::UpstreamTls => "upstream-tls",
             Self::UpstreamClosed => "upstream-closed",
             Self::UpstreamUnavailable => "upstream-unavailable",
             Self::UpstreamSaturated => "upstream-saturated",
@@ -179,6 +185,8 @@ impl Kind {
             | Self::UpstreamConnect
             | Self::UpstreamUnroutable
             | Self::UpstreamDns
+            | Self::UpstreamCertificate
+            | Self::UpstreamTls
             | Self::UpstreamClosed
             | Self::UpstreamProtocol
             | Self::ResponseTooLarge => StatusCode::BAD_GATEWAY,
@@ -209,6 +217,8 @@ impl Kind {
             | Self::UpstreamUnroutable
             | Self::UpstreamDns
             | Self::UpstreamUnavailable => "the upstream cannot be reached",
+            Self::UpstreamCertificate => "the upstream's certificate is not accepted",
+            Self::UpstreamTls => "no secure connection to the upstream",
             Self::UpstreamSaturated => "the upstream is busy, try again",
             Self::UpstreamClosed | Self::UpstreamProtocol => "the upstream broke off",
             Self::UpstreamTimeout => "the upstream took too long",
@@ -238,6 +248,8 @@ impl Kind {
             Self::UpstreamConnectTimeout => "connection_timeout",
             Self::UpstreamUnroutable => "destination_ip_unroutable",
             Self::UpstreamDns => "dns_error",
+            Self::UpstreamCertificate => "tls_certificate_error",
+            Self::UpstreamTls => "tls_protocol_error",
             Self::UpstreamClosed => "connection_terminated",
             Self::UpstreamUnavailable => "destination_unavailable",
             Self::UpstreamSaturated => "connection_limit_reached",
@@ -266,6 +278,8 @@ impl Kind {
                 | Self::UpstreamConnectTimeout
                 | Self::UpstreamUnroutable
                 | Self::UpstreamDns
+                | Self::UpstreamCertificate
+                | Self::UpstreamTls
                 | Self::UpstreamClosed
                 | Self::UpstreamUnavailable
                 | Self::UpstreamSaturated

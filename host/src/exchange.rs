@@ -47,6 +47,36 @@ pub struct Client {
     pub address: SocketAddr,
     /// Its IP address as a field's value: made once for a connection.
     pub ip_text: HeaderValue,
+    /// What the handshake of the connection said; none on a plain one.
+    pub tls: Option<Arc<TlsInfo>>,
+}
+
+/// A TLS connection, as filters and the log see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The name that the client asked for (SNI), lower case.
+    pub server_name: Option<String>,
+    /// `h2` or `http/1.1`, where it was negotiated.
+    pub alpn: Option<&'static str>,
+    /// Whether an earlier session went on.
+    pub resumed: bool,
+    /// The client's certificate, verified.
+    pub peer: Option<Certificate>,
+    /// The hosts that the gateway's certificate is good for, lower case.
+    pub names: Arc<[String]>,
+}
+
+/// A verified client certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// RFC 4514 text.
+    pub subject: String,
+    /// Each with its kind: `dns:…`, `uri:…`, `email:…`, `ip:…`.
+    pub alternative_names: Vec<String>,
+    /// Of the DER, 64 lower-case hexadecimal digits.
+    pub sha256: String,
 }
 
 impl Client {
@@ -54,7 +84,8 @@ impl Client {
     pub fn new(address: SocketAddr) -> Self {
         let ip = address.ip().to_canonical().to_string();
         // The text of an address is always a valid value.
-        Self { address, ip_text: HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("unknown")) }
+        let ip_text = HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("unknown"));
+        Self { address, ip_text, tls: None }
     }
 }
 

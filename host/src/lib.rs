@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 
 use config::Config;
 use control::artifacts::Loader;
+use control::certs::Certificates;
 use control::handover::{Offer, over, take_over};
 use control::reload::{Cause, FileWatcher, Reloader, Source, load_all, publish_filters, settle};
 use control::signals::{Signals, exit_at_second};
@@ -46,8 +47,8 @@ use wasm::engine::Engine;
 
 /// A running gateway.
 pub struct Gateway {
-    /// Each listener's name and the address that it got.
-    pub listeners: Vec<(String, SocketAddr)>,
+    /// Each listener's name and where it is: `http://…` or `https://…` and the address that it got.
+    pub listeners: Vec<(String, String)>,
     /// The admin listener's address.
     pub admin: Option<SocketAddr>,
     shared: Arc<Shared>,
@@ -75,20 +76,27 @@ impl Gateway {
         let metrics = Metrics::new();
         let live = Arc::default();
         let mut loader = Loader::new(engine(&config)?, &config.state, Arc::clone(&live));
+        let certificates = Certificates::start(&config, &metrics).map_err(|refusals| refusals.join("\n"))?;
         let filters = load_all(&mut loader, &config, &metrics).map_err(|refusals| refusals.join("\n"))?;
         publish_filters(&metrics, &filters);
         let sockets = received.map_or_else(|| Sockets::bind(&config), Ok)?;
-        let listeners = sockets.addresses();
+        let listeners = config.listeners.iter().zip(sockets.addresses()).map(|(terms, (name, address))| {
+            let scheme = if terms.tls.is_some() { "https" } else { "http" };
+            (name, format!("{scheme}://{address}"))
+        });
+        let listeners = listeners.collect();
         let admin = sockets.admin.as_ref().map(|group| group.address);
         let copied = |error| format!("a socket cannot be shared out: {error}");
         let admin_listener = sockets.for_admin().map_err(copied)?;
         let shares = sockets.for_workers(config.workers).map_err(copied)?;
         let registry = Registry::new(metrics.clone());
-        let snapshot = Snapshot::new(Arc::new(config), filters, &registry)?;
+        let listener_tls = config.listeners.iter().map(|listener| certificates.listener(&listener.name)).collect();
+        let snapshot = Snapshot::new(Arc::new(config), filters, certificates.clients(), &registry)?;
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
             swapped: tokio::sync::watch::channel(()).0,
             registry,
+            listener_tls,
             metrics,
             in_flight: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
@@ -104,7 +112,7 @@ impl Gateway {
         };
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = watch(&shared, &source, sender);
-        let reloader = Reloader::new(shared.clone(), loader, source.clone(), text);
+        let reloader = Reloader::new(shared.clone(), loader, certificates, source.clone(), text);
         // Last of what can fail: from here on clients are served, and a gateway that is replaced may go.
         let workers = shares
             .into_iter()

@@ -3,6 +3,8 @@
 //! One enum rather than a trait object, so that reading and writing are direct calls. Reading goes through a buffer that the thread's connections share:
 //! an idle connection holds no memory for what it may one day receive, and a read asks for as much as there is. Must not know: HTTP, configuration.
 
+pub mod tls;
+
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
@@ -46,6 +48,15 @@ impl Stream {
     pub fn reset_on_drop(&self) {
         // Where it fails the connection is gone already.
         let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// The protocol agreed on by ALPN (RFC 7301); none on a plain connection or where the peer took no part.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Server(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::Client(stream) => stream.get_ref().1.alpn_protocol(),
+        }
     }
 
     /// The TCP connection below.

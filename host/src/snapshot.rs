@@ -12,9 +12,11 @@ use arc_swap::ArcSwap;
 use crate::body::Held;
 use crate::config::{Config, Upstream};
 use crate::exchange::Request;
+use crate::net::tls::ClientTls;
 use crate::stage::cors;
 use crate::stage::filters::Link;
 use crate::stage::route::Router;
+use crate::stage::tls::ServerTls;
 use crate::stage::upstream::{Group, Registry};
 use crate::telemetry::Metrics;
 use crate::wasm::pool::Filter;
@@ -22,12 +24,17 @@ use crate::wasm::pool::Filter;
 /// The filters of a configuration, by name.
 pub type Filters = HashMap<String, Arc<Filter>>;
 
+/// TLS of the upstreams that have it, by name.
+pub type Clients = HashMap<String, Arc<ClientTls>>;
+
 /// One consistent state of the gateway.
 pub struct Snapshot {
     /// What was asked for.
     pub config: Arc<Config>,
     /// What was loaded for it.
     pub filters: Filters,
+    /// How to speak TLS to its upstreams.
+    pub clients: Clients,
     /// Its upstreams, by name.
     pub upstreams: BTreeMap<String, Arc<Group>>,
     router: Router,
@@ -76,17 +83,22 @@ impl Route {
 
 impl Snapshot {
     /// Puts a checked configuration, its loaded filters and what is known of its endpoints together; an error names a filter that is missing.
-    pub fn new(config: Arc<Config>, filters: Filters, registry: &Registry) -> Result<Self, String> {
+    pub fn new(config: Arc<Config>, filters: Filters, clients: Clients, registry: &Registry) -> Result<Self, String> {
         let group = |(name, terms): (&String, &Upstream)| {
-            (name.clone(), Arc::new(Group::new(name, terms, config.workers, registry)))
+            let tls = clients.get(name).cloned();
+            // Never plain text where TLS was asked for.
+            if tls.is_none() && terms.tls.is_some() {
+                return Err(format!("the certificates of upstream {name} are not loaded"));
+            }
+            Ok((name.clone(), Arc::new(Group::new(name, terms, tls, config.workers, registry))))
         };
-        let upstreams: BTreeMap<_, _> = config.upstreams.iter().map(group).collect();
+        let upstreams: BTreeMap<_, _> = config.upstreams.iter().map(group).collect::<Result<_, String>>()?;
         let routes = config
             .routes
             .iter()
             .map(|route| build_route(&config, &filters, &upstreams, route))
             .collect::<Result<_, _>>()?;
-        Ok(Self { router: Router::new(&config.routes), routes, filters, upstreams, config })
+        Ok(Self { router: Router::new(&config.routes), routes, filters, clients, upstreams, config })
     }
 
     /// The route that takes a request.
@@ -134,6 +146,8 @@ pub struct Shared {
     pub swapped: tokio::sync::watch::Sender<()>,
     /// What is known of the endpoints; outlives snapshots.
     pub registry: Registry,
+    /// TLS of the listeners, in the order of the configuration's; none where one speaks plain text.
+    pub listener_tls: Vec<Option<Arc<ServerTls>>>,
     /// Counted everywhere.
     pub metrics: Metrics,
     /// Exchanges that are not finished.

@@ -66,6 +66,51 @@ pub struct LoadFailureLabels {
     pub reason: &'static str,
 }
 
+/// Labels of a listener's certificate.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CertificateLabels {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// The certificate's first host, or its subject.
+    pub name: Arc<str>,
+}
+
+/// Labels of an upstream's certificate: the authority that is trusted, or what the gateway shows.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct UpstreamCertificateLabels {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    /// The certificate's first host, or its subject.
+    pub name: Arc<str>,
+}
+
+/// Labels of a listener's certificate file that was not taken.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CertificateFailureLabels {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// A short word of a fixed list.
+    pub reason: &'static str,
+}
+
+/// Labels of an upstream's certificate file that was not taken.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct UpstreamCertificateFailureLabels {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    /// A short word of a fixed list.
+    pub reason: &'static str,
+}
+
+/// Labels of a TLS handshake with a client.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct HandshakeLabels {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// `full`, `resumed`, `failed` or `timeout`.
+    pub result: &'static str,
+}
+
 /// Labels of a reload.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ReloadLabels {
@@ -177,6 +222,16 @@ pub struct Metrics {
     pub endpoint_connections: Family<EndpointLabels, Gauge>,
     /// Requests that wait for a connection.
     pub endpoint_pending: Family<EndpointLabels, Gauge>,
+    /// TLS handshakes with clients.
+    pub handshakes: Family<HandshakeLabels, Counter>,
+    /// When listeners' certificates end, Unix time.
+    pub certificate_expiry: Family<CertificateLabels, Gauge>,
+    /// When upstreams' certificates end, Unix time.
+    pub upstream_certificate_expiry: Family<UpstreamCertificateLabels, Gauge>,
+    /// Listeners' certificate files that were refused.
+    pub certificate_failures: Family<CertificateFailureLabels, Counter>,
+    /// Upstreams' certificate files that were refused.
+    pub upstream_certificate_failures: Family<UpstreamCertificateFailureLabels, Counter>,
 }
 
 impl Metrics {
@@ -209,6 +264,11 @@ impl Metrics {
             endpoint_in_flight: Family::default(),
             endpoint_connections: Family::default(),
             endpoint_pending: Family::default(),
+            handshakes: Family::default(),
+            certificate_expiry: Family::default(),
+            upstream_certificate_expiry: Family::default(),
+            certificate_failures: Family::default(),
+            upstream_certificate_failures: Family::default(),
         };
         registry.register("requests", "Exchanges by route, method and status", metrics.requests.clone());
         registry.register_with_unit(
@@ -242,7 +302,34 @@ impl Metrics {
             metrics.upstream_connections.clone(),
         );
         metrics.register_endpoints(&mut registry);
+        metrics.register_certificates(&mut registry);
         Self { registry: Arc::new(registry), ..metrics }
+    }
+
+    fn register_certificates(&self, registry: &mut Registry) {
+        registry.register("tls_handshakes", "TLS handshakes with clients", self.handshakes.clone());
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When the certificate ends, Unix time",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
+        );
+        registry.register_with_unit(
+            "upstream_certificate_expiry_timestamp",
+            "When a certificate used with an upstream ends, Unix time",
+            Unit::Seconds,
+            self.upstream_certificate_expiry.clone(),
+        );
+        registry.register(
+            "certificate_load_failures",
+            "Certificate files of a listener that were refused",
+            self.certificate_failures.clone(),
+        );
+        registry.register(
+            "upstream_certificate_load_failures",
+            "Certificate files of an upstream that were refused",
+            self.upstream_certificate_failures.clone(),
+        );
     }
 
     fn register_endpoints(&self, registry: &mut Registry) {

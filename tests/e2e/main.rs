@@ -10,4 +10,5 @@ mod hotload;
 mod layering;
 mod proxy;
 mod routes;
+mod tls;
 mod upstreams;

@@ -1,14 +1,34 @@
-//! A plain HTTP/1.1 client over one socket: what it sends is exactly what a test wrote.
+//! A plain HTTP/1.1 client over one connection: what it sends is exactly what a test wrote.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 
 /// One connection, kept alive.
 pub struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Wire>>,
+    host: String,
+}
+
+/// What a client speaks over.
+pub trait Wire: std::io::Read + std::io::Write + Send {
+    /// The socket below.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Wire for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Wire for StreamOwned<ClientConnection, TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        &self.sock
+    }
 }
 
 /// What came back.
@@ -54,12 +74,17 @@ impl Client {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self::over(stream, "test"))
+    }
+
+    /// Over a connection that is there, to this host.
+    pub fn over(wire: impl Wire + 'static, host: &str) -> Self {
+        Self { stream: BufReader::new(Box::new(wire)), host: host.to_owned() }
     }
 
     /// This connection's own address: the same as long as it is the same connection.
     pub fn local(&self) -> Result<SocketAddr> {
-        Ok(self.stream.get_ref().local_addr()?)
+        Ok(self.stream.get_ref().tcp().local_addr()?)
     }
 
     /// Sends raw bytes.
@@ -80,7 +105,7 @@ impl Client {
 
     /// Sends a request without waiting for the answer.
     pub fn begin(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Result<()> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.host);
         for header in headers {
             head.push_str(header);
             head.push_str("\r\n");

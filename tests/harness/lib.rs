@@ -5,6 +5,7 @@
 mod client;
 pub mod frames;
 mod gateway;
+pub mod tls;
 mod upstream;
 pub mod wat;
 

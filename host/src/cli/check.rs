@@ -1,15 +1,22 @@
-//! `witgate check`: what `run` would refuse, without running: the configuration, then every filter's file (described, not compiled).
+//! `witgate check`: what `run` would refuse, without running: the configuration, then every certificate's and every filter's file (described, not
+//! compiled).
 
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::control::artifacts::check_file;
+use crate::control::certs::Certificates;
 use crate::control::reload::Source;
+use crate::telemetry::Metrics;
 
 pub(super) fn check(file: &Path) -> Result<(), String> {
     let source = Source::File(file.to_owned());
     let config = source.parse(&source.text()?)?;
     let mut refusals = vec![];
+    match Certificates::start(&config, &Metrics::new()) {
+        Ok(certificates) => certificates.describe().iter().for_each(|line| println!("{line}")),
+        Err(found) => refusals.extend(found.into_iter().map(|why| format!("{}: {why}", file.display()))),
+    }
     for (name, filter) in &config.filters {
         match check_file(name, filter, &Arc::default()) {
             Ok(description) => println!(

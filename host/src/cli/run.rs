@@ -36,8 +36,8 @@ pub(super) fn run(file: Option<PathBuf>, takes_over: bool) -> Result<(), String>
     init_log(&config.log.level, json)?;
     let gateway = Gateway::start(config, source, text, takes_over)?;
     announce(&gateway).map_err(|error| format!("standard output: {error}"))?;
-    if is_demo && let Some((_, address)) = gateway.listeners.first() {
-        invite(&format!("http://{address}"), has_guests).map_err(|error| format!("standard output: {error}"))?;
+    if is_demo && let Some((_, url)) = gateway.listeners.first() {
+        invite(url, has_guests).map_err(|error| format!("standard output: {error}"))?;
     }
     gateway.run()
 }
@@ -45,8 +45,8 @@ pub(super) fn run(file: Option<PathBuf>, takes_over: bool) -> Result<(), String>
 /// A line for each address, then `ready`: what scripts and tests wait for.
 fn announce(gateway: &Gateway) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    for (name, address) in &gateway.listeners {
-        writeln!(out, "listening {name} http://{address}")?;
+    for (name, url) in &gateway.listeners {
+        writeln!(out, "listening {name} {url}")?;
     }
     if let Some(address) = gateway.admin {
         writeln!(out, "listening admin http://{address}")?;

@@ -11,8 +11,8 @@ use crate::conduct::path::normalise;
 
 use super::read::{Errors, Section, duration_within, nearest};
 use super::tree::{Node, Value};
-use super::upstream;
 use super::{Capability, Config, Filter, KeyValue, Limits, Listener, Log, LogFormat, OnError, Reload, Timeouts};
+use super::{tls, upstream};
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
@@ -24,13 +24,13 @@ pub(super) fn config(root: &Node, base: &Path, errors: &Errors) -> Config {
     let top = Section::new(Some(root), "", errors);
     let config = Config {
         workers: top.number("workers", 1, 256).unwrap_or_else(cores),
-        listeners: listeners(&top),
+        listeners: listeners(&top, base),
         timeouts: timeouts(top.section("timeouts")),
         limits: limits(top.section("limits")),
         admin: admin(&top),
         state: base.join(state(top.section("state"))),
         reload: reload(top.section("reload")),
-        upstreams: named(&top, "upstreams", upstream::upstream),
+        upstreams: named(&top, "upstreams", |section| upstream::upstream(section, base)),
         filters: named(&top, "filters", |section| filter(section, base)),
         routes: super::route::routes(&top),
         trusted_proxies: top.list("trusted_proxies", network),
@@ -44,13 +44,14 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(256)
 }
 
-fn listeners(top: &Section) -> Vec<Listener> {
+fn listeners(top: &Section, base: &Path) -> Vec<Listener> {
     let nodes = top.nodes("listeners");
     if nodes.is_empty() {
         return vec![Listener {
             name: "main".into(),
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
             proxy_protocol: false,
+            tls: None,
         }];
     }
     let read = |(index, node)| {
@@ -63,8 +64,10 @@ fn listeners(top: &Section) -> Vec<Listener> {
             section.error(section.line, "address", "is missing: write an address and a port, such as 0.0.0.0:8080");
         }
         let proxy_protocol = section.bool("proxy_protocol").unwrap_or(false);
+        let tls = section.get("tls").is_some().then(|| tls::listener(section.section("tls"), base));
         section.finish();
-        Listener { name, address: address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))), proxy_protocol }
+        let address = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        Listener { name, address, proxy_protocol, tls }
     };
     nodes.iter().enumerate().map(read).collect()
 }

@@ -2,10 +2,14 @@
 //!
 //! Every duration and number has a default with which an upstream of one plain endpoint behaves sensibly. Must not know: sockets, how requests are balanced.
 
+use std::path::Path;
 use std::time::Duration;
+
+use rustls::pki_types::ServerName;
 
 use super::read::{Section, duration_within};
 use super::sections::{HOUR, MILLISECOND, token};
+use super::tls::{self, UpstreamTls};
 use super::tree::{Node, Value};
 
 /// More endpoints than one upstream can have: choosing looks at each of them.
@@ -17,6 +21,8 @@ const WEIGHT_MAX: u32 = 1000;
 pub struct Upstream {
     /// Where it is.
     pub target: Target,
+    /// Where the endpoints are `https://`.
+    pub tls: Option<UpstreamTls>,
     /// What is spoken to it. Default HTTP/1.1.
     pub protocol: Protocol,
     /// Who takes the next request. Default in turn.
@@ -63,18 +69,20 @@ pub struct Member {
     pub weight: u32,
 }
 
-/// One server of an upstream: `http://host:port`. A host name is resolved while the gateway runs.
+/// One server of an upstream: `http://host:port` or `https://host:port`. A host name is resolved while the gateway runs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// A name or an address; IPv6 without brackets.
     pub host: String,
-    /// Default 80.
+    /// Default 80, for `https://` 443.
     pub port: u16,
+    /// `https://`; the same for all endpoints of an upstream.
+    pub tls: bool,
 }
 
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { host, port } = self;
+        let Self { host, port, .. } = self;
         if host.contains(':') { write!(formatter, "[{host}]:{port}") } else { write!(formatter, "{host}:{port}") }
     }
 }
@@ -177,12 +185,18 @@ pub struct UpstreamLimits {
 }
 
 /// Reads one entry of `upstreams:`.
-pub(super) fn upstream(section: Section) -> Upstream {
+pub(super) fn upstream(section: Section, base: &Path) -> Upstream {
     let timeout = duration(&section, "timeout").unwrap_or(Duration::from_secs(15));
     let retries = retries(section.section("retries"));
     let per_try = retries.per_try_timeout.unwrap_or(timeout);
+    let target = target(&section);
+    let tls = match &target {
+        Target::Endpoints(members) => tls::upstream(&section, base, members.iter().map(|member| &member.endpoint)),
+        Target::Echo => tls::upstream(&section, base, std::iter::empty()),
+    };
     let upstream = Upstream {
-        target: target(&section),
+        target,
+        tls,
         protocol: protocol(&section),
         balance: balance(&section),
         // A default is never the reason for a refusal: it gives way to what was written.
@@ -285,11 +299,11 @@ fn member(upstream: &Section, at: usize, node: &Node) -> Option<Member> {
 }
 
 fn endpoint(text: &str) -> Result<Endpoint, String> {
-    let wrong = || "write http://host:port".to_owned();
-    if text.starts_with("https://") {
-        return Err("TLS to upstreams is not there yet: use http://".into());
-    }
-    let authority = text.strip_prefix("http://").ok_or_else(wrong)?;
+    let wrong = || "write http://host:port or https://host:port".to_owned();
+    let (tls, authority) = match text.strip_prefix("https://") {
+        Some(authority) => (true, authority),
+        None => (false, text.strip_prefix("http://").ok_or_else(wrong)?),
+    };
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     let parsed: http::uri::Authority = authority.parse().map_err(|_| wrong())?;
     if parsed.host().is_empty() || authority.contains('@') || authority.contains('/') {
@@ -299,7 +313,10 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
         return Err("the port is not between 0 and 65535".into());
     }
     let host = parsed.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    Ok(Endpoint { host, port: parsed.port_u16().unwrap_or(80) })
+    if tls && ServerName::try_from(host.as_str()).is_err() {
+        return Err("the host is no name that a certificate has".into());
+    }
+    Ok(Endpoint { host, port: parsed.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls })
 }
 
 fn protocol(section: &Section) -> Protocol {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::AbortHandle;
 
-use crate::config::{HealthCheck, Upstream};
+use crate::config::{HealthCheck, Protocol, Upstream};
+use crate::net::tls::ClientTls;
 use crate::snapshot::{Shared, Snapshot};
 use crate::stage::upstream::{State, connect};
 
@@ -20,6 +21,7 @@ const LINE_BYTES_MAX: usize = 1024;
 /// A check that runs.
 struct Running {
     terms: Upstream,
+    tls: Option<Arc<ClientTls>>,
     state: Arc<State>,
     task: AbortHandle,
 }
@@ -42,11 +44,11 @@ fn adjust(running: &mut HashMap<u64, Running>, snapshot: &Snapshot) {
     let mut wanted = HashMap::new();
     for group in snapshot.upstreams.values().filter(|group| group.terms.health_check.is_some()) {
         for member in group.members.iter().filter(|member| member.weight > 0) {
-            wanted.insert(member.state.id, (&group.terms, &member.state));
+            wanted.insert(member.state.id, (&group.terms, &group.tls, &member.state));
         }
     }
     running.retain(|id, check| match wanted.get(id) {
-        Some((terms, _)) if **terms == check.terms => true,
+        Some((terms, tls, _)) if **terms == check.terms && is_same(tls, &check.tls) => true,
         found => {
             check.task.abort();
             if found.is_none() {
@@ -55,20 +57,24 @@ fn adjust(running: &mut HashMap<u64, Running>, snapshot: &Snapshot) {
             false
         }
     });
-    for (id, (terms, state)) in wanted {
+    for (id, (terms, tls, state)) in wanted {
         running.entry(id).or_insert_with(|| {
-            let (terms, state) = (terms.clone(), state.clone());
-            let task = tokio::spawn(repeat(terms.clone(), state.clone())).abort_handle();
-            Running { terms, state, task }
+            let (terms, tls, state) = (terms.clone(), tls.clone(), state.clone());
+            let task = tokio::spawn(repeat(terms.clone(), tls.clone(), state.clone())).abort_handle();
+            Running { terms, tls, state, task }
         });
     }
 }
 
-async fn repeat(terms: Upstream, state: Arc<State>) {
+fn is_same(one: &Option<Arc<ClientTls>>, other: &Option<Arc<ClientTls>>) -> bool {
+    one.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
+}
+
+async fn repeat(terms: Upstream, tls: Option<Arc<ClientTls>>, state: Arc<State>) {
     let Some(check) = &terms.health_check else { return };
     let mut series = Series::new(state.sight().healthy);
     loop {
-        let result = match tokio::time::timeout(check.timeout, ask(&terms, check, &state)).await {
+        let result = match tokio::time::timeout(check.timeout, ask(&terms, tls.as_deref(), check, &state)).await {
             Ok(result) => result,
             Err(_) => Err(format!("no answer within {:?}", check.timeout)),
         };
@@ -90,15 +96,15 @@ async fn repeat(terms: Upstream, state: Arc<State>) {
 }
 
 /// One check. The error says what was wrong.
-async fn ask(terms: &Upstream, check: &HealthCheck, state: &Arc<State>) -> Result<(), String> {
-    // TLS endpoints: the handshake goes here, between the connection and the request.
-    let mut stream = connect(state, terms).await.map_err(|error| error.detail)?;
+async fn ask(terms: &Upstream, tls: Option<&ClientTls>, check: &HealthCheck, state: &Arc<State>) -> Result<(), String> {
+    let (mut stream, _) = connect(state, terms, tls, Protocol::Http1).await.map_err(|error| error.detail)?;
     let host = check.host.as_deref().unwrap_or(&state.label);
     let request = format!(
         "GET {} HTTP/1.1\r\nhost: {host}\r\nuser-agent: witgate-health-check\r\naccept: */*\r\nconnection: close\r\n\r\n",
         check.path
     );
     stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
+    stream.flush().await.map_err(|error| error.to_string())?;
     let mut line = Vec::with_capacity(64);
     while !line.contains(&b'\n') {
         if line.len() >= LINE_BYTES_MAX || stream.read_buf(&mut line).await.map_err(|error| error.to_string())? == 0 {

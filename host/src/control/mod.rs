@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod artifacts;
+pub mod certs;
 pub mod handover;
 pub mod health;
 pub mod reload;

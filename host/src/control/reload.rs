@@ -1,6 +1,6 @@
 //! Puts changed filters and configurations into service: notices, loads, swaps.
 //!
-//! A configuration is taken whole or not at all. A changed .wasm is taken by itself: if it is refused, that filter's old version serves on and the others are
+//! Certificates are looked at first, by themselves (`certs.rs`). A configuration is taken whole or not at all. A changed .wasm is taken by itself: if it is refused, that filter's old version serves on and the others are
 //! not touched. A file is noticed by the watcher (its folder is watched, since builds replace files by renaming), by SIGHUP and by looking at the clock; which of
 //! them it was makes no difference. Must not know: connections, requests.
 
@@ -12,6 +12,7 @@ use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use super::artifacts::Loader;
+use super::certs::{Certificates, clients};
 use crate::config::Config;
 use crate::snapshot::{Filters, Shared, Snapshot};
 use crate::telemetry::{FilterLabels, LoadFailureLabels, Metrics, ReloadLabels};
@@ -103,6 +104,7 @@ fn labels(name: &str, filter: &Filter) -> FilterLabels {
 pub struct Reloader {
     shared: Arc<Shared>,
     loader: Loader,
+    certificates: Certificates,
     source: Source,
     text: String,
 }
@@ -120,12 +122,14 @@ pub enum Cause {
 
 impl Reloader {
     /// A reloader for a state that was just put in place from `text`.
-    pub fn new(shared: Arc<Shared>, loader: Loader, source: Source, text: String) -> Self {
-        Self { shared, loader, source, text }
+    pub fn new(shared: Arc<Shared>, loader: Loader, certificates: Certificates, source: Source, text: String) -> Self {
+        Self { shared, loader, certificates, source, text }
     }
 
     /// Looks at the files and puts what changed into service. Blocks for as long as compiling takes.
     pub fn look(&mut self, cause: Cause) {
+        // First, since it takes no time: compiling does.
+        self.certificates.look(cause == Cause::Signal);
         match self.source.text() {
             Ok(text) if text != self.text || cause == Cause::Signal => {
                 self.text = text;
@@ -146,10 +150,13 @@ impl Reloader {
             check_fixed(&self.shared.snapshot.load().config, &config)?;
             let filters =
                 load_all(&mut self.loader, &config, &self.shared.metrics).map_err(|refusals| refusals.join("\n"))?;
-            Snapshot::new(Arc::new(config), filters, &self.shared.registry)
+            let upstreams = self.certificates.prepare(&config).map_err(|refusals| refusals.join("\n"))?;
+            let snapshot = Snapshot::new(Arc::new(config), filters, clients(&upstreams), &self.shared.registry)?;
+            Ok((snapshot, upstreams))
         });
         match outcome {
-            Ok(snapshot) => {
+            Ok((snapshot, upstreams)) => {
+                self.certificates.adopt(upstreams);
                 self.loader.retain(&snapshot.config);
                 publish_filters(&self.shared.metrics, &snapshot.filters);
                 self.shared.swap(snapshot);
@@ -182,7 +189,7 @@ impl Reloader {
         if swapped.is_empty() {
             return;
         }
-        match Snapshot::new(before.config.clone(), filters, &self.shared.registry) {
+        match Snapshot::new(before.config.clone(), filters, before.clients.clone(), &self.shared.registry) {
             Ok(snapshot) => {
                 publish_filters(&self.shared.metrics, &snapshot.filters);
                 self.shared.swap(snapshot);
@@ -239,7 +246,7 @@ fn check_fixed(old: &Config, new: &Config) -> Result<(), String> {
     Err(format!("{} cannot change while the gateway runs: restart it, or put the old value back", fixed.join(", ")))
 }
 
-/// Watches the folders of the configuration and its filters; an event for any file in them is worth a look.
+/// Watches the folders of the configuration, its filters and its certificates; an event for any file in them is worth a look.
 pub struct FileWatcher {
     watcher: notify::RecommendedWatcher,
     folders: Vec<PathBuf>,
@@ -260,8 +267,8 @@ impl FileWatcher {
 
     /// Watches what this state is made of, and no longer what it is not.
     pub fn follow(&mut self, source: &Source, config: &Config) {
-        let mut folders: Vec<PathBuf> =
-            config.filters.values().filter_map(|filter| filter.source.parent()).map(Path::to_owned).collect();
+        let files = config.filters.values().map(|filter| filter.source.as_path()).chain(config.certificate_files());
+        let mut folders: Vec<PathBuf> = files.filter_map(Path::parent).map(Path::to_owned).collect();
         if let Source::File(path) = source
             && let Some(parent) = std::path::absolute(path).ok().as_deref().and_then(Path::parent)
         {

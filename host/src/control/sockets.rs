@@ -59,12 +59,12 @@ impl Sockets {
         self.listeners.iter().map(|group| (group.name.clone(), group.address)).collect()
     }
 
-    /// For each worker its sockets, every socket with at least one worker. Workers above the number of sockets share.
-    pub fn for_workers(&self, workers: usize) -> std::io::Result<Vec<Vec<TcpListener>>> {
-        let mut shares: Vec<Vec<TcpListener>> = (0..workers).map(|_| vec![]).collect();
-        for group in &self.listeners {
+    /// For each worker its sockets, each with its listener's place in the configuration, every socket with at least one worker. Workers above the number of sockets share.
+    pub fn for_workers(&self, workers: usize) -> std::io::Result<Vec<Vec<(usize, TcpListener)>>> {
+        let mut shares: Vec<Vec<(usize, TcpListener)>> = (0..workers).map(|_| vec![]).collect();
+        for (place, group) in self.listeners.iter().enumerate() {
             for (worker, socket) in share(group.sockets.len(), workers) {
-                shares[worker].push(group.sockets[socket].try_clone()?);
+                shares[worker].push((place, group.sockets[socket].try_clone()?));
             }
         }
         Ok(shares)

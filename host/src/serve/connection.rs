@@ -1,6 +1,6 @@
 //! One client connection from its first byte: who the client is, which HTTP version it speaks, and its end.
 //!
-//! Without TLS the version is known by HTTP/2's preface (RFC 9113, section 3.3): what begins otherwise is HTTP/1.1. Must not know: what happens to a
+//! Over TLS the version is agreed on by ALPN, HTTP/1.1 where a client takes no part in it. Without TLS it is known by HTTP/2's preface (RFC 9113, section 3.3): what begins otherwise is HTTP/1.1. Must not know: what happens to a
 //! request (`proxy.rs`).
 
 use std::future::poll_fn;
@@ -11,12 +11,13 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-use super::{http1, http2};
+use super::{handshake, http1, http2};
 use crate::exchange::Client;
 use crate::http1::head::Limits;
 use crate::net::Stream;
 use crate::pace::Demand;
 use crate::snapshot::Shared;
+use crate::stage::tls::ServerTls;
 use crate::stage::upstream::Pools;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -91,11 +92,24 @@ impl Worker {
 }
 
 /// Serves a connection to its end.
-pub async fn serve(worker: Worker, stream: TcpStream, client: Client) {
+pub async fn serve(worker: Worker, stream: TcpStream, mut client: Client, tls: Option<Arc<ServerTls>>) {
     let waits = worker.settings().timeouts;
-    let mut io = Stream::Tcp(stream);
     let mut input = BytesMut::new();
-    let Ok(is_h2) = tokio::time::timeout(waits.idle, speaks_h2(&mut io, &mut input, waits.head)).await else { return };
+    let (io, is_h2) = match tls {
+        None => {
+            let mut io = Stream::Tcp(stream);
+            let speaks_h2 = speaks_h2(&mut io, &mut input, waits.head);
+            let Ok(is_h2) = tokio::time::timeout(waits.idle, speaks_h2).await else { return };
+            (io, is_h2)
+        }
+        Some(tls) => {
+            let shaken = handshake::accept(&worker, stream, client.address, &tls, waits.head).await;
+            let Some((io, info)) = shaken else { return };
+            let is_h2 = info.alpn == Some("h2");
+            client.tls = Some(Arc::new(info));
+            (io, Some(is_h2))
+        }
+    };
     let client = Arc::new(client);
     match is_h2 {
         Some(true) => http2::serve(&worker, io, input, &client).await,

@@ -18,6 +18,7 @@ use crate::conduct::{forwarded, path};
 use crate::config::Config;
 use crate::error::{Error, Kind};
 use crate::exchange::{Client, Request, Upgrade};
+use crate::stage::tls::serves;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -51,6 +52,7 @@ pub(super) fn take(
     strip_connection_fields(&mut head.headers);
     drop_imitations(&mut head.headers);
     take_host(&mut head.headers, &uri, head.version)?;
+    check_connection(&head.headers, client)?;
     let target = take_target(uri)?;
     let is_last_hop = take_max_forwards(&head.method, &mut head.headers)?;
     join_cookies(&mut head.headers);
@@ -60,7 +62,8 @@ pub(super) fn take(
     let client = take_client(&mut head.headers, client, config, id);
     add_via(&mut head.headers, head.version)?;
     let concerns_gateway = is_last_hop || target.path() == "*";
-    let request = Request { method: head.method, tls: false, target, headers: head.headers, body: None, upgrade };
+    let tls = client.tls.is_some();
+    let request = Request { method: head.method, tls, target, headers: head.headers, body: None, upgrade };
     Ok(Taken { request, body, client, concerns_gateway })
 }
 
@@ -101,6 +104,16 @@ fn take_host(headers: &mut HeaderMap, uri: &Parts, version: Version) -> Result<(
         (None, _) => return Err(bad("a request has exactly one host, not an empty one (RFC 9112, section 3.2)")),
     }
     Ok(())
+}
+
+/// Whether the connection may carry requests for this host (RFC 9110, section 7.4). Before any route: its filters and its upstream are another host's.
+fn check_connection(headers: &HeaderMap, client: &Client) -> Result<(), Error> {
+    let Some(tls) = &client.tls else { return Ok(()) };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if serves(tls, host) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Misdirected, format!("{host}, over a connection for {:?}", tls.server_name)))
 }
 
 /// The path in its one normal form, and the query as it came.
@@ -168,7 +181,8 @@ fn take_client(headers: &mut HeaderMap, client: &Arc<Client>, config: &Config, i
     if config.trusted_proxies.is_empty() || !forwarded::is_trusted(ip, &config.trusted_proxies) {
         headers.remove(header::FORWARDED);
         headers.insert(X_FORWARDED_FOR, client.ip_text.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers
+            .insert(X_FORWARDED_PROTO, HeaderValue::from_static(if client.tls.is_some() { "https" } else { "http" }));
         headers.insert(X_FORWARDED_HOST, host);
         headers.insert(X_REQUEST_ID, id.clone());
         return client.clone();
@@ -178,7 +192,7 @@ fn take_client(headers: &mut HeaderMap, client: &Arc<Client>, config: &Config, i
         let (x_for, x_proto) = (lines(&X_FORWARDED_FOR), lines(&X_FORWARDED_PROTO));
         let (x_host, own) = (lines(&X_FORWARDED_HOST), lines(&header::FORWARDED));
         let incoming = forwarded::Incoming { x_for: &x_for, x_proto: &x_proto, x_host: &x_host, forwarded: &own };
-        let peer = forwarded::Peer { ip, is_tls: false, host: host.to_str().unwrap_or_default() };
+        let peer = forwarded::Peer { ip, is_tls: client.tls.is_some(), host: host.to_str().unwrap_or_default() };
         let out = forwarded::forward(&peer, &config.trusted_proxies, &incoming);
         let value = |text: &str| HeaderValue::from_str(text).ok();
         let fields = [
@@ -198,7 +212,11 @@ fn take_client(headers: &mut HeaderMap, client: &Arc<Client>, config: &Config, i
     if !headers.get(X_REQUEST_ID).is_some_and(|id| !id.is_empty() && id.len() <= 128) {
         headers.insert(X_REQUEST_ID, id.clone());
     }
-    if named == ip.to_canonical() { client.clone() } else { Arc::new(Client::new(SocketAddr::new(named, 0))) }
+    if named == ip.to_canonical() {
+        return client.clone();
+    }
+    // Its TLS is still the connection's: a proxy's word for an address is no certificate.
+    Arc::new(Client { tls: client.tls.clone(), ..Client::new(SocketAddr::new(named, 0)) })
 }
 
 /// That the request passed here (RFC 9110, section 7.6.3), which also shows a circle.

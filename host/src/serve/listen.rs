@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use super::connection::{Worker, serve};
 use crate::exchange::Client;
 use crate::snapshot::Shared;
+use crate::stage::tls::ServerTls;
 use crate::stage::upstream::Pools;
 
 /// After an error of `accept`, before the next try.
@@ -23,8 +24,12 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Tasks run before the I/O driver is asked again: with tasks of at most a tick, what bounds a neighbour's delay.
 const EVENT_INTERVAL: u32 = 8;
 
-/// Starts a serving thread over its own listeners. It ends when the gateway drains and its last connection is done.
-pub fn spawn(index: usize, shared: Arc<Shared>, listeners: Vec<TcpListener>) -> std::io::Result<JoinHandle<()>> {
+/// Starts a serving thread over its own sockets, each with its listener's place in the configuration. It ends when the gateway drains and its last connection is done.
+pub fn spawn(
+    index: usize,
+    shared: Arc<Shared>,
+    listeners: Vec<(usize, TcpListener)>,
+) -> std::io::Result<JoinHandle<()>> {
     let runtime =
         Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build_local(LocalOptions::default());
     drop(runtime?);
@@ -41,13 +46,16 @@ pub fn spawn(index: usize, shared: Arc<Shared>, listeners: Vec<TcpListener>) -> 
     })
 }
 
-async fn work(shared: Arc<Shared>, listeners: Vec<TcpListener>) {
+async fn work(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
     let worker = Worker { pools: Rc::new(Pools::new(shared.metrics.clone())), shared: shared.clone() };
     let here = Rc::new(());
     let mut accepting = vec![];
-    for listener in listeners {
+    for (place, listener) in listeners {
+        let tls = shared.listener_tls.get(place).cloned().flatten();
         match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, here.clone()))),
+            Ok(listener) => {
+                accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, tls, here.clone())));
+            }
             Err(error) => tracing::error!(%error, "a listener cannot be used"),
         }
     }
@@ -67,7 +75,7 @@ async fn work(shared: Arc<Shared>, listeners: Vec<TcpListener>) {
     sweeper.abort();
 }
 
-async fn accept(worker: Worker, listener: tokio::net::TcpListener, here: Rc<()>) {
+async fn accept(worker: Worker, listener: tokio::net::TcpListener, tls: Option<Arc<ServerTls>>, here: Rc<()>) {
     let mut draining = worker.shared.draining.subscribe();
     loop {
         let max = worker.shared.snapshot.load().config.limits.connections;
@@ -88,11 +96,11 @@ async fn accept(worker: Worker, listener: tokio::net::TcpListener, here: Rc<()>)
                     continue;
                 }
                 let counted = Counted::new(worker.shared.clone());
-                let (worker, here) = (worker.clone(), here.clone());
-                // A panic ends this task and so this connection, nothing else.
+                let (worker, here, tls) = (worker.clone(), here.clone(), tls.clone());
+                // A handshake takes the client's time, so it is awaited here and not in the loop. A panic ends this task and so this connection, nothing else.
                 tokio::task::spawn_local(async move {
                     let _counted = (counted, here);
-                    serve(worker, stream, Client::new(address)).await;
+                    serve(worker, stream, Client::new(address), tls).await;
                 });
             }
             Err(error) => {

@@ -1,8 +1,9 @@
-//! From a socket to an answered request. `listen` accepts, `connection` finds out who speaks what, `http1` (over `wire`) and `http2` (behind `guard`)
+//! From a socket to an answered request. `listen` accepts, `connection` finds out who speaks what (after a `handshake` where there is TLS), `http1` (over `wire`) and `http2` (behind `guard`)
 //! speak it, `intake` checks a request, `proxy` is one exchange.
 
 pub mod connection;
 mod guard;
+mod handshake;
 mod http1;
 mod http2;
 mod intake;

@@ -68,7 +68,19 @@ fn account(
     let route = route.unwrap_or_else(|| "-".into());
     let seconds = began.elapsed().as_secs_f64();
     shared.metrics.request_seconds.get_or_create(&RouteLabels { route: route.clone() }).observe(seconds);
-    tracing::debug!(target: "access", route = &*route, method, status, seconds, client = %client.address, "exchange");
+    let tls = client.tls.as_deref();
+    tracing::debug!(
+        target: "access",
+        route = &*route,
+        method,
+        status,
+        seconds,
+        client = %client.address,
+        tls_version = tls.map(|tls| tls.version),
+        sni = tls.and_then(|tls| tls.server_name.as_deref()),
+        peer_sha256 = tls.and_then(|tls| tls.peer.as_ref()).map(|peer| peer.sha256.as_str()),
+        "exchange"
+    );
     shared.metrics.requests.get_or_create(&RequestLabels { route, method, status }).inc();
 }
 

@@ -6,4 +6,5 @@ pub mod redirect;
 pub mod respond;
 pub mod rewrite;
 pub mod route;
+pub mod tls;
 pub mod upstream;

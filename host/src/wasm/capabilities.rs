@@ -187,7 +187,17 @@ impl host::response::Host for Call {
 impl host::exchange::Host for Call {
     fn client(&mut self) -> Result<host::types::ClientInfo> {
         let address = self.exchange.client.address;
-        Ok(host::types::ClientInfo { ip: address.ip().to_canonical().to_string(), port: address.port(), tls: None })
+        let tls = self.exchange.client.tls.as_ref().map(|tls| host::types::Tls {
+            version: tls.version.to_owned(),
+            server_name: tls.server_name.clone(),
+            alpn: tls.alpn.map(str::to_owned),
+            peer: tls.peer.as_ref().map(|peer| host::types::Certificate {
+                subject: peer.subject.clone(),
+                alternative_names: peer.alternative_names.clone(),
+                sha256: peer.sha256.clone(),
+            }),
+        });
+        Ok(host::types::ClientInfo { ip: address.ip().to_canonical().to_string(), port: address.port(), tls })
     }
 
     fn route(&mut self) -> Result<String> {

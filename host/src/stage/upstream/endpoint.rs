@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     fn state() -> Arc<State> {
-        let endpoint = Endpoint { host: "127.0.0.1".into(), port: 1 };
+        let endpoint = Endpoint { host: "127.0.0.1".into(), port: 1, tls: false };
         Arc::new(State::new(1, "u".into(), endpoint, &Metrics::new()))
     }
 

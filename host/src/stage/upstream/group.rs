@@ -15,6 +15,7 @@ use super::balance::{Candidate, Standing, hash};
 use super::endpoint::State;
 use crate::body::Body;
 use crate::config::{Balance, Endpoint, HashKey, Protocol, Target, Upstream};
+use crate::net::tls::ClientTls;
 use crate::telemetry::Metrics;
 
 /// An upstream, ready to be asked.
@@ -23,6 +24,8 @@ pub struct Group {
     pub name: Arc<str>,
     /// Its terms.
     pub terms: Upstream,
+    /// How to speak TLS to it; none for plain text.
+    pub tls: Option<Arc<ClientTls>>,
     /// Its endpoints; none for a built-in.
     pub members: Vec<Member>,
     /// Threads that ask it.
@@ -42,7 +45,7 @@ pub struct Member {
 
 impl Group {
     /// Puts an upstream's terms and its endpoints' states together. `workers` is the number of serving threads.
-    pub fn new(name: &str, terms: &Upstream, workers: usize, registry: &Registry) -> Self {
+    pub fn new(name: &str, terms: &Upstream, tls: Option<Arc<ClientTls>>, workers: usize, registry: &Registry) -> Self {
         let name: Arc<str> = name.into();
         let member = |member: &crate::config::Member| {
             let state = registry.state(&name, &member.endpoint, terms.protocol);
@@ -52,7 +55,7 @@ impl Group {
             Target::Endpoints(list) => list.iter().map(member).collect(),
             Target::Echo => vec![],
         };
-        Self { members, terms: terms.clone(), workers, generation: next_id(), name }
+        Self { members, terms: terms.clone(), tls, workers, generation: next_id(), name }
     }
 
     /// What the choice of an endpoint looks at.

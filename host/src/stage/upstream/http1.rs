@@ -16,6 +16,7 @@ use http::{Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::AsyncWrite as _;
 
+use super::connect::Secured;
 use super::endpoint::Counted;
 use crate::body::{Body, Interim};
 use crate::error::{Error, Kind};
@@ -43,6 +44,7 @@ pub(super) struct Connection {
     input: BytesMut,
     output: BytesMut,
     timer: Timer,
+    pub(super) secured: Secured,
     _counted: Counted,
 }
 
@@ -59,9 +61,9 @@ pub(super) struct Failed {
 pub(super) type GiveBack = Box<dyn FnOnce(Box<Connection>)>;
 
 impl Connection {
-    pub(super) fn new(io: Stream, counted: Counted) -> Self {
+    pub(super) fn new(io: Stream, secured: Secured, counted: Counted) -> Self {
         let (input, output) = (BytesMut::new(), BytesMut::new());
-        Self { io, input, output, timer: Timer::default(), _counted: counted }
+        Self { io, input, output, timer: Timer::default(), secured, _counted: counted }
     }
 
     /// Whether the upstream has neither closed nor said anything while the connection was idle.

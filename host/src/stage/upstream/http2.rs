@@ -18,6 +18,7 @@ use http::uri::{Authority, Scheme, Uri};
 use http::{Version, uri};
 use http_body::{Body as _, Frame, SizeHint};
 
+use super::connect::Secured;
 use super::endpoint::Counted;
 use crate::body::{Body, Interim};
 use crate::conduct::fields::strip_connection_fields;
@@ -37,6 +38,7 @@ const INTERIM_MAX: usize = 16;
 #[derive(Clone)]
 pub(super) struct Session {
     send: SendRequest<Bytes>,
+    pub(super) secured: Secured,
     state: Rc<State>,
 }
 
@@ -57,6 +59,10 @@ impl Session {
         self.is_open() && (in_use || self.state.used.get().elapsed() < idle)
     }
 
+    fn scheme(&self) -> Scheme {
+        if self.secured.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+    }
+
     pub(super) fn is_same(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.state, &other.state)
     }
@@ -72,7 +78,7 @@ pub(super) struct Failed {
 }
 
 /// Begins to speak HTTP/2 over a new connection.
-pub(super) async fn open(io: Stream, counted: Counted) -> Result<Session, Error> {
+pub(super) async fn open(io: Stream, secured: Secured, counted: Counted) -> Result<Session, Error> {
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW_BYTES)
@@ -93,7 +99,7 @@ pub(super) async fn open(io: Stream, counted: Counted) -> Result<Session, Error>
         }
         own.is_open.set(false);
     });
-    Ok(Session { send, state })
+    Ok(Session { send, secured, state })
 }
 
 /// Sends `request` as a stream and waits for the response's head; the rest of the request goes on while the response's body is read.
@@ -113,7 +119,8 @@ pub(super) async fn exchange(
         let error = Error::new(Kind::NotImplemented, "an upgrade cannot pass to an upstream over HTTP/2");
         return Err(Failed { error, untouched: false, is_over: false });
     }
-    let (request, body) = head(request).map_err(|error| Failed { error, untouched: false, is_over: false })?;
+    let (request, body) =
+        head(request, session.scheme()).map_err(|error| Failed { error, untouched: false, is_over: false })?;
     let mut send = session.send.clone().ready().await.map_err(|error| unsent(&error))?;
     let ended = body.is_end_stream();
     let (mut response, stream) = send.send_request(request, ended).map_err(|error| unsent(&error))?;
@@ -177,13 +184,13 @@ fn poll_response(
 }
 
 /// The request as HTTP/2 has it: its host is the authority.
-fn head(request: http::Request<Body>) -> Result<(http::Request<()>, Body), Error> {
+fn head(request: http::Request<Body>, scheme: Scheme) -> Result<(http::Request<()>, Body), Error> {
     let (mut head, body) = request.into_parts();
     let host = head.headers.remove(header::HOST);
     let authority = host.as_ref().map(HeaderValue::as_bytes).filter(|host| !host.is_empty()).unwrap_or(b"localhost");
     let bad = |_| Error::new(Kind::BadRequest, "its host or path cannot be sent over HTTP/2");
     let mut parts = uri::Parts::default();
-    parts.scheme = Some(Scheme::HTTP);
+    parts.scheme = Some(scheme);
     parts.authority = Some(Authority::try_from(authority).map_err(bad)?);
     parts.path_and_query = head.uri.path_and_query().cloned();
     head.uri =

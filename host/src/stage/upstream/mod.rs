@@ -29,7 +29,7 @@ use crate::config::{Balance, Target};
 use crate::error::{Error, Kind};
 use crate::telemetry::{Metrics, RetryLabels};
 use balance::{Refusal, Way};
-pub use connect::connect;
+pub use connect::{Secured, connect};
 pub use endpoint::{Sight, State};
 pub use group::{Group, Member, Registry};
 use pool::{Attempt, Pool, To};

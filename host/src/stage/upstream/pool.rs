@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::connect::connect;
+use super::connect::{Secured, connect};
 use super::endpoint::{Counted, State};
 use super::group::Group;
 use super::http1::{self, Connection, Failed, GiveBack};
@@ -147,13 +147,13 @@ impl Pool {
     /// This thread's HTTP/2 connection to an endpoint, or a new one; and whether it was there before.
     async fn session(&self, to: To<'_>) -> Result<(Session, bool), Error> {
         let found = self.shelves.borrow().get(&to.state.id).and_then(|shelf| shelf.session.clone());
-        if let Some(session) = found.filter(Session::is_open) {
+        if let Some(session) = found.filter(|session| session.is_open() && is_current(to, &session.secured)) {
             return Ok((session, true));
         }
         let counted =
             to.state.open(None).ok_or_else(|| Error::new(Kind::UpstreamSaturated, "no connection is free"))?;
-        let stream = connect(to.state, &to.group.terms).await?;
-        let session = http2::open(Stream::Tcp(stream), counted).await?;
+        let (stream, secured) = dial(to, Protocol::H2).await?;
+        let session = http2::open(stream, secured, counted).await?;
         self.metrics.upstream_connections.inc();
         self.shelves.borrow_mut().entry(to.state.id).or_default().session = Some(session.clone());
         Ok((session, false))
@@ -215,7 +215,7 @@ impl Pool {
             tokio::select! {
                 biased;
                 handed = handed => {
-                    if let Ok(mut connection) = handed && connection.is_open() {
+                    if let Ok(mut connection) = handed && is_current(to, &connection.secured) && connection.is_open() {
                         return Ok((connection, true));
                     }
                 }
@@ -229,7 +229,8 @@ impl Pool {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.get_mut(&to.state.id)?;
         while let Some(mut one) = shelf.idle.pop() {
-            if one.since.elapsed() < to.group.terms.idle_timeout && one.connection.is_open() {
+            let fits = one.since.elapsed() < to.group.terms.idle_timeout && is_current(to, &one.connection.secured);
+            if fits && one.connection.is_open() {
                 return Some(one.connection);
             }
         }
@@ -237,9 +238,9 @@ impl Pool {
     }
 
     async fn open(&self, to: To<'_>, counted: Counted) -> Result<Box<Connection>, Error> {
-        let stream = connect(to.state, &to.group.terms).await?;
+        let (stream, secured) = dial(to, Protocol::Http1).await?;
         self.metrics.upstream_connections.inc();
-        Ok(Box::new(Connection::new(Stream::Tcp(stream), counted)))
+        Ok(Box::new(Connection::new(stream, secured, counted)))
     }
 
     /// Takes a connection back once its response has been passed on: to who waits for one, else onto the shelf.
@@ -263,6 +264,19 @@ impl Pool {
                 shelf.idle.push(Idle { connection, since: Instant::now() });
             }
         })
+    }
+}
+
+async fn dial(to: To<'_>, protocol: Protocol) -> Result<(Stream, Secured), Error> {
+    connect(to.state, &to.group.terms, to.group.tls.as_deref(), protocol).await
+}
+
+/// Whether a connection trusts and shows what a new one would: certificates may have been replaced, or terms, since it was made.
+fn is_current(to: To<'_>, secured: &Secured) -> bool {
+    match (&to.group.tls, secured) {
+        (None, None) => true,
+        (Some(tls), Some(secured)) => Arc::ptr_eq(&tls.current(), secured),
+        _ => false,
     }
 }
 

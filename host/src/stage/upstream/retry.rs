@@ -34,6 +34,8 @@ impl Cause {
             | Kind::UpstreamConnectTimeout
             | Kind::UpstreamUnroutable
             | Kind::UpstreamDns
+            | Kind::UpstreamCertificate
+            | Kind::UpstreamTls
             | Kind::UpstreamSaturated => Self::Connect,
             Kind::UpstreamClosed => Self::Reset,
             Kind::UpstreamTimeout => Self::Timeout,

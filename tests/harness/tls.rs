@@ -1,0 +1,178 @@
+//! Certificates made on the spot, and TLS clients that say what their handshake was like.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, StreamOwned,
+    SupportedProtocolVersion, crypto::aws_lc_rs, version,
+};
+
+use crate::Client;
+
+/// A certificate authority.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone)]
+pub struct Issued {
+    /// The certificate alone.
+    pub certificate: String,
+    /// PKCS #8.
+    pub key: String,
+    /// SHA-256 of the certificate's DER, hexadecimal.
+    pub sha256: String,
+}
+
+impl Authority {
+    /// A new one with this name.
+    pub fn new(name: &str) -> Result<Self> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name = common_name(name);
+        Ok(Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate()?)? })
+    }
+
+    /// What those who trust it need.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A certificate for hosts or addresses; its subject is `CN=` the first.
+    pub fn issue(&self, names: &[&str]) -> Result<Issued> {
+        self.issue_with(names, |_| {})
+    }
+
+    /// The same, changed before it is signed.
+    pub fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Result<Issued> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names.clone())?;
+        params.distinguished_name = common_name(names.first().map_or("nobody", String::as_str));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem(), sha256: sha256(certificate.der())? })
+    }
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+/// Another program's opinion, so that the gateway's is tested.
+fn sha256(der: &[u8]) -> Result<String> {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let mut child = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    child.stdin.take().context("no standard input")?.write_all(der)?;
+    let said = String::from_utf8(child.wait_with_output()?.stdout)?;
+    Ok(said.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// How a client speaks TLS.
+pub struct TlsClient {
+    config: ClientConfig,
+}
+
+/// What a handshake was like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handshake {
+    /// `TLSv1.2`, `TLSv1.3`.
+    pub version: Option<ProtocolVersion>,
+    /// What ALPN agreed on.
+    pub alpn: Option<String>,
+    /// Whether an earlier session went on.
+    pub resumed: bool,
+    /// SHA-256 of the certificate that the server showed.
+    pub certificate: String,
+}
+
+impl TlsClient {
+    /// Trusts this authority; every version of TLS, no ALPN, no certificate.
+    pub fn new(authority: &Authority) -> Result<Self> {
+        Self::with(authority, &[&version::TLS13, &version::TLS12], None)
+    }
+
+    /// Only this version.
+    pub fn only(authority: &Authority, version: &'static SupportedProtocolVersion) -> Result<Self> {
+        Self::with(authority, &[version], None)
+    }
+
+    /// Shows this certificate.
+    pub fn showing(authority: &Authority, identity: &Issued) -> Result<Self> {
+        Self::with(authority, &[&version::TLS13, &version::TLS12], Some(identity))
+    }
+
+    /// Only this version, showing this certificate.
+    pub fn with(
+        authority: &Authority,
+        versions: &[&'static SupportedProtocolVersion],
+        identity: Option<&Issued>,
+    ) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes())?)?;
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)?
+            .with_root_certificates(roots);
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(own) => builder.with_client_auth_cert(
+                vec![CertificateDer::from_pem_slice(own.certificate.as_bytes())?],
+                PrivateKeyDer::from_pem_slice(own.key.as_bytes())?,
+            )?,
+        };
+        Ok(Self { config })
+    }
+
+    /// Offers these protocols.
+    #[must_use]
+    pub fn alpn(mut self, protocols: &[&str]) -> Self {
+        self.config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        self
+    }
+
+    /// Remembers no session.
+    #[must_use]
+    pub fn forgetful(mut self) -> Self {
+        self.config.resumption = tokio_rustls::rustls::client::Resumption::disabled();
+        self
+    }
+
+    /// For clients of an asynchronous kind.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::new(self.config.clone())
+    }
+
+    /// Connects and shakes hands. An IP address as `name` is not sent (RFC 6066), but verified.
+    pub fn connect(&self, address: SocketAddr, name: &str) -> Result<(Client, Handshake)> {
+        let mut tcp = TcpStream::connect(address)?;
+        tcp.set_read_timeout(Some(Duration::from_secs(20)))?;
+        tcp.set_nodelay(true)?;
+        let mut connection = ClientConnection::new(self.config(), ServerName::try_from(name.to_owned())?)?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut tcp)?;
+        }
+        let certificate = connection.peer_certificates().and_then(<[_]>::first).context("no certificate")?;
+        let handshake = Handshake {
+            version: connection.protocol_version(),
+            alpn: connection.alpn_protocol().map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
+            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            certificate: sha256(certificate)?,
+        };
+        Ok((Client::over(StreamOwned::new(connection, tcp), name), handshake))
+    }
+}
