@@ -12,7 +12,7 @@ use super::strict::Message;
 use super::wire::{Peer, Wire};
 
 fn upstream(peer: &Peer) -> String {
-    format!("{{endpoints: [\"http://{}\"], timeout: 1s, connect_timeout: 500ms}}", peer.address)
+    format!("{{endpoints: [\"http://{}\"], timeout: 1s, connect_timeout: 500ms, body_idle_timeout: 1s}}", peer.address)
 }
 
 fn script(act: Act) -> Result<Peer> {

@@ -279,26 +279,28 @@ fn a_client_without_the_key_gets_no_tunnel() -> Result<()> {
 }
 
 #[test]
-fn any_protocol_is_a_tunnel_after_its_101_and_half_closes() -> Result<()> {
-    // What is not WebSocket: bytes both ways; the upstream ends its side first, and the client's last bytes still arrive.
+fn any_protocol_is_a_tunnel_after_its_101() -> Result<()> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let sender = std::sync::Mutex::new(sender);
     let peer = Peer::start(move |wire| {
         wire.request()?;
         wire.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\nserver first")?;
-        wire.stream.shutdown(std::net::Shutdown::Write)?;
+        // The client ends its side: what it sent comes before, and what is sent back still arrives.
         wire.until_closed(LIMIT)?;
         sender.lock().map(|sender| sender.send(wire.bytes.clone()).is_ok()).ok();
-        Ok(())
+        wire.send("server last")
     })?;
     let yaml = format!("upstreams: {{u: {{endpoints: [\"http://{}\"]}}}}\nroutes: [{{upstream: u}}]", peer.address);
     let gateway = Setup::new(&yaml)?.start()?;
     let mut client = Wire::connect(gateway.address)?;
     client.send("GET / HTTP/1.1\r\nHost: t.test\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n")?;
     assert_eq!(client.response("GET")?.status(), 101);
-    client.until_closed(LIMIT)?;
-    assert_eq!(client.bytes, b"server first");
-    client.send("client last").and_then(|()| Ok(client.stream.shutdown(std::net::Shutdown::Write)?)).ok();
+    assert_eq!(take(&mut client, 12)?, b"server first");
+    client.send("client last")?;
+    client.stream.shutdown(std::net::Shutdown::Write)?;
     assert_eq!(receiver.recv_timeout(LIMIT)?, b"client last");
+    client.until_closed(LIMIT)?;
+    assert_eq!(client.bytes, b"server last");
+    quiet(&gateway);
     Ok(())
 }
