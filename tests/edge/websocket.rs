@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use harness::{Gateway, Setup};
 
 use super::strict::Message;
@@ -186,6 +186,7 @@ fn an_abrupt_end_of_one_side_ends_the_other() -> Result<()> {
                 wire.send(frame(0x81, false, b"cut he"))?;
                 return if reset { wire.reset() } else { Ok(()) };
             }
+            wire.send(frame(0x81, false, b"go"))?;
             let took = wire.until_closed(LIMIT)?;
             sender.lock().map(|sender| sender.send(took).is_ok()).ok();
             Ok(())
@@ -197,11 +198,14 @@ fn an_abrupt_end_of_one_side_ends_the_other() -> Result<()> {
             quiet(&gateway);
             let (mut client, _) = ask(&gateway, "")?;
             client.send(frame(0x81, true, b"I go"))?;
+            assert_eq!(next_frame(&mut client)?.1, b"go", "{name}");
             if reset {
                 client.reset()?;
             }
             drop(client);
-            let took = receiver.recv_timeout(LIMIT)?;
+            let took = receiver
+                .recv_timeout(LIMIT)
+                .with_context(|| format!("{name}, reset {reset}: the upstream saw no end"))?;
             ensure!(took < Duration::from_secs(1), "{name}: the upstream's end took {took:?}");
             quiet(&gateway);
         }
