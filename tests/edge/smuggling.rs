@@ -50,7 +50,7 @@ type Verdict = (usize, Result<String, String>);
 fn lane(cases: &[Case], next: &AtomicUsize, results: &Mutex<Vec<Verdict>>) -> Result<()> {
     let recorder = Recorder::start()?;
     let yaml = format!(
-        "timeouts: {{request_head: 600ms, request_body: 600ms, idle: 2s, filters: 50ms}}\nupstreams: {{u: {{endpoints: [\"http://{}\"], timeout: 2s}}}}\nroutes: [{{upstream: u}}]",
+        "timeouts: {{request_head: 600ms, send: 600ms, idle: 2s, filters: 50ms}}\nupstreams: {{u: {{endpoints: [\"http://{}\"], timeout: 2s}}}}\nroutes: [{{upstream: u}}]",
         recorder.address
     );
     let gateway = Setup::new(&yaml)?.level("error").start()?;

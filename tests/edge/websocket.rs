@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use harness::{Gateway, Setup};
 
 use super::strict::Message;
@@ -186,6 +186,7 @@ fn an_abrupt_end_of_one_side_ends_the_other() -> Result<()> {
                 wire.send(frame(0x81, false, b"cut he"))?;
                 return if reset { wire.reset() } else { Ok(()) };
             }
+            wire.send(frame(0x81, false, b"go"))?;
             let took = wire.until_closed(LIMIT)?;
             sender.lock().map(|sender| sender.send(took).is_ok()).ok();
             Ok(())
@@ -197,11 +198,14 @@ fn an_abrupt_end_of_one_side_ends_the_other() -> Result<()> {
             quiet(&gateway);
             let (mut client, _) = ask(&gateway, "")?;
             client.send(frame(0x81, true, b"I go"))?;
+            assert_eq!(next_frame(&mut client)?.1, b"go", "{name}");
             if reset {
                 client.reset()?;
             }
             drop(client);
-            let took = receiver.recv_timeout(LIMIT)?;
+            let took = receiver
+                .recv_timeout(LIMIT)
+                .with_context(|| format!("{name}, reset {reset}: the upstream saw no end"))?;
             ensure!(took < Duration::from_secs(1), "{name}: the upstream's end took {took:?}");
             quiet(&gateway);
         }
@@ -279,26 +283,28 @@ fn a_client_without_the_key_gets_no_tunnel() -> Result<()> {
 }
 
 #[test]
-fn any_protocol_is_a_tunnel_after_its_101_and_half_closes() -> Result<()> {
-    // What is not WebSocket: bytes both ways; the upstream ends its side first, and the client's last bytes still arrive.
+fn any_protocol_is_a_tunnel_after_its_101() -> Result<()> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let sender = std::sync::Mutex::new(sender);
     let peer = Peer::start(move |wire| {
         wire.request()?;
         wire.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\nserver first")?;
-        wire.stream.shutdown(std::net::Shutdown::Write)?;
+        // The client ends its side: what it sent comes before, and what is sent back still arrives.
         wire.until_closed(LIMIT)?;
         sender.lock().map(|sender| sender.send(wire.bytes.clone()).is_ok()).ok();
-        Ok(())
+        wire.send("server last")
     })?;
     let yaml = format!("upstreams: {{u: {{endpoints: [\"http://{}\"]}}}}\nroutes: [{{upstream: u}}]", peer.address);
     let gateway = Setup::new(&yaml)?.start()?;
     let mut client = Wire::connect(gateway.address)?;
     client.send("GET / HTTP/1.1\r\nHost: t.test\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n")?;
     assert_eq!(client.response("GET")?.status(), 101);
-    client.until_closed(LIMIT)?;
-    assert_eq!(client.bytes, b"server first");
-    client.send("client last").and_then(|()| Ok(client.stream.shutdown(std::net::Shutdown::Write)?)).ok();
+    assert_eq!(take(&mut client, 12)?, b"server first");
+    client.send("client last")?;
+    client.stream.shutdown(std::net::Shutdown::Write)?;
     assert_eq!(receiver.recv_timeout(LIMIT)?, b"client last");
+    client.until_closed(LIMIT)?;
+    assert_eq!(client.bytes, b"server last");
+    quiet(&gateway);
     Ok(())
 }

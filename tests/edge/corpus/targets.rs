@@ -128,7 +128,8 @@ fn sweep() -> Vec<Case> {
         let place = |before: &str, after: &str| case::target(&[before.as_bytes(), &[byte], after.as_bytes()].concat());
         let plain = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
         let want = match byte {
-            0..=b' ' | 0x7f | b'#' | b'%' => Reject,
+            b'#' | b'%' => Refuse,
+            0..=b' ' | 0x7f => Reject,
             _ if plain || byte == b'?' => Forward,
             _ => Either,
         };
