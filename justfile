@@ -83,6 +83,6 @@ hostile: build
 certs-soak SECONDS="60": build
     CERT_SOAK_SECONDS={{ SECONDS }} cargo test --release --locked --workspace --test e2e -- --nocapture certificates_change_under_load
 
-# gateway CPU per request: plain proxy and the api-key filter in each language (docs/performance.md)
-bench: build build-guests build-fixtures
-    target/release/bench
+# witgate beside nginx, HAProxy, Envoy, Node and Go with the same filter, and the targets: docs/performance.md (15 minutes on a quiet machine; --peers, --quick, --reloads, --no-write)
+bench *OPTIONS: build build-guests build-fixtures
+    target/release/bench {{ OPTIONS }}

@@ -57,6 +57,12 @@ enum Command {
     },
     /// Install the pinned TypeScript and Python tools, as `build` does when it needs them
     Setup,
+    /// Run cargo with the Rust for WebAssembly that `build` uses: `componentize cargo clippy --target wasm32-unknown-unknown`
+    Cargo {
+        /// What cargo gets
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -78,6 +84,7 @@ fn run(command: Command) -> Result<bool> {
             setup::python()?;
             Ok(true)
         }
+        Command::Cargo { arguments } => rust::cargo(&arguments),
         Command::Build { mut folders, out_dir, force, no_flatten, .. } => {
             if folders.is_empty() {
                 folders.push(setup::repository().join("guests"));

@@ -3,7 +3,7 @@
 //! That target and not a WASI one: a filter that needs nothing of WASI shall import nothing of it. The module carries its world in a custom section
 //! that the SDK's bindings wrote; the encoder keeps only the imports that the code uses. Must not know: the SDK.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -60,6 +60,14 @@ pub(crate) fn build(job: &Job, progress: &mut Progress) -> Result<Vec<u8>, Failu
     progress.step("component");
     let module = std::fs::read(&module).with_context(|| format!("{}", module.display()))?;
     encode(&module).map_err(|error| Failure::Author(format!("{}: {error:#}", job.source.display())))
+}
+
+/// Cargo in the current folder with these arguments, set up to compile for the target. False where it failed; it said why.
+pub(crate) fn cargo(arguments: &[OsString]) -> Result<bool> {
+    let toolchain = toolchain(&std::env::current_dir()?)?;
+    let mut cargo = Command::new("cargo");
+    let status = cargo.args(arguments).args(&toolchain.arguments).envs(toolchain.environment).status();
+    Ok(status.context("cargo cannot be run: install Rust (https://rustup.rs)")?.success())
 }
 
 /// Wraps a core module that says in itself which world it is for.

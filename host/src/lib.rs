@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod cli;
+pub mod clients;
 pub mod conduct;
 pub mod config;
 pub mod control;
@@ -100,6 +101,7 @@ impl Gateway {
             metrics,
             in_flight: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            clients: Arc::default(),
             held: Arc::default(),
             instances: live,
             draining: tokio::sync::watch::channel(false).0,

@@ -154,6 +154,8 @@ pub struct Shared {
     pub in_flight: AtomicUsize,
     /// Client connections.
     pub connections: AtomicUsize,
+    /// The same, by client.
+    pub clients: Arc<crate::clients::Clients>,
     /// Bodies held in memory for filters.
     pub held: Arc<Held>,
     /// Component instances alive.

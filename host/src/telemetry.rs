@@ -188,6 +188,8 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Client connections.
     pub connections: Gauge,
+    /// Connections closed because their client had too many.
+    pub refused_connections: Counter,
     /// Calls of filters.
     pub calls: Family<CallLabels, Counter>,
     /// Their durations, instantiation included.
@@ -247,6 +249,7 @@ impl Metrics {
             request_seconds: Family::new_with_constructor(Buckets(REQUEST_SECONDS)),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
+            refused_connections: Counter::default(),
             calls: Family::default(),
             call_seconds: Family::new_with_constructor(Buckets(CALL_SECONDS)),
             failures: Family::default(),
@@ -279,6 +282,11 @@ impl Metrics {
         );
         registry.register("in_flight", "Exchanges that are not finished", metrics.in_flight.clone());
         registry.register("connections", "Client connections", metrics.connections.clone());
+        registry.register(
+            "refused_connections",
+            "Connections above limits.connections_per_client",
+            metrics.refused_connections.clone(),
+        );
         registry.register("filter_calls", "Calls of filters", metrics.calls.clone());
         registry.register_with_unit(
             "filter_call_duration",

@@ -1,202 +1,328 @@
-//! Gateway CPU per request, first reading: plain proxy and the `api-key` filter in each language, 64 keep-alive connections, 1 KB answers.
+//! `just bench`: witgate and other gateways with the same filter, side by side in one run, and how far witgate is from its targets.
 //!
-//! The number is what the gateway's process used (utime + stime of /proc/PID/stat) over what it answered: load and upstream run beside it and
-//! are not in it, though they take its cores' caches. Rounds alternate between the cases, so that noise of the machine falls on all; median and minimum are
-//! printed. Ratios between cases count, not the microseconds of a machine.
-#![allow(clippy::unwrap_used, missing_docs)]
+//! Read in this order: `cases` (what is compared), `witgate` and `peers` (how it is started), `load` and `upstream` (what measures),
+//! `machine` (CPU, memory, cores), `memory`, `swap`, `scaling` (the measures of witgate alone), `results`, `targets`, `report`, `plot`.
+//!
+//! A gateway's number is the CPU that its processes used (utime + stime) over what they answered. It has a core of its own; load and upstream
+//! share another. Rounds alternate between the cases, so that noise of the machine falls on all. Ratios within a run count.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+mod cases;
+mod load;
+mod machine;
+mod memory;
+mod peers;
+mod plot;
+mod progress;
+mod report;
+mod results;
+mod scaling;
+mod swap;
+mod targets;
+mod upstream;
+mod witgate;
 
-use anyhow::{Context as _, Result, ensure};
-use harness::{Gateway, Setup};
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Parser;
+
+use crate::cases::{CASES, Running, Sandbox, minimum, percentile};
+use crate::load::{Driver, KEY, Target};
+use crate::machine::{Cores, Noise};
+use crate::peers::{PEERS, Peer, Place};
+use crate::progress::Progress;
+use crate::results::Results;
+use crate::witgate::Ours;
 
 const CONNECTIONS: usize = 64;
-const ROUNDS: usize = 7;
-const ROUND: Duration = Duration::from_secs(2);
-/// Fields of a browser's request, so that a filter has something to look through.
-const FIELDS: &str = "user-agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\naccept: text/html,application/xhtml+xml\r\naccept-encoding: gzip, br\r\naccept-language: en-GB,en;q=0.9\r\ncache-control: no-cache\r\ncookie: session=abcdef0123456789; theme=dark\r\nx-api-key: s3cret\r\nauthorization: Bearer eyJhbGciOiJIUzI1NiJ9.e30.abc\r\n";
+const OPEN_CONNECTIONS: u32 = 32;
+const OPEN_RATE: u32 = 1000;
 
-/// An upstream that answers 1 KB to whatever head arrives: small enough not to be what is measured.
-fn upstream() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    let answer =
-        format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 1024\r\n\r\n{}", "x".repeat(1024));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let answer = answer.clone();
-            std::thread::spawn(move || {
-                let Ok(mut out) = stream.try_clone() else { return };
-                let _ = stream.set_nodelay(true);
-                let mut input = BufReader::new(stream);
-                let mut line = String::new();
-                while input.read_line(&mut line).is_ok_and(|read| read > 0) {
-                    if line == "\r\n" && out.write_all(answer.as_bytes()).is_err() {
-                        return;
-                    }
-                    line.clear();
-                }
-            });
-        }
-    });
-    Ok(address)
+/// Compares witgate with other gateways; installs them below target/bench.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Options {
+    /// Only these peers; `none` for witgate alone
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    peers: Option<Vec<String>>,
+    /// Short rounds, to see that all works: the figures mean nothing
+    #[arg(long)]
+    quick: bool,
+    /// Print the tables only, and leave docs/ alone
+    #[arg(long)]
+    no_write: bool,
+    /// Also reload a filter 100 times with 10,000 requests after each (minutes)
+    #[arg(long)]
+    reloads: bool,
 }
 
-/// CPU of a process so far, in microseconds.
-fn cpu(id: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().context("stat")?.split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-    Ok(ticks * 10_000.0)
+/// How long all takes.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    closed_rounds: usize,
+    closed: Duration,
+    open_rounds: usize,
+    open: Duration,
+    swaps: usize,
+    memory: Duration,
 }
 
-/// Resident memory in MiB.
-fn rss(id: u32) -> Result<f64> {
-    let statm = std::fs::read_to_string(format!("/proc/{id}/statm"))?;
-    Ok(statm.split(' ').nth(1).context("statm")?.parse::<f64>()? * 4096.0 / 1048576.0)
-}
+const FULL: Pace = Pace {
+    closed_rounds: 7,
+    closed: Duration::from_millis(1500),
+    open_rounds: 3,
+    open: Duration::from_secs(3),
+    swaps: 3,
+    memory: Duration::from_secs(5),
+};
+const QUICK: Pace = Pace {
+    closed_rounds: 1,
+    closed: Duration::from_millis(300),
+    open_rounds: 1,
+    open: Duration::from_millis(800),
+    swaps: 1,
+    memory: Duration::from_secs(1),
+};
 
-/// Requests answered in a round over all connections.
-fn load(address: SocketAddr, path: &str) -> Result<u64> {
-    let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
-    let request = format!("GET {path} HTTP/1.1\r\nhost: bench.test\r\n{FIELDS}\r\n");
-    std::thread::scope(|scope| -> Result<()> {
-        let threads: Vec<_> = (0..CONNECTIONS)
-            .map(|_| {
-                scope.spawn(|| -> Result<()> {
-                    let stream = TcpStream::connect(address)?;
-                    stream.set_nodelay(true)?;
-                    let mut out = stream.try_clone()?;
-                    let mut input = BufReader::with_capacity(4096, stream);
-                    let (mut line, mut body) = (String::new(), vec![0; 1024]);
-                    while !stop.load(Ordering::Relaxed) {
-                        out.write_all(request.as_bytes())?;
-                        line.clear();
-                        input.read_line(&mut line)?;
-                        ensure!(line.starts_with("HTTP/1.1 200"), "{line}");
-                        while line != "\r\n" {
-                            line.clear();
-                            input.read_line(&mut line)?;
-                        }
-                        input.read_exact(&mut body)?;
-                        answered.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        let began = Instant::now();
-        while began.elapsed() < ROUND {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        stop.store(true, Ordering::Relaxed);
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap())
-    })?;
-    Ok(answered.load(Ordering::Relaxed))
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// What is compared, by the route's name: the filter's file.
-const FILTERS: [(&str, &str); 5] = [
-    ("rust", "rust/api-key"),
-    ("typescript", "typescript/api-key"),
-    ("python", "python/api-key"),
-    ("typescript-unflattened", "tests/typescript/unflattened/api-key"),
-    ("python-unflattened", "tests/python/unflattened/api-key"),
-];
-
-/// Two filters of a language of which the first answers 401 to a bare request and the second lets it pass.
-const SWAPS: [(&str, &str, &str); 3] = [
-    ("Rust", "rust/api-key", "rust/security-headers"),
-    ("TypeScript", "typescript/api-key", "typescript/rate-limit"),
-    ("Python", "python/api-key", "python/redact"),
-];
-
-/// From a file's replacement to the first answer of the new version on a connection that was there before, in milliseconds.
-fn swap(gateway: &Gateway, guest: &str, status: u16) -> Result<f64> {
-    let bytes = std::fs::read(harness::repository().join(format!("guests/dist/{guest}.wasm")))?;
-    let mut client = gateway.client()?;
-    let port = client.local()?;
-    ensure!(client.get("/", &[])?.status != status, "the old version must answer otherwise");
-    gateway.replace("f.wasm", bytes)?;
-    let began = Instant::now();
-    while client.get("/", &[])?.status != status {
-        ensure!(began.elapsed() < Duration::from_secs(120), "the new version did not come");
-    }
-    ensure!(client.local()? == port, "the connection stays");
-    Ok(began.elapsed().as_secs_f64() * 1e3)
-}
-
-fn swaps() -> Result<()> {
-    println!("\n| swap, ms to the first new answer | cold | from the cache |\n|---|---|---|");
-    for (language, first, second) in SWAPS {
-        let (mut cold, mut cached) = (vec![], vec![]);
-        for _ in 0..3 {
-            let yaml = "upstreams: {echo: {builtin: echo}}\nfilters: {f: {source: f.wasm, capabilities: [keyvalue]}}\nroutes: [{filters: [f], upstream: echo}]";
-            let bytes = std::fs::read(harness::repository().join(format!("guests/dist/{first}.wasm")))?;
-            let gateway = Setup::new(yaml)?.level("warn").with("f.wasm", bytes)?.start()?;
-            cold.push(swap(&gateway, second, 200)?);
-            cached.push(swap(&gateway, first, 401)?);
-        }
-        println!("| {language} | {:.0} | {:.0} |", median(&mut cold), median(&mut cached));
-    }
-    Ok(())
+/// What every measure needs.
+struct Bench {
+    driver: Driver,
+    upstream: SocketAddr,
+    cores: Cores,
+    pace: Pace,
+    progress: Progress,
+    results: Results,
 }
 
 fn main() -> Result<()> {
-    swaps()?;
-    let upstream = upstream()?;
-    let filters: String = FILTERS
-        .iter()
-        .map(|(name, _)| format!("  {name}: {{source: {name}.wasm, config: {{key: s3cret}}}}\n"))
-        .collect();
-    let routes: String = FILTERS
-        .iter()
-        .map(|(name, _)| format!("  - {{match: {{path: /{name}}}, filters: [{name}], upstream: u}}\n"))
-        .collect();
-    let yaml = format!(
-        "upstreams: {{u: {{endpoints: [\"http://{upstream}\"]}}}}\nfilters:\n{filters}routes:\n  - {{match: {{path: /plain}}, upstream: u}}\n{routes}"
-    );
-    let mut setup = Setup::new(&yaml)?.workers(1).level("warn");
-    for (name, guest) in FILTERS {
-        setup = setup.with_guest(&format!("{name}.wasm"), guest)?;
-    }
-    let gateway: Gateway = setup.start()?;
-    let cases: Vec<String> =
-        std::iter::once("/plain".to_owned()).chain(FILTERS.iter().map(|(name, _)| format!("/{name}"))).collect();
-    println!("idle: {:.0} MiB RSS with the filters loaded", rss(gateway.id())?);
-    let mut readings: Vec<Vec<f64>> = vec![vec![]; cases.len()];
-    let mut rates: Vec<Vec<f64>> = vec![vec![]; cases.len()];
-    for round in 0..=ROUNDS {
-        for (index, path) in cases.iter().enumerate() {
-            let before = cpu(gateway.id())?;
-            let answered = load(gateway.address, path)?;
-            // The first round only warms up.
-            if round > 0 {
-                readings[index].push((cpu(gateway.id())? - before) / answered as f64);
-                rates[index].push(answered as f64 / ROUND.as_secs_f64());
-            }
-        }
-    }
-    println!("after load: {:.0} MiB RSS\n", rss(gateway.id())?);
-    println!("| case | median µs | minimum µs | over plain µs | requests/s (median) |\n|---|---|---|---|---|");
-    let plain = median(&mut readings[0]);
-    for (index, path) in cases.iter().enumerate() {
-        let middle = median(&mut readings[index]);
-        println!(
-            "| {} | {middle:.1} | {:.1} | {:.1} | {:.0} |",
-            &path[1..],
-            readings[index][0],
-            middle - plain,
-            median(&mut rates[index])
-        );
+    let options = Options::parse();
+    let chosen = options.chosen()?;
+    let pace = if options.quick { QUICK } else { FULL };
+    let cores = Cores::choose()?;
+    let driver = Driver::new(cores.load)?;
+    let upstream = driver.run(upstream::start())?;
+    let rounds = (pace.closed_rounds + 1 + pace.open_rounds) * CASES.len();
+    let steps = chosen.len() + 3 * pace.swaps + 4 + rounds + if options.reloads { 10 } else { 0 };
+    let load_before = machine::load_average();
+    let noise = Noise::now();
+    let mut bench =
+        Bench { driver, upstream, cores, pace, progress: Progress::new(steps), results: Results::default() };
+    let peers = bench.peers(&chosen)?;
+    bench.alone(options.reloads);
+    bench.compare(&peers)?;
+    bench.results.run.noise = bench.noise(&load_before, noise);
+    bench.results.run.seconds = bench.progress.seconds();
+    bench.results.run.command = options.command();
+    bench.results.run.machine = machine::describe(cores);
+    bench.results.run.commit = commit();
+    bench.progress.note("done");
+    println!("{}", report::markdown(&bench.results));
+    if !options.no_write {
+        report::write(&bench.results)?;
     }
     Ok(())
+}
+
+impl Options {
+    /// Names of peers, all known.
+    fn chosen(&self) -> Result<Vec<&'static str>> {
+        let known: Vec<&str> = PEERS.iter().map(|peer| peer.name).collect();
+        let Some(asked) = &self.peers else { return Ok(known) };
+        let asked: Vec<&String> = asked.iter().filter(|name| *name != "none").collect();
+        if let Some(unknown) = asked.iter().find(|name| !known.contains(&name.as_str())) {
+            bail!("--peers {unknown}: there are {}", known.join(", "));
+        }
+        Ok(known.into_iter().filter(|name| asked.iter().any(|asked| asked == name)).collect())
+    }
+
+    /// What a person types to do it again.
+    fn command(&self) -> String {
+        let mut text = "npx -y rust-just bench".to_owned();
+        if let Some(peers) = &self.peers {
+            text.push_str(&format!(" --peers {}", peers.join(",")));
+        }
+        for (is_set, name) in [(self.quick, " --quick"), (self.reloads, " --reloads")] {
+            text.push_str(if is_set { name } else { "" });
+        }
+        text
+    }
+}
+
+impl Bench {
+    /// Installs and starts the peers; one that does not come is noted.
+    fn peers(&mut self, chosen: &[&str]) -> Result<Vec<Peer>> {
+        let folder = harness::repository().join("target/bench");
+        let place = Place { folder, upstream: self.upstream, cores: self.cores };
+        let mut peers = vec![];
+        for known in PEERS.iter().filter(|known| chosen.contains(&known.name)) {
+            self.progress.step(&format!("installing and starting {}", known.name));
+            match (known.start)(&place) {
+                Ok(peer) => {
+                    self.results.versions.push(peer.version.clone());
+                    peers.push(peer);
+                }
+                Err(error) => {
+                    let why = format!("not installed: {error:#}");
+                    self.progress.note(&format!("{}: {why}", known.name));
+                    for case in CASES.iter().filter(|case| case.gateway == known.name) {
+                        self.results.missing.insert(case.id, why.clone());
+                    }
+                }
+            }
+        }
+        Ok(peers)
+    }
+
+    /// What is measured of witgate alone. A part that fails is noted, and the run goes on.
+    fn alone(&mut self, with_reloads: bool) {
+        let Self { driver, upstream, cores, pace, progress, results } = self;
+        progress.step("memory: idle, then 500 connections");
+        let resting = memory::load(driver, *upstream, pace.memory);
+        let swaps = swap::swaps(driver, *upstream, *cores, pace.swaps, |language| {
+            progress.step(&format!("swaps of a filter in {language}"));
+        });
+        match swaps {
+            Ok(swaps) => results.swaps = swaps,
+            Err(error) => progress.note(&format!("swaps: {error:#}")),
+        }
+        if with_reloads {
+            let growth = memory::growth(driver, *upstream, |reload| {
+                if reload % 10 == 1 {
+                    progress.step(&format!("reload {reload} of 100"));
+                }
+            });
+            match growth {
+                Ok(growth) => results.growth = Some(growth),
+                Err(error) => progress.note(&format!("reloads: {error:#}")),
+            }
+        }
+        progress.step("two workers");
+        match scaling::scaling(cores.four, 3 * pace.closed) {
+            Ok(factor) => results.scaling = factor,
+            Err(error) => progress.note(&format!("two workers: {error:#}")),
+        }
+        progress.step("memory: half a minute after the load");
+        match resting.and_then(memory::Resting::done) {
+            Ok(memory) => results.memory = Some(memory),
+            Err(error) => progress.note(&format!("memory: {error:#}")),
+        }
+    }
+
+    /// The rounds over all cases that run.
+    fn compare(&mut self, peers: &[Peer]) -> Result<()> {
+        self.progress.step("starting witgate");
+        let Ours { gateway, cases, missing } = witgate::start(self.upstream, self.cores.gateway, 1)?;
+        self.results.missing.extend(missing);
+        let mut running = vec![];
+        for case in cases.iter().chain(peers.iter().flat_map(|peer| &peer.cases)) {
+            match self.driver.run(check(case)) {
+                Ok(()) => running.push(case.clone()),
+                Err(error) => self.fail(case.id, &format!("does not do the filter's job: {error:#}")),
+            }
+        }
+        // The first round only warms up.
+        for round in 0..=self.pace.closed_rounds {
+            self.round(&mut running, &format!("CPU, round {round} of {}", self.pace.closed_rounds), |bench, case| {
+                bench.closed(case, round > 0)
+            });
+        }
+        for round in 1..=self.pace.open_rounds {
+            self.round(&mut running, &format!("latency, round {round} of {}", self.pace.open_rounds), Self::open);
+        }
+        self.results.run.rounds = self.pace.closed_rounds;
+        drop(gateway);
+        Ok(())
+    }
+
+    /// One measure over all cases; one that fails is left out from then on.
+    fn round(&mut self, running: &mut Vec<Running>, what: &str, measure: impl Fn(&mut Self, &Running) -> Result<()>) {
+        running.retain(|case| {
+            self.progress.step(&format!("{what}: {}", title(case.id)));
+            let measured = measure(self, case);
+            if let Err(error) = &measured {
+                self.fail(case.id, &format!("failed under load: {error:#}"));
+            }
+            measured.is_ok()
+        });
+    }
+
+    fn fail(&mut self, id: &'static str, why: &str) {
+        self.progress.note(&format!("{}: {why}", title(id)));
+        self.results.readings.remove(id);
+        self.results.missing.insert(id, why.to_owned());
+    }
+
+    fn closed(&mut self, case: &Running, counts: bool) -> Result<()> {
+        let target = Target::new(case.address, &case.path, KEY);
+        let length = self.pace.closed;
+        let before = machine::cpu(case.process)?;
+        let answered = self.driver.run(load::closed(&target, CONNECTIONS, length, u64::MAX))?;
+        let used = machine::cpu(case.process)? - before;
+        ensure!(answered > 0 && used > 0.0, "nothing was answered");
+        if counts {
+            let readings = self.results.readings.entry(case.id).or_default();
+            readings.cpu.push(used / answered as f64);
+            readings.rate.push(answered as f64 / length.as_secs_f64());
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, case: &Running) -> Result<()> {
+        let target = Target::new(case.address, &case.path, KEY);
+        let stop = Arc::new(AtomicBool::new(false));
+        let open = load::open(&target, OPEN_CONNECTIONS, OPEN_RATE, self.pace.open, stop);
+        let seen = self.driver.run(open)?;
+        let readings = self.results.readings.entry(case.id).or_default();
+        readings.p50.extend(percentile(&seen.answers, 0.5));
+        readings.p99.extend(percentile(&seen.answers, 0.99));
+        self.results.run.late.extend(percentile(&seen.late, 0.99));
+        Ok(())
+    }
+
+    /// What else ran, in words.
+    fn noise(&self, load_before: &str, noise: Noise) -> String {
+        let plain = self.results.readings.get("plain");
+        let spread = plain.and_then(|readings| {
+            let most = readings.cpu.iter().copied().max_by(f64::total_cmp)?;
+            Some(100.0 * (most / minimum(&readings.cpu)? - 1.0))
+        });
+        format!(
+            "load average {load_before} before the start, {:.1} % of the time stolen by the hypervisor, rounds of the plain proxy within {:.0} %",
+            noise.stolen(),
+            spread.unwrap_or_default()
+        )
+    }
+}
+
+/// A case does the job before it is measured: what the upstream sees is asked of the upstream.
+async fn check(case: &Running) -> Result<()> {
+    let path = format!("{}?seen", case.path);
+    let passed = load::once(&Target::new(case.address, &path, KEY)).await?;
+    ensure!(passed.status == 200, "status {} with the right key", passed.status);
+    let seen = passed.body.to_ascii_lowercase();
+    ensure!(seen.contains("x-api-key: s3cret"), "the upstream did not get the request's fields");
+    if CASES.iter().any(|known| known.id == case.id && known.sandbox == Sandbox::Plain) {
+        return Ok(());
+    }
+    for field in ["x-user: alice", "authorization: redacted", "cookie: redacted"] {
+        ensure!(seen.contains(field), "the upstream did not get {field:?}");
+    }
+    let wrong = load::once(&Target::new(case.address, &path, "x-api-key: wrong\r\n")).await?;
+    ensure!(wrong.status == 401, "status {} with a wrong key", wrong.status);
+    Ok(())
+}
+
+fn title(id: &str) -> &'static str {
+    CASES.iter().find(|case| case.id == id).map_or("", |case| case.title)
+}
+
+/// The source that was measured, as far as git knows.
+fn commit() -> String {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty", "--exclude", "*"]).current_dir(harness::repository());
+    machine::says(&mut git).context("no git").unwrap_or_else(|_| "of unknown source".into())
 }

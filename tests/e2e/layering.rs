@@ -9,6 +9,7 @@ use harness::repository;
 /// A module of the host and its layer; 0 knows nothing of the gateway.
 const LAYERS: &[(&str, u8)] = &[
     ("error", 0),
+    ("clients", 0),
     ("conduct", 0),
     ("telemetry", 0),
     ("keyvalue", 0),

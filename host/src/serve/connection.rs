@@ -1,17 +1,20 @@
 //! One client connection from its first byte: who the client is, which HTTP version it speaks, and its end.
 //!
-//! Over TLS the version is agreed on by ALPN, HTTP/1.1 where a client takes no part in it. Without TLS it is known by HTTP/2's preface (RFC 9113, section 3.3): what begins otherwise is HTTP/1.1. Must not know: what happens to a
-//! request (`proxy.rs`).
+//! Over TLS the version is agreed on by ALPN, HTTP/1.1 where a client takes no part in it. Without TLS it is known by HTTP/2's preface (RFC 9113, section 3.3): what begins
+//! otherwise is HTTP/1.1. Must not know: what happens to a request (`proxy.rs`).
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::{handshake, http1, http2};
+use crate::conduct::proxy_protocol;
 use crate::exchange::Client;
 use crate::http1::head::Limits;
 use crate::net::Stream;
@@ -21,6 +24,8 @@ use crate::stage::tls::ServerTls;
 use crate::stage::upstream::Pools;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The longest PROXY header.
+const PROXY_BYTES_MAX: usize = 4096;
 /// What a client that is idle when the gateway begins to drain gets for a request that is on its way.
 pub(super) const DRAIN_GRACE: Duration = Duration::from_millis(300);
 /// Before a minimum rate counts.
@@ -91,11 +96,28 @@ impl Worker {
     }
 }
 
+/// What a listener asks of a connection before the first byte of HTTP.
+#[derive(Clone)]
+pub struct Entrance {
+    /// A handshake.
+    pub tls: Option<Arc<ServerTls>>,
+    /// A PROXY header, which says who the client is.
+    pub proxied: bool,
+}
+
 /// Serves a connection to its end.
-pub async fn serve(worker: Worker, stream: TcpStream, mut client: Client, tls: Option<Arc<ServerTls>>) {
+pub async fn serve(worker: Worker, mut stream: TcpStream, peer: SocketAddr, entrance: Entrance) {
     let waits = worker.settings().timeouts;
+    let Some(address) = client_address(&mut stream, peer, entrance.proxied, waits.head).await else { return };
+    let max = worker.shared.snapshot.load().config.limits.connections_per_client;
+    let place = (max > 0).then(|| worker.shared.clients.enter(address.ip(), max));
+    if matches!(place, Some(None)) {
+        worker.shared.metrics.refused_connections.inc();
+        return tracing::debug!(client = %address, max, "a connection above limits.connections_per_client was closed");
+    }
+    let mut client = Client::new(address);
     let mut input = BytesMut::new();
-    let (io, is_h2) = match tls {
+    let (io, is_h2) = match entrance.tls {
         None => {
             let mut io = Stream::Tcp(stream);
             let speaks_h2 = speaks_h2(&mut io, &mut input, waits.head);
@@ -115,6 +137,50 @@ pub async fn serve(worker: Worker, stream: TcpStream, mut client: Client, tls: O
         Some(true) => http2::serve(&worker, io, input, &client).await,
         Some(false) => http1::serve(&worker, io, input, &client).await,
         None => {}
+    }
+}
+
+/// Who the client is: the peer, or whom its PROXY header names. None where there should be such a header and is none.
+async fn client_address(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    proxied: bool,
+    limit: Duration,
+) -> Option<SocketAddr> {
+    if !proxied {
+        return Some(peer);
+    }
+    match tokio::time::timeout(limit, told_address(stream)).await {
+        Ok(Ok(told)) => Some(told.unwrap_or(peer)),
+        Ok(Err(why)) => {
+            tracing::debug!(%peer, why, "a connection without a good PROXY header was closed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%peer, "no PROXY header came in time");
+            None
+        }
+    }
+}
+
+/// Takes the PROXY header off a connection, and not a byte more: what follows may be TLS. None where it names nobody.
+async fn told_address(stream: &mut TcpStream) -> Result<Option<SocketAddr>, String> {
+    let mut start = vec![0; PROXY_BYTES_MAX];
+    let mut seen = 0;
+    loop {
+        let length = stream.peek(&mut start).await.map_err(|error| error.to_string())?;
+        if length == 0 {
+            return Err("it closed before its PROXY header".into());
+        }
+        if let Some((taken, address)) = proxy_protocol::parse(&start[..length])? {
+            stream.read_exact(&mut start[..taken]).await.map_err(|error| error.to_string())?;
+            return Ok(address);
+        }
+        if length == seen {
+            // A header in pieces: peeking again at once would spin.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        seen = length;
     }
 }
 

@@ -12,10 +12,8 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
 
-use super::connection::{Worker, serve};
-use crate::exchange::Client;
+use super::connection::{Entrance, Worker, serve};
 use crate::snapshot::Shared;
-use crate::stage::tls::ServerTls;
 use crate::stage::upstream::Pools;
 
 /// After an error of `accept`, before the next try.
@@ -50,11 +48,14 @@ async fn work(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
     let worker = Worker { pools: Rc::new(Pools::new(shared.metrics.clone())), shared: shared.clone() };
     let here = Rc::new(());
     let mut accepting = vec![];
+    let config = shared.snapshot.load().config.clone();
     for (place, listener) in listeners {
         let tls = shared.listener_tls.get(place).cloned().flatten();
+        let proxied = config.listeners.get(place).is_some_and(|listener| listener.proxy_protocol);
+        let entrance = Entrance { tls, proxied };
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
-                accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, tls, here.clone())));
+                accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, entrance, here.clone())));
             }
             Err(error) => tracing::error!(%error, "a listener cannot be used"),
         }
@@ -75,7 +76,7 @@ async fn work(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
     sweeper.abort();
 }
 
-async fn accept(worker: Worker, listener: tokio::net::TcpListener, tls: Option<Arc<ServerTls>>, here: Rc<()>) {
+async fn accept(worker: Worker, listener: tokio::net::TcpListener, entrance: Entrance, here: Rc<()>) {
     let mut draining = worker.shared.draining.subscribe();
     loop {
         let max = worker.shared.snapshot.load().config.limits.connections;
@@ -84,10 +85,11 @@ async fn accept(worker: Worker, listener: tokio::net::TcpListener, tls: Option<A
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         }
+        // A drain takes what has come so far: who waits in the queue has a connection, and would lose it.
         let accepted = tokio::select! {
             biased;
-            _ = draining.wait_for(|draining| *draining) => return,
             accepted = listener.accept() => accepted,
+            _ = draining.wait_for(|draining| *draining) => return,
         };
         match accepted {
             Ok((stream, address)) => {
@@ -96,11 +98,11 @@ async fn accept(worker: Worker, listener: tokio::net::TcpListener, tls: Option<A
                     continue;
                 }
                 let counted = Counted::new(worker.shared.clone());
-                let (worker, here, tls) = (worker.clone(), here.clone(), tls.clone());
-                // A handshake takes the client's time, so it is awaited here and not in the loop. A panic ends this task and so this connection, nothing else.
+                let (worker, here, entrance) = (worker.clone(), here.clone(), entrance.clone());
+                // What takes the client's time, such as a handshake, is awaited here and not in the loop. A panic ends this task and so this connection, nothing else.
                 tokio::task::spawn_local(async move {
                     let _counted = (counted, here);
-                    serve(worker, stream, Client::new(address), tls).await;
+                    serve(worker, stream, address, entrance).await;
                 });
             }
             Err(error) => {

@@ -1,0 +1,110 @@
+//! What is compared: every case by name, whether or not this machine can run it, and what is read of it.
+//!
+//! Must not know: how a gateway is started, how a table looks.
+
+use std::net::SocketAddr;
+
+/// Who else a filter's call shares its sandbox with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sandbox {
+    /// No filter.
+    Plain,
+    /// The filter runs in the gateway's own process or VM, without a wall.
+    None,
+    /// One instance for all requests.
+    Shared,
+    /// One instance for each request.
+    Fresh,
+}
+
+impl Sandbox {
+    /// For a table's cell.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Plain => "plain proxy",
+            Self::None => "none",
+            Self::Shared => "shared",
+            Self::Fresh => "fresh per request",
+        }
+    }
+}
+
+/// One line of the comparison.
+#[derive(Debug)]
+pub(crate) struct Case {
+    /// For the code and `targets`.
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
+    /// Who runs it: a name of `--peers`, or `witgate`.
+    pub(crate) gateway: &'static str,
+    pub(crate) sandbox: Sandbox,
+}
+
+const fn case(id: &'static str, gateway: &'static str, title: &'static str, sandbox: Sandbox) -> Case {
+    Case { id, title, gateway, sandbox }
+}
+
+/// All cases, ours first; a gateway's plain case comes before its others.
+pub(crate) const CASES: [Case; 20] = [
+    case("plain", "witgate", "witgate", Sandbox::Plain),
+    case("rust", "witgate", "witgate, Rust", Sandbox::Fresh),
+    case("typescript", "witgate", "witgate, TypeScript", Sandbox::Fresh),
+    case("python", "witgate", "witgate, Python", Sandbox::Fresh),
+    case("typescript-reuse", "witgate", "witgate, TypeScript, `reuse`", Sandbox::Shared),
+    case("python-reuse", "witgate", "witgate, Python, `reuse`", Sandbox::Shared),
+    case("nginx", "nginx", "nginx", Sandbox::Plain),
+    case("nginx-lua", "nginx", "nginx + Lua", Sandbox::None),
+    case("haproxy", "haproxy", "HAProxy", Sandbox::Plain),
+    case("haproxy-lua", "haproxy", "HAProxy + Lua", Sandbox::None),
+    case("envoy", "envoy", "Envoy", Sandbox::Plain),
+    case("envoy-lua", "envoy", "Envoy + Lua", Sandbox::None),
+    case("envoy-wasm", "envoy", "Envoy + proxy-wasm (Rust)", Sandbox::Shared),
+    case("node", "node", "Node (fastify)", Sandbox::Plain),
+    case("node-filter", "node", "Node (fastify) + hook", Sandbox::None),
+    case("extism", "extism", "Go (net/http)", Sandbox::Plain),
+    case("extism-shared", "extism", "the article's: Go + Extism", Sandbox::Shared),
+    case("extism-fresh", "extism", "the article's, instance per request", Sandbox::Fresh),
+    case("typescript-unflattened", "witgate", "witgate, TypeScript, not flattened", Sandbox::Fresh),
+    case("python-unflattened", "witgate", "witgate, Python, not flattened", Sandbox::Fresh),
+];
+
+/// A case that runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    pub(crate) id: &'static str,
+    pub(crate) address: SocketAddr,
+    pub(crate) path: String,
+    /// Whose CPU counts, with its descendants'.
+    pub(crate) process: u32,
+}
+
+/// What was read of a case, a value for each round.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Readings {
+    /// CPU per request, µs.
+    pub(crate) cpu: Vec<f64>,
+    /// Requests a second in closed loop.
+    pub(crate) rate: Vec<f64>,
+    /// Open loop, µs.
+    pub(crate) p50: Vec<f64>,
+    /// Open loop, µs.
+    pub(crate) p99: Vec<f64>,
+}
+
+/// The middle one; none where nothing was read.
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
+    percentile(values, 0.5)
+}
+
+/// The value below which this share lies.
+pub(crate) fn percentile(values: &[f64], share: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().checked_sub(1)?;
+    sorted.get((last as f64 * share).round() as usize).copied()
+}
+
+/// The smallest.
+pub(crate) fn minimum(values: &[f64]) -> Option<f64> {
+    values.iter().copied().min_by(f64::total_cmp)
+}

@@ -1,0 +1,45 @@
+//! The article's gateway (extism/ beside this file): Go, the Extism SDK on wazero, a plugin in AssemblyScript, JSON between them.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use super::install::{run, source};
+use super::{Peer, Place, running};
+use crate::machine;
+
+pub(crate) const SETTINGS: &str = "GOMAXPROCS=1, no access log, 512 idle connections to the upstream, module compiled once, two shared instances or one per request, plugin in AssemblyScript (`-O3`, json-as with its transform), timeout and memory limit as the article has them";
+
+pub(super) fn start(place: &Place) -> Result<Peer> {
+    let version = machine::says(Command::new("go").arg("version")).context("Go is not installed")?;
+    let folder = place.of("extism")?;
+    let program = folder.join("gateway");
+    let mut build = Command::new("go");
+    build
+        .args(["build", "-trimpath", "-o"])
+        .arg(&program)
+        .arg(".")
+        .env("GOFLAGS", "-mod=readonly")
+        .env("GOTOOLCHAIN", "local");
+    run(build.current_dir(source("extism"))).context("building the gateway")?;
+    let plugin = place.npm("extism", &source("extism/plugin"), &["plugin.ts"])?;
+    let mut compile = Command::new(plugin.join("node_modules/.bin/asc"));
+    compile.args(["plugin.ts", "-O3", "--transform", "json-as/transform", "--use", "abort=plugin/stop"]);
+    run(compile.args(["-o", "plugin.wasm"]).current_dir(&plugin)).context("building the plugin")?;
+    let mut command = Command::new(&program);
+    command.arg(plugin.join("plugin.wasm")).arg(format!("http://{}", place.upstream));
+    let mut process = place.spawn("extism", command.env("GOMAXPROCS", "1").stdout(Stdio::piped()))?;
+    let address = process.port()?;
+    Ok(Peer {
+        version: format!(
+            "Go {}, Extism go-sdk 1.7.1",
+            version.split(' ').nth(2).unwrap_or_default().trim_start_matches("go")
+        ),
+        cases: vec![
+            running("extism", address, "/plain", &process),
+            running("extism-shared", address, "/shared", &process),
+            running("extism-fresh", address, "/fresh", &process),
+        ],
+        _process: process,
+    })
+}

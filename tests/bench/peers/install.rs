@@ -1,0 +1,134 @@
+//! Brings peers onto the machine, below target/bench and without root: nothing of the system changes.
+//!
+//! Each step is done once for each state of what it depends on. Must not know: how a peer is configured.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Place;
+
+/// A folder with unpacked Debian packages.
+pub(super) struct Root(PathBuf);
+
+impl Root {
+    /// A file of it.
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.0.join(path)
+    }
+
+    /// A program of it, which finds its libraries there.
+    pub(super) fn command(&self, program: &str) -> Command {
+        let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
+        let libraries = ["usr/lib", "lib"].map(|lib| self.0.join(lib).join(&multiarch).display().to_string());
+        let mut command = Command::new(self.0.join(program));
+        command.env("LD_LIBRARY_PATH", libraries.join(":"));
+        command
+    }
+}
+
+impl Place {
+    /// Debian packages, downloaded and unpacked: these and what of their dependencies the system lacks and begins with one of `with`.
+    pub(super) fn debian(&self, name: &str, packages: &[&str], with: &[&str]) -> Result<Root> {
+        let root = self.of(name)?.join("root");
+        once(&root, &packages.join(" "), || {
+            let mut names: Vec<String> = packages.iter().map(|name| (*name).to_owned()).collect();
+            names.extend(dependencies(packages)?.into_iter().filter(|name| {
+                with.iter().any(|with| name.starts_with(with))
+                    && !packages.contains(&name.as_str())
+                    && !is_installed(name)
+            }));
+            let mut download = Command::new("apt-get");
+            download.args(["download", "-q"]).args(&names).current_dir(&root);
+            run(&mut download).context("`apt-get update` may help")?;
+            for entry in fs::read_dir(&root)? {
+                let path = entry?.path();
+                if path.extension() == Some(OsStr::new("deb")) {
+                    run(Command::new("dpkg").arg("-x").arg(&path).arg(&root))?;
+                    fs::remove_file(path)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Root(root))
+    }
+
+    /// A wheel in a virtual environment; gives that.
+    pub(super) fn python(&self, name: &str, requirement: &str) -> Result<PathBuf> {
+        let venv = self.of(name)?.join("venv");
+        once(&venv, requirement, || {
+            run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+            let mut pip = Command::new(venv.join("bin/python"));
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
+            run(pip.arg(requirement))
+        })?;
+        Ok(venv)
+    }
+
+    /// npm packages of a lock file; gives the folder with them and copies of `files`, which lie beside it.
+    pub(super) fn npm(&self, name: &str, source: &Path, files: &[&str]) -> Result<PathBuf> {
+        let folder = self.of(name)?.join("npm");
+        let lock_file = source.join("package-lock.json");
+        let lock = fs::read_to_string(&lock_file).with_context(|| format!("{}", lock_file.display()))?;
+        once(&folder, &lock, || {
+            for file in ["package.json", "package-lock.json"] {
+                fs::copy(source.join(file), folder.join(file))?;
+            }
+            let mut npm = Command::new("npm");
+            run(npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder))
+        })?;
+        for file in files {
+            fs::copy(source.join(file), folder.join(file)).with_context(|| (*file).to_owned())?;
+        }
+        Ok(folder)
+    }
+}
+
+/// Where the sources of the peers are.
+pub(super) fn source(path: &str) -> PathBuf {
+    harness::repository().join("tests/bench/peers").join(path)
+}
+
+/// Empties the folder and calls `install`, unless it was done for the same text.
+fn once(folder: &Path, text: &str, install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let stamp = folder.join(".installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == text) {
+        return Ok(());
+    }
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+    install()?;
+    Ok(fs::write(stamp, text)?)
+}
+
+/// Names of all that packages depend on; what each needs stands indented below it, `<name>` is one that no package has.
+fn dependencies(packages: &[&str]) -> Result<Vec<String>> {
+    let mut depends = Command::new("apt-cache");
+    depends.args(["depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks"]);
+    let output = depends.args(["--no-replaces", "--no-enhances"]).args(packages).output();
+    let output = output.context("there is no apt-cache: only Debian and its kin have these packages")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let names = text.lines().filter(|line| !line.starts_with([' ', '<', '|'])).map(|line| line.trim().to_owned());
+    Ok(names.collect())
+}
+
+fn is_installed(package: &str) -> bool {
+    let status = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]).output();
+    status.is_ok_and(|output| output.stdout == b"installed")
+}
+
+/// Runs a tool; what it said is shown only where it fails.
+pub(super) fn run(command: &mut Command) -> Result<()> {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("there is no {program}"))?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        let line = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        bail!("{program} failed: {}", line.trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! What this project wants to reach, and whether a run reached it.
+//!
+//! Ratios are of the minima of one run on one machine; latencies are of medians. Must not know: how anything was measured.
+
+use crate::results::Results;
+
+/// One demand.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) what: String,
+    /// `×`, `µs`, `ms`, `MiB`.
+    pub(crate) unit: &'static str,
+    pub(crate) measured: Option<f64>,
+    pub(crate) limit: f64,
+    /// The measured one must be at least the limit, instead of at most.
+    pub(crate) at_least: bool,
+    /// For where nothing was measured.
+    pub(crate) why: String,
+}
+
+impl Target {
+    /// Measured over demanded: at most 1 is well, whichever way the limit goes.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        let measured = self.measured?;
+        Some(if self.at_least { self.limit / measured } else { measured / self.limit })
+    }
+}
+
+/// All demands, in order.
+pub(crate) fn targets(results: &Results) -> Vec<Target> {
+    let mut all = vec![];
+    all.extend(cpu(results));
+    all.extend(latency(results));
+    all.push(scaling(results));
+    all.extend(memory(results));
+    all.extend(swaps(results));
+    all.extend(reuse(results));
+    all
+}
+
+fn at_most(what: impl Into<String>, unit: &'static str, measured: Option<f64>, limit: f64, why: String) -> Target {
+    Target { what: what.into(), unit, measured, limit, at_least: false, why }
+}
+
+fn cpu(results: &Results) -> Vec<Target> {
+    let demands = [
+        ("CPU, plain proxy ÷ nginx", "plain", "nginx", 1.3),
+        ("CPU, plain proxy ÷ Envoy", "plain", "envoy", 0.45),
+        ("CPU, Rust ÷ Envoy + proxy-wasm", "rust", "envoy-wasm", 0.45),
+        ("CPU, Rust ÷ nginx + Lua", "rust", "nginx-lua", 2.0),
+        ("CPU, TypeScript ÷ Envoy + proxy-wasm", "typescript", "envoy-wasm", 0.7),
+        ("CPU, TypeScript ÷ Envoy + Lua", "typescript", "envoy-lua", 0.9),
+        ("CPU, TypeScript ÷ the article's, shared instances", "typescript", "extism-shared", 0.4),
+        ("CPU, Python ÷ the article's, shared instances", "python", "extism-shared", 1.0),
+        ("CPU, Python ÷ the article's, instance per request", "python", "extism-fresh", 0.15),
+    ];
+    let target = |(what, id, other, limit): (&str, &str, &str, f64)| {
+        let lacking = if results.cpu(id).is_none() { id } else { other };
+        at_most(what, "×", results.times(id, other), limit, results.why_missing(lacking))
+    };
+    demands.into_iter().map(target).collect()
+}
+
+fn latency(results: &Results) -> Vec<Target> {
+    let demands = [("Rust", "rust", 30.0), ("TypeScript", "typescript", 60.0), ("Python", "python", 120.0)];
+    let target = |(language, id, limit): (&str, &str, f64)| {
+        let over = results.p50(id).zip(results.p50("plain")).map(|(with, plain)| with - plain);
+        let what = format!("P50 at 1000 requests/s over the plain proxy, {language}");
+        at_most(what, "µs", over, limit, results.why_missing(id))
+    };
+    demands.into_iter().map(target).collect()
+}
+
+fn scaling(results: &Results) -> Target {
+    let why = "needs four cores: two for the gateway, two for load and upstream".to_owned();
+    let what = "requests/s, TypeScript, two workers ÷ one".to_owned();
+    Target { what, unit: "×", measured: results.scaling, limit: 1.7, at_least: true, why }
+}
+
+fn memory(results: &Results) -> Vec<Target> {
+    let memory = results.memory;
+    let failed = || "the gateway could not be measured".to_owned();
+    let grown = results.growth.map(|growth| growth.late / growth.early);
+    vec![
+        at_most("memory, idle with three filters", "MiB", memory.map(|memory| memory.idle), 60.0, failed()),
+        at_most("memory, 500 connections, TypeScript", "MiB", memory.map(|memory| memory.loaded), 200.0, failed()),
+        at_most("memory, 30 s after ÷ idle", "×", memory.map(|memory| memory.after / memory.idle), 1.2, failed()),
+        at_most("memory, after 100 reloads ÷ after 10", "×", grown, 1.05, "run with `--reloads`".to_owned()),
+    ]
+}
+
+fn swaps(results: &Results) -> Vec<Target> {
+    let mut all = vec![];
+    let failed = || "no swap was measured".to_owned();
+    for (language, limit) in [("TypeScript", 500.0), ("Python", 5000.0)] {
+        let swap = results.swap(language);
+        let (cold, cached) = (swap.map(|swap| swap.cold), swap.map(|swap| swap.cached));
+        let worse = swap.map(|swap| swap.busy / swap.quiet);
+        all.push(at_most(format!("new filter live, cold, {language}"), "ms", cold, limit, failed()));
+        all.push(at_most(format!("new filter live, from the cache, {language}"), "ms", cached, 20.0, failed()));
+        all.push(at_most(format!("P99 while it compiles ÷ quiet, {language}"), "×", worse, 2.0, failed()));
+    }
+    all
+}
+
+fn reuse(results: &Results) -> Vec<Target> {
+    let demands = [("TypeScript", "typescript-reuse"), ("Python", "python-reuse")];
+    let target = |(language, id): (&str, &str)| {
+        let over = results.cpu(id).zip(results.cpu("plain")).map(|(with, plain)| with - plain);
+        at_most(format!("CPU over the plain proxy with `reuse`, {language}"), "µs", over, 25.0, results.why_missing(id))
+    };
+    demands.into_iter().map(target).collect()
+}
