@@ -18,6 +18,7 @@ const OWN_CERTIFICATE: &[&str] = &[
     "cert_trust",
     "cert_notAfter",
     "cert_extlifeSpan",
+    "cert_validityPeriod",
     "cert_expirationStatus",
     "cert_commonName_wo_SNI",
     "cert_subjectAltName",
@@ -29,6 +30,8 @@ const OWN_CERTIFICATE: &[&str] = &[
     "overall_grade",
     "grade_cap_reason_1",
     "grade_cap_reason_2",
+    // About the scanner's own OpenSSL.
+    "engine_problem",
     // About the application behind, not the gateway.
     "HSTS",
     "banner_server",

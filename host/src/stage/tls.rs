@@ -208,6 +208,8 @@ impl Served {
         };
         let mut config = builder.with_cert_resolver(Arc::new(ByName(pairs.clone())));
         config.alpn_protocols = terms.protocols.iter().map(|protocol| protocol.id().into()).collect();
+        // All are good; the order is rustls' all the same, so that a scan of the suites finds one.
+        config.ignore_client_order = true;
         if let Some(tickets) = resumption.tickets {
             config.ticketer = tickets;
         }
