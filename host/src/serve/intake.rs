@@ -54,7 +54,7 @@ pub(super) fn take(
     let target = take_target(uri)?;
     let is_last_hop = take_max_forwards(&head.method, &mut head.headers)?;
     join_cookies(&mut head.headers);
-    let body = within(body, config.limits.request_body_bytes)?;
+    let body = within(body, config.limits.request_body_bytes, "limits.request_body_bytes")?;
     let client = take_client(&mut head.headers, client, config, id);
     add_via(&mut head.headers, head.version)?;
     let concerns_gateway = is_last_hop || target.path() == "*";
@@ -151,10 +151,11 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn within(body: Body, max: u64) -> Result<Body, Error> {
+/// The body, bounded by a limit that an operator knows as `name`.
+pub(super) fn within(body: Body, max: u64, name: &str) -> Result<Body, Error> {
     let hint = body.size_hint();
     if hint.lower() > max {
-        return Err(Error::new(Kind::BodyTooLarge, format!("a request body above limits.request_body_bytes ({max})")));
+        return Err(Error::new(Kind::BodyTooLarge, format!("a request body above {name} ({max})")));
     }
     Ok(if hint.exact().is_some() { body } else { body.limited(max) })
 }

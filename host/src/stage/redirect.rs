@@ -66,7 +66,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static(host));
         let target = http::uri::PathAndQuery::from_static(target);
-        let request = Request { method: http::Method::GET, tls: false, target, headers, body: None };
+        let request = Request { method: http::Method::GET, tls: false, target, headers, body: None, upgrade: None };
         let response = redirect(to, None, &request, |path, _, new| Some(format!("{new}{path}"))).ok()?;
         response.headers.get(header::LOCATION)?.to_str().ok().map(str::to_owned)
     }

@@ -226,6 +226,7 @@ mod tests {
             target: target.parse().unwrap_or_else(|_| http::uri::PathAndQuery::from_static("/")),
             headers,
             body: None,
+            upgrade: None,
         }
     }
 
