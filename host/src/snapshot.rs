@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicI64, AtomicUsize};
 use arc_swap::ArcSwap;
 
 use crate::body::Held;
-use crate::config::{Config, Upstream};
+use crate::config::{self, Config, Upstream};
 use crate::exchange::Request;
 use crate::net::tls::ClientTls;
 use crate::stage::cors;
 use crate::stage::filters::Link;
+use crate::stage::limits::InFlight;
+use crate::stage::mirror::Mirror;
 use crate::stage::route::Router;
 use crate::stage::tls::ServerTls;
 use crate::stage::upstream::{Group, Registry};
@@ -48,11 +50,15 @@ pub struct Route {
     /// In request order.
     pub chain: Vec<Link>,
     /// What was asked for: how it matches, what it rewrites.
-    pub config: crate::config::Route,
+    pub config: config::Route,
     /// Where requests go, by weight; empty where the route answers itself.
     forwards: Vec<Forward>,
     /// For browsers on other sites.
     pub cors: Option<cors::Policy>,
+    /// How many exchanges it may have at once.
+    pub in_flight: Option<InFlight>,
+    /// Which requests are copied, and where the copies go.
+    pub mirror: Option<(Mirror, Arc<Group>)>,
 }
 
 /// An upstream of a route.
@@ -111,7 +117,7 @@ fn build_route(
     config: &Config,
     filters: &Filters,
     upstreams: &BTreeMap<String, Arc<Group>>,
-    route: &crate::config::Route,
+    route: &config::Route,
 ) -> Result<Route, String> {
     let chain = route.filters.iter().map(|link| {
         let filter = filters.get(&link.filter).ok_or_else(|| format!("filter {} is not loaded", link.filter))?;
@@ -124,16 +130,18 @@ fn build_route(
             on_error: terms.on_error,
         })
     });
-    let forwards = route.upstreams().iter().map(|one| {
-        let upstream = upstreams.get(&one.upstream);
-        let upstream = upstream.ok_or_else(|| format!("upstream {} is not configured", one.upstream))?.clone();
-        Ok(Forward { upstream, weight: one.weight })
-    });
+    let group = |name: &str| upstreams.get(name).cloned().ok_or_else(|| format!("upstream {name} is not configured"));
+    let forwards =
+        route.upstreams().iter().map(|one| Ok(Forward { upstream: group(&one.upstream)?, weight: one.weight }));
+    let mirror =
+        route.mirror.as_ref().map(|mirror| Ok::<_, String>((Mirror::new(mirror.percent), group(&mirror.upstream)?)));
     Ok(Route {
         name: route.name.as_str().into(),
         chain: chain.collect::<Result<_, String>>()?,
         forwards: forwards.collect::<Result<_, String>>()?,
         cors: route.cors.as_ref().map(cors::Policy::new),
+        in_flight: route.limits.in_flight.map(InFlight::new),
+        mirror: mirror.transpose()?,
         config: route.clone(),
     })
 }

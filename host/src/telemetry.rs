@@ -35,6 +35,15 @@ pub struct RouteLabels {
     pub route: Arc<str>,
 }
 
+/// Labels of a route's copies of requests.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct MirrorLabels {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// `answered`, `failed`, or why there was none: `body-too-large`, `busy`.
+    pub result: &'static str,
+}
+
 /// Labels of a filter's calls.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CallLabels {
@@ -206,6 +215,8 @@ pub struct Metrics {
     pub reloads: Family<ReloadLabels, Counter>,
     /// 1 for each filter that is loaded.
     pub filters: Family<FilterLabels, Gauge>,
+    /// Copies of requests.
+    pub mirrored: Family<MirrorLabels, Counter>,
     /// Connections to upstreams.
     pub upstream_connections: Counter<u64, AtomicU64>,
     /// Tries, by endpoint and how they ended.
@@ -258,6 +269,7 @@ impl Metrics {
             load_failures: Family::default(),
             reloads: Family::default(),
             filters: Family::default(),
+            mirrored: Family::default(),
             upstream_connections: Counter::default(),
             upstream_requests: Family::default(),
             upstream_retries: Family::default(),
@@ -304,6 +316,7 @@ impl Metrics {
         registry.register("filter_load_failures", "Filter files that were refused", metrics.load_failures.clone());
         registry.register("reloads", "Attempts to put a new state in place", metrics.reloads.clone());
         registry.register("filter_info", "1 for each filter that is loaded", metrics.filters.clone());
+        registry.register("mirrored", "Copies of requests for a mirror", metrics.mirrored.clone());
         registry.register(
             "upstream_connections",
             "Connections opened to upstreams",

@@ -1,7 +1,10 @@
-//! What a route does by itself: which one wins, rewrite, redirect, respond, split, CORS.
+//! What a route does by itself: which one wins, rewrite, redirect, respond, split, mirror, limits, CORS, compression.
 
-use anyhow::Result;
-use harness::{Gateway, Response, Setup, Upstream, wat};
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use anyhow::{Context as _, Result};
+use harness::{Gateway, Response, Setup, Upstream, wait_until, wat};
 
 fn gateway(routes: &str) -> Result<Gateway> {
     let more = "upstreams: {echo: {builtin: echo}}\n";
@@ -160,5 +163,149 @@ routes: [{{match: {{methods: [PUT]}}, filters: [deny], upstream: echo, {cors}}}]
         client.send("OPTIONS", "/", &["origin: https://a.example", "access-control-request-method: GET"], b"")?.status,
         404
     );
+    Ok(())
+}
+
+#[test]
+fn a_mirror_gets_copies_and_does_nothing_to_the_exchange() -> Result<()> {
+    let (main, shadow) = (Upstream::start()?, Upstream::start()?);
+    let gone = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let yaml = format!(
+        "upstreams: {{main: {}, shadow: {}, gone: {{endpoints: [\"http://{gone}\"], timeout: 1s}}}}
+routes:
+  - {{name: seen, match: {{path: /length}}, upstream: main, mirror: {{upstream: shadow}}}}
+  - {{name: lost, match: {{path: /status}}, upstream: main, mirror: {{upstream: gone}}}}
+",
+        main.yaml(),
+        shadow.yaml()
+    );
+    let gateway = Setup::new(&yaml)?.start()?;
+    let count = |route: &str, result: &str| {
+        gateway.metric(&format!("witgate_mirrored_total{{route=\"{route}\",result=\"{result}\"}}")).unwrap_or(0.0)
+    };
+    let mut client = gateway.client()?;
+    assert_eq!(client.get("/length", &[])?.text(), "0");
+    assert_eq!(client.send("POST", "/length", &[], &[b'x'; 5000])?.text(), "5000");
+    client.write(
+        b"POST /length HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n",
+    )?;
+    assert_eq!(client.read(false)?.text(), "7");
+    wait_until("three copies", || count("seen", "answered") == 3.0);
+    assert_eq!((main.requests(), shadow.requests()), (3, 3));
+    assert_eq!(client.send("POST", "/length", &[], &vec![b'x'; 100_000])?.text(), "100000");
+    wait_until("a copy that is too large", || count("seen", "body-too-large") == 1.0);
+    for _ in 0..3 {
+        assert_eq!(client.get("/status/201", &[])?.status, 201);
+    }
+    wait_until("failed copies", || count("lost", "failed") == 3.0);
+    assert_eq!(shadow.requests(), 3);
+    Ok(())
+}
+
+#[test]
+fn a_route_has_bounds_of_its_own() -> Result<()> {
+    let upstream = Upstream::start()?;
+    let yaml = format!(
+        "upstreams: {{u: {}}}
+routes:
+  - {{match: {{path: /length}}, limits: {{request_body_bytes: 10}}, upstream: u}}
+  - {{match: {{path: /delay}}, limits: {{in_flight: 1}}, upstream: u}}
+  - {{upstream: u}}
+",
+        upstream.yaml()
+    );
+    let gateway = Setup::new(&yaml)?.start()?;
+    assert_eq!(gateway.client()?.send("POST", "/length", &[], &[b'x'; 10])?.text(), "10");
+    assert_eq!(gateway.client()?.send("POST", "/length", &[], &[b'x'; 11])?.status, 413);
+    let mut chunked = gateway.client()?;
+    chunked.write(
+        b"POST /length HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n6\r\nabcdef\r\n6\r\nabcdef\r\n0\r\n\r\n",
+    )?;
+    assert_eq!(chunked.read(false)?.status, 413);
+    let before = upstream.requests();
+    let mut first = gateway.client()?;
+    first.begin("GET", "/delay/500", &[], b"")?;
+    wait_until("the first request at the upstream", || upstream.requests() > before);
+    let second = gateway.get("/delay/0", &[])?;
+    assert_eq!((second.status, second.header("retry-after")), (503, Some("1")));
+    assert_eq!(gateway.get("/status/204", &[])?.status, 204, "other routes are not concerned");
+    assert_eq!(first.read(false)?.status, 200);
+    assert_eq!(gateway.get("/delay/0", &[])?.status, 200);
+    Ok(())
+}
+
+#[test]
+fn a_response_is_compressed_as_the_client_wishes() -> Result<()> {
+    let text = "0123456789".repeat(500);
+    let gateway = gateway(&format!(
+        "  - {{match: {{path: /short}}, respond: {{body: short}}, compression: {{}}}}
+  - {{match: {{path: /only}}, respond: {{body: \"{text}\"}}, compression: {{encodings: [gzip]}}}}
+  - {{respond: {{body: \"{text}\"}}, compression: {{}}}}
+"
+    ))?;
+    let mut client = gateway.client()?;
+    for (path, accept, encoding) in [
+        ("/", "gzip, deflate, br, zstd", Some("zstd")),
+        ("/", "gzip, br;q=0.5", Some("gzip")),
+        ("/", "br", Some("br")),
+        ("/", "deflate", None),
+        ("/only", "zstd, gzip;q=0.1", Some("gzip")),
+        ("/short", "gzip", None),
+    ] {
+        let response = client.get(path, &[&format!("accept-encoding: {accept}")])?;
+        assert_eq!(response.header("content-encoding"), encoding, "{path} {accept}");
+        let vary = (path != "/short").then_some("Accept-Encoding");
+        assert_eq!(response.header("vary"), vary, "{path} {accept}");
+        if encoding == Some("gzip") {
+            let mut plain = String::new();
+            flate2::read::GzDecoder::new(&response.body[..]).read_to_string(&mut plain)?;
+            assert_eq!(plain, text);
+        }
+        assert_eq!(encoding.is_some(), response.body.len() < text.len() && path != "/short", "{path} {accept}");
+    }
+    let head = client.send("HEAD", "/", &["accept-encoding: gzip"], b"")?;
+    assert_eq!((head.status, head.header("content-encoding")), (200, None));
+    assert_eq!(client.get("/", &[])?.text(), text, "the connection is still in step");
+    Ok(())
+}
+
+#[test]
+fn an_event_is_not_held_back_by_compression() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let yaml = format!(
+        "upstreams: {{u: {{endpoints: [\"http://{}\"], timeout: 5s}}}}\nroutes: [{{upstream: u, compression: {{encodings: [gzip]}}}}]",
+        listener.local_addr()?
+    );
+    let gateway = Setup::new(&yaml)?.start()?;
+    let mut client = gateway.client()?;
+    client.begin("GET", "/events", &["accept-encoding: gzip"], b"")?;
+    let (mut upstream, _) = listener.accept()?;
+    let mut head = [0; 4096];
+    anyhow::ensure!(upstream.read(&mut head)? > 0);
+    upstream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")?;
+    assert_eq!(client.read_head()?.header("content-encoding"), Some("gzip"));
+    let (mut encoded, mut seen) = (vec![], String::new());
+    for number in 1..=3 {
+        // The next event is sent only when this one has been read.
+        let event = format!("data: {number}\n\n");
+        upstream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())?;
+        seen.push_str(&event);
+        loop {
+            encoded.extend(client.read_chunk()?.context("the stream ended early")?);
+            let mut plain = vec![];
+            // The stream goes on, so the decoder misses its end; what it gave so far counts.
+            let _ = flate2::read::GzDecoder::new(&encoded[..]).read_to_end(&mut plain);
+            if plain == seen.as_bytes() {
+                break;
+            }
+        }
+    }
+    upstream.write_all(b"0\r\n\r\n")?;
+    while let Some(chunk) = client.read_chunk()? {
+        encoded.extend(chunk);
+    }
+    let mut plain = String::new();
+    flate2::read::GzDecoder::new(&encoded[..]).read_to_string(&mut plain)?;
+    assert_eq!(plain, seen);
     Ok(())
 }

@@ -121,6 +121,26 @@ impl Client {
 
     /// Reads one response.
     pub fn read(&mut self, is_head: bool) -> Result<Response> {
+        let mut response = self.read_head()?;
+        let status = response.status;
+        if is_head || status == 204 || status == 304 || status < 200 {
+            return Ok(response);
+        }
+        if response.header("transfer-encoding") == Some("chunked") {
+            while let Some(chunk) = self.read_chunk()? {
+                response.body.extend(chunk);
+            }
+        } else if let Some(length) = response.header("content-length") {
+            response.body = vec![0; length.parse()?];
+            self.stream.read_exact(&mut response.body)?;
+        } else {
+            self.stream.read_to_end(&mut response.body)?;
+        }
+        Ok(response)
+    }
+
+    /// Reads a response's head.
+    pub fn read_head(&mut self) -> Result<Response> {
         let start = self.line()?;
         let status = start
             .split(' ')
@@ -136,19 +156,16 @@ impl Client {
             let (name, value) = line.split_once(':').with_context(|| format!("no field: {line:?}"))?;
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let mut response = Response { status, headers, body: vec![] };
-        if is_head || status == 204 || status == 304 || status < 200 {
-            return Ok(response);
-        }
-        if response.header("transfer-encoding") == Some("chunked") {
-            response.body = self.chunks()?;
-        } else if let Some(length) = response.header("content-length") {
-            response.body = vec![0; length.parse()?];
-            self.stream.read_exact(&mut response.body)?;
-        } else {
-            self.stream.read_to_end(&mut response.body)?;
-        }
-        Ok(response)
+        Ok(Response { status, headers, body: vec![] })
+    }
+
+    /// Reads a chunk of a body as it arrives; none at its end.
+    pub fn read_chunk(&mut self) -> Result<Option<Vec<u8>>> {
+        let size = usize::from_str_radix(&self.line()?, 16)?;
+        let mut chunk = vec![0; size];
+        self.stream.read_exact(&mut chunk)?;
+        self.line()?;
+        Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
     }
 
     /// Waits for the first byte of an answer; false where the connection ended before it.
@@ -159,20 +176,6 @@ impl Client {
     /// Whether the other side has closed.
     pub fn is_closed(&mut self) -> bool {
         self.stream.fill_buf().is_ok_and(<[u8]>::is_empty)
-    }
-
-    fn chunks(&mut self) -> Result<Vec<u8>> {
-        let mut body = vec![];
-        loop {
-            let size = usize::from_str_radix(&self.line()?, 16)?;
-            let mut chunk = vec![0; size];
-            self.stream.read_exact(&mut chunk)?;
-            body.extend_from_slice(&chunk);
-            self.line()?;
-            if size == 0 {
-                return Ok(body);
-            }
-        }
     }
 
     fn line(&mut self) -> Result<String> {

@@ -58,7 +58,11 @@ pub(super) fn take(
     join_cookies(&mut head.headers);
     let upgrade = head.extensions.remove::<Upgrade>();
     // A tunnel has no length.
-    let body = if upgrade.is_some() { body } else { within(body, config.limits.request_body_bytes)? };
+    let body = if upgrade.is_some() {
+        body
+    } else {
+        within(body, config.limits.request_body_bytes, "limits.request_body_bytes")?
+    };
     let client = take_client(&mut head.headers, client, config, id);
     add_via(&mut head.headers, head.version)?;
     let concerns_gateway = is_last_hop || target.path() == "*";
@@ -166,10 +170,11 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn within(body: Body, max: u64) -> Result<Body, Error> {
+/// The body, bounded by a limit that an operator knows as `name`.
+pub(super) fn within(body: Body, max: u64, name: &str) -> Result<Body, Error> {
     let hint = body.size_hint();
     if hint.lower() > max {
-        return Err(Error::new(Kind::BodyTooLarge, format!("a request body above limits.request_body_bytes ({max})")));
+        return Err(Error::new(Kind::BodyTooLarge, format!("a request body above {name} ({max})")));
     }
     Ok(if hint.exact().is_some() { body } else { body.limited(max) })
 }

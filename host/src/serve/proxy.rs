@@ -1,4 +1,4 @@
-//! One exchange: route → (CORS) → filters (request) → (rewrite) → upstream → filters (response, reversed) → client.
+//! One exchange: route → (CORS) → filters (request) → (rewrite, mirror) → upstream → filters (response, reversed) → (compress) → client.
 //!
 //! This file is that sentence and nothing else; each step is in `stage/`. Decided here: an answer made by a filter or by the gateway passes the response
 //! phase of the filters whose request phase completed; a response phase that fails replaces the answer by an error, which passes no further filter;
@@ -6,6 +6,8 @@
 //! sockets, files, wasm.
 
 use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -18,18 +20,25 @@ use crate::body::{Body, Guard, Interim};
 use crate::conduct::fields::strip_connection_fields;
 use crate::config::Action;
 use crate::error::{Error, Kind};
-use crate::exchange::{Client, Exchange, Response, id_text};
+use crate::exchange::{Client, Exchange, Request, Response, Upgrade, id_text};
 use crate::snapshot::{Route, Shared, Snapshot};
+use crate::stage::compress::{self, Choice};
+use crate::stage::cors::Origins;
 use crate::stage::filters::{Completed, Decision, Holds, Pass, select};
+use crate::stage::limits::Place;
+use crate::stage::mirror::Copied;
 use crate::stage::route::matches;
 use crate::stage::upstream::{Asked, Pools};
 use crate::stage::{redirect, respond, rewrite};
-use crate::telemetry::{RequestLabels, RouteLabels, method_label};
+use crate::telemetry::{MirrorLabels, RequestLabels, RouteLabels, method_label};
+
+/// Of what a mirror answers.
+const MIRROR_ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Answers one request. `interim` passes interim responses to the client, where it can take them.
 pub async fn handle(
     shared: &Arc<Shared>,
-    pools: &Pools,
+    pools: &Rc<Pools>,
     client: &Arc<Client>,
     request: http::Request<Body>,
     interim: Option<Interim>,
@@ -87,7 +96,7 @@ fn account(
 /// Where a request comes from, and what its exchange may use.
 struct From<'a> {
     shared: &'a Arc<Shared>,
-    pools: &'a Pools,
+    pools: &'a Rc<Pools>,
     client: &'a Arc<Client>,
     interim: Option<Interim>,
 }
@@ -112,10 +121,19 @@ async fn exchange<'a>(
         let error = Error::new(Kind::NoRoute, format!("{} {}", request.method, request.target.path()));
         return (None, failed(&error, "-", None));
     };
-    let origin = route.cors.as_ref().map(|cors| cors.origin(&request.headers));
+    let seen = Seen::new(route, &request);
     if let Some(answer) = route.cors.as_ref().and_then(|cors| cors.preflight(&request.method, &request.headers)) {
         return (Some(route), respond::finish(answer, Body::empty()));
     }
+    // What a client sends after a change of protocol is no body: filters see an empty one.
+    let tunnelled = request.upgrade.is_some().then(|| std::mem::take(&mut body));
+    let place = match enter(route, &mut body) {
+        Ok(place) => place,
+        Err(error) => {
+            report(&error, &route.name, None);
+            return (Some(route), seen.finish(route, respond::to_error(&error), Body::empty()));
+        }
+    };
     let pass = Pass {
         chain: &route.chain,
         budget: snapshot.config.timeouts.filters,
@@ -124,8 +142,6 @@ async fn exchange<'a>(
         held_max: snapshot.config.limits.buffered_bytes,
         metrics: &shared.metrics,
     };
-    // What a client sends after a change of protocol is no body: filters see an empty one.
-    let tunnelled = request.upgrade.is_some().then(|| std::mem::take(&mut body));
     let exchange = Box::new(Exchange { id, client, route: route.name.clone(), request, response: None, notes: vec![] });
 
     let selected = select(&route.chain, |when| matches(when, &exchange.request));
@@ -150,17 +166,57 @@ async fn exchange<'a>(
         report(&error, &route.name, Some(&exchange));
         respond::to_error(&error)
     });
-    // The protocol has changed: what follows is neither a response nor any filter's business.
-    if response.status == StatusCode::SWITCHING_PROTOCOLS {
-        return (Some(route), respond::finish(response, streamed));
+    let mut finished = if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        // The protocol has changed: what follows is neither a response nor any filter's business.
+        respond::finish(response, streamed)
+    } else {
+        exchange.response = Some(response);
+        let response = response_phase(&pass, exchange, &mut streamed, &completed, &mut holds).await;
+        seen.finish(route, response, streamed)
+    };
+    if !holds.is_empty() {
+        finished = finished.map(|body| body.guarded(Box::new(holds)));
     }
-    exchange.response = Some(response);
-    let mut response = response_phase(&pass, exchange, &mut streamed, &completed, &mut holds).await;
-    if let Some((cors, origin)) = route.cors.as_ref().zip(origin) {
-        cors.finish(&origin, &mut response.headers);
+    if let Some(place) = place {
+        finished = finished.map(|body| body.guarded(Box::new(place)));
     }
-    let finished = respond::finish(response, streamed);
-    (Some(route), if holds.is_empty() { finished } else { finished.map(|body| body.guarded(Box::new(holds))) })
+    (Some(route), finished)
+}
+
+/// The route's own bounds.
+fn enter(route: &Route, body: &mut Body) -> Result<Option<Place>, Error> {
+    if let Some(max) = route.config.limits.request_body_bytes {
+        *body = intake::within(std::mem::take(body), max as u64, "the route's limits.request_body_bytes")?;
+    }
+    route.in_flight.as_ref().map(|limit| limit.enter()).transpose()
+}
+
+/// What of the request decides how its answer leaves; filters may change the request meanwhile.
+struct Seen {
+    origin: Option<Origins>,
+    coding: Option<Choice>,
+}
+
+impl Seen {
+    fn new(route: &Route, request: &Request) -> Self {
+        let compression = route.config.compression.as_ref();
+        Self {
+            origin: route.cors.as_ref().map(|cors| cors.origin(&request.headers)),
+            coding: compression.map(|policy| compress::choose(policy, &request.method, &request.headers)),
+        }
+    }
+
+    /// The last steps: nothing of the gateway changes the answer after them.
+    fn finish(self, route: &Route, mut response: Response, streamed: Body) -> http::Response<Body> {
+        if let (Some(cors), Some(origin)) = (&route.cors, &self.origin) {
+            cors.finish(origin, &mut response.headers);
+        }
+        let finished = respond::finish(response, streamed);
+        match (&route.config.compression, self.coding) {
+            (Some(policy), Some(coding)) => compress::apply(policy, coding, finished),
+            _ => finished,
+        }
+    }
 }
 
 async fn response_phase(
@@ -207,6 +263,7 @@ async fn answer(
     };
     let mut request = to_upstream(exchange, body, keep);
     rewrite::apply(&route.config.rewrite, matched, &mut request)?;
+    let request = mirrored(from, route, exchange.client.address.ip(), request);
     let client = exchange.client.address.ip();
     let asked = Asked { client, timeout: route.config.timeout, interim: from.interim.as_ref() };
     let response = from.pools.send(&forward.upstream, asked, request).await?;
@@ -217,6 +274,35 @@ async fn answer(
         head.headers.insert(header::UPGRADE, protocol);
     }
     Ok((Response { status: head.status, headers: head.headers, local: false, body: None }, body))
+}
+
+/// Sends a copy of the request to the route's mirror, beside the exchange: whatever becomes of it is only counted.
+fn mirrored(from: &From<'_>, route: &Route, client: IpAddr, request: http::Request<Body>) -> http::Request<Body> {
+    let Some((mirror, to)) = route.mirror.as_ref().filter(|_| request.extensions().get::<Upgrade>().is_none()) else {
+        return request;
+    };
+    let (pools, to, metrics, route) = (from.pools.clone(), to.clone(), from.shared.metrics.clone(), route.name.clone());
+    let count = move |result| {
+        metrics.mirrored.get_or_create(&MirrorLabels { route, result }).inc();
+    };
+    mirror.copy(request, move |copied| {
+        let (copy, permit) = match copied {
+            Copied::Ready(copy, permit) => (copy, permit),
+            Copied::BodyTooLarge => return count("body-too-large"),
+            Copied::Busy => return count("busy"),
+        };
+        tokio::task::spawn_local(async move {
+            let asked = Asked { client, timeout: None, interim: None };
+            let answer = pools.send(&to, asked, *copy).await;
+            let is_answered = answer.is_ok();
+            // Read, so that the connection can be used again; only what is sensible to read.
+            if let Ok(answer) = answer {
+                let _ = tokio::time::timeout(to.terms.timeout, answer.into_body().read(MIRROR_ANSWER_BYTES_MAX)).await;
+            }
+            count(if is_answered { "answered" } else { "failed" });
+            drop(permit);
+        });
+    })
 }
 
 /// The request as the upstream gets it. Where a response phase follows, which may look at the request, the exchange keeps a copy.
