@@ -149,7 +149,7 @@ fn a_slow_head_is_answered_408() -> Result<()> {
 #[test]
 fn a_slow_body_is_answered_408() -> Result<()> {
     let peer = Peer::start(|wire| wire.request().map(drop))?;
-    let gateway = behind(&peer, "timeouts: {send: 300ms, filters: 50ms}")?;
+    let gateway = behind(&peer, "timeouts: {request_body: 300ms, filters: 50ms}")?;
     for framing in ["Content-Length: 100\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"] {
         let mut client = Wire::connect(gateway.address)?;
         client.send(format!("POST / HTTP/1.1\r\nHost: t.test\r\n{framing}"))?;

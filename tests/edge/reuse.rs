@@ -215,6 +215,40 @@ fn an_answer_before_the_body_was_read_is_passed_on() -> Result<()> {
 }
 
 #[test]
+fn a_clients_faults_are_not_held_against_an_endpoint() -> Result<()> {
+    let answering = || {
+        Peer::start(|wire| {
+            loop {
+                wire.request()?;
+                wire.send(ok(&wire.stream.local_addr()?.to_string()))?;
+            }
+        })
+    };
+    let peers = [answering()?, answering()?];
+    let yaml = format!(
+        "timeouts: {{filters: 50ms, request_body: 100ms}}\nupstreams: {{u: {{endpoints: [\"http://{}\", \"http://{}\"], timeout: 2s, outlier: {{failures: 2, eject: 1m, max_ejected_percent: 50}}}}}}\nroutes: [{{upstream: u}}]",
+        peers[0].address, peers[1].address
+    );
+    let gateway = Setup::new(&yaml)?.workers(1).level("error").start()?;
+    let head = "POST / HTTP/1.1\r\nHost: t.test\r\n";
+    for _ in 0..6 {
+        // A broken chunk, a body that stops, and a client that goes in the middle of one.
+        for rest in ["Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nx\r\n", "Content-Length: 100\r\n\r\nhello"] {
+            let mut client = Wire::connect(gateway.address)?;
+            client.send([head, rest].concat())?;
+            ensure!(matches!(client.response("POST")?.status(), 400 | 408));
+        }
+        let mut client = Wire::connect(gateway.address)?;
+        client.send([head, "Content-Length: 100\r\n\r\nhello"].concat())?;
+    }
+    let answers: Vec<String> = (0..8).map(|_| Ok(gateway.get("/", &[])?.text())).collect::<Result<_>>()?;
+    for peer in &peers {
+        ensure!(answers.contains(&peer.address.to_string()), "{} was ejected: {answers:?}", peer.address);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_client_that_goes_takes_the_upstream_exchange_with_it() -> Result<()> {
     const LIMIT: Duration = Duration::from_millis(100);
     let answers: [(&str, &str); 3] = [

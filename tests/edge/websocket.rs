@@ -283,6 +283,30 @@ fn a_client_without_the_key_gets_no_tunnel() -> Result<()> {
 }
 
 #[test]
+fn a_tunnel_closes_one_direction_at_a_time() -> Result<()> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
+    let peer = Peer::start(move |wire| {
+        wire.request()?;
+        wire.send([SWITCH, "server first"].concat())?;
+        wire.stream.shutdown(std::net::Shutdown::Write)?;
+        wire.until_closed(LIMIT)?;
+        sender.lock().map(|sender| sender.send(wire.bytes.clone()).is_ok()).ok();
+        Ok(())
+    })?;
+    for (name, gateway) in gateways(&peer)? {
+        let (mut client, _) = ask(&gateway, "")?;
+        client.until_closed(LIMIT)?;
+        assert_eq!(client.bytes, b"server first", "{name}");
+        client.send("client last")?;
+        client.stream.shutdown(std::net::Shutdown::Write)?;
+        assert_eq!(receiver.recv_timeout(LIMIT)?, b"client last", "{name}");
+        quiet(&gateway);
+    }
+    Ok(())
+}
+
+#[test]
 fn any_protocol_is_a_tunnel_after_its_101() -> Result<()> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let sender = std::sync::Mutex::new(sender);
