@@ -32,6 +32,8 @@ enum State {
     DataEnd,
     Trailers,
     Done,
+    /// Refused: what follows on this connection is anybody's guess.
+    Failed,
 }
 
 /// What a step gave.
@@ -57,8 +59,16 @@ impl Decoder {
         Self { state: State::Size, extensions: 0, data: 0 }
     }
 
-    /// Takes the next part from `buffer`. After [`Step::End`] nothing is taken any more.
+    /// Takes the next part from `buffer`. After [`Step::End`] nothing is taken any more; after an error there is nothing but errors.
     pub fn step(&mut self, buffer: &mut BytesMut) -> Result<Step, Error> {
+        let step = self.advance(buffer);
+        if step.is_err() {
+            self.state = State::Failed;
+        }
+        step
+    }
+
+    fn advance(&mut self, buffer: &mut BytesMut) -> Result<Step, Error> {
         loop {
             match self.state {
                 State::Size => match line(buffer, SIZE_LINE_BYTES_MAX, "a chunk's size line is too long")? {
@@ -97,6 +107,7 @@ impl Decoder {
                 }
                 State::Trailers => return self.trailers(buffer),
                 State::Done => return Ok(Step::End(HeaderMap::new())),
+                State::Failed => return Err(bad("its chunked body was refused before")),
             }
         }
     }
@@ -221,6 +232,16 @@ mod tests {
             b"g\r\n",
         ] {
             assert_eq!(decode(text, 64).err(), Some("refused"), "{:?}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn what_was_refused_has_no_end() {
+        for text in [&b"3\rabc\r\n0\r\n\r\n"[..], b"0\r\nbad\r\n\r\n"] {
+            let (mut decoder, mut buffer) = (Decoder::new(), BytesMut::from(text));
+            for _ in 0..4 {
+                assert!(decoder.step(&mut buffer).is_err() && !decoder.is_done());
+            }
         }
     }
 
