@@ -2,18 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use harness::tls::{Authority, Issued, TlsClient};
 use harness::wat::component;
-use harness::{Client, Gateway, Setup, wait_until, wait_up_to};
+use harness::{Client, Gateway, Setup, Upstream, wait_until, wait_up_to};
 use rustix::process::Signal;
-use tokio_rustls::rustls::{ProtocolVersion, version};
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ProtocolVersion, ServerConfig, ServerConnection, StreamOwned, version};
 
 const ECHO: &str = "upstreams: {echo: {builtin: echo}}\nroutes: [{name: all, upstream: echo}]";
 
@@ -628,4 +631,85 @@ fn upstreams_are_checked_and_asked_over_http2_by_tls() -> Result<()> {
             && response.header("proxy-status").is_some_and(|said| said.contains("tls_protocol_error"))
     );
     Ok(())
+}
+
+#[test]
+fn bodies_pass_by_tls_on_both_sides_and_a_cut_one_has_no_clean_end() -> Result<()> {
+    let ca = Authority::new("ca")?;
+    let last = Upstream::start()?;
+    let plain = format!("upstreams: {{u: {}}}\nroutes: [{{upstream: u}}]", last.yaml());
+    let middle = serving(&ca, &[&["127.0.0.1"]], "", Setup::new(&plain)?)?.start()?;
+    for protocol in ["http1", "h2"] {
+        let yaml = format!(
+            "upstreams: {{u: {{endpoints: [\"https://{}\"], tls: {{ca: ca.pem}}, protocol: {protocol}}}}}\nroutes: [{{upstream: u}}]",
+            middle.address
+        );
+        let first = serving(&ca, &[&["a.test"]], "", Setup::new(&yaml)?.with("ca.pem", ca.pem())?)?.start()?;
+        let client = TlsClient::new(&ca)?;
+        let (mut http, _) = client.connect(first.address, "a.test")?;
+        let large = vec![b'y'; 10 << 20];
+        assert_eq!(http.send("POST", "/length", &[], &large)?.text(), large.len().to_string(), "{protocol}");
+        assert_eq!(http.get("/bytes/10000000", &[])?.body.len(), 10_000_000, "{protocol}");
+        assert_eq!(http.get("/chunked", &[])?.text(), "abcde", "{protocol}");
+        // Cut before its head came here over HTTP/2, the response is a 502.
+        let cut = http.get("/cut", &[]);
+        assert!(
+            cut.is_err() || cut.is_ok_and(|cut| cut.status == 502),
+            "{protocol}: a body that was cut never ends cleanly"
+        );
+        let (mut old, _) = client.connect(first.address, "a.test")?;
+        old.write(b"GET /chunked HTTP/1.0\r\nhost: a.test\r\n\r\n")?;
+        // Read to the end, which must be said (RFC 8446, section 6.1): without a close_notify this is an error.
+        let response = old.read(false)?;
+        assert_eq!((response.text().as_str(), response.header("transfer-encoding")), ("abcde", None), "{protocol}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_upstream_that_does_not_say_the_end_has_not_ended() -> Result<()> {
+    let ca = Authority::new("ca")?;
+    for polite in [true, false] {
+        let address = until_the_end(&ca.issue(&["127.0.0.1"])?, polite)?;
+        let yaml = format!(
+            "upstreams: {{u: {{endpoints: [\"https://{address}\"], tls: {{ca: ca.pem}}}}}}\nroutes: [{{upstream: u}}]"
+        );
+        let gateway = Setup::new(&yaml)?.with("ca.pem", ca.pem())?.start()?;
+        let answer = gateway.get("/", &[]).map(|response| response.text());
+        if polite {
+            assert_eq!(answer?, "all of it");
+        } else {
+            assert!(answer.is_err(), "who can cut a connection could shorten a response: {answer:?}");
+        }
+    }
+    Ok(())
+}
+
+/// A server whose one response ends with its connection: said (`polite`), or cut.
+fn until_the_end(own: &Issued, polite: bool) -> Result<SocketAddr> {
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(own.certificate.as_bytes())?],
+            PrivateKeyDer::from_pem_slice(own.key.as_bytes())?,
+        )?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || -> Result<()> {
+        let (tcp, _) = listener.accept()?;
+        let mut stream = StreamOwned::new(ServerConnection::new(Arc::new(config))?, tcp);
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request)?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nall of it")?;
+        if polite {
+            stream.conn.send_close_notify();
+        }
+        stream.flush()?;
+        stream.sock.shutdown(std::net::Shutdown::Write)?;
+        // Not a reset: that would be noticed anyway.
+        let _ = stream.sock.read(&mut request);
+        Ok(())
+    });
+    Ok(address)
 }
