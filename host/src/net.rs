@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
-/// Bytes that one read takes at most.
-const READ_BYTES_MAX: usize = 64 << 10;
+/// Bytes that one read takes at most: also what a client that takes nothing makes the gateway hold.
+const READ_BYTES_MAX: usize = 16 << 10;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES_MAX]);

@@ -31,7 +31,7 @@ use crate::pace::{Demand, Timer};
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// What the library may hold of answers to one stream before the client takes them.
-const SEND_BUFFER_BYTES: usize = 64 << 10;
+const SEND_BUFFER_BYTES: usize = 16 << 10;
 /// To tell a client why it is cut.
 const FAREWELL: Duration = Duration::from_secs(1);
 
