@@ -12,6 +12,7 @@ use http::header::{self, HeaderMap};
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::body::Body;
+use crate::conduct::fields::{check_http2, drop_no_trailers};
 use crate::error::{Error, Kind};
 use crate::pace::{Demand, Pace, Timer};
 
@@ -71,7 +72,13 @@ impl http_body::Body for Incoming {
             }
         }
         match this.stream.poll_trailers(context) {
-            Poll::Ready(Ok(Some(trailers))) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Poll::Ready(Ok(Some(mut trailers))) => {
+                if let Err(why) = check_http2(&trailers) {
+                    return Poll::Ready(Some(Err(Error::new(this.peer.broken, why))));
+                }
+                drop_no_trailers(&mut trailers);
+                Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
+            }
             Poll::Ready(Ok(None)) => Poll::Ready(None),
             Poll::Ready(Err(error)) => Poll::Ready(Some(Err(broken(error)))),
             Poll::Pending => this.poll_late(context).map(|error| Some(Err(error))),

@@ -254,8 +254,7 @@ fn nothing(gateway: &Gateway) -> Result<String> {
 fn pipelining(gateway: &Gateway) -> Result<String> {
     let many = b"GET /bytes/10000 HTTP/1.1\r\nhost: test\r\n\r\n".repeat(200);
     let poured = pour::bytes(TcpStream::connect(gateway.address)?, false, |_| Some(many.clone()))?;
-    ensure!(poured.sent < 64 << 20, "the gateway takes requests whose answers nobody reads: {}", poured.shown());
-    Ok(poured.shown())
+    cut(&poured)
 }
 
 fn chunked(gateway: &Gateway, piece: impl FnMut(u32) -> Option<Vec<u8>>) -> Result<Poured> {

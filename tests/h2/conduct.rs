@@ -211,6 +211,28 @@ fn a_body_of_many_small_frames_passes() -> Result<()> {
     Ok(())
 }
 
+// On a slow line nearly every read ends in the middle of a frame: what counts is how long one frame takes, not since when one has been under way.
+#[test]
+fn an_upload_in_pieces_is_not_taken_for_a_frame_without_end() -> Result<()> {
+    let upstream = Upstream::start()?;
+    let yaml = upstream.yaml();
+    let gateway =
+        behind(&format!("timeouts: {{request_head: 300ms}}\nupstreams: {{u: {yaml}}}\nroutes: [{{upstream: u}}]"))?;
+    let mut frames = Frames::connect(gateway.address)?;
+    let post = frames::block([(":method", "POST"), (":scheme", "http"), (":authority", "test"), (":path", "/length")]);
+    frames.send(&frames::headers(1, &post, false))?;
+    let data: Vec<u8> = (0..40).flat_map(|n| frames::frame(kind::DATA, u8::from(n == 39), 1, &[b'x'; 1000])).collect();
+    let began = Instant::now();
+    for piece in data.chunks(700) {
+        frames.send(piece)?;
+        std::thread::sleep(Duration::from_millis(15));
+    }
+    ensure!(began.elapsed() > Duration::from_millis(600), "it was too quick to show anything");
+    let end = frames.end(1, Duration::from_secs(5))?;
+    ensure!(end == frames::End::Status(200), "{end:?}");
+    Ok(())
+}
+
 #[test]
 fn a_download_that_its_client_does_not_read_holds_up_no_other() -> Result<()> {
     let upstream = Upstream::start()?;

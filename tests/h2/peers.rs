@@ -241,7 +241,8 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         }
         "/abort" => {
             let mut stream = respond.send_response(ok().body(())?, false)?;
-            write(&mut stream, "only this".into(), false).await?;
+            // More than every window: the beginning has surely gone on when the end is broken off.
+            write(&mut stream, vec![b'x'; 8 << 20].into(), false).await?;
             stream.send_reset(Reason::INTERNAL_ERROR);
         }
         _ => {

@@ -110,6 +110,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn serve(stream: TcpStream, own: &Own) {
     let Ok(mut out) = stream.try_clone() else { return };
+    // Head and body are written apart: the second must not wait for the first to be acknowledged.
+    let _ = out.set_nodelay(true);
     let mut input = BufReader::new(stream);
     while let Some((path, length)) = read_request(&mut input) {
         if path != "/healthz" {

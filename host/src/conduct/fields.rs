@@ -1,4 +1,4 @@
-//! Fields that do not go on as they came: those of one connection, those that imitate others, and hosts that are none.
+//! Fields that do not go on as they came: those of one connection, those that imitate others, those that are no trailers, and hosts that are none.
 //!
 //! Must not know: anything of the gateway.
 
@@ -79,6 +79,61 @@ pub fn drop_imitations(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a name is `content-length` or `transfer-encoding` but for a character that some parser drops or takes for a hyphen: CGI and its heirs read `content_length` as
+/// the real one, and others are known that skip what they do not like.
+pub fn imitates_framing(name: &str) -> bool {
+    // The plain names are 14 and 17 long; nothing shorter than their letters can imitate them.
+    if !(13..=20).contains(&name.len()) {
+        return false;
+    }
+    let letters = || name.bytes().filter(u8::is_ascii_alphanumeric);
+    (letters().eq(*b"contentlength") && name != "content-length")
+        || (letters().eq(*b"transferencoding") && name != "transfer-encoding")
+}
+
+/// Removes what is no trailer: fields of framing, routing and authentication (RFC 9110, section 6.5.1).
+pub fn drop_no_trailers(trailers: &mut HeaderMap) {
+    for name in [
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::HOST,
+        header::TRAILER,
+        header::TE,
+        header::CONNECTION,
+        header::UPGRADE,
+        header::AUTHORIZATION,
+        header::PROXY_AUTHORIZATION,
+        header::COOKIE,
+        header::SET_COOKIE,
+        header::CONTENT_ENCODING,
+        header::CONTENT_TYPE,
+        header::CONTENT_RANGE,
+        header::CACHE_CONTROL,
+        header::EXPECT,
+        header::MAX_FORWARDS,
+        header::RANGE,
+        header::LOCATION,
+        header::FORWARDED,
+    ] {
+        trailers.remove(name);
+    }
+    for name in ["keep-alive", "proxy-connection", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"] {
+        trailers.remove(name);
+    }
+}
+
+/// What the library for HTTP/2 lets pass and RFC 9113, section 8.2.1 forbids, and names that HTTP/1 would refuse. The error says what is wrong.
+pub fn check_http2(fields: &HeaderMap) -> Result<(), &'static str> {
+    let padded = |value: &[u8]| matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
+    if fields.values().any(|value| padded(value.as_bytes())) {
+        return Err("a field's value begins or ends with white space");
+    }
+    if fields.keys().any(|name| imitates_framing(name.as_str())) {
+        return Err("a field's name imitates content-length or transfer-encoding");
+    }
+    Ok(())
+}
+
 /// Whether a text is a host with an optional port (RFC 3986, section 3.2; RFC 9110, section 7.2). Names have letters, digits, `-`, `.`, `_` and `~`.
 pub fn is_host(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
@@ -140,6 +195,21 @@ mod tests {
     fn imitations_go() {
         let fields = [("x_forwarded_for", "1"), ("x-forwarded_proto", "1"), ("x_own", "1"), ("content_type", "a")];
         assert_eq!(left(&fields, drop_imitations), ["x_own"]);
+    }
+
+    #[test]
+    fn what_http_1_would_refuse_is_refused_in_http_2() {
+        let check = |name: &'static str, value: &'static str| {
+            check_http2(&HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]))
+        };
+        for (name, value) in
+            [("x-a", " 1"), ("x-a", "1\t"), ("x-a", " "), ("content_length", "1"), ("transfer.encoding", "chunked")]
+        {
+            assert!(check(name, value).is_err(), "{name}: {value:?}");
+        }
+        for (name, value) in [("x-a", "1 2"), ("x-a", ""), ("content-length", "1"), ("content-language", "en")] {
+            assert!(check(name, value).is_ok(), "{name}: {value:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use http::{Method, StatusCode, Version};
 use memchr::memchr;
 
 use super::Framing;
+use crate::conduct::fields::{drop_no_trailers, imitates_framing};
 use crate::error::{Error, Kind};
 
 /// Empty lines before a request that are passed over (RFC 9112, section 2.2).
@@ -202,36 +203,17 @@ pub fn response_framing(head: &ResponseHead, method: &Method) -> Result<Framing,
     })
 }
 
+/// Whether a head that was refused was meant to be HTTP at all: where its first line's third word is no version, nobody there would read an answer.
+pub fn is_http(head: &[u8]) -> bool {
+    let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    !matches!((words.nth(2), words.next()), (Some(version), None) if !version.contains(&b'/') && !version.is_empty())
+}
+
 /// The fields after a last chunk: those of framing, routing and authentication are dropped (RFC 9110, section 6.5.1).
 pub fn trailers(block: &Bytes) -> Result<HeaderMap, Error> {
     let mut fields = fields(block, 0)?;
-    for name in [
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::HOST,
-        header::TRAILER,
-        header::TE,
-        header::CONNECTION,
-        header::UPGRADE,
-        header::AUTHORIZATION,
-        header::PROXY_AUTHORIZATION,
-        header::COOKIE,
-        header::SET_COOKIE,
-        header::CONTENT_ENCODING,
-        header::CONTENT_TYPE,
-        header::CONTENT_RANGE,
-        header::CACHE_CONTROL,
-        header::EXPECT,
-        header::MAX_FORWARDS,
-        header::RANGE,
-        header::LOCATION,
-        header::FORWARDED,
-    ] {
-        fields.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"] {
-        fields.remove(name);
-    }
+    drop_no_trailers(&mut fields);
     Ok(fields)
 }
 
@@ -285,18 +267,6 @@ fn fields(head: &Bytes, mut at: usize) -> Result<HeaderMap, Error> {
 
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
-}
-
-/// Whether a name is `content-length` or `transfer-encoding` but for a character that some parser drops or takes for a hyphen: CGI and its heirs read `content_length` as
-/// the real one, and others are known that skip what they do not like.
-fn imitates_framing(name: &str) -> bool {
-    // The plain names are 14 and 17 long; nothing shorter than their letters can imitate them.
-    if !(13..=20).contains(&name.len()) {
-        return false;
-    }
-    let letters = || name.bytes().filter(u8::is_ascii_alphanumeric);
-    (letters().eq(*b"contentlength") && name != "content-length")
-        || (letters().eq(*b"transferencoding") && name != "transfer-encoding")
 }
 
 fn read_version(text: &[u8]) -> Result<Version, Error> {
@@ -408,6 +378,16 @@ mod tests {
             Ok(Some(length)) => request(buffer.split_to(length).freeze()).map_err(|error| error.kind),
             Ok(None) => panic!("{text:?} is not whole"),
             Err(error) => Err(error.kind),
+        }
+    }
+
+    #[test]
+    fn what_is_no_http_at_all_is_known() {
+        assert!(!is_http(b"INVALID CONNECTION PREFACE\r\n\r\n"));
+        for http in
+            ["GET / HTTP/1.1\r\n", "GET /\r\n", "GET / http/1.1\r\n", "GET  / HTTP/1.1\r\n", "GET / HTTP/1.1 x\r\n"]
+        {
+            assert!(is_http(http.as_bytes()), "{http:?}");
         }
     }
 

@@ -68,6 +68,10 @@ pub(super) struct Watch {
     /// Since when a frame or a header block has been unfinished.
     unfinished: Option<Instant>,
     in_header_block: bool,
+    /// The preface is not over before the first frame (RFC 9113, section 3.4).
+    has_begun: bool,
+    /// The frame being read is DATA: how slowly it may come is the body's pace.
+    in_data: bool,
     /// A budget is used up.
     pub(super) is_flooded: bool,
     /// The client takes nothing of what it is sent.
@@ -86,6 +90,8 @@ impl Watch {
             skip: PREFACE_BYTES,
             unfinished: Some(Instant::now()),
             in_header_block: false,
+            has_begun: false,
+            in_data: false,
             is_flooded: false,
             is_stuck: false,
         }
@@ -104,6 +110,10 @@ impl Watch {
                 bytes = &bytes[skipped..];
                 continue;
             }
+            if self.have == 0 && self.has_begun && !self.in_header_block {
+                // A frame begins: the time of the one before does not count for it.
+                self.unfinished = None;
+            }
             let taken = (FRAME_HEAD_BYTES - self.have).min(bytes.len());
             self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
             self.have += taken;
@@ -113,7 +123,7 @@ impl Watch {
                 self.frame();
             }
         }
-        let owes = self.have > 0 || self.skip > 0 || self.in_header_block;
+        let owes = self.have > 0 || (self.skip > 0 && !self.in_data) || self.in_header_block || !self.has_begun;
         self.unfinished = owes.then(|| self.unfinished.unwrap_or_else(Instant::now));
     }
 
@@ -122,6 +132,8 @@ impl Watch {
         let length = usize::from(self.head[0]) << 16 | usize::from(self.head[1]) << 8 | usize::from(self.head[2]);
         let (kind, flags) = (self.head[3], self.head[4]);
         self.skip = length;
+        self.has_begun = true;
+        self.in_data = kind == 0;
         let allowed = match kind {
             // DATA: empty and not the end.
             0 => length > 0 || flags & 1 != 0 || self.idle_frames.take(0.0),
@@ -270,7 +282,20 @@ mod tests {
         assert!(after(&[frame(1, 4, 10)]).unfinished_since().is_none());
         assert!(after(&[frame(1, 0, 10)]).unfinished_since().is_some(), "no END_HEADERS");
         assert!(after(&[frame(1, 0, 10), frame(9, 4, 1)]).unfinished_since().is_none());
-        assert!(after(&[frame(0, 0, 10)[..12].to_vec()]).unfinished_since().is_some());
+        assert!(after(&[frame(1, 4, 10)[..12].to_vec()]).unfinished_since().is_some());
+        assert!(after(&[frame(1, 4, 10)[..5].to_vec()]).unfinished_since().is_some());
+        assert!(after(&[frame(0, 0, 10)[..12].to_vec()]).unfinished_since().is_none(), "a body has its own pace");
         assert!(Watch::new().unfinished_since().is_some(), "the preface is owed");
+        assert!(after(&[]).unfinished_since().is_some(), "and a first frame");
+    }
+
+    #[test]
+    fn an_unfinished_frame_does_not_count_for_the_next() {
+        let mut watch = after(&[frame(4, 0, 6)]);
+        let (one, two) = (frame(1, 4, 30), frame(1, 4, 30));
+        watch.see(&one[..20]);
+        let first = watch.unfinished_since();
+        watch.see(&[&one[20..], &two[..20]].concat());
+        assert!(first.is_some() && watch.unfinished_since() > first);
     }
 }

@@ -24,7 +24,7 @@ use super::wire::{RequestBody, Shared, Wire};
 use crate::body::{Body, Interim};
 use crate::error::{Error, Kind};
 use crate::exchange::{Client, Upgrade};
-use crate::http1::head::{Limits, RequestHead, Scan, request};
+use crate::http1::head::{Limits, RequestHead, Scan, is_http, request};
 use crate::http1::outgoing::{Gathered, Outgoing};
 use crate::http1::{Framing, encode};
 use crate::net::Stream;
@@ -127,7 +127,12 @@ async fn next_head(wire: &Shared, worker: &Worker, mut drain: Pin<&mut impl Futu
             match scan.find(&mut wire.input, limits) {
                 Ok(Some(length)) => {
                     let head = wire.input.split_to(length).freeze();
-                    return Poll::Ready(request(head).map_or_else(Next::Refused, Next::Head));
+                    return Poll::Ready(match request(head.clone()) {
+                        Ok(head) => Next::Head(head),
+                        // Such as an HTTP/2 preface that is none (RFC 9113, section 3.4).
+                        Err(_) if !is_http(&head) => Next::End,
+                        Err(error) => Next::Refused(error),
+                    });
                 }
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Next::Refused(error)),

@@ -22,6 +22,7 @@ use super::connection::{DRAIN_GRACE, Settings, Worker};
 use super::guard::{Guarded, Watch};
 use super::proxy;
 use crate::body::{Body, Interim};
+use crate::conduct::fields::check_http2;
 use crate::error::Kind;
 use crate::exchange::{Client, Upgrade};
 use crate::http2::{Incoming, Outgoing, Peer};
@@ -163,6 +164,10 @@ async fn serve_stream(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
+    if let Err(why) = check_http2(request.headers()) {
+        tracing::debug!(client = %client.address, why, "a malformed request");
+        return respond.send_reset(Reason::PROTOCOL_ERROR);
+    }
     let peer = |demand| Peer { demand, broken: Kind::ClientGone, slow: Kind::ClientTimeout };
     let (mut sender, mut taker) = (peer(settings.receive), peer(settings.send));
     if *request.method() == Method::CONNECT {
@@ -216,18 +221,28 @@ fn early_responses() -> (Interim, Early) {
     (interim, early)
 }
 
-/// The request as the exchange gets it. An extended CONNECT becomes the upgrade that it stands for (RFC 8441, section 5).
+/// The request as the exchange gets it. An extended CONNECT for a WebSocket becomes the upgrade that it stands for (RFC 8441, section 5); any other stays a CONNECT, which
+/// nobody serves.
 fn take(request: http::Request<RecvStream>, peer: Peer) -> (http::Request<Body>, bool) {
     let (mut head, stream) = request.into_parts();
     let body = Body::stream(Box::pin(Incoming::new(stream, &head.headers, peer)));
     let protocol = head.extensions.remove::<h2::ext::Protocol>();
-    let protocol = protocol.and_then(|protocol| HeaderValue::from_str(protocol.as_str()).ok());
-    let is_tunnel = head.method == Method::CONNECT && protocol.is_some();
-    if let Some(protocol) = protocol.filter(|_| is_tunnel) {
+    let is_tunnel = head.method == Method::CONNECT && protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+    if is_tunnel {
         head.method = Method::GET;
-        head.extensions.insert(Upgrade(protocol));
+        head.extensions.insert(Upgrade(HeaderValue::from_static("websocket")));
+        head.headers.insert(header::SEC_WEBSOCKET_KEY, websocket_key());
     }
     (http::Request::from_parts(head, body), is_tunnel)
+}
+
+/// The key that HTTP/1.1 wants and HTTP/2 has not: 16 bytes by chance in base64, so the last of 22 letters has only two bits (RFC 6455, section 4.1).
+fn websocket_key() -> HeaderValue {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut key: [u8; 24] = std::array::from_fn(|_| LETTERS[fastrand::usize(..64)]);
+    key[21] = b"AQgw"[fastrand::usize(..4)];
+    key[22..].copy_from_slice(b"==");
+    HeaderValue::from_bytes(&key).unwrap_or_else(|_| HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="))
 }
 
 /// The response as HTTP/2 has it: 200 opens a tunnel, connections have no fields.

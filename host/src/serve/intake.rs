@@ -54,6 +54,9 @@ pub(super) fn take(
     take_host(&mut head.headers, &uri, head.version)?;
     check_connection(&head.headers, client)?;
     let target = take_target(uri)?;
+    if target.path() == "*" && head.method != Method::OPTIONS {
+        return Err(bad("only OPTIONS has the target *"));
+    }
     let is_last_hop = take_max_forwards(&head.method, &mut head.headers)?;
     join_cookies(&mut head.headers);
     let upgrade = head.extensions.remove::<Upgrade>();

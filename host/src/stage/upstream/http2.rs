@@ -21,7 +21,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::connect::Secured;
 use super::endpoint::Counted;
 use crate::body::{Body, Interim};
-use crate::conduct::fields::strip_connection_fields;
+use crate::conduct::fields::{check_http2, strip_connection_fields};
 use crate::error::{Error, Kind};
 use crate::exchange::Upgrade;
 use crate::http2::{Incoming, Outgoing, Peer};
@@ -129,6 +129,11 @@ pub(super) async fn exchange(
     let received =
         poll_fn(|context| poll_response(&mut response, &mut upload, interim, &mut interims, context)).await?;
     let (mut head, stream) = received.into_parts();
+    check_http2(&head.headers).map_err(|why| Failed {
+        error: Error::new(Kind::UpstreamProtocol, why),
+        untouched: false,
+        is_over: false,
+    })?;
     head.version = Version::HTTP_2;
     let incoming = Incoming::new(stream, &head.headers, peer);
     let body = if incoming.is_end_stream() {
