@@ -203,11 +203,13 @@ pub fn response_framing(head: &ResponseHead, method: &Method) -> Result<Framing,
     })
 }
 
-/// Whether a head that was refused was meant to be HTTP at all: where its first line's third word is no version, nobody there would read an answer.
+/// Whether a head that was refused was meant to be HTTP/1 at all. Where its first line is three words of which none looks like a version or a path, nobody there would read an
+/// answer: such is an HTTP/2 preface that is none.
 pub fn is_http(head: &[u8]) -> bool {
     let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
-    let mut words = line.split(|byte| *byte == b' ');
-    !matches!((words.nth(2), words.next()), (Some(version), None) if !version.contains(&b'/') && !version.is_empty())
+    let looks_like_http =
+        |word: &[u8]| word.contains(&b'/') || word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"http"));
+    line.split(|byte| *byte == b' ').count() != 3 || line.split(|byte| *byte == b' ').any(looks_like_http)
 }
 
 /// The fields after a last chunk: those of framing, routing and authentication are dropped (RFC 9110, section 6.5.1).
@@ -384,9 +386,15 @@ mod tests {
     #[test]
     fn what_is_no_http_at_all_is_known() {
         assert!(!is_http(b"INVALID CONNECTION PREFACE\r\n\r\n"));
-        for http in
-            ["GET / HTTP/1.1\r\n", "GET /\r\n", "GET / http/1.1\r\n", "GET  / HTTP/1.1\r\n", "GET / HTTP/1.1 x\r\n"]
-        {
+        for http in [
+            "GET / HTTP/1.1\r\n",
+            "GET / HTTP1.1\r\n",
+            "HTTP/1.1 200 OK\r\n",
+            "GET /\r\n",
+            "GET / http/1.1\r\n",
+            "GET  / HTTP/1.1\r\n",
+            "GET / HTTP/1.1 x\r\n",
+        ] {
             assert!(is_http(http.as_bytes()), "{http:?}");
         }
     }
