@@ -147,8 +147,10 @@ pub struct UpstreamLabels {
     pub result: &'static str,
 }
 
-/// How a try can end: an answer below 500, one above, no connection, a connection that ended before the answer, too slow, not HTTP, not sent because of a limit.
-pub const UPSTREAM_RESULTS: [&str; 7] = ["ok", "5xx", "connect", "reset", "timeout", "protocol", "limit"];
+/// How a try can end: an answer below 500, one above, no connection, a connection that ended before the answer, too slow, not HTTP, not sent because of a limit, the
+/// client broke off, too slow while the client was sending.
+pub const UPSTREAM_RESULTS: [&str; 9] =
+    ["ok", "5xx", "connect", "reset", "timeout", "protocol", "limit", "client", "slow_upload"];
 
 /// Labels of retries.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -131,7 +131,8 @@ fn a_cookie_the_path_or_the_client_can_be_the_key() -> Result<()> {
 #[test]
 fn an_unhealthy_endpoint_gets_nothing_until_it_is_well_again() -> Result<()> {
     let (a, b) = (Upstream::start()?, Upstream::start()?);
-    let check = "outlier: off, health_check: {path: /healthz, interval: 30ms, timeout: 30ms, healthy: 2, unhealthy: 2}";
+    let check =
+        "outlier: off, health_check: {path: /healthz, interval: 250ms, timeout: 250ms, healthy: 2, unhealthy: 2}";
     let gateway = behind(&[&a, &b], check)?;
     let healthy = |expected: f64| {
         wait_until("the check's verdict", || {
@@ -160,7 +161,7 @@ fn an_unhealthy_endpoint_gets_nothing_until_it_is_well_again() -> Result<()> {
 #[test]
 fn where_all_are_unhealthy_all_are_asked() -> Result<()> {
     let (a, b) = (Upstream::start()?, Upstream::start()?);
-    let gateway = behind(&[&a, &b], "health_check: {path: /status/500, interval: 30ms, timeout: 30ms}")?;
+    let gateway = behind(&[&a, &b], "health_check: {path: /status/500, interval: 250ms}")?;
     gateway.wait_logged("an endpoint is unhealthy", 2);
     let mut client = gateway.client()?;
     let mut places: Vec<String> = (0..4).map(|_| who(&mut client, &[])).collect::<Result<_>>()?;
@@ -382,6 +383,58 @@ fn a_reload_keeps_what_is_known_of_the_endpoints() -> Result<()> {
     gateway.signal(Signal::HUP)?;
     gateway.wait_logged("the configuration is in service", 2);
     assert!(!gateway.admin("/metrics")?.text().contains(&a.address.to_string()));
+    Ok(())
+}
+
+#[test]
+fn a_body_that_stops_or_drips_too_long_is_broken_off() -> Result<()> {
+    let upstream = Upstream::start()?;
+    let gateway = behind(&[&upstream], "timeout: 600ms, total_timeout: 1500ms, body_idle_timeout: 300ms")?;
+    let began = Instant::now();
+    assert!(gateway.get("/halt", &[]).is_err(), "a body that was cut never ends cleanly");
+    gateway.wait_logged("it was silent for 300ms", 1);
+    assert_eq!(gateway.get("/drip/20", &[])?.body.len(), 20, "slow is not silent");
+    assert!(gateway.get("/drip/100000", &[]).is_err());
+    gateway.wait_logged("not over within total_timeout", 1);
+    assert!(began.elapsed() < Duration::from_secs(15));
+    wait_until("its connections are closed", || {
+        gateway.metric(&of("witgate_endpoint_connections", &upstream)).is_ok_and(|count| count <= 1.0)
+    });
+    Ok(())
+}
+
+#[test]
+fn a_client_that_sends_slowly_is_not_the_endpoints_failure() -> Result<()> {
+    let (a, b) = (Upstream::start()?, Upstream::start()?);
+    let gateway = behind(&[&a, &b], "timeout: 600ms, outlier: {failures: 1, eject: 60s}")?;
+    let mut clients: Vec<Client> = (0..4).map(|_| gateway.client()).collect::<Result<_>>()?;
+    for client in &mut clients {
+        client.write(b"POST /length HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\nabc")?;
+    }
+    for client in &mut clients {
+        assert_eq!(client.read(false)?.status, 504);
+    }
+    for upstream in [&a, &b] {
+        assert_eq!(gateway.metric(&of("witgate_endpoint_ejected", upstream))?, 0.0);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_http2_endpoint_is_checked_in_http2() -> Result<()> {
+    // A gateway speaks HTTP/2 without TLS, too.
+    let server = Setup::new("upstreams: {e: {builtin: echo}}\nroutes: [{upstream: e}]")?.start()?;
+    let terms = "protocol: h2, outlier: off, health_check: {path: /well, interval: 250ms, unhealthy: 1}";
+    let gateway = Setup::new(&yaml(&[url(server.address)], terms))?.start()?;
+    let healthy = |expected: bool| {
+        wait_until("the check's verdict", || {
+            gateway.admin("/upstreams").is_ok_and(|list| list.json()[0]["endpoints"][0]["healthy"] == expected)
+        });
+    };
+    healthy(true);
+    assert_eq!(gateway.get("/", &[])?.status, 200);
+    drop(server);
+    healthy(false);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 /// A server on a thread for each connection. The path says what it does: `/status/503`, `/delay/100` (milliseconds), `/bytes/1000`, `/chunked`, `/cut`
-/// (ends in the middle of the body), `/reset` (ends before the head), `/length` (the body's length as it arrived), `/nominated`, `/who` (its address); unless a
+/// (ends in the middle of the body), `/reset` (ends before the head), `/halt` (stops in the middle of the body), `/drip/10` (a byte each 20 ms), `/length` (the body's length as it arrived), `/nominated`, `/who` (its address); unless a
 /// mood is set, which says so for all. Dropped, it goes on; killed, it is as if its process had been.
 pub struct Upstream {
     /// Where it listens.
@@ -192,6 +192,18 @@ fn answer(out: &mut TcpStream, path: &str, length: usize) -> std::io::Result<()>
         "chunked" => out.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"),
         "cut" => out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this"),
         "reset" => Ok(()),
+        "halt" => {
+            out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this")?;
+            // Until the other side has enough.
+            out.read(&mut [0]).map(|_| ())
+        }
+        "drip" => {
+            out.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {number}\r\n\r\n").as_bytes())?;
+            (0..number).try_for_each(|_| {
+                std::thread::sleep(Duration::from_millis(20));
+                out.write_all(b"x")
+            })
+        }
         "length" => out.write_all(plain(200, &length.to_string()).as_bytes()),
         "nominated" => {
             out.write_all(b"HTTP/1.1 200 OK\r\nconnection: x-secret\r\nx-secret: 1\r\nkeep-alive: timeout=5\r\ncontent-length: 0\r\n\r\n")

@@ -11,12 +11,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::AbortHandle;
 
 use crate::config::{HealthCheck, Protocol, Upstream};
+use crate::net::Stream;
 use crate::net::tls::ClientTls;
 use crate::snapshot::{Shared, Snapshot};
 use crate::stage::upstream::{State, connect};
 
 /// More than any status line.
 const LINE_BYTES_MAX: usize = 1024;
+const USER_AGENT: &str = "witgate-health-check";
 
 /// A check that runs.
 struct Running {
@@ -97,11 +99,22 @@ async fn repeat(terms: Upstream, tls: Option<Arc<ClientTls>>, state: Arc<State>)
 
 /// One check. The error says what was wrong.
 async fn ask(terms: &Upstream, tls: Option<&ClientTls>, check: &HealthCheck, state: &Arc<State>) -> Result<(), String> {
-    let (mut stream, _) = connect(state, terms, tls, Protocol::Http1).await.map_err(|error| error.detail)?;
+    let (stream, _) = connect(state, terms, tls, terms.protocol).await.map_err(|error| error.detail)?;
     let host = check.host.as_deref().unwrap_or(&state.label);
+    let status = match terms.protocol {
+        Protocol::Http1 => ask_http1(stream, host, &check.path).await,
+        Protocol::H2 => ask_http2(stream, if tls.is_some() { "https" } else { "http" }, host, &check.path).await,
+    }?;
+    if check.status.iter().any(|(from, to)| (*from..=*to).contains(&status)) {
+        Ok(())
+    } else {
+        Err(format!("status {status}"))
+    }
+}
+
+async fn ask_http1(mut stream: Stream, host: &str, path: &str) -> Result<u16, String> {
     let request = format!(
-        "GET {} HTTP/1.1\r\nhost: {host}\r\nuser-agent: witgate-health-check\r\naccept: */*\r\nconnection: close\r\n\r\n",
-        check.path
+        "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {USER_AGENT}\r\naccept: */*\r\nconnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
     stream.flush().await.map_err(|error| error.to_string())?;
@@ -111,11 +124,24 @@ async fn ask(terms: &Upstream, tls: Option<&ClientTls>, check: &HealthCheck, sta
             return Err("the answer has no status line".into());
         }
     }
-    let status = status(&line).ok_or("the answer is not HTTP/1")?;
-    if check.status.iter().any(|(from, to)| (*from..=*to).contains(&status)) {
-        Ok(())
-    } else {
-        Err(format!("status {status}"))
+    status(&line).ok_or_else(|| "the answer is not HTTP/1".into())
+}
+
+async fn ask_http2(stream: Stream, scheme: &str, host: &str, path: &str) -> Result<u16, String> {
+    let wrong = |error: h2::Error| error.to_string();
+    let (send, connection) = h2::client::handshake(stream).await.map_err(wrong)?;
+    let request = http::Request::get(format!("{scheme}://{host}{path}"))
+        .version(http::Version::HTTP_2)
+        .header("user-agent", USER_AGENT)
+        .body(())
+        .map_err(|error| error.to_string())?;
+    let answer = async move {
+        let (response, _) = send.ready().await?.send_request(request, true)?;
+        Ok(response.await?.status().as_u16())
+    };
+    tokio::select! {
+        answer = answer => answer.map_err(wrong),
+        ended = connection => Err(ended.err().map_or_else(|| "it closed before its answer".into(), wrong)),
     }
 }
 

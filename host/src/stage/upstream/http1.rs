@@ -36,7 +36,6 @@ const INTERIM_MAX: usize = 16;
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// What a client may still say in a tunnel whose upstream has said its last.
 const HALF_CLOSED: Duration = Duration::from_secs(5);
-const TUNNEL_IDLE: Duration = Duration::from_secs(24 * 3600);
 
 /// A connection to an endpoint, idle or in the one exchange that owns it.
 pub(super) struct Connection {
@@ -45,6 +44,7 @@ pub(super) struct Connection {
     output: BytesMut,
     timer: Timer,
     pub(super) secured: Secured,
+    /// Counts it for its endpoint while it lives.
     _counted: Counted,
 }
 
@@ -55,6 +55,8 @@ pub(super) struct Failed {
     pub(super) answered: bool,
     /// Whether a byte of the request was written.
     pub(super) sent: bool,
+    /// The request as it was, if its body is in hand.
+    pub(super) request: Option<http::Request<Body>>,
 }
 
 /// Takes the connection back once the response was read to its end and another exchange may follow.
@@ -154,12 +156,13 @@ pub(super) async fn exchange(
     mut connection: Box<Connection>,
     request: http::Request<Body>,
     interim: Option<&Interim>,
-    body_idle: Duration,
+    body_idle: Option<Duration>,
     give_back: GiveBack,
 ) -> Result<http::Response<Body>, Failed> {
-    let method = request.method().clone();
-    let upgrade = request.extensions().get::<Upgrade>().cloned();
-    let mut upload = begin(&mut connection, request, upgrade.as_ref());
+    let (mut request, body) = request.into_parts();
+    let upgrade = request.extensions.get::<Upgrade>().cloned();
+    let again = body.replay();
+    let mut upload = begin(&mut connection, &mut request, body, upgrade.as_ref());
     let (mut answered, mut interims, mut uploaded) = (false, 0, false);
     let received = poll_fn(|context| {
         if !uploaded {
@@ -170,18 +173,21 @@ pub(super) async fn exchange(
             }
         }
         let head = ready!(poll_head(&mut connection, &mut upload, interim, (&mut answered, &mut interims), context));
-        Poll::Ready(
-            head.and_then(|head| response_framing(&head, &method).map_err(as_upstream).map(|framing| (head, framing))),
-        )
+        Poll::Ready(head.and_then(|head| {
+            response_framing(&head, &request.method).map_err(as_upstream).map(|framing| (head, framing))
+        }))
     })
     .await;
-    let (head, framing) = match received {
+    let switched = received.and_then(|(head, framing)| {
+        let framing = switched(&head, framing, upgrade.as_ref(), &mut upload)?;
+        Ok((head, framing))
+    });
+    let (head, framing) = match switched {
         Ok(received) => received,
-        Err(error) => return Err(Failed { error, answered, sent: upload.sent }),
-    };
-    let Ok(framing) = switched(&head, framing, upgrade.as_ref(), &mut upload) else {
-        let error = Error::new(Kind::UpstreamProtocol, "it changed the protocol, which nobody had asked for");
-        return Err(Failed { error, answered, sent: upload.sent });
+        Err(error) => {
+            let request = again.map(|body| http::Request::from_parts(request, body));
+            return Err(Failed { error, answered, sent: upload.sent, request });
+        }
     };
     let reusable = keeps_alive(&head.headers, head.version) && head.status != StatusCode::SWITCHING_PROTOCOLS;
     let mut download = Download {
@@ -189,8 +195,8 @@ pub(super) async fn exchange(
         upload: Some(upload),
         left: framing.into(),
         // How long a tunnel may be silent is for the client's side to say, which sees both directions.
-        body_idle: if head.status == StatusCode::SWITCHING_PROTOCOLS { TUNNEL_IDLE } else { body_idle },
-        since: Instant::now(),
+        body_idle: body_idle.filter(|_| head.status != StatusCode::SWITCHING_PROTOCOLS),
+        waiting: None,
         give_back: Some(give_back).filter(|_| reusable && framing != Framing::UntilClose),
     };
     let body = if framing == Framing::None {
@@ -206,8 +212,12 @@ pub(super) async fn exchange(
 }
 
 /// Writes the request's head, and what of the body is in hand.
-fn begin(connection: &mut Connection, request: http::Request<Body>, upgrade: Option<&Upgrade>) -> Upload {
-    let (mut head, body) = request.into_parts();
+fn begin(
+    connection: &mut Connection,
+    head: &mut http::request::Parts,
+    body: Body,
+    upgrade: Option<&Upgrade>,
+) -> Upload {
     let wants_continue = head.headers.contains_key(header::EXPECT);
     let framing = match (upgrade, body.size_hint().exact()) {
         (Some(_), _) => Framing::None,
@@ -287,7 +297,7 @@ fn switched(
     framing: Framing,
     upgrade: Option<&Upgrade>,
     upload: &mut Upload,
-) -> Result<Framing, ()> {
+) -> Result<Framing, Error> {
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         if upgrade.is_some() {
             // The protocol stays: what the client may send is its next request, not this one's body.
@@ -302,7 +312,7 @@ fn switched(
         !asked.is_empty() && protocol.as_bytes().eq_ignore_ascii_case(asked)
     };
     if !head.headers.get(header::UPGRADE).is_some_and(same) || head.version != Version::HTTP_11 {
-        return Err(());
+        return Err(Error::new(Kind::UpstreamProtocol, "it changed the protocol, which nobody had asked for"));
     }
     upload.awaits_switch = false;
     Ok(Framing::UntilClose)
@@ -334,9 +344,9 @@ struct Download {
     connection: Option<Box<Connection>>,
     upload: Option<Upload>,
     left: Left,
-    body_idle: Duration,
-    /// When the upstream last sent something.
-    since: Instant,
+    body_idle: Option<Duration>,
+    /// Since when the upstream is waited for: the time that a slow client takes is not the upstream's.
+    waiting: Option<Instant>,
     give_back: Option<GiveBack>,
 }
 
@@ -402,7 +412,8 @@ impl http_body::Body for Download {
             let Some(connection) = this.connection.as_mut().filter(|_| this.upload.is_some()) else {
                 return Poll::Ready(None);
             };
-            return connection.timer.poll_until(context, this.since + HALF_CLOSED).map(|()| None);
+            let since = *this.waiting.get_or_insert_with(Instant::now);
+            return connection.timer.poll_until(context, since + HALF_CLOSED).map(|()| None);
         }
         loop {
             match this.step() {
@@ -420,7 +431,7 @@ impl http_body::Body for Download {
                     if this.upload.as_ref().is_some_and(|upload| upload.is_tunnel) {
                         // This direction of the tunnel is closed, the other goes on.
                         this.left = Left::Tunnel;
-                        this.since = Instant::now();
+                        this.waiting = Some(Instant::now());
                         return Poll::Ready(Some(Ok(Frame::trailers(http::HeaderMap::new()))));
                     }
                     this.finish();
@@ -430,14 +441,15 @@ impl http_body::Body for Download {
                     let error = Error::new(Kind::UpstreamClosed, "it closed in the middle of its response");
                     return Poll::Ready(Some(Err(error)));
                 }
-                Poll::Ready(Ok(_)) => this.since = Instant::now(),
+                Poll::Ready(Ok(_)) => this.waiting = None,
                 Poll::Ready(Err(error)) => {
                     return Poll::Ready(Some(Err(Error::new(Kind::UpstreamClosed, error.to_string()))));
                 }
                 Poll::Pending => {
-                    let deadline = this.since + this.body_idle;
-                    ready!(connection.timer.poll_until(context, deadline));
-                    let detail = format!("it was silent for {:?} in the middle of its response", this.body_idle);
+                    let Some(body_idle) = this.body_idle else { return Poll::Pending };
+                    let since = *this.waiting.get_or_insert_with(Instant::now);
+                    ready!(connection.timer.poll_until(context, since + body_idle));
+                    let detail = format!("it was silent for {body_idle:?} in the middle of its response");
                     return Poll::Ready(Some(Err(Error::new(Kind::UpstreamTimeout, detail))));
                 }
             }

@@ -1,11 +1,12 @@
 //! Sends a request to an upstream: choose an endpoint → attempt → retry.
 //!
 //! This file is that sentence. `group.rs` is the upstream, `endpoint.rs` what the gateway knows of each endpoint, `balance.rs` chooses, `retry.rs` decides, `pool.rs` has this
-//! thread's connections (`connect.rs` makes them, `resolve.rs` knows the addresses, `http1.rs` and `http2.rs` speak over them), `echo.rs` is the upstream without a network. Filters are not called
-//! again: a retry sends what they made of the request. Must not know: routes, filters, clients.
+//! thread's connections (`connect.rs` makes them, `resolve.rs` knows the addresses, `http1.rs` and `http2.rs` speak over them), `deadline.rs` ends a body in time, `echo.rs` is the
+//! upstream without a network. Filters are not called again: a retry sends what they made of the request. Must not know: routes, filters, clients.
 
 mod balance;
 mod connect;
+mod deadline;
 mod echo;
 mod endpoint;
 mod group;
@@ -21,6 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -93,7 +95,8 @@ impl Pools {
         if group.terms.target == Target::Echo {
             return echo::answer(request, asked.timeout.unwrap_or(group.terms.timeout)).await;
         }
-        let deadline = Instant::now() + asked.timeout.unwrap_or(group.terms.timeout);
+        let began = Instant::now();
+        let deadline = began + asked.timeout.unwrap_or(group.terms.timeout);
         let key = group.key(&request, asked.client);
         self.with_own(group, |own, second| own.budget.request(second));
         let mut tried = Tried::new();
@@ -102,7 +105,7 @@ impl Pools {
             let outcome = self.attempt(group, place, deadline, request, (tried.len(), asked.interim)).await;
             tried.push(place);
             match self.next(group, outcome, &tried, deadline).await {
-                Next::Answer(result) => return result,
+                Next::Answer(result) => return result.map(|response| ended(response, group, began)),
                 Next::Again(whole) => request = whole,
             }
         }
@@ -154,7 +157,8 @@ impl Pools {
         let retries = &terms.retries;
         // What the pool cannot give back: it answered, or its time was over.
         let keeps = retried < retries.attempts as usize && (retries.on_timeout || !retries.on_status.is_empty());
-        let spare = (keeps && retry::is_idempotent(request.method())).then(|| pool::copy(&request)).flatten();
+        let spare = (keeps && request.method().is_idempotent()).then(|| pool::copy(&request)).flatten();
+        let in_hand = request.body().in_hand().is_some();
         let until = retries.per_try_timeout.map_or(deadline, |time| deadline.min(Instant::now() + time));
         let outcome =
             match tokio::time::timeout_at(until, self.pool.attempt(To { group, state, interim }, request)).await {
@@ -163,7 +167,7 @@ impl Pools {
                     Outcome { result: Ok(guarded), request: spare }
                 }
                 Ok(Err(Attempt { error, sent, request })) => {
-                    let whole = request.filter(|request| !sent || retry::is_idempotent(request.method()));
+                    let whole = request.filter(|request| !sent || request.method().is_idempotent());
                     Outcome { result: Err(error), request: whole.or(spare) }
                 }
                 Err(_) => {
@@ -171,7 +175,7 @@ impl Pools {
                     Outcome { result: Err(Error::new(Kind::UpstreamTimeout, detail)), request: spare }
                 }
             };
-        note(group, state, &outcome.result);
+        note(group, state, &outcome.result, in_hand);
         outcome
     }
 
@@ -238,8 +242,18 @@ impl Pools {
     }
 }
 
-/// Counts a try and judges its endpoint by it.
-fn note(group: &Group, state: &State, result: &Result<http::Response<Body>, Error>) {
+/// The response, over by `total_timeout`. A tunnel is none: it ends when it is silent.
+fn ended(response: http::Response<Body>, group: &Group, began: Instant) -> http::Response<Body> {
+    match group.terms.total_timeout {
+        Some(time) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
+            response.map(|body| deadline::within(body, (began + time).into_std()))
+        }
+        _ => response,
+    }
+}
+
+/// Counts a try and judges its endpoint by it. Where the request's body was not `in_hand`, it may be the client that took the time.
+fn note(group: &Group, state: &State, result: &Result<http::Response<Body>, Error>, in_hand: bool) {
     let (label, bad) = match result {
         Ok(response) => match response.status().as_u16() {
             502..=504 => ("5xx", true),
@@ -247,7 +261,9 @@ fn note(group: &Group, state: &State, result: &Result<http::Response<Body>, Erro
             _ => ("ok", false),
         },
         Err(error) => match Cause::of(error.kind) {
+            _ if !error.kind.is_upstream() => ("client", false),
             _ if error.kind == Kind::UpstreamSaturated => ("limit", false),
+            Cause::Timeout if !in_hand => ("slow_upload", false),
             Cause::Connect => ("connect", true),
             Cause::Reset => ("reset", true),
             Cause::Timeout => ("timeout", true),
@@ -257,8 +273,8 @@ fn note(group: &Group, state: &State, result: &Result<http::Response<Body>, Erro
     state.count(label);
     match (bad, label, &group.terms.outlier) {
         (true, _, Some(outlier)) => state.failed(outlier, || group.may_eject(outlier.max_ejected_percent)),
-        // A request that was not sent says nothing.
-        (false, "limit", _) | (true, _, None) => {}
+        // What was not sent whole says nothing.
+        (false, "limit" | "client" | "slow_upload", _) | (true, _, None) => {}
         (false, ..) => state.succeeded(),
     }
 }

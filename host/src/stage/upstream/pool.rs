@@ -17,7 +17,6 @@ use super::endpoint::{Counted, State};
 use super::group::Group;
 use super::http1::{self, Connection, Failed, GiveBack};
 use super::http2::{self, Session};
-use super::retry::is_idempotent;
 use crate::body::{Body, Interim};
 use crate::config::Protocol;
 use crate::error::{Error, Kind};
@@ -92,23 +91,23 @@ impl Pool {
         to: To<'_>,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Body>, Attempt> {
-        let body_idle = to.group.terms.body_idle_timeout.unwrap_or(NO_BODY_IDLE);
+        let mut kept = true;
         loop {
-            let (connection, reused) = match self.connection(to).await {
+            let (connection, reused) = match self.connection(to, kept).await {
                 Ok(found) => found,
                 Err(error) => return Err(Attempt { error, sent: false, request: Some(request) }),
             };
-            let again = is_idempotent(request.method()).then(|| copy(&request)).flatten();
+            let body_idle = to.group.terms.body_idle_timeout;
             match http1::exchange(connection, request, to.interim, body_idle, self.give_back(to)).await {
                 Ok(response) => return Ok(response),
-                // A connection that the upstream had just closed: it has not seen the request, or may see it twice.
-                Err(Failed { error, answered: false, .. }) if reused && error.kind == Kind::UpstreamClosed => {
-                    match again {
-                        Some(again) => request = again,
-                        None => return Err(Attempt { error, sent: true, request: None }),
+                Err(Failed { error, answered, sent, request: again }) => match again {
+                    // The upstream had just closed it, as idle connections are, which says nothing about the endpoint: it has not seen the request, or may see it
+                    // twice. Over a new connection, for it may be the request that ends them.
+                    Some(again) if is_stale(&error, reused, answered) && (!sent || again.method().is_idempotent()) => {
+                        (request, kept) = (again, false);
                     }
-                }
-                Err(Failed { error, sent, .. }) => return Err(Attempt { error, sent, request: again }),
+                    again => return Err(Attempt { error, sent, request: again }),
+                },
             }
         }
     }
@@ -135,7 +134,7 @@ impl Pool {
                         // Nobody has looked at it (RFC 9113, section 8.7).
                         Some(again) if failed.untouched && reused => request = again,
                         again => {
-                            let again = again.filter(|again| failed.untouched || is_idempotent(again.method()));
+                            let again = again.filter(|again| failed.untouched || again.method().is_idempotent());
                             return Err(Attempt { error: failed.error, sent: !failed.untouched, request: again });
                         }
                     }
@@ -180,9 +179,9 @@ impl Pool {
         });
     }
 
-    /// A connection that is free, or a new one, or after a while one that became free; and whether it was used before.
-    async fn connection(&self, to: To<'_>) -> Result<(Box<Connection>, bool), Error> {
-        if let Some(connection) = self.take(to) {
+    /// A connection that is free if a `kept` one will do, or a new one, or after a while one that became free; and whether it was used before.
+    async fn connection(&self, to: To<'_>, kept: bool) -> Result<(Box<Connection>, bool), Error> {
+        if kept && let Some(connection) = self.take(to) {
             return Ok((connection, true));
         }
         let limits = &to.group.terms.limits;
@@ -290,6 +289,11 @@ pub(super) fn copy(request: &http::Request<Body>) -> Option<http::Request<Body>>
         again.extensions_mut().insert(upgrade.clone());
     }
     Some(again)
+}
+
+/// Whether a connection that was kept turned out to be closed.
+fn is_stale(error: &Error, reused: bool, answered: bool) -> bool {
+    reused && !answered && error.kind == Kind::UpstreamClosed
 }
 
 /// An error with the endpoint's name.

@@ -27,7 +27,8 @@ pub(super) struct Addresses {
     literal: Option<Arc<[SocketAddr]>>,
     known: ArcSwapOption<Known>,
     renewing: AtomicBool,
-    first: tokio::sync::Mutex<()>,
+    /// Held while the first answer is looked for; the last failure, and when.
+    first: tokio::sync::Mutex<Option<(Instant, String)>>,
     failing: AtomicBool,
 }
 
@@ -67,12 +68,26 @@ pub(super) async fn addresses(state: &Arc<State>, interval: Duration) -> Result<
         }
         return Ok(known.addresses.clone());
     }
-    // One look-up for all who wait for the first answer.
-    let _first = own.first.lock().await;
-    match own.known.load_full() {
-        Some(known) => Ok(known.addresses.clone()),
-        None => renew(state, interval).await,
+    // A task of its own: the answer is of use even if it comes too late for who asked first.
+    let state = state.clone();
+    tokio::spawn(async move { first(&state, interval).await }).await.map_err(|error| error.to_string())?
+}
+
+/// The first answer: one look-up for all who wait for it, and none for a moment after one that failed.
+async fn first(state: &State, interval: Duration) -> Result<Arc<[SocketAddr]>, String> {
+    let own = &state.addresses;
+    let mut failed = own.first.lock().await;
+    if let Some(known) = own.known.load_full() {
+        return Ok(known.addresses.clone());
     }
+    if let Some((at, why)) = &*failed
+        && at.elapsed() < AGE_MIN
+    {
+        return Err(why.clone());
+    }
+    let result = renew(state, interval).await;
+    *failed = result.as_ref().err().map(|why| (Instant::now(), why.clone()));
+    result
 }
 
 async fn renew(state: &State, interval: Duration) -> Result<Arc<[SocketAddr]>, String> {

@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use http::Method;
-
 use crate::config::Retries;
 use crate::error::Kind;
 
@@ -44,7 +42,7 @@ impl Cause {
     }
 }
 
-/// Whether a request that is whole, and of which nothing was sent or which [`is_idempotent`], may be tried again after `retried` retries.
+/// Whether a request that is whole, and of which nothing was sent or whose method is idempotent, may be tried again after `retried` retries.
 pub(super) fn is_allowed(retries: &Retries, retried: u32, cause: Cause) -> bool {
     let named = match cause {
         Cause::Connect => retries.on_connect,
@@ -54,11 +52,6 @@ pub(super) fn is_allowed(retries: &Retries, retried: u32, cause: Cause) -> bool 
         Cause::Other => false,
     };
     named && retried < retries.attempts
-}
-
-/// Methods that may be sent twice: idempotent by definition (RFC 9110, section 9.2.2).
-pub(super) fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
 }
 
 /// How long to wait before retry number `retry`, from 1: anything up to a bound that doubles ("full jitter"), so that requests that failed together do not come back together.
@@ -138,7 +131,6 @@ mod tests {
         assert!(is_allowed(&terms, 0, Cause::Status(503)) && !is_allowed(&terms, 0, Cause::Status(502)));
         assert!(!is_allowed(&terms, 2, Cause::Connect), "no attempts left");
         assert!(!is_allowed(&terms, 0, Cause::Timeout) && !is_allowed(&terms, 0, Cause::Other));
-        assert!(is_idempotent(&Method::PUT) && !is_idempotent(&Method::POST) && !is_idempotent(&Method::PATCH));
     }
 
     #[test]
