@@ -49,7 +49,7 @@ fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 /// Builds the filters in `sources`; false where one failed.
-pub(crate) fn build(sources: &[PathBuf], out_dir: Option<&Path>, how: How) -> Result<bool> {
+pub(crate) fn build(sources: &[PathBuf], out_dir: Option<&Path>, how: How<'_>) -> Result<bool> {
     let began = Instant::now();
     let mut count = Count::default();
     let mut filters: Vec<Filter> = vec![];
@@ -90,7 +90,7 @@ pub(crate) fn build(sources: &[PathBuf], out_dir: Option<&Path>, how: How) -> Re
     Ok(count.failed == 0)
 }
 
-fn build_in_order(filters: &[Filter], how: How) -> Count {
+fn build_in_order(filters: &[Filter], how: How<'_>) -> Count {
     let mut count = Count::default();
     for filter in filters {
         let mut progress = Progress::new(&filter.title());

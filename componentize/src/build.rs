@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -19,11 +20,13 @@ use crate::world;
 
 /// How filters are built.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct How {
+pub(crate) struct How<'a> {
     /// Even what has not changed.
     pub(crate) force: bool,
     /// With the core modules merged into one.
     pub(crate) flatten: bool,
+    /// A gateway's state directory: it then finds the component compiled.
+    pub(crate) precompile: Option<&'a Path>,
 }
 
 /// A filter whose manifest has been read.
@@ -72,7 +75,7 @@ impl Filter {
     }
 
     /// Builds it, unless nothing changed since the last success.
-    pub(crate) fn build(&self, how: How, progress: &mut Progress) -> Result<Outcome, Failure> {
+    pub(crate) fn build(&self, how: How<'_>, progress: &mut Progress) -> Result<Outcome, Failure> {
         let work = self.out_dir.join(".work").join(&self.manifest.name);
         fs::create_dir_all(&work).with_context(|| format!("{}", work.display()))?;
         // Two builds of one filter would write into the same folder: the second waits, and then finds it unchanged.
@@ -95,7 +98,7 @@ impl Filter {
         let merges = how.flatten && self.language != Language::Rust;
         let component = if merges { self.flat(component, &wit, progress) } else { component };
         let component = self.manifest.embed(component)?;
-        self.put(&component)?;
+        self.put(&component, how.precompile, progress)?;
         fs::write(stamp, stamp_of(&inputs, &component))?;
         Ok(Outcome::Built { bytes: component.len() })
     }
@@ -117,14 +120,30 @@ impl Filter {
         stamp == stamp_of(inputs, &component)
     }
 
-    /// By temporary file and rename: a gateway that watches the folder never sees half a file.
-    fn put(&self, component: &[u8]) -> Result<()> {
+    /// By temporary file and rename: a gateway that watches the folder never sees half a file, and by then has it in its cache.
+    fn put(&self, component: &[u8], precompile: Option<&Path>, progress: &mut Progress) -> Result<()> {
         let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(&self.out_dir)?;
         file.write_all(component)?;
         file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+        if let Some(state) = precompile.filter(|state| state.is_dir()) {
+            progress.step("precompile");
+            if let Err(why) = compile_ahead(file.path(), state) {
+                progress.note(&format!("not compiled ahead, so the gateway does it: {why:#}"));
+            }
+        }
         file.persist(self.out()).with_context(|| format!("{}", self.out().display()))?;
         Ok(())
     }
+}
+
+/// By the gateway's binary, which is built beside this one.
+fn compile_ahead(component: &Path, state: &Path) -> Result<()> {
+    let gateway = std::env::current_exe()?.with_file_name("witgate");
+    let mut command = Command::new(&gateway);
+    let output = command.arg("precompile").arg("--state").arg(state).arg(component).output();
+    let output = output.with_context(|| format!("{}", gateway.display()))?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
 }
 
 fn stamp_of(inputs: &str, component: &[u8]) -> String {
@@ -150,11 +169,11 @@ mod tests {
         fs::create_dir_all(&filter.out_dir)?;
         let stamp = root.path().join("stamp");
         assert!(!filter.is_current(&stamp, "inputs"));
-        filter.put(b"component")?;
+        filter.put(b"component", None, &mut Progress::new("a"))?;
         fs::write(&stamp, stamp_of("inputs", b"component"))?;
         assert!(filter.is_current(&stamp, "inputs"));
         assert!(!filter.is_current(&stamp, "others"));
-        filter.put(b"another")?;
+        filter.put(b"another", None, &mut Progress::new("a"))?;
         assert!(!filter.is_current(&stamp, "inputs"));
         assert_eq!(fs::read_dir(&filter.out_dir)?.count(), 1, "no temporary file stays");
         Ok(())

@@ -54,6 +54,9 @@ enum Command {
         /// Leave the core modules as the language's tools made them: slower to instantiate, for comparison
         #[arg(long)]
         no_flatten: bool,
+        /// Where DIR exists: a gateway's state directory, whose cache gets each component before it is put in place
+        #[arg(long, value_name = "DIR")]
+        precompile: Option<PathBuf>,
     },
     /// Install the pinned TypeScript and Python tools, as `build` does when it needs them
     Setup,
@@ -85,11 +88,11 @@ fn run(command: Command) -> Result<bool> {
             Ok(true)
         }
         Command::Cargo { arguments } => rust::cargo(&arguments),
-        Command::Build { mut folders, out_dir, force, no_flatten, .. } => {
+        Command::Build { mut folders, out_dir, force, no_flatten, precompile, .. } => {
             if folders.is_empty() {
                 folders.push(setup::repository().join("guests"));
             }
-            let how = build::How { force, flatten: !no_flatten };
+            let how = build::How { force, flatten: !no_flatten, precompile: precompile.as_deref() };
             batch::build(&batch::find(&folders)?, out_dir.as_deref(), how)
         }
     }

@@ -44,6 +44,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Where compiled filters are kept. Relative to the config file's folder.
     pub state: PathBuf,
+    /// Bounds of compiling a filter.
+    pub compile: Compile,
     /// How changes of files are noticed.
     pub reload: Reload,
     /// By name.
@@ -176,6 +178,25 @@ pub struct Limits {
     pub min_bytes_per_second: u32,
     /// Bytes of a body that the gateway holds in memory for filters, over all exchanges. Default 256 MiB.
     pub buffered_bytes: usize,
+}
+
+/// Bounds of compiling a filter: what a component can cost before it serves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Compile {
+    /// Address space of the compiling process in bytes. Default 2 GiB; 128 MiB to 64 GiB.
+    pub memory_bytes: u64,
+    /// Processor time of the compiling process; four times as long on the wall clock. Default 120 s; 1 s to 1 h.
+    pub time: Duration,
+    /// Functions of a component. Default 50,000; 1 to 1,000,000.
+    pub functions: usize,
+    /// Bytes of one function's body. Default 1 MiB; 1 KiB to 64 MiB.
+    pub function_bytes: usize,
+}
+
+impl Default for Compile {
+    fn default() -> Self {
+        Self { memory_bytes: 2 << 30, time: Duration::from_secs(120), functions: 50_000, function_bytes: 1 << 20 }
+    }
 }
 
 /// How changes of files are noticed. SIGHUP always works.

@@ -37,7 +37,7 @@ use config::Config;
 use control::artifacts::Loader;
 use control::certs::Certificates;
 use control::handover::{Offer, over, take_over};
-use control::reload::{Cause, FileWatcher, Reloader, Source, load_all, publish_filters, settle};
+use control::reload::{Cause, FileWatcher, Reloader, Seen, Source, load_all, publish_filters, settle};
 use control::signals::{Signals, exit_at_second};
 use control::sockets::Sockets;
 use control::systemd::notify;
@@ -57,7 +57,7 @@ pub struct Gateway {
     reloader: Reloader,
     source: Source,
     watcher: Option<FileWatcher>,
-    events: mpsc::UnboundedReceiver<()>,
+    events: mpsc::UnboundedReceiver<Seen>,
     runtime: Runtime,
     signals: Signals,
     admin_listener: Option<TcpListener>,
@@ -76,7 +76,7 @@ impl Gateway {
         let (received, predecessor) = if takes_over { take_over(&config)?.unzip() } else { (None, None) };
         let metrics = Metrics::new();
         let live = Arc::default();
-        let mut loader = Loader::new(engine(&config)?, &config.state, Arc::clone(&live));
+        let mut loader = Loader::new(engine(&config)?, &config, Arc::clone(&live));
         let certificates = Certificates::start(&config, &metrics).map_err(|refusals| refusals.join("\n"))?;
         let filters = load_all(&mut loader, &config, &metrics).map_err(|refusals| refusals.join("\n"))?;
         publish_filters(&metrics, &filters);
@@ -213,7 +213,7 @@ fn engine(config: &Config) -> Result<Engine, String> {
 }
 
 /// Watches the files of the present state, where the configuration wants it.
-fn watch(shared: &Shared, source: &Source, events: mpsc::UnboundedSender<()>) -> Option<FileWatcher> {
+fn watch(shared: &Shared, source: &Source, events: mpsc::UnboundedSender<Seen>) -> Option<FileWatcher> {
     let config = shared.snapshot.load().config.clone();
     if !config.reload.watch {
         return None;
@@ -236,7 +236,7 @@ async fn supervise(
     reloader: Reloader,
     source: Source,
     mut watcher: Option<FileWatcher>,
-    mut events: mpsc::UnboundedReceiver<()>,
+    mut events: mpsc::UnboundedReceiver<Seen>,
     signals: &mut Signals,
     taken: &mut watch::Receiver<bool>,
 ) {
@@ -250,8 +250,8 @@ async fn supervise(
         let cause = tokio::select! {
             () = over(taken) => return,
             is_reload = signals.reload_or_end() => if is_reload { Cause::Signal } else { return },
-            Some(()) = events.recv() => {
-                settle(&mut events).await;
+            Some(seen) = events.recv() => {
+                settle(seen, &mut events).await;
                 Cause::Watch
             }
             () = tokio::time::sleep(interval) => Cause::Interval,

@@ -3,6 +3,7 @@
 
 mod cli;
 mod clients;
+mod compile;
 mod drain;
 mod filters;
 mod guests;

@@ -91,7 +91,55 @@ pub fn stamping(mark: &str, request: &str) -> Result<Vec<u8>> {
 
 /// A component from a core module's text and the items of its world.
 pub fn component(world: &str, wat: &str) -> Result<Vec<u8>> {
-    let mut module = wat::parse_str(wat)?;
+    component_of(world, wat::parse_str(wat)?)
+}
+
+/// A request filter whose handler does nothing, with more functions: one for each length, whose body has that many bytes.
+pub fn bulky(lengths: impl IntoIterator<Item = usize>) -> Result<Vec<u8>> {
+    use wasm_encoder::{
+        CodeSection, ExportKind, ExportSection, Function, FunctionSection, MemorySection, MemoryType, Module,
+        TypeSection, ValType,
+    };
+    const STEP_BYTES: usize = 10;
+    let mut types = TypeSection::new();
+    types.ty().function([ValType::I32; 4], [ValType::I32]);
+    types.ty().function([], [ValType::I32]);
+    let (mut functions, mut code) = (FunctionSection::new(), CodeSection::new());
+    for (kind, value) in [(0, 8192), (1, 0)] {
+        functions.function(kind);
+        let mut function = Function::new([]);
+        function.instructions().i32_const(value).end();
+        code.function(&function);
+    }
+    for (at, length) in lengths.into_iter().enumerate() {
+        functions.function(1);
+        let mut function = Function::new([(1, ValType::I32)]);
+        // Each its own code, and none that the compiler could leave out: loads from addresses that it cannot know.
+        function.instructions().i32_const(at as i32).local_set(0);
+        for _ in 0..length / STEP_BYTES {
+            function
+                .instructions()
+                .local_get(0)
+                .i32_load8_u(wasm_encoder::MemArg { offset: 1, align: 0, memory_index: 0 })
+                .i32_const(3)
+                .i32_add()
+                .local_set(0);
+        }
+        function.instructions().local_get(0).end();
+        code.function(&function);
+    }
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None });
+    let mut exports = ExportSection::new();
+    exports.export("memory", ExportKind::Memory, 0);
+    exports.export("cabi_realloc", ExportKind::Func, 0);
+    exports.export("witgate:gateway/request-handler@0.1.0#handle-request", ExportKind::Func, 1);
+    let mut module = Module::new();
+    module.section(&types).section(&functions).section(&memories).section(&exports).section(&code);
+    component_of("include request-filter;", module.finish())
+}
+
+fn component_of(world: &str, mut module: Vec<u8>) -> Result<Vec<u8>> {
     let mut resolve = Resolve::default();
     let folder = tempfile::tempdir()?;
     for entry in std::fs::read_dir(crate::repository().join("wit"))? {

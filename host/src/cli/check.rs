@@ -2,7 +2,6 @@
 //! compiled).
 
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::control::artifacts::check_file;
 use crate::control::certs::Certificates;
@@ -18,7 +17,7 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
         Err(found) => refusals.extend(found.into_iter().map(|why| format!("{}: {why}", file.display()))),
     }
     for (name, filter) in &config.filters {
-        match check_file(name, filter, &Arc::default()) {
+        match check_file(name, filter, &config.compile) {
             Ok(description) => println!(
                 "filter {name}: {} {}, {} KiB, sha256 {}",
                 filter.source.display(),

@@ -29,6 +29,7 @@ fn print(description: &Description) {
     };
     println!("world     {world}");
     println!("size      {} bytes, {} core modules", description.size, description.core_modules);
+    println!("functions {}, the largest {} bytes", description.functions, description.largest_function);
     println!("sha256    {}", description.digest);
     match &description.manifest {
         None => println!("manifest  none: no body, no services"),

@@ -1,6 +1,7 @@
-//! The command line: `run`, `check`, `inspect`. Exit code 0 means that it worked, 1 that the input is at fault, 2 that the command line is.
+//! The command line: `run`, `check`, `inspect`, `precompile`. Exit code 0 means that it worked, 1 that the input is at fault, 2 that the command line is.
 
 mod check;
+mod compile;
 mod inspect;
 mod run;
 
@@ -42,6 +43,28 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Compile filters into the cache of a state directory, so that a gateway on this host takes them at once
+    Precompile {
+        /// gateway.yaml: its state directory, its limits, its filters
+        #[arg(long, short, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The state directory, instead of the configuration's
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+        /// Components
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// What the gateway starts to compile the component on standard input
+    #[command(hide = true)]
+    Compile {
+        #[arg(long)]
+        state: PathBuf,
+        #[arg(long)]
+        memory: u64,
+        #[arg(long)]
+        seconds: u64,
+    },
 }
 
 /// Reads the command line and does what it says.
@@ -50,6 +73,8 @@ pub fn main() -> ExitCode {
         Command::Run { config, takeover } => run::run(config, takeover),
         Command::Check { config } => check::check(&config),
         Command::Inspect { file, json } => inspect::inspect(&file, json),
+        Command::Precompile { config, state, files } => compile::precompile(config, state, files),
+        Command::Compile { state, memory, seconds } => compile::compile_child(&state, memory, seconds),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

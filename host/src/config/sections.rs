@@ -11,7 +11,9 @@ use crate::conduct::path::normalise;
 
 use super::read::{Errors, Section, duration_within, nearest};
 use super::tree::{Node, Value};
-use super::{Capability, Config, Filter, KeyValue, Limits, Listener, Log, LogFormat, OnError, Reload, Timeouts};
+use super::{
+    Capability, Compile, Config, Filter, KeyValue, Limits, Listener, Log, LogFormat, OnError, Reload, Timeouts,
+};
 use super::{tls, upstream};
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
@@ -29,6 +31,7 @@ pub(super) fn config(root: &Node, base: &Path, errors: &Errors) -> Config {
         limits: limits(top.section("limits")),
         admin: admin(&top),
         state: base.join(state(top.section("state"))),
+        compile: compile(top.section("compile")),
         reload: reload(top.section("reload")),
         upstreams: named(&top, "upstreams", |section| upstream::upstream(section, base)),
         filters: named(&top, "filters", |section| filter(section, base)),
@@ -119,6 +122,18 @@ fn state(section: Section) -> String {
     let folder = section.text("directory").unwrap_or_else(|| "state".into());
     section.finish();
     folder
+}
+
+fn compile(section: Section) -> Compile {
+    let default = Compile::default();
+    let compile = Compile {
+        memory_bytes: section.size("memory", 128 << 20, 64 << 30).map_or(default.memory_bytes, |bytes| bytes as u64),
+        time: section.duration("time", Duration::from_secs(1), HOUR).unwrap_or(default.time),
+        functions: section.number("functions", 1, 1_000_000).unwrap_or(default.functions),
+        function_bytes: section.size("function_bytes", 1 << 10, 64 << 20).unwrap_or(default.function_bytes),
+    };
+    section.finish();
+    compile
 }
 
 fn reload(section: Section) -> Reload {

@@ -1,33 +1,33 @@
-//! From a .wasm file to a filter ready to run: read, check, compile or take from the cache, link.
+//! From a .wasm file to a filter ready to run: read, check, take from the cache or compile, link.
 //!
-//! The cache holds machine code, so a file in it is only ever used after its keyed hash was checked, the key lies beside it readable for this user alone,
-//! and a folder that others may write to is not used at all. Compiling happens here, on a thread that serves nobody. Must not know: requests, listeners.
+//! A file that the cache knows (`cache.rs`) is only hashed. One that it does not is copied where nobody can change it (`sealed.rs`), described and checked against configuration and
+//! limits, and only then compiled, in a process of its own (`compile.rs`), into the cache. So the gateway's memory never holds a component or a compiler. Must not know: requests, listeners.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Instant, SystemTime};
 
-use super::state::private_folder;
-use crate::config::{self, Capability};
+use super::cache::{Cache, Content};
+use super::compile::compile;
+use super::sealed::Sealed;
+use crate::config::{self, Capability, Compile};
 use crate::keyvalue::Store;
-use crate::wasm::component::{self, Description, FILE_BYTES_MAX, LoadError};
+use crate::wasm::component::{self, Description, FILE_BYTES_MAX, LoadError, SizeLimits};
 use crate::wasm::engine::{Artifact, Engine};
 use crate::wasm::pool::{Filter, Grant, Terms, check_imports};
-
-const KEY_BYTES: usize = 32;
-const MAC_BYTES: usize = 32;
-/// Cached artifacts above this are deleted, the longest unused first.
-const CACHE_BYTES_MAX: u64 = 2 << 30;
 
 /// Loads filters and remembers what it loaded.
 pub struct Loader {
     engine: Engine,
-    cache: Option<Cache>,
+    cache: Result<Cache, String>,
+    state: PathBuf,
+    /// Instead of a state directory that cannot be used.
+    _temporary: Option<tempfile::TempDir>,
+    limits: Compile,
     instances: Arc<AtomicI64>,
     stores: HashMap<String, Arc<Store>>,
     /// By the filter's name: two filters may share a file.
@@ -40,6 +40,7 @@ pub struct Loader {
 struct Known {
     source: PathBuf,
     stamp: Stamp,
+    content: Content,
     description: Description,
     artifact: Artifact,
 }
@@ -53,16 +54,36 @@ struct Stamp {
 }
 
 impl Loader {
-    /// A loader with its cache in `state`; without one, if that folder cannot be trusted, with a warning.
-    pub fn new(engine: Engine, state: &Path, instances: Arc<AtomicI64>) -> Self {
-        let cache = match Cache::open(&state.join("artifacts"), &engine) {
-            Ok(cache) => Some(cache),
-            Err(why) => {
-                tracing::warn!(folder = %state.display(), why, "compiled filters are not cached: every start compiles them anew");
-                None
+    /// A loader with its cache in the configuration's state directory; with a warning in a temporary one, if that folder cannot be trusted.
+    pub fn new(engine: Engine, config: &config::Config, instances: Arc<AtomicI64>) -> Self {
+        let fingerprint = engine.fingerprint();
+        let mut state = config.state.clone();
+        let mut temporary = None;
+        let mut cache = Cache::open(&state, &fingerprint);
+        if let Err(why) = &cache {
+            tracing::warn!(folder = %state.display(), why, "compiled filters are not kept: every start compiles them anew");
+            if let Ok(folder) = tempfile::tempdir() {
+                state = folder.path().to_owned();
+                cache = Cache::open(&state, &fingerprint);
+                temporary = Some(folder);
             }
-        };
-        Self { engine, cache, instances, stores: HashMap::new(), known: HashMap::new(), refused: HashMap::new() }
+        }
+        Self {
+            engine,
+            cache,
+            state,
+            _temporary: temporary,
+            limits: config.compile,
+            instances,
+            stores: HashMap::new(),
+            known: HashMap::new(),
+            refused: HashMap::new(),
+        }
+    }
+
+    /// From now on compiles under the limits of this configuration.
+    pub fn set_limits(&mut self, config: &config::Config) {
+        self.limits = config.compile;
     }
 
     /// Loads one filter. Quick where its file has not changed since the last time.
@@ -98,55 +119,81 @@ impl Loader {
             check_imports(&known.description, &terms)?;
             return Filter::new(&self.engine, &known.artifact, known.description.clone(), terms);
         }
-        let bytes = read(&filter.source, stamp)?;
-        let description = component::describe(&bytes)?;
-        check_pins(&description, filter)?;
-        check_imports(&description, &terms)?;
-        let artifact = self.artifact(name, &description, &bytes)?;
+        let began = Instant::now();
+        let content = content(&filter.source, stamp)?;
+        let (content, description, artifact) = match self.find(name, &content)? {
+            Some((description, artifact)) => {
+                check_pins(&description, filter)?;
+                check_imports(&description, &terms)?;
+                tracing::info!(
+                    filter = name,
+                    digest = &description.digest[..12],
+                    ms = began.elapsed().as_millis() as u64,
+                    "taken from the cache"
+                );
+                (content, description, artifact)
+            }
+            None => self.compile(name, filter, stamp, &terms)?,
+        };
         let ready = Filter::new(&self.engine, &artifact, description.clone(), terms)?;
-        self.known.insert(name.to_owned(), Known { source: filter.source.clone(), stamp, description, artifact });
+        let known = Known { source: filter.source.clone(), stamp, content, description, artifact };
+        self.known.insert(name.to_owned(), known);
         Ok(ready)
     }
 
-    fn artifact(&self, name: &str, description: &Description, bytes: &[u8]) -> Result<Artifact, LoadError> {
+    /// A component that another filter runs, or that was compiled before.
+    fn find(&self, name: &str, content: &Content) -> Result<Option<(Description, Artifact)>, LoadError> {
+        if let Some(same) = self.known.values().find(|known| known.content == *content) {
+            return Ok(Some((same.description.clone(), same.artifact.clone())));
+        }
+        let found = self.cache()?.get(&self.engine, content);
+        Ok(found.unwrap_or_else(|why| {
+            tracing::warn!(filter = name, why, "a cached filter cannot be used");
+            None
+        }))
+    }
+
+    fn compile(
+        &self,
+        name: &str,
+        filter: &config::Filter,
+        stamp: Stamp,
+        terms: &Terms,
+    ) -> Result<(Content, Description, Artifact), LoadError> {
         let began = Instant::now();
-        if let Some(same) = self.known.values().find(|known| known.description.digest == description.digest) {
-            return Ok(same.artifact.clone());
-        }
-        if let Some(artifact) = self.cache.as_ref().and_then(|cache| cache.get(&self.engine, &description.digest)) {
-            tracing::info!(
-                filter = name,
-                digest = &description.digest[..12],
-                ms = began.elapsed().as_millis() as u64,
-                "taken from the cache"
-            );
-            return Ok(artifact);
-        }
-        let artifact = self.engine.compile(bytes).map_err(|error| {
-            // Valid, but its memories or tables fit no slot: wasmtime has no type for that.
-            if error.contains("pooling allocator") {
-                return LoadError::new(
-                    "limits",
-                    format!("the component wants more than an instance may have: {error}"),
-                );
-            }
-            LoadError::new(
-                "compile",
-                format!("the component is not valid: {error}; build it anew with `componentize build`"),
-            )
+        let sealed =
+            Sealed::copy(&filter.source, FILE_BYTES_MAX).map_err(|error| unreadable(&filter.source, &error))?;
+        check_read(&filter.source, stamp, sealed.bytes().len() as u64)?;
+        let content = Content::of(sealed.bytes());
+        let description = component::describe(sealed.bytes())?;
+        check_pins(&description, filter)?;
+        check_imports(&description, terms)?;
+        let Compile { functions, function_bytes, .. } = self.limits;
+        description.check_size(&SizeLimits { functions, function_bytes })?;
+        let compiled = compile(&sealed, &self.state, &self.limits)?;
+        let loaded = self.cache()?.get(&self.engine, &content).map_err(|error| {
+            // Valid, but its memories or tables fit no slot: the runtime has no type for that.
+            let reason = if error.contains("pooling allocator") { "limits" } else { "compile" };
+            LoadError::new(reason, format!("the component wants what an instance may not have: {error}"))
+        })?;
+        let (_, artifact) = loaded.ok_or_else(|| {
+            LoadError::new("compile", "what was compiled is not in the cache: is the disk full, or does somebody delete files of the state directory?")
         })?;
         tracing::info!(
             filter = name,
             digest = &description.digest[..12],
             ms = began.elapsed().as_millis() as u64,
+            functions = compiled.compiled,
+            reused = compiled.found,
             "compiled"
         );
-        if let Some(cache) = &self.cache
-            && let Err(why) = cache.put(&artifact, &description.digest)
-        {
-            tracing::warn!(filter = name, why, "the compiled filter cannot be cached");
-        }
-        Ok(artifact)
+        Ok((content, description, artifact))
+    }
+
+    fn cache(&self) -> Result<&Cache, LoadError> {
+        self.cache
+            .as_ref()
+            .map_err(|why| LoadError::new("compile", format!("there is no folder to compile into: {why}")))
     }
 
     fn terms(&mut self, name: &str, filter: &config::Filter) -> Terms {
@@ -165,11 +212,14 @@ impl Loader {
 }
 
 /// Checks a filter's file as loading would, up to but without compiling.
-pub fn check_file(name: &str, filter: &config::Filter, live: &Arc<AtomicI64>) -> Result<Description, LoadError> {
-    let bytes = read(&filter.source, stamp(&filter.source)?)?;
-    let description = component::describe(&bytes)?;
+pub fn check_file(name: &str, filter: &config::Filter, limits: &Compile) -> Result<Description, LoadError> {
+    let before = stamp(&filter.source)?;
+    let sealed = Sealed::copy(&filter.source, FILE_BYTES_MAX).map_err(|error| unreadable(&filter.source, &error))?;
+    check_read(&filter.source, before, sealed.bytes().len() as u64)?;
+    let description = component::describe(sealed.bytes())?;
     check_pins(&description, filter)?;
-    check_imports(&description, &terms(name, filter, Arc::new(Store::new(1, 1)), live.clone()))?;
+    description.check_size(&SizeLimits { functions: limits.functions, function_bytes: limits.function_bytes })?;
+    check_imports(&description, &terms(name, filter, Arc::new(Store::new(1, 1)), Arc::default()))?;
     Ok(description)
 }
 
@@ -217,173 +267,34 @@ fn stamp(path: &Path) -> Result<Stamp, LoadError> {
     Ok(Stamp { modified: metadata.modified().ok(), length: metadata.len(), inode: metadata.ino() })
 }
 
-/// Reads a file of bounded size, checking that it was not replaced meanwhile.
-fn read(path: &Path, before: Stamp) -> Result<Vec<u8>, LoadError> {
-    let too_large =
-        || LoadError::new("limits", format!("{} is larger than {} MiB", path.display(), FILE_BYTES_MAX >> 20));
-    if before.length > FILE_BYTES_MAX {
-        return Err(too_large());
-    }
-    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    let mut bytes = Vec::with_capacity(before.length as usize);
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(too_large());
-    }
+/// Hashes a file of bounded size.
+fn content(path: &Path, before: Stamp) -> Result<Content, LoadError> {
+    check_length(path, before.length)?;
+    let hashed = File::open(path).and_then(|file| Content::of_file(&file));
+    let content = hashed.map_err(|error| unreadable(path, &error))?;
+    check_read(path, before, before.length)?;
+    Ok(content)
+}
+
+/// Checks that a file was not too large and not changed while it was read.
+fn check_read(path: &Path, before: Stamp, length: u64) -> Result<(), LoadError> {
+    check_length(path, length)?;
     if stamp(path)? != before {
         return Err(LoadError::new(
             "unreadable",
             format!("{} changed while it was read; it will be read again", path.display()),
         ));
     }
-    Ok(bytes)
+    Ok(())
+}
+
+fn check_length(path: &Path, length: u64) -> Result<(), LoadError> {
+    if length <= FILE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(LoadError::new("limits", format!("{} is larger than {} MiB", path.display(), FILE_BYTES_MAX >> 20)))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> LoadError {
     LoadError::new("unreadable", format!("{}: {error}; build the filter, or correct its `source`", path.display()))
-}
-
-/// Compiled artifacts by digest, in a folder of this user's own.
-struct Cache {
-    folder: PathBuf,
-    key: [u8; KEY_BYTES],
-    fingerprint: String,
-}
-
-impl Cache {
-    fn open(folder: &Path, engine: &Engine) -> Result<Self, String> {
-        private_folder(folder)?;
-        let shown = folder.display();
-        let key = read_key(&folder.join("key")).map_err(|error| format!("{shown}/key: {error}"))?;
-        let fingerprint = hex::encode(&engine.fingerprint()[..8]);
-        Ok(Self { folder: folder.to_owned(), key, fingerprint })
-    }
-
-    /// A cached artifact; none where there is none that this gateway wrote, for this very engine.
-    fn get(&self, engine: &Engine, digest: &str) -> Option<Artifact> {
-        let path = self.path(digest);
-        let bytes = fs::read(&path).ok()?;
-        let (mac, code) = bytes.split_at_checked(MAC_BYTES)?;
-        // blake3's comparison of hashes takes constant time.
-        if self.mac(digest, code) != <[u8; MAC_BYTES]>::try_from(mac).ok()? {
-            tracing::warn!(file = %path.display(), "a cached artifact was not written by this gateway or is damaged: it is not used");
-            return None;
-        }
-        // SAFETY: the keyed hash says that this gateway's user wrote exactly these bytes for this digest and engine.
-        #[allow(unsafe_code)]
-        let artifact = unsafe { engine.deserialize(code) };
-        match artifact {
-            Ok(artifact) => Some(artifact),
-            Err(why) => {
-                tracing::warn!(file = %path.display(), why, "a cached artifact cannot be used");
-                None
-            }
-        }
-    }
-
-    fn put(&self, artifact: &Artifact, digest: &str) -> Result<(), String> {
-        let code = artifact.serialize()?;
-        let write = || -> std::io::Result<()> {
-            let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&self.folder)?;
-            file.write_all(self.mac(digest, &code).as_bytes())?;
-            file.write_all(&code)?;
-            file.persist(self.path(digest)).map_err(|error| error.error)?;
-            Ok(())
-        };
-        write().map_err(|error| error.to_string())?;
-        self.prune();
-        Ok(())
-    }
-
-    fn path(&self, digest: &str) -> PathBuf {
-        self.folder.join(format!("{digest}.{}.cwasm", self.fingerprint))
-    }
-
-    fn mac(&self, digest: &str, code: &[u8]) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher.update(digest.as_bytes());
-        hasher.update(self.fingerprint.as_bytes());
-        hasher.update(code);
-        hasher.finalize()
-    }
-
-    /// Deletes the artifacts that were written longest ago, until the rest fits.
-    fn prune(&self) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
-            .filter_map(Result::ok)
-            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "cwasm"))
-            .filter_map(|entry| {
-                let metadata = entry.metadata().ok()?;
-                Some((metadata.modified().ok()?, metadata.len(), entry.path()))
-            })
-            .collect();
-        files.sort_unstable();
-        let mut total: u64 = files.iter().map(|(_, length, _)| length).sum();
-        for (_, length, path) in files {
-            if total <= CACHE_BYTES_MAX {
-                break;
-            }
-            if fs::remove_file(&path).is_ok() {
-                total -= length;
-            }
-        }
-    }
-}
-
-/// Reads the key, or makes one: readable for this user alone.
-fn read_key(path: &Path) -> std::io::Result<[u8; KEY_BYTES]> {
-    let mut key = [0; KEY_BYTES];
-    match File::open(path) {
-        Ok(mut file) => {
-            if file.metadata()?.permissions().mode() & 0o077 != 0 {
-                return Err(std::io::Error::other("can be read by others: delete it, a new one is made"));
-            }
-            file.read_exact(&mut key)?;
-            Ok(key)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            getrandom::fill(&mut key).map_err(std::io::Error::other)?;
-            match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-                Ok(mut file) => {
-                    file.write_all(&key)?;
-                    Ok(key)
-                }
-                // Another gateway on the same folder was quicker.
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => read_key(path),
-                Err(error) => Err(error),
-            }
-        }
-        Err(error) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_not_written_here_is_not_run() -> anyhow::Result<()> {
-        let folder = tempfile::tempdir()?;
-        let engine = Engine::new(2).map_err(anyhow::Error::msg)?;
-        let cache = Cache::open(folder.path(), &engine).map_err(anyhow::Error::msg)?;
-        let artifact = engine.compile(b"\0asm\x0d\0\x01\0").map_err(anyhow::Error::msg)?;
-        cache.put(&artifact, "abc").map_err(anyhow::Error::msg)?;
-        assert!(cache.get(&engine, "abc").is_some());
-        assert!(cache.get(&engine, "abd").is_none());
-
-        let mut bytes = fs::read(cache.path("abc"))?;
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
-        fs::write(cache.path("abc"), &bytes)?;
-        assert!(cache.get(&engine, "abc").is_none(), "one flipped bit is noticed");
-        fs::write(cache.path("abc"), b"short")?;
-        assert!(cache.get(&engine, "abc").is_none());
-
-        let again = Cache::open(folder.path(), &engine).map_err(anyhow::Error::msg)?;
-        assert_eq!(again.key, cache.key, "the key stays");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
-        assert!(Cache::open(folder.path(), &engine).is_err(), "a folder that others can write is not trusted");
-        Ok(())
-    }
 }

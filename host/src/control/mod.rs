@@ -4,10 +4,14 @@
 
 pub mod admin;
 pub mod artifacts;
+pub mod cache;
 pub mod certs;
+pub mod compile;
+pub mod functions;
 pub mod handover;
 pub mod health;
 pub mod reload;
+pub mod sealed;
 pub mod signals;
 pub mod sockets;
 pub mod state;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use notify::event::{EventKind, ModifyKind, RenameMode};
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
@@ -148,6 +149,7 @@ impl Reloader {
         let began = Instant::now();
         let outcome = self.source.parse(&self.text).and_then(|config| {
             check_fixed(&self.shared.snapshot.load().config, &config)?;
+            self.loader.set_limits(&config);
             let filters =
                 load_all(&mut self.loader, &config, &self.shared.metrics).map_err(|refusals| refusals.join("\n"))?;
             let upstreams = self.certificates.prepare(&config).map_err(|refusals| refusals.join("\n"))?;
@@ -164,6 +166,7 @@ impl Reloader {
                 tracing::info!(ms = began.elapsed().as_millis() as u64, "the configuration is in service");
             }
             Err(why) => {
+                self.loader.set_limits(&self.shared.snapshot.load().config);
                 self.count("refused");
                 tracing::error!(why, "the configuration was refused; the one before serves on");
             }
@@ -246,6 +249,15 @@ fn check_fixed(old: &Config, new: &Config) -> Result<(), String> {
     Err(format!("{} cannot change while the gateway runs: restart it, or put the old value back", fixed.join(", ")))
 }
 
+/// What the watcher saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// A .wasm got its name: it is whole.
+    Filter,
+    /// Something else: a file may be in the middle of being written, a certificate's key may follow.
+    Changed,
+}
+
 /// Watches the folders of the configuration, its filters and its certificates; an event for any file in them is worth a look.
 pub struct FileWatcher {
     watcher: notify::RecommendedWatcher,
@@ -254,13 +266,14 @@ pub struct FileWatcher {
 
 impl FileWatcher {
     /// Sends to `events` when something in a watched folder changes.
-    pub fn new(events: mpsc::UnboundedSender<()>) -> Result<Self, notify::Error> {
+    pub fn new(events: mpsc::UnboundedSender<Seen>) -> Result<Self, notify::Error> {
         let watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
             // Reading a file is an event too: not one that changes anything.
-            if event.is_ok_and(|event| !event.kind.is_access()) {
-                // The receiver is gone only when the gateway ends.
-                let _ = events.send(());
-            }
+            let Some(event) = event.ok().filter(|event| !event.kind.is_access()) else { return };
+            let is_named = matches!(event.kind, EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)));
+            let is_filter = event.paths.last().and_then(|path| path.extension()).is_some_and(|kind| kind == "wasm");
+            // The receiver is gone only when the gateway ends.
+            let _ = events.send(if is_named && is_filter { Seen::Filter } else { Seen::Changed });
         })?;
         Ok(Self { watcher, folders: vec![] })
     }
@@ -289,10 +302,16 @@ impl FileWatcher {
     }
 }
 
-/// Waits until a burst of events is over.
-pub async fn settle(events: &mut mpsc::UnboundedReceiver<()>) {
+/// Waits until a burst of events is over, or until one of them says that a file is whole.
+pub async fn settle(first: Seen, events: &mut mpsc::UnboundedReceiver<Seen>) {
     let until = tokio::time::Instant::now() + BURST_MAX;
-    while let Ok(Ok(Some(()))) = tokio::time::timeout_at(until, tokio::time::timeout(QUIET, events.recv())).await {}
+    let mut seen = first;
+    while seen == Seen::Changed {
+        match tokio::time::timeout_at(until, tokio::time::timeout(QUIET, events.recv())).await {
+            Ok(Ok(Some(next))) => seen = next,
+            _ => return,
+        }
+    }
 }
 
 #[cfg(test)]

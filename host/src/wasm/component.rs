@@ -13,13 +13,15 @@ use wasmparser::{Encoding, Parser, Payload};
 pub const FILE_BYTES_MAX: u64 = 128 << 20;
 const MANIFEST_SECTION: &str = "witgate:manifest";
 const MANIFEST_BYTES_MAX: usize = 256 << 10;
+/// Imports, and exports, of a component.
+const NAMES_MAX: usize = 1000;
 /// The package whose interfaces are the contract.
 pub(super) const PACKAGE: &str = "witgate:gateway/";
 /// The versions of it that this gateway speaks: patch releases of one minor version are compatible.
 const VERSION: &str = "0.1.";
 
 /// A file's claims.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     /// SHA-256 of the file, hexadecimal.
     pub digest: String,
@@ -37,6 +39,10 @@ pub struct Description {
     pub exports: Vec<String>,
     /// Core modules inside: 1 to 3 for a flat guest, dozens for one that links at run time.
     pub core_modules: usize,
+    /// Functions of all core modules.
+    pub functions: usize,
+    /// The largest function body in bytes.
+    pub largest_function: usize,
 }
 
 /// The custom section that `componentize` embeds.
@@ -132,6 +138,8 @@ pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
         imports: vec![],
         exports: vec![],
         core_modules: 0,
+        functions: 0,
+        largest_function: 0,
     };
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(bytes) {
@@ -141,13 +149,19 @@ pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
                 depth += 1;
             }
             Payload::ComponentSection { .. } => depth += 1,
+            Payload::CodeSectionStart { count, .. } => description.functions += count as usize,
+            Payload::CodeSectionEntry(body) => {
+                description.largest_function = description.largest_function.max(body.range().len());
+            }
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
+                check_names(description.imports.len(), section.count(), "imports")?;
                 for import in section {
                     description.imports.push(import.map_err(malformed)?.name.name.to_owned());
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
+                check_names(description.exports.len(), section.count(), "exports")?;
                 for export in section {
                     description.exports.push(export.map_err(malformed)?.name.name.to_owned());
                 }
@@ -162,6 +176,43 @@ pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
     description.response_phase = description.exports.iter().any(|name| is_interface(name, "response-handler"));
     check_world(&description)?;
     Ok(description)
+}
+
+/// What a compiler is given at most: with it, compiling takes seconds and not minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeLimits {
+    /// Functions of all core modules.
+    pub functions: usize,
+    /// Bytes of one function's body.
+    pub function_bytes: usize,
+}
+
+impl Description {
+    /// Refuses what would keep a compiler busy for too long.
+    pub fn check_size(&self, limits: &SizeLimits) -> Result<(), LoadError> {
+        let above = |what: String, limit: usize, key: &str| {
+            Err(LoadError::new("limits", format!("{what}, above the limit of {limit} ({key})")))
+        };
+        if self.functions > limits.functions {
+            let what = format!("the component has {} functions", self.functions);
+            return above(what, limits.functions, "compile.functions");
+        }
+        if self.largest_function > limits.function_bytes {
+            let what = format!("the component has a function of {} bytes", self.largest_function);
+            return above(what, limits.function_bytes, "compile.function_bytes");
+        }
+        Ok(())
+    }
+}
+
+fn check_names(before: usize, more: u32, what: &str) -> Result<(), LoadError> {
+    if before + more as usize <= NAMES_MAX {
+        return Ok(());
+    }
+    Err(LoadError::new(
+        "limits",
+        format!("the component has {} {what}, above the limit of {NAMES_MAX}", before + more as usize),
+    ))
 }
 
 /// Whether `name` is this interface of the package, in a version that the gateway speaks.

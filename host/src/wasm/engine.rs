@@ -70,42 +70,43 @@ impl Engine {
 
     /// Names everything that a compiled artifact depends on: version, settings, CPU.
     pub fn fingerprint(&self) -> [u8; 32] {
-        struct Feed(blake3::Hasher);
-        impl std::hash::Hasher for Feed {
-            fn finish(&self) -> u64 {
-                0
-            }
-            fn write(&mut self, bytes: &[u8]) {
-                self.0.update(bytes);
-            }
-        }
-        let mut feed = Feed(blake3::Hasher::new());
-        std::hash::Hash::hash(&self.inner.precompile_compatibility_hash(), &mut feed);
-        *feed.0.finalize().as_bytes()
-    }
-
-    /// Compiles a component. Takes seconds for a language's whole engine: never on a thread that serves.
-    pub fn compile(&self, bytes: &[u8]) -> Result<Artifact, String> {
-        wasmtime::component::Component::new(&self.inner, bytes)
-            .map(|component| Artifact { component })
-            .map_err(|error| format!("{error:#}"))
-    }
-
-    /// Takes up what [`Artifact::serialize`] gave.
-    ///
-    /// # Safety
-    /// The bytes become machine code: they must be what this host wrote, unchanged. `control/artifacts.rs` checks that with a
-    /// keyed hash before it calls.
-    #[allow(unsafe_code)]
-    pub unsafe fn deserialize(&self, bytes: &[u8]) -> Result<Artifact, String> {
-        // SAFETY: the caller vouches for the bytes, see above.
-        unsafe { wasmtime::component::Component::deserialize(&self.inner, bytes) }
-            .map(|component| Artifact { component })
-            .map_err(|error| format!("{error:#}"))
+        fingerprint(&self.inner)
     }
 
     pub(super) fn inner(&self) -> &wasmtime::Engine {
         &self.inner
+    }
+}
+
+/// See [`Engine::fingerprint`].
+pub(super) fn fingerprint(engine: &wasmtime::Engine) -> [u8; 32] {
+    struct Feed(blake3::Hasher);
+    impl std::hash::Hasher for Feed {
+        fn finish(&self) -> u64 {
+            0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+    }
+    let mut feed = Feed(blake3::Hasher::new());
+    std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut feed);
+    *feed.0.finalize().as_bytes()
+}
+
+impl Engine {
+    /// Takes up a file of what [`super::compiler::Compiler::compile`] gave. The file is mapped, not read: its pages are shared with the system's cache
+    /// and come in when they are touched.
+    ///
+    /// # Safety
+    /// The file becomes machine code: it must be what this host wrote, and stay unchanged while the artifact lives. `control/cache.rs` checks the first
+    /// with a keyed hash and sees to the second by a file that nobody may write, in a folder of this user's own.
+    #[allow(unsafe_code)]
+    pub unsafe fn deserialize(&self, file: &std::path::Path) -> Result<Artifact, String> {
+        // SAFETY: the caller vouches for the file, see above.
+        unsafe { wasmtime::component::Component::deserialize_file(&self.inner, file) }
+            .map(|component| Artifact { component })
+            .map_err(|error| format!("{error:#}"))
     }
 }
 
@@ -119,13 +120,6 @@ impl std::fmt::Debug for Engine {
 #[derive(Clone)]
 pub struct Artifact {
     pub(super) component: wasmtime::component::Component,
-}
-
-impl Artifact {
-    /// Machine code and metadata, for the cache.
-    pub fn serialize(&self) -> Result<Vec<u8>, String> {
-        self.component.serialize().map_err(|error| format!("{error:#}"))
-    }
 }
 
 fn config(instances: u32) -> Config {
@@ -146,13 +140,19 @@ fn config(instances: u32) -> Config {
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(TABLE_KEEP_RESIDENT)
         .pagemap_scan(Enabled::Auto);
+    let mut config = code_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// What machine code depends on: the same for the process that compiles and the one that runs.
+pub(super) fn code_config() -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .memory_init_cow(true)
         // An interpreter's image is large and sparse: without this wasmtime would refuse to map it copy-on-write.
-        .memory_guaranteed_dense_image_size(MEMORY_BYTES_MAX as u64)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        .memory_guaranteed_dense_image_size(MEMORY_BYTES_MAX as u64);
     config
 }
 
