@@ -225,6 +225,7 @@ impl Bench {
                 Err(error) => self.fail(case.id, &format!("does not do the filter's job: {error:#}")),
             }
         }
+        self.progress.expect((self.pace.closed_rounds + 1 + self.pace.open_rounds) * running.len());
         // The first round only warms up.
         for round in 0..=self.pace.closed_rounds {
             self.round(&mut running, &format!("CPU, round {round} of {}", self.pace.closed_rounds), |bench, case| {
