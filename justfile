@@ -89,4 +89,10 @@ soak-reloads: build
 
 # witgate beside nginx, HAProxy, Envoy, Node and Go with the same filter, and the targets: docs/performance.md (15 minutes on a quiet machine; --peers, --quick, --reloads, --no-write)
 bench *OPTIONS: build build-guests build-fixtures
+    cargo build --release --locked --workspace --examples
     target/release/bench {{ OPTIONS }}
+
+# what a call of a filter costs without HTTP around it, and what a second thread brings
+bench-instances: build build-guests
+    cargo build --release --locked --workspace --examples
+    target/release/examples/instances

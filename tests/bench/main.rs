@@ -33,7 +33,7 @@ use clap::Parser;
 use crate::cases::{CASES, Running, Sandbox, minimum, percentile};
 use crate::load::{Driver, KEY, Target};
 use crate::machine::{Cores, Noise};
-use crate::peers::{PEERS, Peer, Place};
+use crate::peers::{NOT_STARTED, PEERS, Peer, Place};
 use crate::progress::Progress;
 use crate::results::Results;
 use crate::witgate::Ours;
@@ -166,7 +166,8 @@ impl Bench {
                     peers.push(peer);
                 }
                 Err(error) => {
-                    let why = format!("not installed: {error:#}");
+                    let why = format!("{error:#}");
+                    let why = if why.starts_with(NOT_STARTED) { why } else { format!("not installed: {why}") };
                     self.progress.note(&format!("{}: {why}", known.name));
                     for case in CASES.iter().filter(|case| case.gateway == known.name) {
                         self.results.missing.insert(case.id, why.clone());
@@ -202,7 +203,7 @@ impl Bench {
         }
         progress.step("two workers");
         match scaling::scaling(cores.four, 3 * pace.closed) {
-            Ok(factor) => results.scaling = factor,
+            Ok(scaling) => results.scaling = Some(scaling),
             Err(error) => progress.note(&format!("two workers: {error:#}")),
         }
         progress.step("memory: half a minute after the load");
@@ -224,6 +225,7 @@ impl Bench {
                 Err(error) => self.fail(case.id, &format!("does not do the filter's job: {error:#}")),
             }
         }
+        self.progress.expect((self.pace.closed_rounds + 1 + self.pace.open_rounds) * running.len());
         // The first round only warms up.
         for round in 0..=self.pace.closed_rounds {
             self.round(&mut running, &format!("CPU, round {round} of {}", self.pace.closed_rounds), |bench, case| {

@@ -15,7 +15,7 @@ use crate::{machine, witgate};
 
 const CONNECTIONS: usize = 500;
 /// After the start, before memory is read: what is let go of then is gone.
-const SETTLE: Duration = Duration::from_secs(3);
+const SETTLE: Duration = Duration::from_secs(20);
 /// After the load, before memory is read again.
 const REST: Duration = Duration::from_secs(30);
 const RELOADS: usize = 100;

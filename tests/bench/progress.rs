@@ -20,6 +20,11 @@ impl Progress {
         Self { began: Instant::now(), done: 0, steps, is_terminal: stderr().is_terminal() }
     }
 
+    /// So many are left: known better than at the start.
+    pub(crate) fn expect(&mut self, left: usize) {
+        self.steps = self.done + left;
+    }
+
     /// The next step begins.
     pub(crate) fn step(&mut self, what: &str) {
         self.done = (self.done + 1).min(self.steps);

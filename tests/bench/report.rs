@@ -65,16 +65,16 @@ fn with_unit(value: f64, unit: &str) -> String {
 fn how(results: &Results) -> String {
     let run = &results.run;
     let late = crate::cases::median(&run.late);
+    let versions = if results.versions.is_empty() { "nothing".to_owned() } else { results.versions.join(", ") };
     format!(
         "`{}`, {:.0} minutes, witgate {}, on {}. Noise: {}; the load's own error in open loop was {} µs (P99).\n\n\
-         Compared: {}.\n\n![CPU per request](performance.svg)\n",
+         Compared with {versions}.\n\n![CPU per request](performance.svg)\n",
         run.command,
         run.seconds / 60.0,
         run.commit,
         run.machine,
         run.noise,
         number(late),
-        results.versions.join(", "),
     )
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::cases::{CASES, Case, Readings, median, minimum};
 use crate::memory::{Growth, Memory};
+use crate::scaling::Scaling;
 use crate::swap::Swap;
 
 /// One run.
@@ -19,8 +20,7 @@ pub(crate) struct Results {
     pub(crate) memory: Option<Memory>,
     pub(crate) growth: Option<Growth>,
     pub(crate) swaps: Vec<Swap>,
-    /// Filtered requests a second of two workers over those of one.
-    pub(crate) scaling: Option<f64>,
+    pub(crate) scaling: Option<Scaling>,
     pub(crate) run: Run,
 }
 

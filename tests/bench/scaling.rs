@@ -1,8 +1,10 @@
 //! What a second worker brings: filtered requests a second of two over those of one, where load and gateway have two cores each.
 //!
-//! Must not know: tables.
+//! Where they have not, the load would take what the second worker brings: then it is what a second thread brings to calls alone
+//! (host/examples/instances.rs). Must not know: tables.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -13,12 +15,28 @@ use crate::{machine, upstream};
 
 const CONNECTIONS: usize = 64;
 
-/// The factor; none where there are too few cores.
-pub(crate) fn scaling(four: Option<[usize; 4]>, length: Duration) -> Result<Option<f64>> {
-    let Some([first, second, third, fourth]) = four else { return Ok(None) };
+/// The factor, and whether it is that of whole requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scaling {
+    pub(crate) factor: f64,
+    pub(crate) of_requests: bool,
+}
+
+/// Measures it on four cores, or by calls alone.
+pub(crate) fn scaling(four: Option<[usize; 4]>, length: Duration) -> Result<Scaling> {
+    let Some([first, second, third, fourth]) = four else { return of_calls() };
     let one = rate(&[first], [third, fourth], length)?;
     let two = rate(&[first, second], [third, fourth], length)?;
-    Ok(Some(two / one))
+    Ok(Scaling { factor: two / one, of_requests: true })
+}
+
+fn of_calls() -> Result<Scaling> {
+    let program = harness::repository().join("target/release/examples/instances");
+    let output = Command::new(&program).arg("--scaling").output();
+    let output = output.with_context(|| format!("{}: `just bench` builds it", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let factor = said.trim().parse().with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    Ok(Scaling { factor, of_requests: false })
 }
 
 /// Requests a second through the TypeScript filter with a worker on each of these cores.

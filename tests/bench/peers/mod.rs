@@ -22,6 +22,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::cases::Running;
 use crate::machine::{self, Cores};
 
+/// How the error of a peer begins that is installed and does not run.
+pub(crate) const NOT_STARTED: &str = "it did not start";
 /// What a peer may take to start.
 const START_MAX: Duration = Duration::from_secs(30);
 
@@ -96,7 +98,7 @@ impl Process {
         BufReader::new(out).read_line(&mut line)?;
         match line.trim().parse::<u16>() {
             Ok(port) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
-            Err(_) => bail!("it did not start: {}", self.last_words()),
+            Err(_) => bail!("{NOT_STARTED}: {}", self.last_words()),
         }
     }
 
@@ -105,7 +107,7 @@ impl Process {
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
             if self.child.try_wait()?.is_some() || began.elapsed() > START_MAX {
-                bail!("it did not start: {}", self.last_words());
+                bail!("{NOT_STARTED}: {}", self.last_words());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
