@@ -148,9 +148,8 @@ pub struct UpstreamLabels {
 }
 
 /// How a try can end: an answer below 500, one above, no connection, a connection that ended before the answer, too slow, not HTTP, not sent because of a limit, the
-/// client broke off, too slow while the client was sending.
-pub const UPSTREAM_RESULTS: [&str; 9] =
-    ["ok", "5xx", "connect", "reset", "timeout", "protocol", "limit", "client", "slow_upload"];
+/// client broke off.
+pub const UPSTREAM_RESULTS: [&str; 8] = ["ok", "5xx", "connect", "reset", "timeout", "protocol", "limit", "client"];
 
 /// Labels of retries.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -406,13 +406,14 @@ fn a_body_that_stops_or_drips_too_long_is_broken_off() -> Result<()> {
 #[test]
 fn a_client_that_sends_slowly_is_not_the_endpoints_failure() -> Result<()> {
     let (a, b) = (Upstream::start()?, Upstream::start()?);
-    let gateway = behind(&[&a, &b], "timeout: 600ms, outlier: {failures: 1, eject: 60s}")?;
+    let terms = yaml(&urls(&[&a, &b]), "timeout: 600ms, outlier: {failures: 1, eject: 60s}");
+    let gateway = Setup::new(&format!("timeouts: {{request_body: 800ms}}\n{terms}"))?.workers(1).start()?;
     let mut clients: Vec<Client> = (0..4).map(|_| gateway.client()).collect::<Result<_>>()?;
     for client in &mut clients {
         client.write(b"POST /length HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\nabc")?;
     }
     for client in &mut clients {
-        assert_eq!(client.read(false)?.status, 504);
+        assert_eq!(client.read(false)?.status, 408);
     }
     for upstream in [&a, &b] {
         assert_eq!(gateway.metric(&of("witgate_endpoint_ejected", upstream))?, 0.0);

@@ -161,10 +161,14 @@ fn a_slow_body_is_answered_408() -> Result<()> {
 }
 
 #[test]
-fn an_upload_that_goes_on_is_not_the_upstreams_slowness() -> Result<()> {
-    // Longer than the upstream's timeout, which is about the upstream: it cannot answer what it does not have.
+fn the_time_of_an_upload_is_not_the_upstreams() -> Result<()> {
+    // The upload takes longer than the upstream's timeout: it cannot answer what it does not have. From then on its time counts.
     let peer = Peer::start(|wire| {
-        ensure!(wire.request()?.body.len() == 30);
+        let request = wire.request()?;
+        ensure!(request.body.len() == 30);
+        if request.target() == "/stalls" {
+            return wire.until_closed(Duration::from_secs(10)).map(drop);
+        }
         wire.send(FINAL)
     })?;
     let yaml = format!(
@@ -172,10 +176,12 @@ fn an_upload_that_goes_on_is_not_the_upstreams_slowness() -> Result<()> {
         peer.address
     );
     let gateway = Setup::new(&yaml)?.start()?;
-    let mut client = Wire::connect(gateway.address)?;
-    client.send("POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 30\r\n\r\n")?;
-    client.drip(&[b'x'; 30], Duration::from_millis(50))?;
-    assert_eq!(client.response("POST")?.status(), 200);
+    for (path, status) in [("/", 200), ("/stalls", 504)] {
+        let mut client = Wire::connect(gateway.address)?;
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: t.test\r\nContent-Length: 30\r\n\r\n"))?;
+        client.drip(&[b'x'; 30], Duration::from_millis(50))?;
+        assert_eq!(client.response("POST")?.status(), status, "{path}");
+    }
     Ok(())
 }
 

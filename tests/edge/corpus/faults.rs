@@ -37,6 +37,9 @@ pub(crate) enum Want {
 
 pub(crate) const CONNECT: &[&str] = &["connection_refused", "destination_unavailable", "destination_ip_unroutable"];
 pub(crate) const ENDED: &[&str] = &["connection_terminated", "http_response_incomplete", "http_protocol_error"];
+/// The reset may come while the gateway still connects.
+pub(crate) const ENDED_OR_REFUSED: &[&str] =
+    &["connection_terminated", "http_response_incomplete", "http_protocol_error", "connection_refused"];
 pub(crate) const SLOW: &[&str] = &["http_response_timeout", "connection_read_timeout"];
 pub(crate) const INVALID: &[&str] = &["http_protocol_error", "http_response_transfer_coding"];
 pub(crate) const LARGE: &[&str] =
@@ -46,8 +49,8 @@ pub(crate) const UPGRADE: &[&str] = &["http_upgrade_failed", "http_protocol_erro
 #[rustfmt::skip]
 pub(crate) const FAULTS: &[(&str, Act, Want)] = &[
     ("refuses", Refuse, Error(502, CONNECT)),
-    ("closes at once", Early { reset: false }, Error(502, ENDED)),
-    ("resets at once", Early { reset: true }, Error(502, ENDED)),
+    ("closes at once", Early { reset: false }, Error(502, ENDED_OR_REFUSED)),
+    ("resets at once", Early { reset: true }, Error(502, ENDED_OR_REFUSED)),
     ("closes before the head", Close(b""), Error(502, ENDED)),
     ("resets before the head", Reset(b""), Error(502, ENDED)),
     ("closes within the status line", Close(b"HTTP/1.1 20"), Error(502, ENDED)),

@@ -15,10 +15,12 @@ mod http2;
 mod pool;
 mod resolve;
 mod retry;
+mod upload;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +38,7 @@ pub use endpoint::{Sight, State};
 pub use group::{Group, Member, Registry};
 use pool::{Attempt, Pool, To};
 use retry::{Budget, Cause};
+use upload::Upload;
 
 /// This thread's way to all upstreams.
 pub struct Pools {
@@ -158,24 +161,25 @@ impl Pools {
         // What the pool cannot give back: it answered, or its time was over.
         let keeps = retried < retries.attempts as usize && (retries.on_timeout || !retries.on_status.is_empty());
         let spare = (keeps && request.method().is_idempotent()).then(|| pool::copy(&request)).flatten();
-        let in_hand = request.body().in_hand().is_some();
-        let until = retries.per_try_timeout.map_or(deadline, |time| deadline.min(Instant::now() + time));
-        let outcome =
-            match tokio::time::timeout_at(until, self.pool.attempt(To { group, state, interim }, request)).await {
-                Ok(Ok(response)) => {
-                    let guarded = response.map(|body| body.guarded(Box::new(entered)));
-                    Outcome { result: Ok(guarded), request: spare }
-                }
-                Ok(Err(Attempt { error, sent, request })) => {
-                    let whole = request.filter(|request| !sent || request.method().is_idempotent());
-                    Outcome { result: Err(error), request: whole.or(spare) }
-                }
-                Err(_) => {
-                    let detail = format!("upstream {}: {}: no response in time", group.name, state.label);
-                    Outcome { result: Err(Error::new(Kind::UpstreamTimeout, detail)), request: spare }
-                }
-            };
-        note(group, state, &outcome.result, in_hand);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let time = retries.per_try_timeout.map_or(left, |time| left.min(time));
+        let upload = Rc::new(Upload::default());
+        let request = request.map(|body| upload.watch(body));
+        let outcome = match upload.in_time(time, self.pool.attempt(To { group, state, interim }, request)).await {
+            Some(Ok(response)) => {
+                let guarded = response.map(|body| body.guarded(Box::new(entered)));
+                Outcome { result: Ok(guarded), request: spare }
+            }
+            Some(Err(Attempt { error, sent, request })) => {
+                let whole = request.filter(|request| !sent || request.method().is_idempotent());
+                Outcome { result: Err(error), request: whole.or(spare) }
+            }
+            None => {
+                let detail = format!("upstream {}: {}: no response in time", group.name, state.label);
+                Outcome { result: Err(Error::new(Kind::UpstreamTimeout, detail)), request: spare }
+            }
+        };
+        note(group, state, &outcome.result);
         outcome
     }
 
@@ -252,8 +256,8 @@ fn ended(response: http::Response<Body>, group: &Group, began: Instant) -> http:
     }
 }
 
-/// Counts a try and judges its endpoint by it. Where the request's body was not `in_hand`, it may be the client that took the time.
-fn note(group: &Group, state: &State, result: &Result<http::Response<Body>, Error>, in_hand: bool) {
+/// Counts a try and judges its endpoint by it.
+fn note(group: &Group, state: &State, result: &Result<http::Response<Body>, Error>) {
     let (label, bad) = match result {
         Ok(response) => match response.status().as_u16() {
             502..=504 => ("5xx", true),
@@ -263,7 +267,6 @@ fn note(group: &Group, state: &State, result: &Result<http::Response<Body>, Erro
         Err(error) => match Cause::of(error.kind) {
             _ if !error.kind.is_upstream() => ("client", false),
             _ if error.kind == Kind::UpstreamSaturated => ("limit", false),
-            Cause::Timeout if !in_hand => ("slow_upload", false),
             Cause::Connect => ("connect", true),
             Cause::Reset => ("reset", true),
             Cause::Timeout => ("timeout", true),
@@ -274,7 +277,7 @@ fn note(group: &Group, state: &State, result: &Result<http::Response<Body>, Erro
     match (bad, label, &group.terms.outlier) {
         (true, _, Some(outlier)) => state.failed(outlier, || group.may_eject(outlier.max_ejected_percent)),
         // What was not sent whole says nothing.
-        (false, "limit" | "client" | "slow_upload", _) | (true, _, None) => {}
+        (false, "limit" | "client", _) | (true, _, None) => {}
         (false, ..) => state.succeeded(),
     }
 }
