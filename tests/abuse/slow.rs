@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use harness::frames::{NO_TABLE, PREFACE, block, flag, frame, get, headers, kind, settings};
 use harness::{Gateway, Upstream};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::beside::{Beside, HEAD, sockets};
@@ -21,8 +22,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(100);
 /// What is kept of an answer.
 const TOLD_BYTES: usize = 1024;
-/// Four hundred slow connections may hold some buffers, but not many: 160 KiB each.
-const GROWTH_MAX: u64 = 64 << 20;
+/// Four hundred slow connections may hold some buffers, but not many: 80 KiB each.
+const GROWTH_MAX: u64 = 32 << 20;
 
 /// One way to be slow.
 struct Slow {
@@ -134,9 +135,11 @@ struct Connection {
 
 impl Connection {
     fn open(gateway: &Gateway, way: &Slow) -> Result<Self> {
-        let mut stream = TcpStream::connect(gateway.address)?;
-        // What the kernel would buffer for a client is not the gateway's doing.
-        set_socket_recv_buffer_size(&stream, 16 << 10)?;
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        // What the kernel would buffer for a client is not the gateway's doing. Before connecting: a window once offered is not taken back.
+        set_socket_recv_buffer_size(&socket, 16 << 10)?;
+        rustix::net::connect(&socket, &gateway.address)?;
+        let mut stream = TcpStream::from(socket);
         stream.write_all(&way.opening)?;
         stream.set_nonblocking(true)?;
         Ok(Self { stream, got: vec![], open: true })

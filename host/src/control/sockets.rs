@@ -10,6 +10,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::Config;
 
 const BACKLOG: i32 = 4096;
+/// What the kernel keeps of an answer that the client's window does not let through: without it up to `tcp_wmem` (4 MB) for each client that reads slowly, which no limit
+/// of this process counts. What is on its way is not limited by it, so a fast client loses nothing.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
 /// All sockets of one listener.
 #[derive(Debug)]
@@ -90,6 +93,8 @@ fn bind(name: &str, address: SocketAddr, shared: bool) -> Result<TcpListener, St
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
+        // Connections inherit it.
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
