@@ -28,11 +28,12 @@ build-fixtures: build
     target/release/componentize build guests/python/api-key guests/python/redact --no-flatten --out-dir tests/guests/dist/python/unflattened
 
 # everything: style, licences, unit tests in every language, end-to-end tests
-test: lint deny test-host build-guests build-fixtures test-guests test-e2e
+test: lint deny test-host build-guests build-fixtures test-guests test-e2e fuzz
 
 # formatting and lints
 lint:
     cargo fmt --all --check
+    cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
     cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
 # licences, duplicates and sources of the dependencies
@@ -78,6 +79,10 @@ testssl: build test-tools
 # what hostile filters get and what their neighbours feel, as a table
 hostile: build
     cargo test --release --locked --workspace --test hostile -- --nocapture
+
+# paths, forwarded fields, PROXY headers, gateway.yaml and HTTP/1 heads under the fuzzer, each for so long; what it learns stays in tests/fuzz/corpus
+fuzz SECONDS="60":
+    tests/fuzz/run {{ SECONDS }}
 
 # certificates that change every second under load: for a minute, or `just certs-soak SECONDS`
 certs-soak SECONDS="60": build

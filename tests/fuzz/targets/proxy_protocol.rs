@@ -1,0 +1,19 @@
+//! A PROXY header is taken whole or not at all, within its bounds, whatever follows it.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use witgate_fuzz::conduct::proxy_protocol::parse;
+
+fuzz_target!(|data: &[u8]| {
+    match parse(data) {
+        Ok(None) => assert!(data.len() < 4096, "more is asked for without end"),
+        Ok(Some((length, _))) => {
+            assert!(length <= data.len() && length <= 4096);
+            assert_eq!(parse(&data[..length]), parse(data), "what follows does not matter");
+            for end in 0..length {
+                assert_eq!(parse(&data[..end]), Ok(None), "{end} of {length} bytes");
+            }
+        }
+        Err(_) => assert!(parse(&[data, b"\r\n"].concat()).is_err(), "more bytes do not repair it"),
+    }
+});
