@@ -115,6 +115,7 @@ fn three_restarts_under_load_fail_no_request() -> Result<()> {
         Ok(())
     })?;
     report("three restarts", &seen);
+    assert_eq!(seen.crossed.load(Ordering::Relaxed), 0, "a connection is closed with an answer that says so");
     Ok(())
 }
 
