@@ -73,7 +73,7 @@ routes:
 #[test]
 fn a_redirect_leads_elsewhere() -> Result<()> {
     let gateway = gateway(
-        "  - {match: {path: /secure}, redirect: {status: 308, scheme: https}}
+        "  - {match: {path: /secure, headers: {x-forwarded-proto: http}}, redirect: {status: 308, scheme: https}}
   - {match: {path: /docs}, redirect: {status: 301, host: 'docs.example:8443', prefix: /v2}}
   - {match: {path: {exact: /}}, redirect: {path: /welcome}}
 ",
@@ -89,6 +89,8 @@ fn a_redirect_leads_elsewhere() -> Result<()> {
         assert_eq!(response.header("content-length"), Some("0"));
     }
     assert_eq!(client.send("POST", "/secure", &[], b"body")?.status, 308);
+    let claimed = client.get("/secure", &["x-forwarded-proto: https"])?;
+    assert_eq!(claimed.status, 308, "a client's word does not count");
     Ok(())
 }
 

@@ -3,12 +3,14 @@
 //! They stand where an upstream would, so a route's filters see the request and the answer as always. Must not know: sockets, filters.
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
 
 use crate::config::{PathMatch, Redirect, RedirectPath, Respond};
 use crate::error::{Error, Kind};
 use crate::exchange::{Request, Response};
+
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The answer of a route with `redirect:`. `replaced` gives the path with another prefix (`rewrite.rs`).
 pub fn redirect(
@@ -27,7 +29,9 @@ pub fn redirect(
     let location = if to.scheme.is_none() && to.host.is_none() {
         format!("{path}{query}")
     } else {
-        let scheme = to.scheme.unwrap_or(if request.tls { "https" } else { "http" });
+        // What the client spoke, be it to a trusted proxy: intake wrote the field, whatever the client sent.
+        let is_https = request.headers.get(PROTO).map_or(request.tls, |proto| proto == "https");
+        let scheme = to.scheme.unwrap_or(if is_https { "https" } else { "http" });
         format!("{scheme}://{}{path}{query}", host(to, request)?)
     };
     let wrong = |_| Error::new(Kind::BadRequest, format!("the redirect's location {location:?} is not valid"));
