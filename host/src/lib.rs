@@ -77,15 +77,15 @@ impl Gateway {
         let metrics = Metrics::new();
         let live = Arc::default();
         let mut loader = Loader::new(engine(&config)?, &config, Arc::clone(&live));
+        if predecessor.is_some() {
+            // It serves on this machine meanwhile.
+            loader.yield_to_traffic();
+        }
         let certificates = Certificates::start(&config, &metrics).map_err(|refusals| refusals.join("\n"))?;
         let filters = load_all(&mut loader, &config, &metrics).map_err(|refusals| refusals.join("\n"))?;
         publish_filters(&metrics, &filters);
         let sockets = received.map_or_else(|| Sockets::bind(&config), Ok)?;
-        let listeners = config.listeners.iter().zip(sockets.addresses()).map(|(terms, (name, address))| {
-            let scheme = if terms.tls.is_some() { "https" } else { "http" };
-            (name, format!("{scheme}://{address}"))
-        });
-        let listeners = listeners.collect();
+        let listeners = urls(&config, &sockets);
         let admin = sockets.admin.as_ref().map(|group| group.address);
         let copied = |error| format!("a socket cannot be shared out: {error}");
         let admin_listener = sockets.for_admin().map_err(copied)?;
@@ -107,11 +107,7 @@ impl Gateway {
             draining: tokio::sync::watch::channel(false).0,
         });
         // Before anybody is told that the gateway is ready: a signal may come, or a file be replaced, right after.
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-        let signals = {
-            let _inside = runtime.enter();
-            Signals::new().map_err(|error| format!("signals cannot be received: {error}"))?
-        };
+        let (runtime, signals) = receive_signals()?;
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = watch(&shared, &source, sender);
         let reloader = Reloader::new(shared.clone(), loader, certificates, source.clone(), text);
@@ -201,6 +197,25 @@ impl Gateway {
 
 /// Live instances at most: each reserves address space for its memories.
 const INSTANCES_MAX: usize = 1024;
+
+/// Each listener's name and where clients reach it.
+fn urls(config: &Config, sockets: &Sockets) -> Vec<(String, String)> {
+    let url = |(terms, (name, address)): (&config::Listener, (String, SocketAddr))| {
+        let scheme = if terms.tls.is_some() { "https" } else { "http" };
+        (name, format!("{scheme}://{address}"))
+    };
+    config.listeners.iter().zip(sockets.addresses()).map(url).collect()
+}
+
+/// The supervisor's runtime, with the signals that it waits for.
+fn receive_signals() -> Result<(Runtime, Signals), String> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::new().map_err(|error| format!("signals cannot be received: {error}"))?
+    };
+    Ok((runtime, signals))
+}
 
 fn engine(config: &Config) -> Result<Engine, String> {
     let instances = u32::try_from(config.limits.in_flight.clamp(1, INSTANCES_MAX)).unwrap_or(u32::MAX);

@@ -126,9 +126,8 @@ fn the_compiler_is_a_child_that_ends_with_the_gateway() -> Result<()> {
     let child = child.context("a child")?;
     let of = |file: &str| std::fs::read_to_string(format!("/proc/{child}/{file}"));
     wait_until("its limits", || {
-        let nice = of("stat").ok().and_then(|stat| Some(stat.rsplit(')').next()?.split(' ').nth(17)?.to_owned()));
         let limits = of("limits").unwrap_or_default();
-        nice.as_deref() == Some("10")
+        nice(child) == nice(gateway.id()).map(|own| (own + 5).min(19))
             && limits.lines().any(|line| line.starts_with("Max address space") && line.contains("2147483648"))
             && limits.lines().any(|line| line.starts_with("Max cpu time") && line.contains("120"))
     });
@@ -144,6 +143,11 @@ fn children(process: u32) -> Vec<u32> {
     let of = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
     let all: String = tasks.filter_map(Result::ok).map(of).collect();
     all.split_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
+fn nice(process: u32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat.rsplit(')').next()?.split(' ').nth(17)?.parse().ok()
 }
 
 fn is_zombie(process: u32) -> bool {

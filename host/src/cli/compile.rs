@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use crate::config::Compile;
 use crate::control::cache::{Cache, Content};
-use crate::control::compile::{child, compile};
+use crate::control::compile::{Priority, child, compile};
 use crate::control::reload::Source;
 use crate::control::sealed::Sealed;
 use crate::wasm::compiler::Compiler;
 use crate::wasm::component::{FILE_BYTES_MAX, SizeLimits, describe};
 
-pub(super) fn compile_child(state: &Path, memory_bytes: u64, seconds: u64) -> Result<(), String> {
-    child(state, memory_bytes, seconds)
+pub(super) fn compile_child(state: &Path, memory_bytes: u64, seconds: u64, nice: i32) -> Result<(), String> {
+    child(state, memory_bytes, seconds, nice)
 }
 
 /// Compiles what the cache does not have: `files`, and the filters of a configuration. Its state directory goes before `state`.
@@ -50,7 +50,7 @@ fn one(file: &Path, state: &Path, cache: &Cache, limits: &Compile) -> Result<(),
     let sizes = SizeLimits { functions: limits.functions, function_bytes: limits.function_bytes };
     let compiled = describe(sealed.bytes())
         .and_then(|description| description.check_size(&sizes))
-        .and_then(|()| compile(&sealed, state, limits))
+        .and_then(|()| compile(&sealed, state, limits, Priority::Equal))
         .map_err(|error| format!("{shown}: {error}"))?;
     println!(
         "{shown}: compiled in {} ms, {} functions new, {} known",

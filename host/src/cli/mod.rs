@@ -64,6 +64,8 @@ enum Command {
         memory: u64,
         #[arg(long)]
         seconds: u64,
+        #[arg(long)]
+        nice: i32,
     },
 }
 
@@ -74,7 +76,7 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check::check(&config),
         Command::Inspect { file, json } => inspect::inspect(&file, json),
         Command::Precompile { config, state, files } => compile::precompile(config, state, files),
-        Command::Compile { state, memory, seconds } => compile::compile_child(&state, memory, seconds),
+        Command::Compile { state, memory, seconds, nice } => compile::compile_child(&state, memory, seconds, nice),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::{Instant, SystemTime};
 
 use super::cache::{Cache, Content};
-use super::compile::compile;
+use super::compile::{Priority, compile};
 use super::sealed::Sealed;
 use crate::config::{self, Capability, Compile};
 use crate::keyvalue::Store;
@@ -28,6 +28,7 @@ pub struct Loader {
     /// Instead of a state directory that cannot be used.
     _temporary: Option<tempfile::TempDir>,
     limits: Compile,
+    priority: Priority,
     instances: Arc<AtomicI64>,
     stores: HashMap<String, Arc<Store>>,
     /// By the filter's name: two filters may share a file.
@@ -74,11 +75,17 @@ impl Loader {
             state,
             _temporary: temporary,
             limits: config.compile,
+            priority: Priority::Equal,
             instances,
             stores: HashMap::new(),
             known: HashMap::new(),
             refused: HashMap::new(),
         }
+    }
+
+    /// From now on there is traffic that goes first.
+    pub fn yield_to_traffic(&mut self) {
+        self.priority = Priority::Low;
     }
 
     /// From now on compiles under the limits of this configuration.
@@ -170,7 +177,7 @@ impl Loader {
         check_imports(&description, terms)?;
         let Compile { functions, function_bytes, .. } = self.limits;
         description.check_size(&SizeLimits { functions, function_bytes })?;
-        let compiled = compile(&sealed, &self.state, &self.limits)?;
+        let compiled = compile(&sealed, &self.state, &self.limits, self.priority)?;
         let loaded = self.cache()?.get(&self.engine, &content).map_err(|error| {
             // Valid, but its memories or tables fit no slot: the runtime has no type for that.
             let reason = if error.contains("pooling allocator") { "limits" } else { "compile" };

@@ -7,7 +7,7 @@
 //! times do not show. The file that was checked is the one that is mapped: it is opened once. Must not know: how code is made, who uses it.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -134,12 +134,25 @@ impl Cache {
                 tracing::debug!(%error, "a note of the cache cannot be renewed");
             }
         }
-        // The very file that was checked, whatever its name leads to by now.
-        let checked = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
-        // SAFETY: the keyed hash says that this user wrote these bytes for this engine; its mode and its folder's keep all others from writing to it.
-        #[allow(unsafe_code)]
-        let artifact = unsafe { engine.deserialize(&checked) }?;
+        let artifact =
+            if may_be_executed(&code) { map(engine, &code) } else { self.copy(engine, content, &code, &note) }?;
         Ok(Some((note.description, artifact)))
+    }
+
+    /// For a file system without executable files: reads what cannot be mapped.
+    fn copy(&self, engine: &Engine, content: &Content, file: &File, note: &Note) -> Result<Artifact, String> {
+        tracing::info!(folder = %self.folder.display(), "mounted noexec: compiled filters are copied into memory rather than mapped");
+        let mut code = vec![];
+        let mut reader = file;
+        reader.rewind().and_then(|()| reader.read_to_end(&mut code)).map_err(|error| error.to_string())?;
+        if self.code_hasher(content).update(&code).finalize().to_hex().as_str() != note.code {
+            return Err("the file changed while it was read".into());
+        }
+        // SAFETY: the keyed hash says that this user wrote these very bytes for this engine.
+        #[allow(unsafe_code)]
+        unsafe {
+            engine.deserialize(&code)
+        }
     }
 
     /// Whether there is an entry, without looking at its code.
@@ -250,6 +263,21 @@ impl Cache {
     }
 }
 
+fn may_be_executed(file: &File) -> bool {
+    rustix::fs::fstatvfs(file).is_ok_and(|system| !system.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
+}
+
+/// Maps a file that was authenticated.
+fn map(engine: &Engine, code: &File) -> Result<Artifact, String> {
+    // The very file that was checked, whatever its name leads to by now.
+    let checked = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
+    // SAFETY: the keyed hash says that this user wrote these bytes for this engine; its mode and its folder's keep all others from writing to it.
+    #[allow(unsafe_code)]
+    unsafe {
+        engine.deserialize_file(&checked)
+    }
+}
+
 /// Reads the key, or makes one: readable for this user alone.
 fn read_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let mut key = [0; KEY_BYTES];
@@ -317,6 +345,11 @@ mod tests {
         cache.put(&content, description()?, &code).map_err(fail)?;
         let is_there = |content| cache.get(&engine, content).is_ok_and(|found| found.is_some());
         assert!(is_there(&content) && cache.has(&content) && !is_there(&other));
+
+        // Where files cannot be executed it is copied, and authenticated all the same.
+        let (note, file) = (cache.note(&content).context("the note")?, File::open(cache.path(&content, "cwasm"))?);
+        assert!(cache.copy(&engine, &content, &file, &note).is_ok());
+        assert!(cache.copy(&engine, &other, &file, &note).is_err());
 
         // Another component's name.
         for extension in ["cwasm", "json"] {

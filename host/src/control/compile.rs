@@ -21,8 +21,25 @@ use crate::config::Compile as Limits;
 use crate::wasm::compiler::Compiler;
 use crate::wasm::component::{FILE_BYTES_MAX, LoadError, describe};
 
-/// Of nice(2): serving threads go first, and on a busy machine a compilation still comes to its end.
-const NICE: i32 = 10;
+/// Who goes first where compiler and traffic want the same core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// The compiler is waited for: nobody is served yet.
+    Equal,
+    /// Traffic. On a busy machine a compilation still comes to its end.
+    Low,
+}
+
+impl Priority {
+    /// Of nice(2).
+    const fn nice(self) -> i32 {
+        match self {
+            Self::Equal => 0,
+            Self::Low => 5,
+        }
+    }
+}
+
 const ALLOCATOR_RESERVE_KIB: &str = "65536";
 /// What the child may say.
 const WORDS_BYTES_MAX: u64 = 64 << 10;
@@ -47,9 +64,9 @@ enum Word {
 }
 
 /// Compiles a component into the cache of a state directory, and waits for it. The error names the limit where one was met.
-pub fn compile(component: &Sealed, state: &Path, limits: &Limits) -> Result<Compiled, LoadError> {
+pub fn compile(component: &Sealed, state: &Path, limits: &Limits, priority: Priority) -> Result<Compiled, LoadError> {
     let began = Instant::now();
-    let mut child = spawn(component, state, limits)
+    let mut child = spawn(component, state, limits, priority)
         .map_err(|error| LoadError::new("compile", format!("the compiler's process cannot be started: {error}")))?;
     let heard = listen(&mut child);
     let deadline = limits.time * PATIENCE;
@@ -67,7 +84,7 @@ pub fn compile(component: &Sealed, state: &Path, limits: &Limits) -> Result<Comp
     }
 }
 
-fn spawn(component: &Sealed, state: &Path, limits: &Limits) -> std::io::Result<Child> {
+fn spawn(component: &Sealed, state: &Path, limits: &Limits, priority: Priority) -> std::io::Result<Child> {
     // The binary that runs, not the one that is installed by now: their engines may differ.
     Command::new("/proc/self/exe")
         .arg("compile")
@@ -75,6 +92,7 @@ fn spawn(component: &Sealed, state: &Path, limits: &Limits) -> std::io::Result<C
         .arg(state)
         .arg(format!("--memory={}", limits.memory_bytes))
         .arg(format!("--seconds={}", limits.time.as_secs().max(1)))
+        .arg(format!("--nice={}", priority.nice()))
         // Nothing of what the gateway was started with is a compiler's business.
         .env_clear()
         // The allocator would reserve more address space than it may have.
@@ -146,9 +164,9 @@ fn reason_of(reason: &str) -> &'static str {
 }
 
 /// The child's side: compiles what is on standard input into the cache, under limits, and says how that went on standard output.
-pub fn child(state: &Path, memory_bytes: u64, seconds: u64) -> Result<(), String> {
+pub fn child(state: &Path, memory_bytes: u64, seconds: u64, nice: i32) -> Result<(), String> {
     // Before a byte of the component is looked at.
-    restrict(memory_bytes, seconds).map_err(|error| format!("the compiler's limits cannot be set: {error}"))?;
+    restrict(memory_bytes, seconds, nice).map_err(|error| format!("the compiler's limits cannot be set: {error}"))?;
     let mut component = vec![];
     let input = std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_end(&mut component);
     input.map_err(|error| format!("standard input: {error}"))?;
@@ -182,11 +200,12 @@ fn work(component: &[u8], state: &Path) -> Result<Compiled, LoadError> {
     Ok(Compiled { found, compiled })
 }
 
-fn restrict(memory_bytes: u64, seconds: u64) -> rustix::io::Result<()> {
-    use rustix::process::{set_parent_process_death_signal, setpriority_process, setrlimit};
+fn restrict(memory_bytes: u64, seconds: u64, nice: i32) -> rustix::io::Result<()> {
+    use rustix::process::{set_parent_process_death_signal, setrlimit};
     let at_most = |limit: u64| Rlimit { current: Some(limit), maximum: Some(limit) };
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    setpriority_process(None, NICE)?;
+    // Added to the gateway's own.
+    rustix::process::nice(nice)?;
     rustix::thread::set_no_new_privs(true)?;
     setrlimit(Resource::Core, at_most(0))?;
     setrlimit(Resource::As, at_most(memory_bytes))?;

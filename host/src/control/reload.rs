@@ -123,7 +123,14 @@ pub enum Cause {
 
 impl Reloader {
     /// A reloader for a state that was just put in place from `text`.
-    pub fn new(shared: Arc<Shared>, loader: Loader, certificates: Certificates, source: Source, text: String) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        mut loader: Loader,
+        certificates: Certificates,
+        source: Source,
+        text: String,
+    ) -> Self {
+        loader.yield_to_traffic();
         Self { shared, loader, certificates, source, text }
     }
 

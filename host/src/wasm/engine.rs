@@ -95,6 +95,18 @@ pub(super) fn fingerprint(engine: &wasmtime::Engine) -> [u8; 32] {
 }
 
 impl Engine {
+    /// Takes up a copy of what [`super::compiler::Compiler::compile`] gave.
+    ///
+    /// # Safety
+    /// The bytes become machine code: they must be what this host wrote.
+    #[allow(unsafe_code)]
+    pub unsafe fn deserialize(&self, bytes: &[u8]) -> Result<Artifact, String> {
+        // SAFETY: the caller vouches for the bytes, see above.
+        unsafe { wasmtime::component::Component::deserialize(&self.inner, bytes) }
+            .map(|component| Artifact { component })
+            .map_err(|error| format!("{error:#}"))
+    }
+
     /// Takes up a file of what [`super::compiler::Compiler::compile`] gave. The file is mapped, not read: its pages are shared with the system's cache
     /// and come in when they are touched.
     ///
@@ -102,7 +114,7 @@ impl Engine {
     /// The file becomes machine code: it must be what this host wrote, and stay unchanged while the artifact lives. `control/cache.rs` checks the first
     /// with a keyed hash and sees to the second by a file that nobody may write, in a folder of this user's own.
     #[allow(unsafe_code)]
-    pub unsafe fn deserialize(&self, file: &std::path::Path) -> Result<Artifact, String> {
+    pub unsafe fn deserialize_file(&self, file: &std::path::Path) -> Result<Artifact, String> {
         // SAFETY: the caller vouches for the file, see above.
         unsafe { wasmtime::component::Component::deserialize_file(&self.inner, file) }
             .map(|component| Artifact { component })
