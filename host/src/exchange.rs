@@ -223,7 +223,7 @@ impl Exchange {
 
 /// An exchange's id as 32 hexadecimal digits.
 pub fn id_text(id: u128) -> String {
-    format!("{id:032x}")
+    hex::encode(id.to_be_bytes())
 }
 
 impl Request {

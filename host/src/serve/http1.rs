@@ -18,7 +18,7 @@ use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 use tokio::io::AsyncWrite as _;
 
-use super::connection::{DRAIN_GRACE, Worker};
+use super::connection::{DRAIN_GRACE, Waits, Worker};
 use super::proxy;
 use super::wire::{RequestBody, Shared, Wire};
 use crate::body::{Body, Interim};
@@ -49,7 +49,7 @@ pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: 
     };
     let mut drain = pin!(worker.drained());
     loop {
-        let head = match next_head(&wire, worker, drain.as_mut(), &settings.head).await {
+        let head = match next_head(&wire, drain.as_mut(), &settings.head, settings.timeouts).await {
             Next::Head(head) => head,
             Next::End => return,
             Next::Refused(error) => {
@@ -116,9 +116,8 @@ enum Next {
     Refused(Error),
 }
 
-async fn next_head(wire: &Shared, worker: &Worker, mut drain: Pin<&mut impl Future>, limits: &Limits) -> Next {
+async fn next_head(wire: &Shared, mut drain: Pin<&mut impl Future>, limits: &Limits, timeouts: Waits) -> Next {
     let (mut scan, began) = (Scan::default(), Instant::now());
-    let timeouts = worker.settings().timeouts;
     let mut first_byte = (!wire.borrow().input.is_empty()).then_some(began);
     let mut drained_at = None;
     poll_fn(|context| {
