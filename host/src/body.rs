@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::{BodyExt, LengthLimitError};
+use http_body_util::BodyExt as _;
 use smallvec::SmallVec;
 
 use crate::error::{Error, Kind};
@@ -145,15 +145,24 @@ impl Body {
         if source.size_hint().lower() > limit as u64 {
             return Err(ReadError::TooLarge);
         }
-        match http_body_util::Limited::new(source, limit).collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(ReadError::TooLarge),
-            Err(error) => Err(ReadError::Broken(match error.downcast::<Error>() {
-                Ok(error) => *error,
-                Err(error) => Error::new(Kind::Internal, error.to_string()),
-            })),
-        }
+        gather(source, limit).await
     }
+}
+
+/// Copies rather than keeps the parts: a part of one byte would hold all that was read with it.
+async fn gather(mut source: Source, limit: usize) -> Result<Bytes, ReadError> {
+    let mut gathered = BytesMut::new();
+    while let Some(frame) = source.frame().await {
+        let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
+        if data.len() > limit - gathered.len() {
+            return Err(ReadError::TooLarge);
+        }
+        if gathered.is_empty() && source.is_end_stream() {
+            return Ok(data);
+        }
+        gathered.extend_from_slice(&data);
+    }
+    Ok(gathered.freeze())
 }
 
 impl http_body::Body for Body {
@@ -237,6 +246,27 @@ mod tests {
             Some(Bytes::from_static(b"hello"))
         );
         assert!(Body::full(Bytes::new()).is_end_stream());
+    }
+
+    /// A body of parts of one byte, each cut from a buffer of its own.
+    struct Crumbs(usize);
+
+    impl http_body::Body for Crumbs {
+        type Data = Bytes;
+        type Error = Error;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+            let Some(left) = self.0.checked_sub(1) else { return Poll::Ready(None) };
+            self.0 = left;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![b'x'; 16 << 10]).split_to(1)))))
+        }
+    }
+
+    #[test]
+    fn crumbs_are_read_as_one_piece_and_bounded() {
+        let read = |crumbs, limit| futures_now(Body::stream(Box::pin(Crumbs(crumbs))).read(limit));
+        assert!(read(300, 300).is_ok_and(|bytes| bytes.len() == 300 && bytes.is_unique()));
+        assert!(matches!(read(301, 300), Err(ReadError::TooLarge)));
     }
 
     fn futures_now<F: Future>(future: F) -> F::Output {

@@ -3,7 +3,9 @@
 //! The same on both sides: a request body from a client and a response body from an upstream differ only in whose fault its end is. Must not know: connections,
 //! exchanges.
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -27,11 +29,15 @@ pub struct Peer {
     pub slow: Kind,
 }
 
+/// What is demanded of a peer from now on, where that changes in the middle of its body.
+pub type Changed = Rc<Cell<Option<Demand>>>;
+
 /// A body that arrives.
 pub struct Incoming {
     stream: RecvStream,
     left: Option<u64>,
     peer: Peer,
+    changed: Changed,
     pace: Pace,
     timer: Timer,
     data_ended: bool,
@@ -41,11 +47,17 @@ impl Incoming {
     /// The body of a message with these fields.
     pub fn new(stream: RecvStream, headers: &HeaderMap, peer: Peer) -> Self {
         let left = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { stream, left, peer, pace: Pace::default(), timer: Timer::default(), data_ended: false }
+        let (pace, timer) = (Pace::default(), Timer::default());
+        Self { stream, left, peer, changed: Changed::default(), pace, timer, data_ended: false }
+    }
+
+    /// Where a new demand is put that shall hold instead of the first.
+    pub fn changed(&self) -> Changed {
+        self.changed.clone()
     }
 
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<Error> {
-        let deadline = self.pace.deadline(&self.peer.demand);
+        let deadline = self.pace.deadline(&self.changed.get().unwrap_or(self.peer.demand));
         self.timer.poll_until(context, deadline).map(|()| Error::new(self.peer.slow, "the body came too slowly"))
     }
 }

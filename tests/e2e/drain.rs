@@ -28,6 +28,16 @@ fn a_response_in_flight_is_finished_before_the_exit() -> Result<()> {
 }
 
 #[test]
+fn a_client_that_never_said_a_word_does_not_hold_up_the_end() -> Result<()> {
+    let mut gateway = Setup::new("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u}]")?.start()?;
+    let _silent = std::net::TcpStream::connect(gateway.address)?;
+    wait_until("it is accepted", || gateway.metric("witgate_connections").is_ok_and(|n| n == 1.0));
+    gateway.signal(Signal::TERM)?;
+    assert_eq!(gateway.wait(Duration::from_secs(5))?.code(), Some(0));
+    Ok(())
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() -> Result<()> {
     let upstream = Upstream::start()?;
     let mut gateway =

@@ -59,6 +59,25 @@ fn a_refusal_instead_of_100_reaches_the_client_that_waits() -> Result<()> {
 }
 
 #[test]
+fn a_long_answer_instead_of_100_is_not_cut_for_want_of_the_body() -> Result<()> {
+    let peer = Peer::start(|wire| {
+        wire.head()?;
+        wire.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\n")?;
+        // Longer than the body is held back and than a client may be silent.
+        for part in ["n", "o", "p", "e"] {
+            std::thread::sleep(Duration::from_millis(500));
+            wire.send(part)?;
+        }
+        Ok(())
+    })?;
+    let gateway = behind(&peer, "timeouts: {request_body: 300ms}")?;
+    let mut client = Wire::connect(gateway.address)?;
+    client.send(EXPECTING)?;
+    assert_eq!(client.response("POST")?.body, b"nope");
+    Ok(())
+}
+
+#[test]
 fn a_client_that_does_not_wait_is_served_too() -> Result<()> {
     // Neither the client nor the upstream ever waits or says 100.
     let peer = Peer::start(|wire| {

@@ -307,6 +307,35 @@ fn a_tunnel_closes_one_direction_at_a_time() -> Result<()> {
 }
 
 #[test]
+fn a_tunnel_that_is_half_closed_and_silent_ends() -> Result<()> {
+    // The upstream ends its side and waits; or the client does, and the upstream neither answers nor ends.
+    for upstream_ends in [true, false] {
+        let peer = Peer::start(move |wire| {
+            wire.request()?;
+            wire.send([SWITCH, "hello"].concat())?;
+            if upstream_ends {
+                wire.stream.shutdown(std::net::Shutdown::Write)?;
+            }
+            wire.until_closed(LIMIT)?;
+            std::thread::park_timeout(LIMIT * 2);
+            Ok(())
+        })?;
+        let yaml = format!(
+            "timeouts: {{tunnel_idle: 300ms}}\nupstreams: {{u: {{endpoints: [\"http://{}\"]}}}}\nroutes: [{{upstream: u}}]",
+            peer.address
+        );
+        let gateway = Setup::new(&yaml)?.start()?;
+        let (mut client, _) = ask(&gateway, "")?;
+        assert_eq!(take(&mut client, 5)?, b"hello");
+        if !upstream_ends {
+            client.stream.shutdown(std::net::Shutdown::Write)?;
+        }
+        quiet(&gateway);
+    }
+    Ok(())
+}
+
+#[test]
 fn any_protocol_is_a_tunnel_after_its_101() -> Result<()> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let sender = std::sync::Mutex::new(sender);

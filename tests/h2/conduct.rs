@@ -69,6 +69,42 @@ fn a_goaway_of_the_upstream_costs_no_request() -> Result<()> {
 }
 
 #[test]
+fn a_goaway_beside_open_streams_costs_no_body_that_exists_once() -> Result<()> {
+    let upstream = H2Upstream::start()?;
+    let gateway = behind(&upstream.yaml())?;
+    run(async {
+        let (send, _driver) = connect(gateway.address).await?;
+        let (_open, _) = send.clone().ready().await?.send_request(request("GET", "/hang"), true)?;
+        until("it hangs", || upstream.requests() == 1).await?;
+        ensure!(fetch(&send, request("GET", "/goodbye"), None).await?.text() == "ok");
+        let length = fetch(&send, request("POST", "/length"), Some(b"abc")).await?;
+        ensure!((length.status(), length.text().as_str()) == (200, "3"), "{} {}", length.status(), length.text());
+        Ok(())
+    })
+}
+
+#[test]
+fn an_upstream_that_refuses_every_stream_is_asked_again_once() -> Result<()> {
+    let upstream = H2Upstream::start()?;
+    let gateway = behind(&upstream.yaml())?;
+    ensure!(gateway.get("/", &[])?.status == 200, "a connection to use again");
+    ensure!(gateway.get("/refuse", &[])?.status == 502);
+    ensure!(upstream.requests() == 3, "{} requests", upstream.requests() - 1);
+    Ok(())
+}
+
+#[test]
+fn a_101_over_http_2_reaches_nobody() -> Result<()> {
+    let upstream = H2Upstream::start()?;
+    let gateway = behind(&upstream.yaml())?;
+    let mut client = gateway.client()?;
+    client.begin("GET", "/switch", &[], b"")?;
+    let answer = client.read(false)?;
+    ensure!(answer.status == 502, "{}", answer.status);
+    Ok(())
+}
+
+#[test]
 fn a_response_that_was_broken_off_has_no_clean_end() -> Result<()> {
     let (h2, h1) = (H2Upstream::start()?, Upstream::start()?);
     let to_h2 = behind(&h2.yaml())?;

@@ -1,14 +1,36 @@
 //! gRPC through the gateway, with the client and the server that people use (`grpcio`), and with a filter on the route or without.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::{Setup, repository};
 
+use super::peers::{H2Upstream, connect, request, run, write};
 use super::tools;
 
 /// Cases of the script.
 const CASES_MIN: usize = 16;
+
+#[test]
+fn a_client_that_listens_to_an_answer_may_be_silent() -> Result<()> {
+    let upstream = H2Upstream::start()?;
+    let gateway = Setup::new(&format!("timeouts: {{request_body: 300ms}}\n{}", upstream.yaml()))?.start()?;
+    run(async {
+        let (send, _driver) = connect(gateway.address).await?;
+        let (response, mut stream) = send.ready().await?.send_request(request("POST", "/echo"), false)?;
+        let mut answer = response.await?.into_body();
+        for part in ["one", "two", "three"] {
+            write(&mut stream, part.into(), false).await?;
+            ensure!(answer.data().await.context("it ended")?? == part);
+            // Longer than a client may be silent that owes its request.
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+        stream.send_data(bytes::Bytes::new(), true)?;
+        ensure!(answer.data().await.is_none());
+        Ok(())
+    })
+}
 
 #[test]
 fn every_kind_of_call_passes() -> Result<()> {

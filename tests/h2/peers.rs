@@ -120,7 +120,8 @@ async fn drain(stream: &mut RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), 
 }
 
 /// An HTTP/2 upstream on a thread of its own. The path says what it does: `/echo` (body and trailers back), `/fields` (the fields as text), `/hint` (a 103
-/// first), `/hang` (never answers), `/large` (64 KiB for ever), `/length`, `/abort` (RST_STREAM in the body), `/goodbye` (GOAWAY after it).
+/// first), `/hang` (never answers), `/large` (64 KiB for ever), `/length`, `/abort` (RST_STREAM in the body), `/goodbye` (GOAWAY after it),
+/// `/refuse` (REFUSED_STREAM), `/switch` (a 101, which HTTP/2 has not).
 pub(crate) struct H2Upstream {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -228,6 +229,11 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             )?;
             let mut stream = respond.send_response(ok().body(())?, false)?;
             stream.send_data("ok".into(), true)?;
+        }
+        "/refuse" => respond.send_reset(Reason::REFUSED_STREAM),
+        "/switch" => {
+            respond.send_informational(Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).body(())?)?;
+            respond.send_response(ok().body(())?, true)?;
         }
         "/hang" => {
             let reason = poll_fn(|cx| respond.poll_reset(cx)).await?;

@@ -73,8 +73,9 @@ impl Outgoing {
         }
         if self.ended && !self.closed {
             return Ok(match Pin::new(&mut self.body).poll_frame(context) {
+                // An error here ends the message too: who asked on would get it again and again.
                 Poll::Ready(frame) => {
-                    self.closed = frame.is_none();
+                    self.closed = frame.transpose()?.is_none();
                     Gathered::End
                 }
                 Poll::Pending => Gathered::Waits,
@@ -121,5 +122,34 @@ impl Outgoing {
             let none = HeaderMap::new();
             encode::last_chunk(out, if self.trailers { trailers } else { &none });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    /// A tunnel's body whose one direction ended by trailers and whose other one broke off.
+    struct HalfClosed(bool);
+
+    impl http_body::Body for HalfClosed {
+        type Data = Bytes;
+        type Error = Error;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+            let first = !std::mem::replace(&mut self.0, true);
+            let error = || Error::new(Kind::ClientTimeout, "the client is silent");
+            Poll::Ready(Some(if first { Ok(Frame::trailers(HeaderMap::new())) } else { Err(error()) }))
+        }
+    }
+
+    #[test]
+    fn an_error_after_the_end_of_one_direction_is_the_end() {
+        let context = &mut Context::from_waker(std::task::Waker::noop());
+        let mut outgoing = Outgoing::new(Body::stream(Box::pin(HalfClosed(false))), false, true);
+        assert_eq!(outgoing.gather(context, &mut BytesMut::new()).ok(), Some(Gathered::End));
+        assert!(!outgoing.has_closed());
+        assert!(outgoing.gather(context, &mut BytesMut::new()).is_err());
     }
 }

@@ -121,7 +121,12 @@ pub async fn serve(worker: Worker, mut stream: TcpStream, peer: SocketAddr, entr
         None => {
             let mut io = Stream::Tcp(stream);
             let speaks_h2 = speaks_h2(&mut io, &mut input, waits.head);
-            let Ok(is_h2) = tokio::time::timeout(waits.idle, speaks_h2).await else { return };
+            let is_h2 = tokio::select! {
+                biased;
+                is_h2 = tokio::time::timeout(waits.idle, speaks_h2) => is_h2,
+                () = drained_and_grace(&worker) => return,
+            };
+            let Ok(is_h2) = is_h2 else { return };
             (io, is_h2)
         }
         Some(tls) => {
@@ -182,6 +187,12 @@ async fn told_address(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Stri
         }
         seen = length;
     }
+}
+
+/// Ready once a drain has given a client that says nothing its moment.
+async fn drained_and_grace(worker: &Worker) {
+    worker.drained().await;
+    tokio::time::sleep(DRAIN_GRACE).await;
 }
 
 /// Whether the client begins with HTTP/2's preface; none where it left. What was read is in `input`.

@@ -74,8 +74,6 @@ pub(super) struct Watch {
     in_data: bool,
     /// A budget is used up.
     pub(super) is_flooded: bool,
-    /// The client takes nothing of what it is sent.
-    pub(super) is_stuck: bool,
 }
 
 impl Watch {
@@ -93,7 +91,6 @@ impl Watch {
             has_begun: false,
             in_data: false,
             is_flooded: false,
-            is_stuck: false,
         }
     }
 
@@ -189,7 +186,6 @@ impl Guarded {
     fn poll_stuck(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let deadline = self.sending.deadline(&self.demand);
         ready!(self.timer.poll_until(context, deadline));
-        self.watch.borrow_mut().is_stuck = true;
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes too little")))
     }
 }

@@ -178,7 +178,7 @@ fn take(wire: &Shared, head: RequestHead) -> http::Request<Body> {
 /// While the exchange runs: sends interim responses, reads ahead, and is ready when the client is gone.
 fn poll_idle(wire: &Shared, context: &mut Context<'_>) -> Poll<()> {
     let mut wire = wire.borrow_mut();
-    if !wire.output.is_empty() && matches!(wire.poll_send(context, &mut Bytes::new()), Poll::Ready(Err(_))) {
+    if wire.owes_output() && matches!(wire.poll_send(context, &mut Bytes::new()), Poll::Ready(Err(_))) {
         return Poll::Ready(());
     }
     wire.poll_gone(context)
@@ -292,7 +292,10 @@ async fn discard_body(wire: &Shared) -> bool {
 /// Ends a connection so that the client gets what was sent: closing with unread bytes would reset it (RFC 9112, section 9.6).
 async fn linger(wire: &Shared, expects_more: bool) {
     let ending = poll_fn(|context| Pin::new(&mut wire.borrow_mut().io).poll_shutdown(context));
-    let _ = ending.await;
+    // TLS has something to say, which the socket may not take.
+    if tokio::time::timeout(DISCARD_TIME_MAX, ending).await.is_err() {
+        return;
+    }
     if !expects_more && wire.borrow().input.is_empty() {
         return;
     }

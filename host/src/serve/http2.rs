@@ -25,7 +25,7 @@ use crate::body::{Body, Interim};
 use crate::conduct::fields::check_http2;
 use crate::error::Kind;
 use crate::exchange::{Client, Upgrade};
-use crate::http2::{Incoming, Outgoing, Peer};
+use crate::http2::{Changed, Incoming, Outgoing, Peer};
 use crate::net::Stream;
 use crate::pace::{Demand, Timer};
 
@@ -170,14 +170,14 @@ async fn serve_stream(
     }
     let peer = |demand| Peer { demand, broken: Kind::ClientGone, slow: Kind::ClientTimeout };
     let (mut sender, mut taker) = (peer(settings.receive), peer(settings.send));
+    // A tunnel may be silent for longer than a message.
+    let tunnel = Demand { stall: settings.timeouts.tunnel, bytes_per_second: 0, ..settings.receive };
     if *request.method() == Method::CONNECT {
-        // A tunnel may be silent for longer than a message.
-        let tunnel = Demand { stall: settings.timeouts.tunnel, bytes_per_second: 0, ..settings.receive };
         (sender.demand, taker.demand) = (tunnel, tunnel);
     }
     let is_head = request.method() == Method::HEAD;
     let (respond_early, early) = early_responses();
-    let (request, is_tunnel) = take(request, sender);
+    let (request, is_tunnel, demand) = take(request, sender);
     let response = {
         let mut exchange = pin!(proxy::handle(&worker.shared, &worker.pools, &client, request, Some(respond_early)));
         let answered = poll_fn(|context| {
@@ -195,6 +195,8 @@ async fn serve_stream(
         answered.await
     };
     let Some(response) = response else { return };
+    // Who answers a request that has not ended talks with its client, as in gRPC's streams: either may listen for as long as in a tunnel.
+    demand.set(Some(tunnel));
     let (response, body) = give(response, is_tunnel, is_head);
     let has_body = !is_head && !matches!(response.status().as_u16(), 204 | 304) && !body.is_end_stream();
     let Ok(stream) = respond.send_response(response, !has_body) else { return };
@@ -223,9 +225,11 @@ fn early_responses() -> (Interim, Early) {
 
 /// The request as the exchange gets it. An extended CONNECT for a WebSocket becomes the upgrade that it stands for (RFC 8441, section 5); any other stays a CONNECT, which
 /// nobody serves.
-fn take(request: http::Request<RecvStream>, peer: Peer) -> (http::Request<Body>, bool) {
+fn take(request: http::Request<RecvStream>, peer: Peer) -> (http::Request<Body>, bool, Changed) {
     let (mut head, stream) = request.into_parts();
-    let body = Body::stream(Box::pin(Incoming::new(stream, &head.headers, peer)));
+    let incoming = Incoming::new(stream, &head.headers, peer);
+    let demand = incoming.changed();
+    let body = Body::stream(Box::pin(incoming));
     let protocol = head.extensions.remove::<h2::ext::Protocol>();
     let is_tunnel = head.method == Method::CONNECT && protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
     if is_tunnel {
@@ -233,7 +237,7 @@ fn take(request: http::Request<RecvStream>, peer: Peer) -> (http::Request<Body>,
         head.extensions.insert(Upgrade(HeaderValue::from_static("websocket")));
         head.headers.insert(header::SEC_WEBSOCKET_KEY, websocket_key());
     }
-    (http::Request::from_parts(head, body), is_tunnel)
+    (http::Request::from_parts(head, body), is_tunnel, demand)
 }
 
 /// The key that HTTP/1.1 wants and HTTP/2 has not: 16 bytes by chance in base64, so the last of 22 letters has only two bits (RFC 6455, section 4.1).

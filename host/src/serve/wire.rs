@@ -38,6 +38,8 @@ pub(super) struct Wire {
     pub(super) owes_continue: bool,
     /// Set once the protocol changed: how long neither side may be silent.
     pub(super) tunnel_idle: Option<Duration>,
+    /// What was written is held back by TLS, since the socket was full.
+    is_unflushed: bool,
     active: Option<Instant>,
     receive: Demand,
     send: Demand,
@@ -65,6 +67,7 @@ impl Wire {
             timer: Timer::default(),
             owes_continue: false,
             tunnel_idle: None,
+            is_unflushed: false,
             active: None,
             receive,
             send,
@@ -136,14 +139,29 @@ impl Wire {
                     more.advance(written - own);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    let deadline = self.sending.deadline(&self.send);
-                    ready!(self.sending_timer.poll_until(context, deadline));
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes too little")));
-                }
+                Poll::Pending => return self.poll_stuck(context).map(Err),
             }
         }
-        Pin::new(&mut self.io).poll_flush(context)
+        // TLS takes more than the socket does: what it holds back is waited for as the rest is.
+        let flushed = Pin::new(&mut self.io).poll_flush(context);
+        self.is_unflushed = flushed.is_pending();
+        if self.is_unflushed {
+            return self.poll_stuck(context).map(Err);
+        }
+        self.sending.progressed(0);
+        flushed
+    }
+
+    /// Whether something waits to be sent.
+    pub(super) fn owes_output(&self) -> bool {
+        !self.output.is_empty() || self.is_unflushed
+    }
+
+    /// The client takes nothing at the moment: ready once that was so for too long.
+    fn poll_stuck(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let deadline = self.sending.deadline(&self.send);
+        let late = self.sending_timer.poll_until(context, deadline);
+        late.map(|()| io::Error::new(io::ErrorKind::TimedOut, "the client takes too little"))
     }
 
     /// The next part of the present request's body.
@@ -160,7 +178,7 @@ impl Wire {
                 self.output.extend_from_slice(CONTINUE);
             }
             // What is owed must be out before the client can be waited for; it is a few bytes, and sent on with the next ones where the socket is full.
-            if !self.output.is_empty()
+            if self.owes_output()
                 && let Poll::Ready(Err(error)) = self.poll_send(context, &mut Bytes::new())
             {
                 return Poll::Ready(Some(Err(gone(&error))));

@@ -10,11 +10,14 @@ use http_body::Body as _;
 
 use crate::body::Body;
 use crate::error::{Error, Kind};
+use crate::exchange::Upgrade;
 
 /// Answers `request`; its body must arrive within `timeout`.
 pub(super) async fn answer(request: http::Request<Body>, timeout: Duration) -> Result<http::Response<Body>, Error> {
     const BODY_BYTES_MAX: usize = 1 << 20;
     let (head, body) = request.into_parts();
+    // What a client sends after a change of protocol is no body, and here it does not change.
+    let body = if head.extensions.get::<Upgrade>().is_some() { Body::empty() } else { body };
     let is_head = head.method == http::Method::HEAD;
     let body = match tokio::time::timeout(timeout, body.read(BODY_BYTES_MAX)).await {
         Ok(Ok(bytes)) => bytes,

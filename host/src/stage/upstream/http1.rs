@@ -34,7 +34,7 @@ const HEAD: Limits = Limits { head_bytes: 64 << 10, target_bytes: 64 << 10, fiel
 const INTERIM_MAX: usize = 16;
 /// How long a body is held back for an upstream that says nothing to `expect: 100-continue` (RFC 9110, section 10.1.1).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-/// What a client may still say in a tunnel whose upstream has said its last.
+/// How long a tunnel lives on whose one side has said its last: the client in all, the upstream while it is silent.
 const HALF_CLOSED: Duration = Duration::from_secs(5);
 
 /// A connection to an endpoint, idle or in the one exchange that owns it.
@@ -108,14 +108,17 @@ struct Upload {
     is_broken: bool,
     /// The end of this side is to be said: after the last byte of a tunnel.
     is_tunnel: bool,
+    /// A byte was written.
     sent: bool,
+    /// All was written, and TLS holds nothing of it back.
+    is_done: bool,
 }
 
 impl Upload {
     /// Ready once all was sent, or nothing more can be. The error is the body's own: the client's fault.
     fn poll(&mut self, connection: &mut Connection, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
-            if self.is_broken {
+            if self.is_broken || self.is_done {
                 return Poll::Ready(Ok(()));
             }
             if let Some(until) = self.held
@@ -143,6 +146,7 @@ impl Upload {
                     if self.is_tunnel {
                         let _ = Pin::new(&mut connection.io).poll_shutdown(context);
                     }
+                    self.is_done = true;
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -163,14 +167,10 @@ pub(super) async fn exchange(
     let upgrade = request.extensions.get::<Upgrade>().cloned();
     let again = body.replay();
     let mut upload = begin(&mut connection, &mut request, body, upgrade.as_ref());
-    let (mut answered, mut interims, mut uploaded) = (false, 0, false);
+    let (mut answered, mut interims) = (false, 0);
     let received = poll_fn(|context| {
-        if !uploaded {
-            match upload.poll(&mut connection, context) {
-                Poll::Ready(Ok(())) => uploaded = true,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {}
-            }
+        if let Poll::Ready(Err(error)) = upload.poll(&mut connection, context) {
+            return Poll::Ready(Err(error));
         }
         let head = ready!(poll_head(&mut connection, &mut upload, interim, (&mut answered, &mut interims), context));
         Poll::Ready(head.and_then(|head| {
@@ -189,6 +189,10 @@ pub(super) async fn exchange(
             return Err(Failed { error, answered, sent: upload.sent, request });
         }
     };
+    if upload.held.take().is_some() {
+        // It answered without asking for the body, so nobody asks the client for it (RFC 9110, section 10.1.1).
+        upload.is_broken = true;
+    }
     let reusable = keeps_alive(&head.headers, head.version) && head.status != StatusCode::SWITCHING_PROTOCOLS;
     let mut download = Download {
         connection: Some(connection),
@@ -251,6 +255,7 @@ fn begin(
         is_broken: false,
         is_tunnel: upgrade.is_some(),
         sent: false,
+        is_done: false,
     }
 }
 
@@ -304,6 +309,7 @@ fn switched(
             upload.outgoing = Outgoing::none();
             upload.is_tunnel = false;
             upload.awaits_switch = false;
+            upload.is_done = true;
         }
         return Ok(framing);
     }
@@ -354,7 +360,7 @@ impl Download {
     /// The response is whole. The connection goes back if nothing is left of the request, and nothing came that nobody had asked for.
     fn finish(&mut self) {
         self.left = Left::Nothing;
-        let sent = self.upload.take().is_none_or(|upload| upload.outgoing.has_ended() && !upload.is_broken);
+        let sent = self.upload.take().is_none_or(|upload| upload.is_done && !upload.is_broken);
         let Some(connection) = self.connection.take() else { return };
         if let Some(give_back) = self.give_back.take()
             && sent
@@ -367,11 +373,12 @@ impl Download {
 
     fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
         let (Some(upload), Some(connection)) = (&mut self.upload, &mut self.connection) else { return Ok(()) };
-        if upload.outgoing.has_ended() && connection.output.is_empty() && !upload.is_tunnel {
-            return Ok(());
-        }
         match upload.poll(connection, context) {
-            Poll::Ready(Ok(())) if upload.is_tunnel => self.upload = None,
+            Poll::Ready(Ok(())) if upload.is_tunnel => {
+                self.upload = None;
+                // The client's side no longer waits for anything: the upstream has as long as the client has in the opposite case.
+                self.body_idle = Some(HALF_CLOSED);
+            }
             Poll::Ready(Err(error)) => return Err(error),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }

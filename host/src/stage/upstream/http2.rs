@@ -63,6 +63,12 @@ impl Session {
         if self.secured.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
     }
 
+    /// Ready once another stream may begin; an error where the connection takes no more requests.
+    pub(super) async fn ready(&mut self) -> Result<(), Error> {
+        let ready = poll_fn(|context| self.send.poll_ready(context)).await;
+        ready.map_err(|error| Error::new(Kind::UpstreamClosed, error.to_string()))
+    }
+
     pub(super) fn is_same(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.state, &other.state)
     }
@@ -102,9 +108,9 @@ pub(super) async fn open(io: Stream, secured: Secured, counted: Counted) -> Resu
     Ok(Session { send, secured, state })
 }
 
-/// Sends `request` as a stream and waits for the response's head; the rest of the request goes on while the response's body is read.
+/// Sends `request` as a stream of a session that is ready, and waits for the response's head; the rest of the request goes on while the response's body is read.
 pub(super) async fn exchange(
-    session: &Session,
+    session: &mut Session,
     request: http::Request<Body>,
     interim: Option<&Interim>,
     body_idle: Duration,
@@ -121,9 +127,8 @@ pub(super) async fn exchange(
     }
     let (request, body) =
         head(request, session.scheme()).map_err(|error| Failed { error, untouched: false, is_over: false })?;
-    let mut send = session.send.clone().ready().await.map_err(|error| unsent(&error))?;
     let ended = body.is_end_stream();
-    let (mut response, stream) = send.send_request(request, ended).map_err(|error| unsent(&error))?;
+    let (mut response, stream) = session.send.send_request(request, ended).map_err(|error| unsent(&error))?;
     let mut upload = (!ended).then(|| Outgoing::new(body, stream, peer));
     let mut interims = 0;
     let received =
@@ -166,8 +171,11 @@ fn poll_response(
     }
     while let Poll::Ready(Some(Ok(early))) = response.poll_informational(context) {
         *interims += 1;
-        if *interims > INTERIM_MAX {
-            let error = Error::new(Kind::UpstreamProtocol, "it sends interim responses without end");
+        // HTTP/2 has no 101 (RFC 9113, section 8.6): passed on, a client would take it for a change of protocol.
+        let is_wrong = early.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+        if is_wrong || *interims > INTERIM_MAX {
+            let why = if is_wrong { "it sends 101 over HTTP/2" } else { "it sends interim responses without end" };
+            let error = Error::new(Kind::UpstreamProtocol, why);
             return Poll::Ready(Err(Failed { error, untouched: false, is_over: false }));
         }
         if let Some(interim) = interim.filter(|_| early.status() != http::StatusCode::CONTINUE) {

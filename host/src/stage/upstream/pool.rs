@@ -117,22 +117,31 @@ impl Pool {
         to: To<'_>,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Body>, Attempt> {
+        let mut refused = false;
         loop {
-            let (session, reused) = match self.session(to).await {
+            let (mut session, reused) = match self.session(to).await {
                 Ok(found) => found,
                 Err(error) => return Err(Attempt { error, sent: false, request: Some(request) }),
             };
+            if let Err(error) = session.ready().await {
+                // Such as after a GOAWAY while other streams go on. Nothing was sent, so even a body that exists once can go over a new one.
+                self.forget(to, &session);
+                if reused {
+                    continue;
+                }
+                return Err(Attempt { error, sent: false, request: Some(request) });
+            }
             let again = copy(&request);
             let body_idle = to.group.terms.body_idle_timeout.unwrap_or(NO_BODY_IDLE);
-            match http2::exchange(&session, request, to.interim, body_idle).await {
+            match http2::exchange(&mut session, request, to.interim, body_idle).await {
                 Ok(response) => return Ok(response),
                 Err(failed) => {
                     if failed.is_over {
                         self.forget(to, &session);
                     }
                     match again {
-                        // Nobody has looked at it (RFC 9113, section 8.7).
-                        Some(again) if failed.untouched && reused => request = again,
+                        // Nobody has looked at it (RFC 9113, section 8.7). Once: an endpoint that refuses every stream has too much to do.
+                        Some(again) if failed.untouched && reused && !refused => (request, refused) = (again, true),
                         again => {
                             let again = again.filter(|again| failed.untouched || again.method().is_idempotent());
                             return Err(Attempt { error: failed.error, sent: !failed.untouched, request: again });
