@@ -44,6 +44,12 @@ impl Stream {
         })
     }
 
+    /// Whether nothing has arrived, as the kernel knows it: the runtime only knows what its last look showed, and a connection may be taken again before the next.
+    pub fn is_silent(&self) -> bool {
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        rustix::net::recv(self.tcp(), &mut [0; 1], flags).is_err_and(|error| error == rustix::io::Errno::AGAIN)
+    }
+
     /// Makes the end of this connection a reset: the peer must not take what it has for the whole.
     pub fn reset_on_drop(&self) {
         // Where it fails the connection is gone already.

@@ -71,7 +71,7 @@ impl Connection {
     /// Whether the upstream has neither closed nor said anything while the connection was idle.
     pub(super) fn is_open(&mut self) -> bool {
         let context = &mut Context::from_waker(std::task::Waker::noop());
-        self.input.is_empty() && self.io.poll_fill(context, &mut self.input).is_pending()
+        self.input.is_empty() && self.io.poll_fill(context, &mut self.input).is_pending() && self.io.is_silent()
     }
 
     /// Sends what was gathered, then `large`.
@@ -155,9 +155,10 @@ impl Upload {
 }
 
 /// Sends `request` and waits for the response's head; its body streams, and gives the connection back at its end. `body_idle` is how long the upstream may be silent in the middle
-/// of a body. How long the head may take is for the caller to say.
+/// of a body. How long the head may take is for the caller to say. `kept` says that the connection was idle before.
 pub(super) async fn exchange(
     mut connection: Box<Connection>,
+    kept: bool,
     request: http::Request<Body>,
     interim: Option<&Interim>,
     body_idle: Option<Duration>,
@@ -179,6 +180,10 @@ pub(super) async fn exchange(
     })
     .await;
     let switched = received.and_then(|(head, framing)| {
+        if kept && says_idle(&head) && again.is_some() && request.method.is_idempotent() {
+            answered = false;
+            return Err(Error::new(Kind::UpstreamClosed, "it said 408 while the request was on its way"));
+        }
         let framing = switched(&head, framing, upgrade.as_ref(), &mut upload)?;
         Ok((head, framing))
     });
@@ -213,6 +218,11 @@ pub(super) async fn exchange(
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
     Ok(response)
+}
+
+/// Whether a response is a farewell to an idle connection rather than an answer: a request that crossed it may be sent once more (RFC 9110, section 15.5.9).
+fn says_idle(head: &ResponseHead) -> bool {
+    head.status == StatusCode::REQUEST_TIMEOUT && !keeps_alive(&head.headers, head.version)
 }
 
 /// Writes the request's head, and what of the body is in hand.

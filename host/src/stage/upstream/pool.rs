@@ -98,7 +98,7 @@ impl Pool {
                 Err(error) => return Err(Attempt { error, sent: false, request: Some(request) }),
             };
             let body_idle = to.group.terms.body_idle_timeout;
-            match http1::exchange(connection, request, to.interim, body_idle, self.give_back(to)).await {
+            match http1::exchange(connection, reused, request, to.interim, body_idle, self.give_back(to)).await {
                 Ok(response) => return Ok(response),
                 Err(Failed { error, answered, sent, request: again }) => match again {
                     // The upstream had just closed it, as idle connections are, which says nothing about the endpoint: it has not seen the request, or may see it
