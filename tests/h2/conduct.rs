@@ -86,7 +86,7 @@ fn a_goaway_beside_open_streams_costs_no_body_that_exists_once() -> Result<()> {
 #[test]
 fn an_upstream_that_refuses_every_stream_is_asked_again_once() -> Result<()> {
     let upstream = H2Upstream::start()?;
-    let gateway = behind(&upstream.yaml())?;
+    let gateway = behind(&upstream.yaml().replace("timeout: 20s", "timeout: 20s, retries: {attempts: 0}"))?;
     ensure!(gateway.get("/", &[])?.status == 200, "a connection to use again");
     ensure!(gateway.get("/refuse", &[])?.status == 502);
     ensure!(upstream.requests() == 3, "{} requests", upstream.requests() - 1);

@@ -1,7 +1,7 @@
 //! Keep-alive connections of this thread, a new one where none is free, and one exchange over one of them.
 //!
 //! Each thread has its own pool, so no lock stands between a request and a connection. A connection that the upstream closed while it was
-//! idle is noticed when it is taken, and once more when sending fails before anything was sent: then another one is tried. Where `limits.connections` is
+//! idle is noticed when it is taken, and once more when it ends before a byte of the response: then a new one is tried, for what was not sent or may be sent twice. Where `limits.connections` is
 //! reached a request waits for a connection of this thread, or for any thread's to end. Must not know: balancing, retries on another endpoint.
 
 use std::cell::RefCell;
