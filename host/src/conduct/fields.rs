@@ -131,6 +131,9 @@ pub fn check_http2(fields: &HeaderMap) -> Result<(), &'static str> {
     if fields.keys().any(|name| imitates_framing(name.as_str())) {
         return Err("a field's name imitates content-length or transfer-encoding");
     }
+    if fields.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err("it has more than one content-length");
+    }
     Ok(())
 }
 

@@ -161,13 +161,14 @@ async fn serve_stream(
     worker: Worker,
     client: Arc<Client>,
     settings: Settings,
-    request: http::Request<RecvStream>,
+    mut request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
     if let Err(why) = check_http2(request.headers()) {
         tracing::debug!(client = %client.address, why, "a malformed request");
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     }
+    invite_body(&mut request, &mut respond);
     let peer = |demand| Peer { demand, broken: Kind::ClientGone, slow: Kind::ClientTimeout };
     let (mut sender, mut taker) = (peer(settings.receive), peer(settings.send));
     // A tunnel may be silent for longer than a message.
@@ -205,6 +206,18 @@ async fn serve_stream(
         if let Err(error) = poll_fn(|context| outgoing.poll_send(context)).await {
             tracing::debug!(detail = error.detail, "an answer's body broke off");
         }
+    }
+}
+
+/// A client that waits for leave to send its body gets it at once: flow control already bounds what it can send unasked. Any other expectation is refused further on.
+fn invite_body(request: &mut http::Request<RecvStream>, respond: &mut SendResponse<Bytes>) {
+    let waits = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if request.headers().get(header::EXPECT).is_some_and(waits) {
+        request.headers_mut().remove(header::EXPECT);
+        let mut leave = http::Response::new(());
+        *leave.status_mut() = StatusCode::CONTINUE;
+        // A stream that is gone is noticed later.
+        let _ = respond.send_informational(leave);
     }
 }
 

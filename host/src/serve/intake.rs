@@ -49,6 +49,9 @@ pub(super) fn take(
         return Err(Error::new(Kind::MethodNotAllowed, format!("{} is not served", head.method)));
     }
     let uri = std::mem::take(&mut head.uri).into_parts();
+    if head.version == Version::HTTP_2 && head.headers.contains_key(header::EXPECT) {
+        return Err(Error::new(Kind::ExpectationFailed, "an expectation other than 100-continue"));
+    }
     strip_connection_fields(&mut head.headers);
     drop_imitations(&mut head.headers);
     take_host(&mut head.headers, &uri, head.version)?;
@@ -59,6 +62,11 @@ pub(super) fn take(
     }
     let is_last_hop = take_max_forwards(&head.method, &mut head.headers)?;
     join_cookies(&mut head.headers);
+    // HTTP/1.1 was counted as it came; what HTTP/2 splits of a cookie does not count.
+    if head.headers.len() > config.limits.request_fields {
+        let detail = format!("more than {} header lines (limits.request_fields)", config.limits.request_fields);
+        return Err(Error::new(Kind::HeadTooLarge, detail));
+    }
     let upgrade = head.extensions.remove::<Upgrade>();
     // A tunnel has no length.
     let body = if upgrade.is_some() {
