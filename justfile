@@ -84,6 +84,10 @@ hostile: build
 fuzz SECONDS="60":
     tests/fuzz/run {{ SECONDS }}
 
+# 100,000 requests to filters that look for traces of other calls
+isolation: build build-guests build-fixtures
+    ISOLATION_REQUESTS=100000 cargo test --release --locked --workspace --test e2e -- --nocapture isolation::
+
 # certificates that change every second under load: for a minute, or `just certs-soak SECONDS`
 certs-soak SECONDS="60": build
     CERT_SOAK_SECONDS={{ SECONDS }} cargo test --release --locked --workspace --test e2e -- --nocapture certificates_change_under_load

@@ -223,6 +223,8 @@ pub struct Filter {
     pub memory_bytes: usize,
     /// What a failure does to the exchange. Default closed.
     pub on_error: OnError,
+    /// How many calls an instance serves, one after the other. Default 1, a fresh one for each; up to 1,000,000.
+    pub reuse: u32,
     /// What it may import beyond the base world.
     pub capabilities: Vec<Capability>,
     /// Keys of its `config`, strings as they are, other values as JSON text.
@@ -505,6 +507,9 @@ mod tests {
             ("filters: {f: {}}", "filters.f.source: is missing"),
             ("filters: {f: {source: x, sha256: abc}}", "64 hexadecimal digits"),
             ("filters: {f: {source: x, memory: 1GiB}}", "between 64KiB and 256MiB"),
+            ("filters: {f: {source: x, reuse: 0}}", "between 1 and 1000000"),
+            ("filters: {f: {source: x, reuse: 1000001}}", "between 1 and 1000000"),
+            ("filters: {f: {source: x, reuse: always}}", "between 1 and 1000000"),
             ("filters: {f: {source: x, capabilities: [keyvalu]}}", "did you mean keyvalue?"),
             ("filters: {f: {source: x, on_error: maybe}}", "write closed"),
             ("filters: {f: 3}", "expected a mapping, found \"3\""),

@@ -168,6 +168,20 @@ pub struct Journal {
 }
 
 impl Exchange {
+    /// Nobody's: what an instance holds that waits for its next call.
+    pub fn blank() -> Self {
+        let request = Request {
+            method: Method::GET,
+            tls: false,
+            target: PathAndQuery::from_static("/"),
+            headers: HeaderMap::new(),
+            body: None,
+            upgrade: None,
+        };
+        let client = Arc::new(Client::new(SocketAddr::from(([0, 0, 0, 0], 0))));
+        Self { id: 0, client, route: "-".into(), request, response: None, notes: vec![] }
+    }
+
     /// Carries out a call's edits and keeps its notes.
     pub fn apply(&mut self, journal: Journal) {
         self.keep_notes(journal.notes);

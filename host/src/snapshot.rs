@@ -20,7 +20,7 @@ use crate::stage::mirror::Mirror;
 use crate::stage::route::Router;
 use crate::stage::tls::ServerTls;
 use crate::stage::upstream::{Group, Registry};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, RouteCounts};
 use crate::wasm::pool::Filter;
 
 /// The filters of a configuration, by name.
@@ -57,6 +57,8 @@ pub struct Route {
     pub cors: Option<cors::Policy>,
     /// How many exchanges it may have at once.
     pub in_flight: Option<InFlight>,
+    /// Of its exchanges.
+    pub counts: RouteCounts,
     /// Which requests are copied, and where the copies go.
     pub mirror: Option<(Mirror, Arc<Group>)>,
 }
@@ -128,6 +130,7 @@ fn build_route(
             when: link.when.clone(),
             config: Arc::new(link.config.clone()),
             on_error: terms.on_error,
+            counts: Default::default(),
         })
     });
     let group = |name: &str| upstreams.get(name).cloned().ok_or_else(|| format!("upstream {name} is not configured"));
@@ -141,6 +144,7 @@ fn build_route(
         forwards: forwards.collect::<Result<_, String>>()?,
         cors: route.cors.as_ref().map(cors::Policy::new),
         in_flight: route.limits.in_flight.map(InFlight::new),
+        counts: RouteCounts::default(),
         mirror: mirror.transpose()?,
         config: route.clone(),
     })

@@ -4,8 +4,8 @@
 //! anything else that a client chooses, so a scrape stays small whatever the traffic. Must not know: where the numbers come from.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
@@ -208,6 +208,8 @@ pub struct Metrics {
     pub failures: Family<FailureLabels, Counter>,
     /// Component instances alive.
     pub instances: Gauge,
+    /// Those that wait for another call, of filters that may reuse them.
+    pub instances_kept: Family<FilterLabels, Gauge>,
     /// Lines that filters logged above their bound.
     pub log_lines_dropped: Counter,
     /// Files that were refused.
@@ -266,6 +268,7 @@ impl Metrics {
             call_seconds: Family::new_with_constructor(Buckets(CALL_SECONDS)),
             failures: Family::default(),
             instances: Gauge::default(),
+            instances_kept: Family::default(),
             log_lines_dropped: Counter::default(),
             load_failures: Family::default(),
             reloads: Family::default(),
@@ -303,12 +306,17 @@ impl Metrics {
         registry.register("filter_calls", "Calls of filters", metrics.calls.clone());
         registry.register_with_unit(
             "filter_call_duration",
-            "One call of a filter, its fresh instance included",
+            "One call of a filter, what its instance takes included",
             Unit::Seconds,
             metrics.call_seconds.clone(),
         );
         registry.register("filter_errors", "Failed calls of filters by kind", metrics.failures.clone());
         registry.register("instances", "Component instances alive", metrics.instances.clone());
+        registry.register(
+            "filter_instances_kept",
+            "Instances that wait for another call, where a filter has `reuse`",
+            metrics.instances_kept.clone(),
+        );
         registry.register(
             "filter_log_lines_dropped",
             "Lines that filters logged above their bound",
@@ -421,6 +429,47 @@ pub fn method_label(method: &http::Method) -> &'static str {
     }
 }
 
+/// The numbers of one route's exchanges, looked up once: finding a metric by its labels takes as long as much of the rest of an exchange.
+#[derive(Default)]
+pub struct RouteCounts {
+    seconds: OnceLock<Histogram>,
+    /// By method and status, in the order in which they came; what finds no place is looked up.
+    requests: [OnceLock<(&'static str, u16, Counter)>; 8],
+}
+
+impl RouteCounts {
+    /// Counts an exchange of this route.
+    pub fn count(&self, metrics: &Metrics, route: &Arc<str>, method: &'static str, status: u16, seconds: f64) {
+        let found = || metrics.request_seconds.get_or_create_owned(&RouteLabels { route: route.clone() });
+        self.seconds.get_or_init(found).observe(seconds);
+        let found = || metrics.requests.get_or_create_owned(&RequestLabels { route: route.clone(), method, status });
+        for place in &self.requests {
+            let own = place.get_or_init(|| (method, status, found()));
+            if own.0 == method && own.1 == status {
+                own.2.inc();
+                return;
+            }
+        }
+        found().inc();
+    }
+}
+
+/// The numbers of a filter's calls in one phase, looked up once.
+#[derive(Default)]
+pub struct CallCounts(OnceLock<(Histogram, Counter)>);
+
+impl CallCounts {
+    /// Counts a call.
+    pub fn count(&self, metrics: &Metrics, labels: impl FnOnce() -> CallLabels, seconds: f64) {
+        let (durations, calls) = self.0.get_or_init(|| {
+            let labels = labels();
+            (metrics.call_seconds.get_or_create_owned(&labels), metrics.calls.get_or_create_owned(&labels))
+        });
+        durations.observe(seconds);
+        calls.inc();
+    }
+}
+
 /// Starts the log on standard error. `level` is a `tracing` filter; a bad one is an error text for the operator.
 pub fn init_log(level: &str, json: bool) -> Result<(), String> {
     let filter = EnvFilter::try_new(level)
@@ -478,6 +527,20 @@ mod tests {
         assert!(text.contains(r#"witgate_requests_total{route="api",method="GET",status="200"} 1"#), "{text}");
         assert!(text.contains("witgate_build_info{"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn exchanges_are_counted_whatever_their_number_of_statuses() {
+        let (metrics, counts, route) = (Metrics::new(), RouteCounts::default(), Arc::from("api"));
+        for status in 200..220 {
+            counts.count(&metrics, &route, "GET", status, 0.1);
+            counts.count(&metrics, &route, "GET", status, 0.1);
+        }
+        let text = metrics.encode();
+        for status in 200..220 {
+            assert!(text.contains(&format!("route=\"api\",method=\"GET\",status=\"{status}\"}} 2")), "{text}");
+        }
+        assert!(text.contains("witgate_request_duration_seconds_count{route=\"api\"} 40"), "{text}");
     }
 
     #[test]

@@ -27,20 +27,39 @@ pub fn module(fields: &str, body: &str) -> Result<Vec<u8>> {
 
 /// A filter that answers with this status, header and body.
 pub fn replying(status: u16, header: Option<(&str, &str)>, body: &str) -> Result<Vec<u8>> {
+    module(&reply(status, header, body), "(i32.const 1024)")
+}
+
+/// Where the body of an answer begins in memory.
+const BODY: usize = 4096;
+
+/// A filter that answers with 200 and one digit for each expression of `found`, then does `after`; `fields` is what else its module has.
+pub fn telling(fields: &str, found: &[&str], after: &str) -> Result<Vec<u8>> {
+    let mut body = String::new();
+    for (place, expression) in found.iter().enumerate() {
+        let at = BODY + place;
+        body.push_str(&format!("(i32.store8 (i32.const {at}) (i32.add (i32.const 48) {expression}))"));
+    }
+    let fields = format!("{fields} {}", reply(200, None, &"-".repeat(found.len())));
+    module(&fields, &format!("{body} {after} (i32.const 1024)"))
+}
+
+/// The data of an answer; its address is 1024.
+fn reply(status: u16, header: Option<(&str, &str)>, body: &str) -> String {
     let le = |n: usize| format!("\\{:02x}\\{:02x}\\00\\00", n & 255, n >> 8 & 255);
     let escape = |text: &str| text.bytes().map(|byte| format!("\\{byte:02x}")).collect::<String>();
     let (name, value) = header.unwrap_or_default();
     // 1024: the result; 2048: the one header's two strings; 3072, 3584: their bytes; 4096: the body.
-    let fields = format!(
+    format!(
         "(data (i32.const 1024) \"{}{}{}{}{}{}{}\")
          (data (i32.const 2048) \"{}{}{}{}\")
-         (data (i32.const 3072) \"{}\") (data (i32.const 3584) \"{}\") (data (i32.const 4096) \"{}\")",
+         (data (i32.const 3072) \"{}\") (data (i32.const 3584) \"{}\") (data (i32.const {BODY}) \"{}\")",
         le(0),
         le(1),
         le(status.into()),
         le(2048),
         le(usize::from(header.is_some())),
-        le(4096),
+        le(BODY),
         le(body.len()),
         le(3072),
         le(name.len()),
@@ -49,8 +68,7 @@ pub fn replying(status: u16, header: Option<(&str, &str)>, body: &str) -> Result
         escape(name),
         escape(value),
         escape(body),
-    );
-    module(&fields, "(i32.const 1024)")
+    )
 }
 
 /// A filter that sets one header of the request (or, with `remove`, removes it) and proceeds; what else `body` does comes after.

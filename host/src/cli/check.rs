@@ -18,13 +18,21 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
     }
     for (name, filter) in &config.filters {
         match check_file(name, filter, &config.compile) {
-            Ok(description) => println!(
-                "filter {name}: {} {}, {} KiB, sha256 {}",
-                filter.source.display(),
-                description.manifest.as_ref().map_or("without a manifest", |manifest| manifest.version.as_str()),
-                description.size >> 10,
-                &description.digest[..12]
-            ),
+            Ok(description) => {
+                println!(
+                    "filter {name}: {} {}, {} KiB, sha256 {}",
+                    filter.source.display(),
+                    description.manifest.as_ref().map_or("without a manifest", |manifest| manifest.version.as_str()),
+                    description.size >> 10,
+                    &description.digest[..12]
+                );
+                if filter.reuse > 1 {
+                    println!(
+                        "filter {name}: not isolated from itself: an instance serves up to {} calls (reuse), and a call can read what earlier ones left",
+                        filter.reuse
+                    );
+                }
+            }
             Err(error) => refusals.push(format!("{}: filters.{name}: {error}", file.display())),
         }
     }

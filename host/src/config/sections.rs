@@ -203,6 +203,7 @@ fn filter(section: Section, base: &Path) -> Filter {
         timeout: section.duration("timeout", MILLISECOND, HOUR).unwrap_or(Duration::from_millis(100)),
         memory_bytes: section.size("memory", 64 << 10, 256 << 20).unwrap_or(64 << 20),
         on_error: on_error.unwrap_or(OnError::Closed),
+        reuse: section.number("reuse", 1, 1_000_000).unwrap_or(1),
         capabilities,
         config: filter_config(&section),
         keyvalue: KeyValue {

@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 
 use super::handover::over;
+use super::reload::labels;
 use crate::snapshot::Shared;
 use crate::stage::upstream::{Group, Member};
 
@@ -89,6 +90,7 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
             shared.metrics.instances.set(shared.instances.load(Ordering::Relaxed));
             shared.metrics.in_flight.set(shared.in_flight.load(Ordering::Relaxed) as i64);
             shared.metrics.connections.set(shared.connections.load(Ordering::Relaxed) as i64);
+            publish_kept(shared);
             publish_endpoints(shared);
             text(StatusCode::OK, OPENMETRICS, shared.metrics.encode())
         }
@@ -121,12 +123,23 @@ fn filters(shared: &Shared) -> String {
                 "size": filter.description.size,
                 "request_phase": filter.has_request_phase(),
                 "response_phase": filter.has_response_phase(),
+                "reuse": filter.terms.reuse,
+                "instances_kept": filter.kept(),
                 "state": "serving",
             })
         })
         .collect();
     list.sort_by_key(|filter| filter["name"].to_string());
     format!("{:#}\n", serde_json::Value::from(list))
+}
+
+/// Of the filters that keep instances now.
+fn publish_kept(shared: &Shared) {
+    let gauge = &shared.metrics.instances_kept;
+    gauge.clear();
+    for (name, filter) in shared.snapshot.load().filters.iter().filter(|(_, filter)| filter.terms.reuse > 1) {
+        gauge.get_or_create(&labels(name, filter)).set(filter.kept() as i64);
+    }
 }
 
 /// The gauges of the endpoints that there are now, and of no others.

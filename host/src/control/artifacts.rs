@@ -239,6 +239,7 @@ fn terms(name: &str, filter: &config::Filter, store: Arc<Store>, live: Arc<Atomi
         name: name.into(),
         timeout: filter.timeout,
         memory_bytes: filter.memory_bytes,
+        reuse: filter.reuse,
         grants: filter.capabilities.iter().map(grant).collect(),
         store,
         live,

@@ -97,7 +97,8 @@ pub fn publish_filters(metrics: &Metrics, filters: &Filters) {
     }
 }
 
-fn labels(name: &str, filter: &Filter) -> FilterLabels {
+/// What names a loaded filter.
+pub(super) fn labels(name: &str, filter: &Filter) -> FilterLabels {
     FilterLabels { filter: name.into(), version: filter.version.clone(), digest: filter.short_digest.clone() }
 }
 

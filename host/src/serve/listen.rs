@@ -15,10 +15,13 @@ use tokio::runtime::{Builder, LocalOptions};
 use super::connection::{Entrance, Worker, serve};
 use crate::snapshot::Shared;
 use crate::stage::upstream::Pools;
+use crate::wasm::reuse;
 
 /// After an error of `accept`, before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often instances that are kept between calls are looked at.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 /// Tasks run before the I/O driver is asked again: with tasks of at most a tick, what bounds a neighbour's delay.
 const EVENT_INTERVAL: u32 = 8;
 
@@ -60,7 +63,7 @@ async fn work(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
             Err(error) => tracing::error!(%error, "a listener cannot be used"),
         }
     }
-    let sweeper = tokio::task::spawn_local(sweep(worker.clone()));
+    let sweepers = [tokio::task::spawn_local(sweep(worker.clone())), tokio::task::spawn_local(tidy(shared.clone()))];
     let mut draining = shared.draining.subscribe();
     // An error would mean that the gateway itself is gone.
     let _ = draining.wait_for(|draining| *draining).await;
@@ -73,7 +76,7 @@ async fn work(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
     if cut > 0 {
         tracing::warn!(connections = cut, "the drain's time is up: connections are cut");
     }
-    sweeper.abort();
+    sweepers.iter().for_each(|sweeper| sweeper.abort());
 }
 
 async fn accept(worker: Worker, listener: tokio::net::TcpListener, entrance: Entrance, here: Rc<()>) {
@@ -118,6 +121,21 @@ async fn sweep(worker: Worker) {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         let snapshot = worker.shared.snapshot.load_full();
         worker.pools.sweep(snapshot.upstreams.values());
+    }
+}
+
+/// Lets go of instances that nothing needs, at once where another version came into service.
+async fn tidy(shared: Arc<Shared>) {
+    let mut swapped = shared.swapped.subscribe();
+    loop {
+        // An error would mean that the gateway itself is gone.
+        if matches!(tokio::time::timeout(TIDY_INTERVAL, swapped.changed()).await, Ok(Err(_))) {
+            return;
+        }
+        let snapshot = shared.snapshot.load_full();
+        reuse::sweep(|filter| {
+            snapshot.filters.get(&*filter.terms.name).is_some_and(|serving| Arc::ptr_eq(serving, filter))
+        });
     }
 }
 

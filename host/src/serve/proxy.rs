@@ -8,8 +8,8 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use http::StatusCode;
@@ -30,8 +30,10 @@ use crate::stage::mirror::Copied;
 use crate::stage::route::matches;
 use crate::stage::upstream::{Asked, Pools};
 use crate::stage::{redirect, respond, rewrite};
-use crate::telemetry::{MirrorLabels, RequestLabels, RouteLabels, method_label};
+use crate::telemetry::{MirrorLabels, RouteCounts, method_label};
 
+/// What no route took.
+static NO_ROUTE: LazyLock<Arc<str>> = LazyLock::new(|| "-".into());
 /// Of what a mirror answers.
 const MIRROR_ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -46,16 +48,16 @@ pub async fn handle(
     let began = Instant::now();
     let snapshot = shared.snapshot.load_full();
     let method = method_label(request.method());
-    let (name, response) = match InFlight::enter(shared, snapshot.config.limits.in_flight) {
+    let (route, response) = match InFlight::enter(shared, snapshot.config.limits.in_flight) {
         Err(error) => (None, failed(&error, "-", None)),
         Ok(in_flight) => {
             let from = From { shared, pools, client, interim };
             let (route, response) = exchange(&from, &snapshot, request).await;
             let guard: Guard = Box::new(in_flight);
-            (route.map(|route| route.name.clone()), response.map(|body| body.guarded(guard)))
+            (route, response.map(|body| body.guarded(guard)))
         }
     };
-    account(shared, client, name, method, response.status().as_u16(), began);
+    account(shared, client, route, method, response.status().as_u16(), began);
     response
 }
 
@@ -66,21 +68,16 @@ pub fn refused(shared: &Arc<Shared>, client: &Arc<Client>, error: &Error) -> htt
     response
 }
 
-fn account(
-    shared: &Shared,
-    client: &Client,
-    route: Option<Arc<str>>,
-    method: &'static str,
-    status: u16,
-    began: Instant,
-) {
-    let route = route.unwrap_or_else(|| "-".into());
+fn account(shared: &Shared, client: &Client, route: Option<&Route>, method: &'static str, status: u16, began: Instant) {
     let seconds = began.elapsed().as_secs_f64();
-    shared.metrics.request_seconds.get_or_create(&RouteLabels { route: route.clone() }).observe(seconds);
+    match route {
+        Some(route) => route.counts.count(&shared.metrics, &route.name, method, status, seconds),
+        None => RouteCounts::default().count(&shared.metrics, &NO_ROUTE, method, status, seconds),
+    }
     let tls = client.tls.as_deref();
     tracing::debug!(
         target: "access",
-        route = &*route,
+        route = &**route.map_or(&*NO_ROUTE, |route| &route.name),
         method,
         status,
         seconds,
@@ -90,7 +87,6 @@ fn account(
         peer_sha256 = tls.and_then(|tls| tls.peer.as_ref()).map(|peer| peer.sha256.as_str()),
         "exchange"
     );
-    shared.metrics.requests.get_or_create(&RequestLabels { route, method, status }).inc();
 }
 
 /// Where a request comes from, and what its exchange may use.

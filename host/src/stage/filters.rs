@@ -16,7 +16,7 @@ use crate::body::{Body, Held, Hold, ReadError};
 use crate::config::{Match, OnError};
 use crate::error::{Error, FilterFailure, Kind};
 use crate::exchange::{Exchange, Reply};
-use crate::telemetry::{CallLabels, FailureLabels, Metrics};
+use crate::telemetry::{CallCounts, CallLabels, FailureLabels, Metrics};
 use crate::wasm::instance::{self, Action, Called, Failure, Phase};
 use crate::wasm::pool::Filter;
 
@@ -30,6 +30,8 @@ pub struct Link {
     pub config: Arc<BTreeMap<String, String>>,
     /// What its failure does.
     pub on_error: OnError,
+    /// Of its calls on this route, in the request and in the response phase.
+    pub counts: [CallCounts; 2],
 }
 
 /// What a pass over the chain needs.
@@ -167,9 +169,9 @@ impl Pass<'_> {
             instance::call(filter, phase, exchange, &link.config, deadline).await
         };
         let labels =
-            CallLabels { filter: filter.terms.name.clone(), version: filter.version.clone(), phase: phase.label() };
-        self.metrics.call_seconds.get_or_create(&labels).observe(called.took.as_secs_f64());
-        self.metrics.calls.get_or_create(&labels).inc();
+            || CallLabels { filter: filter.terms.name.clone(), version: filter.version.clone(), phase: phase.label() };
+        let counts = &link.counts[usize::from(phase == Phase::Response)];
+        counts.count(self.metrics, labels, called.took.as_secs_f64());
         if called.log_lines_dropped > 0 {
             self.metrics.log_lines_dropped.inc_by(called.log_lines_dropped.into());
         }

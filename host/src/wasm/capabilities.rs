@@ -12,7 +12,8 @@ use wasmtime::Result;
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use super::bindings::witgate::gateway as host;
-use super::instance::{Call, Phase, Stop};
+use super::bounds::Stop;
+use super::instance::{Call, Phase};
 use crate::error::FilterFailure;
 use crate::exchange::{
     BODY_BYTES_MAX, Edit, Refusal, Response, checked_name, checked_status, checked_target, checked_value,

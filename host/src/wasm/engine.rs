@@ -6,7 +6,7 @@
 //! gives way to other connections at every tick, and its ticks are counted. Must not know: filters, HTTP.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -25,11 +25,15 @@ const TABLES: u32 = 10;
 /// Elements of one table: a Python guest's has 5,676.
 pub const TABLE_ELEMENTS_MAX: usize = 20_000;
 
+/// Instances that all threads together keep between calls: so many the pool has beyond those in calls, for which there is always one.
+pub(super) const KEPT_MAX: usize = 256;
+
 /// One engine for the whole gateway; cloning shares it.
 #[derive(Clone)]
 pub struct Engine {
     inner: wasmtime::Engine,
     ticker: Arc<Ticker>,
+    kept: Arc<AtomicUsize>,
 }
 
 /// Stops the ticking thread when the last engine is dropped.
@@ -42,9 +46,9 @@ impl Drop for Ticker {
 }
 
 impl Engine {
-    /// An engine for at most `instances` live component instances.
+    /// An engine for at most `instances` component instances in calls at once.
     pub fn new(instances: u32) -> Result<Self, String> {
-        let inner = wasmtime::Engine::new(&config(instances)).map_err(|error| {
+        let inner = wasmtime::Engine::new(&config(instances.saturating_add(KEPT_MAX as u32))).map_err(|error| {
             format!("the WebAssembly engine cannot start: {error:#}; is the address space limited (ulimit -v)?")
         })?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -60,7 +64,7 @@ impl Engine {
                 }
             })
             .map_err(|error| format!("the epoch thread cannot start: {error}"))?;
-        Ok(Self { inner, ticker })
+        Ok(Self { inner, ticker, kept: Arc::default() })
     }
 
     /// Whether freed slots are cleaned by the kernel's page map (Linux ≥ 6.7) rather than by `madvise`.
@@ -71,6 +75,11 @@ impl Engine {
     /// Names everything that a compiled artifact depends on: version, settings, CPU.
     pub fn fingerprint(&self) -> [u8; 32] {
         fingerprint(&self.inner)
+    }
+
+    /// Instances kept between calls, over all filters.
+    pub(super) fn kept(&self) -> &Arc<AtomicUsize> {
+        &self.kept
     }
 
     pub(super) fn inner(&self) -> &wasmtime::Engine {

@@ -1,4 +1,4 @@
-//! One call of a filter: a fresh instance, the handler, the end of the instance.
+//! One call of a filter: a fresh instance, the handler, the end of the instance, or its way to the next call (`reuse.rs`) where the operator granted that.
 //!
 //! The exchange moves into the store for the call and comes back whatever happens; the guest's edits are applied only when it answered
 //! well. The call runs on a fiber that gives way at every tick of the engine's clock, so a looping guest holds up nobody; it ends
@@ -14,12 +14,15 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTable;
-use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, UpdateDeadline};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::WasiCtx;
 
+use super::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use super::bindings::witgate::gateway::types;
-use super::engine::{TABLE_ELEMENTS_MAX, TICK};
+use super::bounds::{Bounds, Stop};
+use super::engine::TICK;
 use super::pool::{Filter, Grant};
+use super::reuse;
 use crate::error::FilterFailure;
 use crate::exchange::{Exchange, Journal, Reply, checked_reply};
 
@@ -80,7 +83,7 @@ pub struct Called {
     pub log_lines_dropped: u32,
 }
 
-/// Calls a handler of `filter` in a fresh instance. `deadline` is how long the call may take.
+/// Calls a handler of `filter`, in a fresh instance unless its operator granted another. `deadline` is how long the call may take.
 ///
 /// The filter must have the phase.
 pub async fn call(
@@ -91,26 +94,40 @@ pub async fn call(
     deadline: Duration,
 ) -> Called {
     let began = Instant::now();
-    let _live = Live::new(&filter.terms.live);
-    let mut store = Store::new(&filter.engine, Call::new(filter, phase, exchange, config, deadline));
-    store.limiter(|call| &mut call.bounds);
-    let fuel = if phase == Phase::Request { filter.request_body_limit() } else { filter.response_body_limit() };
-    store.set_hostcall_fuel(if fuel.is_some() { HOSTCALL_BODY_BYTES_MAX } else { HOSTCALL_BYTES_MAX });
-    store.set_max_component_handles(HANDLES_MAX);
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|mut context| {
-        let call = context.data_mut();
-        if call.ticks_left == 0 {
-            return Err(Stop::new(FilterFailure::Deadline, "its time was up").into());
-        }
-        call.ticks_left -= 1;
-        // tokio's own yield, not the future's waker: it lets the I/O driver run before the guest does again.
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
-    });
-    let result = within(deadline, run(filter, phase, &mut store)).await;
-    let Call { exchange, journal, log_lines_dropped, .. } = store.into_data();
+    let ticks = (deadline.as_micros() / TICK.as_micros()) as u64;
+    let mut instance = match reuse::take(filter) {
+        Some(kept) => kept.with(phase, exchange, config, ticks),
+        None => Instance::new(filter, Call::new(filter, phase, exchange, config, ticks)),
+    };
+    let result = within(deadline, instance.run(filter, phase)).await;
+    // A trap, a limit, a deadline or an error of the guest's own: who knows what state it is in.
+    let ended_well = matches!(result, Some(Ok(Ok(_))));
+    let (exchange, journal, log_lines_dropped, kept) = if ended_well && instance.may_stay(filter) {
+        let (exchange, journal, dropped) = instance.take_out();
+        (exchange, journal, dropped, Some(instance))
+    } else {
+        let Call { exchange, journal, log_lines_dropped, .. } = instance.store.into_data();
+        (exchange, journal, log_lines_dropped, None)
+    };
     let (exchange, outcome) = conclude(exchange, journal, result);
+    if let (Some(instance), Ok(_)) = (kept, &outcome) {
+        reuse::keep(filter, instance);
+    }
     Called { exchange, outcome, took: began.elapsed(), log_lines_dropped }
+}
+
+/// A store with the filter's instance in it, which comes with the first call.
+pub(super) struct Instance {
+    store: Store<Call>,
+    handlers: Option<Handlers>,
+    calls: u32,
+}
+
+/// The instance, and its handlers once they were asked for.
+struct Handlers {
+    instance: wasmtime::component::Instance,
+    request: Option<request_handler::Guest>,
+    response: Option<response_handler::Guest>,
 }
 
 /// What the guest's handler returned: none where the deadline came first.
@@ -121,24 +138,92 @@ enum RawAction {
     Answer(types::Response),
 }
 
-async fn run(filter: &Filter, phase: Phase, store: &mut Store<Call>) -> wasmtime::Result<Result<RawAction, String>> {
-    let instance = filter.pre.instantiate_async(&mut *store).await?;
-    match (phase, &filter.request, &filter.response) {
-        (Phase::Request, Some(indices), _) => {
-            let handler = indices.load(&mut *store, &instance)?;
-            Ok(handler.call_handle_request(store).await?.map(|action| match action {
-                types::RequestAction::Proceed => RawAction::Proceed,
-                types::RequestAction::Respond(response) => RawAction::Answer(response),
-            }))
+impl Instance {
+    fn new(filter: &Filter, call: Call) -> Self {
+        let mut store = Store::new(&filter.engine, call);
+        store.limiter(|call| &mut call.bounds);
+        store.set_max_component_handles(HANDLES_MAX);
+        store.epoch_deadline_callback(|mut context| {
+            let call = context.data_mut();
+            if call.ticks_left == 0 {
+                return Err(Stop::new(FilterFailure::Deadline, "its time was up").into());
+            }
+            call.ticks_left -= 1;
+            // tokio's own yield, not the future's waker: it lets the I/O driver run before the guest does again.
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        });
+        Self { store, handlers: None, calls: 0 }
+    }
+
+    /// The same instance with another call: nothing of the host's side is left of the one before.
+    fn with(
+        mut self,
+        phase: Phase,
+        exchange: Box<Exchange>,
+        config: &Arc<BTreeMap<String, String>>,
+        ticks: u64,
+    ) -> Self {
+        let call = self.store.data_mut();
+        call.spare = Some(std::mem::replace(&mut call.exchange, exchange));
+        call.phase = phase;
+        call.config.clone_from(config);
+        call.ticks_left = ticks;
+        self
+    }
+
+    /// What a call leaves, once it ended; the instance holds nothing of the exchange any more.
+    fn take_out(&mut self) -> (Box<Exchange>, Journal, u32) {
+        let call = self.store.data_mut();
+        let spare = call.spare.take().unwrap_or_else(|| Box::new(Exchange::blank()));
+        call.log_lines = 0;
+        (
+            std::mem::replace(&mut call.exchange, spare),
+            std::mem::take(&mut call.journal),
+            std::mem::take(&mut call.log_lines_dropped),
+        )
+    }
+
+    fn may_stay(&self, filter: &Filter) -> bool {
+        self.calls < filter.terms.reuse && self.store.data().bounds.has_room()
+    }
+
+    async fn run(&mut self, filter: &Filter, phase: Phase) -> wasmtime::Result<Result<RawAction, String>> {
+        let Self { store, handlers, calls } = self;
+        *calls += 1;
+        let body = if phase == Phase::Request { filter.request_body_limit() } else { filter.response_body_limit() };
+        store.set_hostcall_fuel(if body.is_some() { HOSTCALL_BODY_BYTES_MAX } else { HOSTCALL_BYTES_MAX });
+        store.set_epoch_deadline(1);
+        let handlers = match handlers {
+            Some(handlers) => handlers,
+            None => {
+                let instance = filter.pre.instantiate_async(&mut *store).await?;
+                store.data_mut().bounds.begin();
+                handlers.insert(Handlers { instance, request: None, response: None })
+            }
+        };
+        match (phase, &filter.request, &filter.response) {
+            (Phase::Request, Some(indices), _) => {
+                let handler = match &mut handlers.request {
+                    Some(handler) => handler,
+                    empty => empty.insert(indices.load(&mut *store, &handlers.instance)?),
+                };
+                Ok(handler.call_handle_request(store).await?.map(|action| match action {
+                    types::RequestAction::Proceed => RawAction::Proceed,
+                    types::RequestAction::Respond(response) => RawAction::Answer(response),
+                }))
+            }
+            (Phase::Response, _, Some(indices)) => {
+                let handler = match &mut handlers.response {
+                    Some(handler) => handler,
+                    empty => empty.insert(indices.load(&mut *store, &handlers.instance)?),
+                };
+                Ok(handler.call_handle_response(store).await?.map(|action| match action {
+                    types::ResponseAction::Proceed => RawAction::Proceed,
+                    types::ResponseAction::Replace(response) => RawAction::Answer(response),
+                }))
+            }
+            _ => Err(wasmtime::Error::msg("the filter does not have this phase")),
         }
-        (Phase::Response, _, Some(indices)) => {
-            let handler = indices.load(&mut *store, &instance)?;
-            Ok(handler.call_handle_response(store).await?.map(|action| match action {
-                types::ResponseAction::Proceed => RawAction::Proceed,
-                types::ResponseAction::Replace(response) => RawAction::Answer(response),
-            }))
-        }
-        _ => Err(wasmtime::Error::msg("the filter does not have this phase")),
     }
 }
 
@@ -207,16 +292,16 @@ async fn within<F: Future>(deadline: Duration, future: F) -> Option<F::Output> {
 }
 
 /// Counts an instance as alive while it is.
-struct Live<'a>(&'a AtomicI64);
+struct Live(Arc<AtomicI64>);
 
-impl<'a> Live<'a> {
-    fn new(count: &'a AtomicI64) -> Self {
+impl Live {
+    fn new(count: &Arc<AtomicI64>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
+        Self(count.clone())
     }
 }
 
-impl Drop for Live<'_> {
+impl Drop for Live {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -232,8 +317,11 @@ pub(super) struct Call {
     pub(super) log_lines: u32,
     pub(super) log_lines_dropped: u32,
     pub(super) wasi: Option<(WasiCtx, ResourceTable)>,
+    /// What stands in for the exchange between calls, while it does not.
+    spare: Option<Box<Exchange>>,
     ticks_left: u64,
     bounds: Bounds,
+    _live: Live,
 }
 
 impl Call {
@@ -242,7 +330,7 @@ impl Call {
         phase: Phase,
         exchange: Box<Exchange>,
         config: &Arc<BTreeMap<String, String>>,
-        deadline: Duration,
+        ticks: u64,
     ) -> Self {
         let wasi = filter.terms.grants.contains(&Grant::Wasi).then(|| {
             let mut table = ResourceTable::new();
@@ -258,86 +346,10 @@ impl Call {
             log_lines: 0,
             log_lines_dropped: 0,
             wasi,
-            ticks_left: (deadline.as_micros() / TICK.as_micros()) as u64,
-            bounds: Bounds { memory_bytes_max: filter.terms.memory_bytes, memory_bytes: 0 },
+            spare: None,
+            ticks_left: ticks,
+            bounds: Bounds::new(filter.terms.memory_bytes),
+            _live: Live::new(&filter.terms.live),
         }
     }
 }
-
-/// The limits of one instance, over all its memories and tables.
-struct Bounds {
-    memory_bytes_max: usize,
-    memory_bytes: usize,
-}
-
-impl ResourceLimiter for Bounds {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        self.memory_bytes = self.memory_bytes.saturating_add(desired.saturating_sub(current));
-        if self.memory_bytes > self.memory_bytes_max {
-            // A stop rather than a refusal that the guest may try to live with: what it does without memory is anybody's guess.
-            return Err(Stop::new(
-                FilterFailure::Memory,
-                format!(
-                    "it asked for {} KiB of memory, above its limit of {} KiB",
-                    self.memory_bytes >> 10,
-                    self.memory_bytes_max >> 10
-                ),
-            )
-            .into());
-        }
-        Ok(true)
-    }
-
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > TABLE_ELEMENTS_MAX {
-            return Err(Stop::new(
-                FilterFailure::Limit,
-                format!("it asked for a table of {desired} elements, above the limit of {TABLE_ELEMENTS_MAX}"),
-            )
-            .into());
-        }
-        Ok(true)
-    }
-
-    fn instances(&self) -> usize {
-        64
-    }
-
-    fn tables(&self) -> usize {
-        64
-    }
-
-    fn memories(&self) -> usize {
-        16
-    }
-}
-
-/// Ends a call from inside the host, with the kind that the caller will see.
-#[derive(Debug)]
-pub(super) struct Stop {
-    pub(super) kind: FilterFailure,
-    pub(super) message: String,
-}
-
-impl Stop {
-    pub(super) fn new(kind: FilterFailure, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-}
-
-impl From<crate::exchange::Refusal> for Stop {
-    fn from(refusal: crate::exchange::Refusal) -> Self {
-        match refusal {
-            crate::exchange::Refusal::Invalid(message) => Self::new(FilterFailure::InvalidOutput, message),
-            crate::exchange::Refusal::Limit(message) => Self::new(FilterFailure::Limit, message),
-        }
-    }
-}
-
-impl std::fmt::Display for Stop {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Stop {}

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, InstancePre, Linker};
@@ -36,6 +36,8 @@ pub struct Terms {
     pub timeout: Duration,
     /// Of linear memory, for one instance.
     pub memory_bytes: usize,
+    /// How many calls an instance serves, one after the other.
+    pub reuse: u32,
     /// Imports beyond the base.
     pub grants: BTreeSet<Grant>,
     /// Its key-value store; shared by all versions of the filter.
@@ -57,6 +59,9 @@ pub struct Filter {
     /// For lines about failures of this filter.
     pub log_limit: LogLimit,
     pub(super) engine: wasmtime::Engine,
+    /// Its instances that are kept between calls, and those of all filters.
+    pub(super) kept: AtomicUsize,
+    pub(super) kept_in_all: Arc<AtomicUsize>,
     pub(super) pre: InstancePre<Call>,
     pub(super) request: Option<request_handler::GuestIndices>,
     pub(super) response: Option<response_handler::GuestIndices>,
@@ -95,10 +100,17 @@ impl Filter {
             short_digest,
             log_limit: LogLimit::new(),
             engine: engine.inner().clone(),
+            kept: AtomicUsize::new(0),
+            kept_in_all: engine.kept().clone(),
             pre,
             request,
             response,
         })
+    }
+
+    /// Instances that wait for their next call.
+    pub fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
     }
 
     /// Whether it has a request phase.

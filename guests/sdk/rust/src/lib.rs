@@ -28,6 +28,8 @@ mod reply;
 
 #[cfg(not(target_arch = "wasm32"))]
 mod fake;
+#[cfg(all(target_arch = "wasm32", feature = "heap"))]
+mod heap;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 

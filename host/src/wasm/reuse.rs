@@ -1,0 +1,91 @@
+//! Instances that are kept for another call, where the operator granted that (`filters.NAME.reuse`).
+//!
+//! Each thread has its own, so no lock is taken, and the one that was used last is taken first: its memory is in the caches. An instance is here or in a call,
+//! never both, since it is moved. What is kept is bounded by the calls that were under way at once, for each filter and thread, and over all threads by what the pool has
+//! beyond the instances that are in calls: so a kept instance never takes the place of one that is needed. Must not know: what a call is, whether one ended well.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::engine::KEPT_MAX;
+use super::instance::Instance;
+use super::pool::Filter;
+
+/// Of one filter on one thread.
+const IDLE_MAX: usize = 16;
+/// An instance that waited so long goes.
+const IDLE: Duration = Duration::from_secs(5);
+
+thread_local! {
+    static SHELVES: RefCell<Vec<Shelf>> = const { RefCell::new(vec![]) };
+}
+
+/// One version of one filter.
+struct Shelf {
+    filter: Arc<Filter>,
+    /// The one that was used last is last.
+    kept: Vec<Kept>,
+}
+
+struct Kept {
+    instance: Instance,
+    since: Instant,
+    _counted: Counted,
+}
+
+/// Counts a kept instance while it is one.
+struct Counted(Arc<Filter>);
+
+impl Counted {
+    /// None where there are enough.
+    fn new(filter: &Arc<Filter>) -> Option<Self> {
+        let counted = Self(filter.clone());
+        filter.kept.fetch_add(1, Ordering::Relaxed);
+        (filter.kept_in_all.fetch_add(1, Ordering::Relaxed) < KEPT_MAX).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.kept.fetch_sub(1, Ordering::Relaxed);
+        self.0.kept_in_all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Takes an instance of this version that waits on this thread.
+pub(super) fn take(filter: &Arc<Filter>) -> Option<Instance> {
+    if filter.terms.reuse == 1 {
+        return None;
+    }
+    SHELVES.with_borrow_mut(|shelves| {
+        let shelf = shelves.iter_mut().find(|shelf| Arc::ptr_eq(&shelf.filter, filter))?;
+        Some(shelf.kept.pop()?.instance)
+    })
+}
+
+/// Keeps an instance whose call ended well; where there are enough it goes.
+pub(super) fn keep(filter: &Arc<Filter>, instance: Instance) {
+    let Some(counted) = Counted::new(filter) else { return };
+    let kept = Kept { instance, since: Instant::now(), _counted: counted };
+    SHELVES.with_borrow_mut(|shelves| match shelves.iter_mut().find(|shelf| Arc::ptr_eq(&shelf.filter, filter)) {
+        Some(shelf) if shelf.kept.len() < IDLE_MAX => shelf.kept.push(kept),
+        Some(_) => {}
+        None => shelves.push(Shelf { filter: filter.clone(), kept: vec![kept] }),
+    });
+}
+
+/// Lets go of this thread's instances that waited too long, and of all versions of filters that do not serve any more.
+pub fn sweep(is_serving: impl Fn(&Arc<Filter>) -> bool) {
+    SHELVES.with_borrow_mut(|shelves| {
+        for shelf in shelves.iter_mut() {
+            if is_serving(&shelf.filter) {
+                shelf.kept.retain(|kept| kept.since.elapsed() < IDLE);
+            } else {
+                shelf.kept.clear();
+            }
+        }
+        shelves.retain(|shelf| !shelf.kept.is_empty());
+    });
+}

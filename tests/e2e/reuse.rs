@@ -1,0 +1,157 @@
+//! `reuse`: an instance serves so many calls, one at a time, until something goes wrong, its version goes, or nobody needs it.
+
+use anyhow::Result;
+use harness::wat::{component, replying, telling};
+use harness::{Gateway, Setup, wait_until, wait_up_to};
+use serde_json::json;
+use std::time::Duration;
+
+/// Says how many calls its instance had before, up to nine.
+fn counting(after: &str) -> Result<Vec<u8>> {
+    telling(
+        "(global $n (mut i32) (i32.const 0))",
+        &["(global.get $n)"],
+        &format!("(global.set $n (i32.add (global.get $n) (i32.const 1))) {after}"),
+    )
+}
+
+fn start(filter: Vec<u8>, keys: &str) -> Result<Gateway> {
+    let yaml = format!(
+        "upstreams: {{echo: {{builtin: echo}}}}\nfilters: {{f: {{source: f.wasm{keys}}}}}\nroutes: [{{filters: [f], upstream: echo}}]"
+    );
+    Setup::new(&yaml)?.workers(1).with("f.wasm", filter)?.start()
+}
+
+fn says(gateway: &Gateway, calls: usize) -> Result<Vec<String>> {
+    let mut client = gateway.client()?;
+    let one = |_| {
+        client
+            .get("/", &[])
+            .map(|response| if response.status == 200 { response.text() } else { response.status.to_string() })
+    };
+    (0..calls).map(one).collect()
+}
+
+#[test]
+fn an_instance_serves_as_many_calls_as_granted() -> Result<()> {
+    for (keys, expected) in [("", ["0", "0", "0", "0", "0"]), (", reuse: 3", ["0", "1", "2", "0", "1"])] {
+        assert_eq!(says(&start(counting("")?, keys)?, 5)?, expected, "{keys}");
+    }
+    Ok(())
+}
+
+#[test]
+fn after_a_failure_of_any_kind_an_instance_is_not_used_again() -> Result<()> {
+    let invalid = "(i32.store16 (i32.const 1032) (i32.const 99))";
+    let error = "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store (i32.const 1028) (i32.const 4096)) (i32.store (i32.const 1032) (i32.const 1))";
+    for (failing, status) in [
+        ("(unreachable)", "502"),
+        ("(loop $l (br $l))", "504"),
+        (invalid, "502"),
+        (error, "502"),
+        ("(drop (memory.grow (i32.const 1000)))", "502"),
+    ] {
+        let filter = counting(&format!("(if (i32.eq (global.get $n) (i32.const 3)) (then {failing}))"))?;
+        let gateway = start(filter, ", reuse: 100, memory: 1MiB")?;
+        assert_eq!(says(&gateway, 6)?, ["0", "1", status, "0", "1", status], "{failing}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_instance_that_fills_up_goes_before_a_call_meets_the_limit() -> Result<()> {
+    let gateway = start(counting("(drop (memory.grow (i32.const 4)))")?, ", reuse: 100, memory: 1MiB")?;
+    assert_eq!(says(&gateway, 6)?, ["0", "1", "0", "1", "0", "1"]);
+    Ok(())
+}
+
+#[test]
+fn two_calls_are_never_in_one_instance() -> Result<()> {
+    // Several ticks long, so that calls of the one thread overlap.
+    let busy = telling(
+        "(global $busy (mut i32) (i32.const 0)) (global $i (mut i32) (i32.const 0)) (func $spin (local $i i32) (loop $l (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 5000000)))))",
+        &["(global.get $busy)"],
+        "(global.set $busy (i32.const 1)) (call $spin) (global.set $busy (i32.const 0))",
+    )?;
+    let gateway = start(busy, ", reuse: 1000, timeout: 400ms")?;
+    let together = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..6).map(|_| scope.spawn(|| says(&gateway, 10))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Result<Vec<_>>>()
+    })?;
+    assert!(together.iter().flatten().all(|said| said == "0"), "{together:?}");
+    assert!(kept(&gateway)? > 1, "no two calls overlapped");
+    Ok(())
+}
+
+fn kept(gateway: &Gateway) -> Result<u64> {
+    Ok(gateway.admin("/filters")?.json()[0]["instances_kept"].as_u64().unwrap_or(u64::MAX))
+}
+
+#[test]
+fn both_phases_of_an_exchange_may_share_an_instance_and_routes_keep_their_configuration() -> Result<()> {
+    let both = component(
+        "include gateway-filter;",
+        "(module
+           (import \"witgate:gateway/response@0.1.0\" \"append-header\" (func $append (param i32 i32 i32 i32)))
+           (memory (export \"memory\") 1) (global $n (mut i32) (i32.const 0))
+           (data (i32.const 3072) \"x-calls\") (data (i32.const 3584) \"0\")
+           (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 8192))
+           (func $count (global.set $n (i32.add (global.get $n) (i32.const 1))))
+           (func (export \"witgate:gateway/request-handler@0.1.0#handle-request\") (result i32) (call $count) (i32.const 0))
+           (func (export \"witgate:gateway/response-handler@0.1.0#handle-response\") (result i32) (call $count)
+             (i32.store8 (i32.const 3584) (i32.add (i32.const 48) (global.get $n)))
+             (call $append (i32.const 3072) (i32.const 7) (i32.const 3584) (i32.const 1)) (i32.const 0)))",
+    )?;
+    let gateway = start(both, ", reuse: 1000")?;
+    let mut client = gateway.client()?;
+    for expected in ["2", "4"] {
+        assert_eq!(client.get("/", &[])?.header("x-calls"), Some(expected));
+    }
+    let yaml = "upstreams: {echo: {builtin: echo}}\nfilters: {f: {source: f.wasm, reuse: 1000}}\nroutes:\n  - {match: {path: /a}, filters: [{filter: f, config: {key: a}}], upstream: echo}\n  - {match: {path: /b}, filters: [{filter: f, config: {key: b}}], upstream: echo}";
+    for language in ["rust", "typescript", "python"] {
+        let gateway = Setup::new(yaml)?.workers(1).with_guest("f.wasm", &format!("{language}/api-key"))?.start()?;
+        let mut client = gateway.client()?;
+        for round in 0..20 {
+            for (path, key, status) in [("/a", "a", 200), ("/b", "a", 401), ("/b", "b", 200), ("/a", "b", 401)] {
+                let response = client.get(path, &[&format!("x-api-key: {key}"), &format!("x-round: {round}")])?;
+                assert_eq!(response.status, status, "{language}: {path} with {key}");
+                if status == 200 {
+                    let echoed = ["x-user", "x-round", "cookie"].map(|name| response.echoed(name));
+                    assert_eq!(echoed, [Some("alice".into()), Some(round.to_string()), None], "{language}");
+                }
+            }
+        }
+        assert_eq!(kept(&gateway)?, 1, "{language}");
+    }
+    Ok(())
+}
+
+#[test]
+fn instances_go_with_their_version_and_when_nobody_needs_them() -> Result<()> {
+    let gateway = start(counting("")?, ", reuse: 1000")?;
+    assert_eq!(says(&gateway, 3)?, ["0", "1", "2"]);
+    let filters = gateway.admin("/filters")?.json();
+    assert_eq!((&filters[0]["reuse"], &filters[0]["instances_kept"]), (&json!(1000), &json!(1)));
+    assert_eq!(gateway.metric("witgate_instances")?, 1.0);
+    let digest: String = filters[0]["digest"].as_str().unwrap_or_default().chars().take(12).collect();
+    let line = format!("witgate_filter_instances_kept{{filter=\"f\",version=\"-\",digest=\"{digest}\"}}");
+    assert_eq!(gateway.metric(&line)?, 1.0);
+    gateway.replace("f.wasm", counting("(nop)")?)?;
+    wait_until("the old version's instance is gone", || gateway.metric("witgate_instances").is_ok_and(|n| n == 0.0));
+    assert_eq!(says(&gateway, 2)?, ["0", "1"]);
+    wait_up_to(Duration::from_secs(30), "the idle instance is gone", || {
+        gateway.metric("witgate_instances").is_ok_and(|n| n == 0.0)
+    });
+    assert_eq!((says(&gateway, 1)?, kept(&gateway)?), (vec!["0".to_owned()], 1));
+    Ok(())
+}
+
+#[test]
+fn check_says_which_filters_reuse() -> Result<()> {
+    let yaml = "upstreams: {echo: {builtin: echo}}\nfilters: {f: {source: f.wasm, reuse: 7}, g: {source: f.wasm}}\nroutes: [{upstream: echo, filters: [f, g]}]";
+    let (code, said) = Setup::new(yaml)?.with("f.wasm", replying(200, None, "")?)?.check()?;
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("reuse")).collect();
+    assert_eq!((code, lines.len()), (Some(0), 1), "{said}");
+    assert!(lines[0].starts_with("filter f: ") && lines[0].contains("7 calls"), "{said}");
+    Ok(())
+}
