@@ -15,7 +15,7 @@ use super::beside::{Beside, HEAD, sockets};
 
 const CONNECTIONS: usize = 400;
 /// Over the configured deadline, for a busy machine.
-const MARGIN: Duration = Duration::from_secs(2);
+const MARGIN: Duration = Duration::from_secs(3);
 /// What the minimum rate leaves alone at the start.
 const GRACE: Duration = Duration::from_secs(5);
 /// How often a connection says a little.
