@@ -25,7 +25,7 @@ build-guests *FOLDERS="guests": build
 build-fixtures: build
     target/release/componentize build tests/guests
     target/release/componentize build guests/typescript/api-key --no-flatten --out-dir tests/guests/dist/typescript/unflattened
-    target/release/componentize build guests/python/api-key guests/python/redact --no-flatten --out-dir tests/guests/dist/python/unflattened
+    target/release/componentize build guests/python/api-key guests/python/redact tests/guests/python/corpus --no-flatten --out-dir tests/guests/dist/python/unflattened
 
 # everything: style, licences, unit tests in every language, end-to-end tests
 test: lint deny test-host build-guests build-fixtures test-guests test-e2e fuzz

@@ -17,18 +17,15 @@ SDK = ROOT / "guests/sdk/python"
 BINDINGS = SDK / "generated"
 TOOLS = Path(sys.executable).parent
 
-# The SDK first: it routes clock, randomness and output before the author's module can import them. The collector is frozen and switched off: an
-# instance lives for one call, and what the collector marks would have to be copied back after each.
+# The SDK first: it routes clock, randomness and output before the author's module can import them. Last what makes the image cheap to begin from.
 APP = """\
 import witgate._sandbox
 import filter as _filter
 from witgate import _entry
 from wit_world import exports
 {classes}
-import gc as _gc
-_gc.collect()
-_gc.freeze()
-_gc.disable()
+from witgate import _snapshot
+_snapshot.finish()
 """
 CLASSES = {
     "request": "class RequestHandler(exports.RequestHandler):\n    def handle_request(self):\n        return _entry.handle_request(_filter.on_request)\n",

@@ -108,10 +108,18 @@ impl Filter {
     fn flat(&self, component: Vec<u8>, wit: &Path, progress: &mut Progress) -> Vec<u8> {
         progress.step("flatten");
         let flat = flatten(&component, wit, world::WORLD);
-        flat.and_then(|flat| check(&flat, &self.manifest).map(|()| flat)).unwrap_or_else(|why| {
-            progress.note(&format!("not flattened, so slower to instantiate: {why:#}"));
-            component
-        })
+        match flat.and_then(|flat| check(&flat.component, &self.manifest).map(|()| flat)) {
+            Ok(flat) => {
+                if let Err(why) = flat.pinned {
+                    progress.note(&format!("objects of the image are counted, so a call costs more: {why:#}"));
+                }
+                flat.component
+            }
+            Err(why) => {
+                progress.note(&format!("not flattened, so slower to instantiate: {why:#}"));
+                component
+            }
+        }
     }
 
     /// Whether the component in place was made of `inputs`, and is still what was made.

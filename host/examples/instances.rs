@@ -1,7 +1,8 @@
 //! What a call of a filter costs by itself: store, instantiation, call, clean-up, without HTTP around it. `just bench-instances`.
 //!
 //! An example and not a bench target: those have a profile of their own, and the runtime would be built again. Prints a table for the api-key
-//! filter in each language; with `--scaling` only how many times the calls of one thread two threads make (TypeScript). Must not know: how a
+//! filter in each language; with `--scaling` only how many times the calls of one thread two threads make (TypeScript); with `--corpus` for each path
+//! of the Python corpus in tests/guests. Must not know: how a
 //! call is made ([`witgate::wasm::instance`]).
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -17,13 +18,16 @@ use witgate::config::Config;
 use witgate::control::artifacts::Loader;
 use witgate::exchange::{Client, Exchange, Request};
 use witgate::wasm::engine::Engine;
-use witgate::wasm::instance::{Action, Phase, call};
+use witgate::wasm::instance::{Phase, call};
 use witgate::wasm::pool::Filter;
 
 const LANGUAGES: [&str; 3] = ["rust", "typescript", "python"];
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(700);
 const TIMEOUT: Duration = Duration::from_secs(1);
+/// See tests/guests/python/corpus.
+const CORPUS: &str = "/nothing /headers /json_round /regex /dates /table /failures /text /classes /generators /containers /digests /chance /large /deep";
+const BODY: &str = r#"{"name": "ann", "mail": "ann@example.com", "items": [{"id": 1, "tags": ["a", "b"]}, {"id": 2.5, "none": null}]}"#;
 /// Fields of a browser's request.
 const FIELDS: [(&str, &str); 9] = [
     ("host", "bench.test"),
@@ -44,46 +48,66 @@ fn main() -> ExitCode {
     }
     let engine = Engine::new(64).unwrap();
     if std::env::args().any(|argument| argument == "--scaling") {
-        let filter = filter(&engine, "typescript");
+        let filter = filter(&engine, "guests/dist/typescript/api-key.wasm");
         println!("{:.2}", scaling(&filter));
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args().any(|argument| argument == "--corpus") {
+        corpus(&engine);
         return ExitCode::SUCCESS;
     }
     println!("| api-key | µs per call, median | minimum | page faults per call | calls of two threads ÷ one |");
     println!("|---|---|---|---|---|");
     for language in LANGUAGES {
-        let filter = filter(&engine, language);
-        calls(&filter, ROUND);
-        let before = faults();
-        let mut count = 0;
-        let mut costs: Vec<f64> = (0..ROUNDS)
-            .map(|_| {
-                let (made, took) = calls(&filter, ROUND);
-                count += made;
-                took.as_secs_f64() * 1e6 / made as f64
-            })
-            .collect();
-        let faults = (faults() - before) / count as f64;
-        costs.sort_by(f64::total_cmp);
-        let (median, minimum) = (costs[ROUNDS / 2], costs[0]);
+        let filter = filter(&engine, &format!("guests/dist/{language}/api-key.wasm"));
+        let (median, minimum, faults) = cost(&filter, "/");
         println!("| {language} | {median:.1} | {minimum:.1} | {faults:.2} | {:.2} |", scaling(&filter));
     }
     ExitCode::SUCCESS
 }
 
-/// The api-key filter of a language, loaded as the gateway loads it; its cache is the benchmark's own.
-fn filter(engine: &Engine, language: &str) -> Arc<Filter> {
+/// A table of the paths of the Python corpus.
+fn corpus(engine: &Engine) {
+    let filter = filter(engine, "tests/guests/dist/python/corpus.wasm");
+    println!("| path | µs per call, median | minimum | page faults per call |");
+    println!("|---|---|---|---|");
+    for path in CORPUS.split_whitespace() {
+        let (median, minimum, faults) = cost(&filter, path);
+        println!("| {path} | {median:.1} | {minimum:.1} | {faults:.2} |");
+    }
+}
+
+/// Microseconds of a call, median and minimum of the rounds, and page faults of one.
+fn cost(filter: &Arc<Filter>, path: &str) -> (f64, f64, f64) {
+    calls(filter, path, ROUND);
+    let before = faults();
+    let mut count = 0;
+    let mut costs: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let (made, took) = calls(filter, path, ROUND);
+            count += made;
+            took.as_secs_f64() * 1e6 / made as f64
+        })
+        .collect();
+    let faults = (faults() - before) / count as f64;
+    costs.sort_by(f64::total_cmp);
+    (costs[ROUNDS / 2], costs[0], faults)
+}
+
+/// A filter of this repository, loaded as the gateway loads it; its cache is the benchmark's own.
+fn filter(engine: &Engine, file: &str) -> Arc<Filter> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let yaml = format!(
         "state: {{directory: target/bench-state}}\nupstreams: {{echo: {{builtin: echo}}}}\nroutes: [{{filters: [f], upstream: echo, timeout: 15s}}]\n\
-         timeouts: {{filters: 2s}}\nfilters: {{f: {{source: guests/dist/{language}/api-key.wasm, timeout: 1s}}}}"
+         timeouts: {{filters: 2s}}\nfilters: {{f: {{source: {file}, timeout: 1s}}}}"
     );
     let config = Config::parse(&yaml, "bench", &repository).unwrap();
     let mut loader = Loader::new(engine.clone(), &config, Arc::new(AtomicI64::new(0)));
     let loaded = loader.load("f", &config.filters["f"]);
-    Arc::new(loaded.unwrap_or_else(|error| panic!("{language}: {error}; run `just build-guests` first")))
+    Arc::new(loaded.unwrap_or_else(|error| panic!("{file}: {error}; run `just build-guests build-fixtures` first")))
 }
 
-fn exchange() -> Box<Exchange> {
+fn exchange(path: &str) -> Box<Exchange> {
     let headers: HeaderMap = FIELDS
         .into_iter()
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
@@ -95,9 +119,9 @@ fn exchange() -> Box<Exchange> {
         request: Request {
             method: Method::GET,
             tls: false,
-            target: "/".parse().unwrap(),
+            target: path.parse().unwrap(),
             headers,
-            body: None,
+            body: Some(BODY.into()),
             upgrade: None,
         },
         response: None,
@@ -106,16 +130,16 @@ fn exchange() -> Box<Exchange> {
 }
 
 /// Calls, one after the other, for a time: how many, and how long they took.
-fn calls(filter: &Arc<Filter>, length: Duration) -> (u64, Duration) {
+fn calls(filter: &Arc<Filter>, path: &str, length: Duration) -> (u64, Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let config = Arc::new(BTreeMap::from([("key".to_owned(), "s3cret".to_owned())]));
     runtime.block_on(async {
-        let mut exchange = exchange();
+        let mut exchange = exchange(path);
         let mut made = 0;
         let began = Instant::now();
         while began.elapsed() < length {
             let called = call(filter, Phase::Request, exchange, &config, TIMEOUT).await;
-            assert!(matches!(called.outcome, Ok(Action::Proceed)), "{:?}", called.outcome);
+            assert!(called.outcome.is_ok(), "{path}: {:?}", called.outcome);
             exchange = called.exchange;
             made += 1;
         }
@@ -127,7 +151,7 @@ fn calls(filter: &Arc<Filter>, length: Duration) -> (u64, Duration) {
 fn scaling(filter: &Arc<Filter>) -> f64 {
     let rate = |threads: usize| -> f64 {
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| calls(filter, ROUND))).collect();
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| calls(filter, "/", ROUND))).collect();
             threads
                 .into_iter()
                 .map(|thread| thread.join().unwrap())

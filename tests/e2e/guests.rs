@@ -42,6 +42,43 @@ fn api_key_is_the_same_in_every_language_flattened_or_not() -> Result<()> {
     Ok(())
 }
 
+/// One kind of Python for each path: see tests/guests/python/corpus.
+const CORPUS: [&str; 15] = [
+    "nothing",
+    "headers",
+    "json_round",
+    "regex",
+    "dates",
+    "table",
+    "failures",
+    "text",
+    "classes",
+    "generators",
+    "containers",
+    "digests",
+    "chance",
+    "large",
+    "deep",
+];
+
+#[test]
+fn any_python_answers_the_same_flattened_or_not() -> Result<()> {
+    let gateways = [one("tests/python/corpus", "")?, one("tests/python/unflattened/corpus", "")?];
+    let body = br#"{"name": "ann", "items": [{"id": 1}, {"id": 2.5, "none": null}]}"#;
+    let headers = ["user-agent: Curl/8.1 (x) Lib/2", "accept: text/html,*/*", "cookie: a=1", "x-api-key: s3cret"];
+    for path in CORPUS.into_iter().chain(CORPUS.into_iter().rev()) {
+        let [flat, other] = [&gateways[0], &gateways[1]].map(|gateway| {
+            let response = gateway.client()?.send("POST", &format!("/{path}"), &headers, body)?;
+            let text = if path == "nothing" { response.json()["body"].to_string() } else { response.text() };
+            anyhow::Ok((response.status, text))
+        });
+        let flat = flat?;
+        assert_eq!(flat.0, 200, "{path}: {}", flat.1);
+        assert_eq!(flat, other?, "{path}");
+    }
+    Ok(())
+}
+
 #[test]
 fn clocks_and_randomness_work_and_do_not_repeat() -> Result<()> {
     for language in ["typescript", "python"] {

@@ -15,22 +15,26 @@ use wasm_encoder::{
 use wasmparser::{DataKind, Element, ElementItems, ElementKind, FuncType, Operator, TypeRef};
 
 use super::Surface;
+use super::image::Image;
 use super::link::{Constant, Linked, Origin};
 use super::parse::{Module, Space};
+use super::pins;
 
 /// An index that nothing uses: a table that only the plumbing fills.
 const NOWHERE: u32 = u32::MAX;
 
-/// The merged module.
-pub(super) fn merge(linked: &Linked, surface: &Surface) -> Result<Vec<u8>> {
+/// The merged module, and how many words the guest had pinned in it, or why none.
+pub(super) fn merge(linked: &Linked, surface: &Surface) -> Result<(Vec<u8>, Result<usize>)> {
     let plan = Plan::new(linked, surface)?;
     let mut out = Sections::default();
     plan.write_traps(&mut out);
     for &instance in &linked.instances {
         plan.write_instance(instance, &mut out)?;
     }
+    let pins = pins::pin(out.image.bytes());
+    out.data_count += out.image.segments(&mut out.data)?;
     let exports = plan.exports()?;
-    plan.finish(out, &exports)
+    Ok((plan.finish(out, &exports)?, pins))
 }
 
 /// Every index of the result, decided before anything is written.
@@ -58,6 +62,8 @@ struct Sections {
     code: CodeSection,
     elements: ElementSection,
     element_count: u32,
+    /// What active segments write; passive ones keep their numbers.
+    image: Image,
     data: DataSection,
     data_count: u32,
     has_data_count: bool,
@@ -197,8 +203,9 @@ impl<'l, 'a> Plan<'l, 'a> {
             match &data.kind {
                 DataKind::Passive => out.data.passive(data.data.iter().copied()),
                 DataKind::Active { offset_expr, .. } => {
-                    let offset = self.offset(instance, offset_expr)?;
-                    out.data.active(0, &ConstExpr::i32_const(offset), data.data.iter().copied())
+                    out.image.write(self.offset(instance, offset_expr)?, data.data)?;
+                    // Code that refers to it finds what it would have found: a segment that has no length once it is written.
+                    out.data.passive([])
                 }
             };
             out.data_count += 1;

@@ -9,9 +9,11 @@
 //! is nothing else (`check_traps`). What cannot be merged (start functions that do something, several memories, async) is an error with its reason, and the component is left as it was.
 //! Must not know: languages, manifests.
 
+mod image;
 mod link;
 mod merge;
 mod parse;
+mod pins;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -24,8 +26,15 @@ use wit_parser::{Resolve, WorldId, WorldItem};
 use link::Linked;
 use parse::{Space, shells};
 
+/// A component with one core module of its own.
+pub(crate) struct Flat {
+    pub(crate) component: Vec<u8>,
+    /// How many words the guest had overwritten in its image, or why none (`pins`).
+    pub(crate) pinned: Result<usize>,
+}
+
 /// The same component with one core module of its own. `wit` is the folder with the world that it was built for.
-pub(crate) fn flatten(component: &[u8], wit: &Path, world: &str) -> Result<Vec<u8>> {
+pub(crate) fn flatten(component: &[u8], wit: &Path, world: &str) -> Result<Flat> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(wit)?;
     let world = resolve.select_world(&[package], Some(world))?;
@@ -37,10 +46,11 @@ pub(crate) fn flatten(component: &[u8], wit: &Path, world: &str) -> Result<Vec<u
     }
     let linked = Linked::new(main)?;
     check_starts(&linked)?;
-    let mut module = merge::merge(&linked, &Surface::new(&resolve, world))?;
+    let (mut module, pinned) = merge::merge(&linked, &Surface::new(&resolve, world))?;
     wasmparser::Validator::new().validate_all(&module)?;
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
-    ComponentEncoder::default().module(&module)?.validate(true).encode()
+    let component = ComponentEncoder::default().module(&module)?.validate(true).encode()?;
+    Ok(Flat { component, pinned })
 }
 
 /// The names by which a world's core module imports and exports.

@@ -6,7 +6,6 @@ from types import TracebackType
 from componentize_py_types import Err
 from wit_world.imports import types
 
-from witgate import _sandbox
 from witgate._message import ReadonlyRequest, Reply, Request, Response
 
 _PROCEED_REQUEST = types.RequestAction_Proceed()
@@ -18,7 +17,6 @@ _RESPONSE = Response()
 
 def handle_request(on_request: Callable[[Request], Reply | None]) -> types.RequestAction:
     """The export ``request-handler``."""
-    _sandbox.running = True
     try:
         reply = on_request(_REQUEST)
         return _PROCEED_REQUEST if reply is None else types.RequestAction_Respond(_raw(reply))
@@ -28,7 +26,6 @@ def handle_request(on_request: Callable[[Request], Reply | None]) -> types.Reque
 
 def handle_response(on_response: Callable[[Response, ReadonlyRequest], Reply | None]) -> types.ResponseAction:
     """The export ``response-handler``."""
-    _sandbox.running = True
     try:
         reply = on_response(_RESPONSE, _READONLY)
         return _PROCEED_RESPONSE if reply is None else types.ResponseAction_Replace(_raw(reply))
