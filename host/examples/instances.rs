@@ -1,7 +1,7 @@
 //! What a call of a filter costs by itself: store, instantiation, call, clean-up, without HTTP around it. `just bench-instances`.
 //!
 //! An example and not a bench target: those have a profile of their own, and the runtime would be built again. Prints a table for the api-key
-//! filter in each language; with `--scaling` only how many times the calls of one thread two threads make (TypeScript). Must not know: how a
+//! filter in each language, in fresh instances and in one that is reused; with `--scaling` only how many times the calls of one thread two threads make (TypeScript). Must not know: how a
 //! call is made ([`witgate::wasm::instance`]).
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -21,6 +21,8 @@ use witgate::wasm::instance::{Action, Phase, call};
 use witgate::wasm::pool::Filter;
 
 const LANGUAGES: [&str; 3] = ["rust", "typescript", "python"];
+/// Calls of one instance, where it is reused.
+const REUSE: u32 = 1_000_000;
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(700);
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,14 +46,14 @@ fn main() -> ExitCode {
     }
     let engine = Engine::new(64).unwrap();
     if std::env::args().any(|argument| argument == "--scaling") {
-        let filter = filter(&engine, "typescript");
+        let filter = filter(&engine, "typescript", 1);
         println!("{:.2}", scaling(&filter));
         return ExitCode::SUCCESS;
     }
     println!("| api-key | µs per call, median | minimum | page faults per call | calls of two threads ÷ one |");
     println!("|---|---|---|---|---|");
-    for language in LANGUAGES {
-        let filter = filter(&engine, language);
+    for (language, reuse) in LANGUAGES.into_iter().flat_map(|language| [(language, 1), (language, REUSE)]) {
+        let filter = filter(&engine, language, reuse);
         calls(&filter, ROUND);
         let before = faults();
         let mut count = 0;
@@ -65,17 +67,18 @@ fn main() -> ExitCode {
         let faults = (faults() - before) / count as f64;
         costs.sort_by(f64::total_cmp);
         let (median, minimum) = (costs[ROUNDS / 2], costs[0]);
-        println!("| {language} | {median:.1} | {minimum:.1} | {faults:.2} | {:.2} |", scaling(&filter));
+        let kind = if reuse > 1 { ", reused" } else { "" };
+        println!("| {language}{kind} | {median:.1} | {minimum:.1} | {faults:.2} | {:.2} |", scaling(&filter));
     }
     ExitCode::SUCCESS
 }
 
 /// The api-key filter of a language, loaded as the gateway loads it; its cache is the benchmark's own.
-fn filter(engine: &Engine, language: &str) -> Arc<Filter> {
+fn filter(engine: &Engine, language: &str, reuse: u32) -> Arc<Filter> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let yaml = format!(
         "state: {{directory: target/bench-state}}\nupstreams: {{echo: {{builtin: echo}}}}\nroutes: [{{filters: [f], upstream: echo, timeout: 15s}}]\n\
-         timeouts: {{filters: 2s}}\nfilters: {{f: {{source: guests/dist/{language}/api-key.wasm, timeout: 1s}}}}"
+         timeouts: {{filters: 2s}}\nfilters: {{f: {{source: guests/dist/{language}/api-key.wasm, timeout: 1s, reuse: {reuse}}}}}"
     );
     let config = Config::parse(&yaml, "bench", &repository).unwrap();
     let mut loader = Loader::new(engine.clone(), &config, Arc::new(AtomicI64::new(0)));
