@@ -1,7 +1,7 @@
 //! What a call of a filter costs by itself: store, instantiation, call, clean-up, without HTTP around it. `just bench-instances`.
 //!
 //! An example and not a bench target: those have a profile of their own, and the runtime would be built again. Prints a table for the api-key
-//! filter in each language; with `--scaling` only how many times the calls of one thread two threads make (TypeScript); with `--corpus` for each path
+//! filter in each language, in fresh instances and in one that is reused; with `--scaling` only how many times the calls of one thread two threads make (TypeScript); with `--corpus` for each path
 //! of the Python corpus in tests/guests. Must not know: how a
 //! call is made ([`witgate::wasm::instance`]).
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -23,6 +23,8 @@ use witgate::wasm::pool::Filter;
 
 const LANGUAGES: [&str; 3] = ["rust", "typescript", "python"];
 const ROUNDS: usize = 7;
+/// Calls of one instance, where it is reused.
+const REUSE: u32 = 100_000;
 const ROUND: Duration = Duration::from_millis(700);
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// See tests/guests/python/corpus.
@@ -48,7 +50,7 @@ fn main() -> ExitCode {
     }
     let engine = Engine::new(64).unwrap();
     if std::env::args().any(|argument| argument == "--scaling") {
-        let filter = filter(&engine, "guests/dist/typescript/api-key.wasm");
+        let filter = filter(&engine, "guests/dist/typescript/api-key.wasm", 1);
         println!("{:.2}", scaling(&filter));
         return ExitCode::SUCCESS;
     }
@@ -58,17 +60,18 @@ fn main() -> ExitCode {
     }
     println!("| api-key | µs per call, median | minimum | page faults per call | calls of two threads ÷ one |");
     println!("|---|---|---|---|---|");
-    for language in LANGUAGES {
-        let filter = filter(&engine, &format!("guests/dist/{language}/api-key.wasm"));
+    for (language, reuse) in LANGUAGES.into_iter().flat_map(|language| [(language, 1), (language, REUSE)]) {
+        let filter = filter(&engine, &format!("guests/dist/{language}/api-key.wasm"), reuse);
         let (median, minimum, faults) = cost(&filter, "/");
-        println!("| {language} | {median:.1} | {minimum:.1} | {faults:.2} | {:.2} |", scaling(&filter));
+        let kind = if reuse > 1 { ", reused" } else { "" };
+        println!("| {language}{kind} | {median:.1} | {minimum:.1} | {faults:.2} | {:.2} |", scaling(&filter));
     }
     ExitCode::SUCCESS
 }
 
 /// A table of the paths of the Python corpus.
 fn corpus(engine: &Engine) {
-    let filter = filter(engine, "tests/guests/dist/python/corpus.wasm");
+    let filter = filter(engine, "tests/guests/dist/python/corpus.wasm", 1);
     println!("| path | µs per call, median | minimum | page faults per call |");
     println!("|---|---|---|---|");
     for path in CORPUS.split_whitespace() {
@@ -95,11 +98,11 @@ fn cost(filter: &Arc<Filter>, path: &str) -> (f64, f64, f64) {
 }
 
 /// A filter of this repository, loaded as the gateway loads it; its cache is the benchmark's own.
-fn filter(engine: &Engine, file: &str) -> Arc<Filter> {
+fn filter(engine: &Engine, file: &str, reuse: u32) -> Arc<Filter> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let yaml = format!(
         "state: {{directory: target/bench-state}}\nupstreams: {{echo: {{builtin: echo}}}}\nroutes: [{{filters: [f], upstream: echo, timeout: 15s}}]\n\
-         timeouts: {{filters: 2s}}\nfilters: {{f: {{source: {file}, timeout: 1s}}}}"
+         timeouts: {{filters: 2s}}\nfilters: {{f: {{source: {file}, timeout: 1s, reuse: {reuse}}}}}"
     );
     let config = Config::parse(&yaml, "bench", &repository).unwrap();
     let mut loader = Loader::new(engine.clone(), &config, Arc::new(AtomicI64::new(0)));

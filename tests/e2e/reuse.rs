@@ -1,10 +1,12 @@
 //! `reuse`: an instance serves so many calls, one at a time, until something goes wrong, its version goes, or nobody needs it.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use harness::wat::{component, replying, telling};
 use harness::{Gateway, Setup, wait_until, wait_up_to};
+use rustix::process::Signal;
 use serde_json::json;
-use std::time::Duration;
 
 /// Says how many calls its instance had before, up to nine.
 fn counting(after: &str) -> Result<Vec<u8>> {
@@ -128,7 +130,7 @@ fn both_phases_of_an_exchange_may_share_an_instance_and_routes_keep_their_config
 
 #[test]
 fn instances_go_with_their_version_and_when_nobody_needs_them() -> Result<()> {
-    let gateway = start(counting("")?, ", reuse: 1000")?;
+    let mut gateway = start(counting("")?, ", reuse: 1000")?;
     assert_eq!(says(&gateway, 3)?, ["0", "1", "2"]);
     let filters = gateway.admin("/filters")?.json();
     assert_eq!((&filters[0]["reuse"], &filters[0]["instances_kept"]), (&json!(1000), &json!(1)));
@@ -143,6 +145,8 @@ fn instances_go_with_their_version_and_when_nobody_needs_them() -> Result<()> {
         gateway.metric("witgate_instances").is_ok_and(|n| n == 0.0)
     });
     assert_eq!((says(&gateway, 1)?, kept(&gateway)?), (vec!["0".to_owned()], 1));
+    gateway.signal(Signal::TERM)?;
+    assert!(gateway.wait(Duration::from_secs(20))?.success(), "a drain with an instance that is kept");
     Ok(())
 }
 

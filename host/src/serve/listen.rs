@@ -77,6 +77,7 @@ async fn work(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
         tracing::warn!(connections = cut, "the drain's time is up: connections are cut");
     }
     sweepers.iter().for_each(|sweeper| sweeper.abort());
+    reuse::sweep(|_| false);
 }
 
 async fn accept(worker: Worker, listener: tokio::net::TcpListener, entrance: Entrance, here: Rc<()>) {
