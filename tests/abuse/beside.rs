@@ -1,6 +1,8 @@
 //! What an attack does to the gateway and to others: memory, sockets, CPU, and the neighbours' latency.
 
+use std::collections::HashSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -22,12 +24,20 @@ fn memory(gateway: &Gateway, line: &str) -> Result<u64> {
     Ok(found.with_context(|| format!("no {line} in /proc"))? << 10)
 }
 
-/// Sockets that the gateway has open.
-pub(crate) fn sockets(gateway: &Gateway) -> Result<usize> {
-    let entries = fs::read_dir(format!("/proc/{}/fd", gateway.id()))?;
-    let is_socket =
-        |path: std::path::PathBuf| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
-    Ok(entries.filter_map(|entry| Some(is_socket(entry.ok()?.path()))).filter(|is| *is).count())
+/// How many of these clients the gateway still holds: connections from their ports to it that a process has (an inode, see proc_net_tcp(5)).
+///
+/// Not by its file descriptors: those of its other clients and of the upstream come and go.
+pub(crate) fn held(gateway: SocketAddr, clients: &HashSet<u16>) -> Result<usize> {
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+    let is_held = |line: &&str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, local, remote, _, _, _, _, _, _, inode, ..] => {
+            inode != "0"
+                && port(local) == Some(gateway.port())
+                && port(remote).is_some_and(|port| clients.contains(&port))
+        }
+        _ => false,
+    };
+    Ok(fs::read_to_string("/proc/net/tcp")?.lines().filter(is_held).count())
 }
 
 /// CPU time so far, in clock ticks of 10 ms.

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
 /// A server on a thread for each connection. The path says what it does: `/status/503`, `/delay/100` (milliseconds), `/bytes/1000`, `/chunked`, `/cut`
 /// (ends in the middle of the body), `/reset` (ends before the head), `/halt` (stops in the middle of the body), `/drip/10` (a byte each 20 ms), `/length` (the body's length as it arrived), `/nominated`, `/who` (its address); unless a
 /// mood is set, which says so for all. Dropped, it goes on; killed, it is as if its process had been.
@@ -49,6 +52,8 @@ impl Upstream {
     /// Starts to listen at this address.
     pub fn at(address: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(address)?;
+        // Connections that come faster than threads start wait here: with the 128 of the standard library, some would be tried again only after 1 s, 3 s…
+        rustix::net::listen(&listener, BACKLOG)?;
         let address = listener.local_addr()?;
         let own = Arc::new(Own {
             address,
