@@ -62,11 +62,12 @@ struct Sections {
     code: CodeSection,
     elements: ElementSection,
     element_count: u32,
-    /// What active segments write; passive ones keep their numbers.
+    /// What active segments write.
     image: Image,
     data: DataSection,
     data_count: u32,
-    has_data_count: bool,
+    /// Whether code names a segment: then their count comes before the code.
+    refers_to_data: bool,
     names: NameMap,
 }
 
@@ -183,7 +184,6 @@ impl<'l, 'a> Plan<'l, 'a> {
     fn write_instance(&self, instance: usize, out: &mut Sections) -> Result<()> {
         let module = self.linked.module(instance)?;
         let mut indices = self.indices(instance, module, out)?;
-        out.has_data_count |= module.has_data_count;
         for ty in &module.funcs {
             out.functions.function(self.type_maps[&instance][*ty as usize]);
         }
@@ -200,16 +200,20 @@ impl<'l, 'a> Plan<'l, 'a> {
             self.write_element(instance, element, &indices, out)?;
         }
         for data in &module.data {
-            match &data.kind {
-                DataKind::Passive => out.data.passive(data.data.iter().copied()),
-                DataKind::Active { offset_expr, .. } => {
-                    out.image.write(self.offset(instance, offset_expr)?, data.data)?;
-                    // Code that refers to it finds what it would have found: a segment that has no length once it is written.
-                    out.data.passive([])
-                }
-            };
+            if let DataKind::Active { offset_expr, .. } = &data.kind {
+                out.image.write(self.offset(instance, offset_expr)?, data.data)?;
+            }
+        }
+        // Only what code refers to keeps a number: each costs every instance of the guest. One that was written finds what it would have found, no length.
+        for index in &indices.data {
+            let data = module.data.get(*index as usize).context("code refers to a data segment that is not there")?;
+            out.data.passive(match data.kind {
+                DataKind::Passive => data.data.iter().copied(),
+                DataKind::Active { .. } => [].iter().copied(),
+            });
             out.data_count += 1;
         }
+        out.refers_to_data |= !indices.data.is_empty();
         Ok(())
     }
 
@@ -248,7 +252,15 @@ impl<'l, 'a> Plan<'l, 'a> {
             });
         }
         let types = self.type_maps[&instance].clone();
-        Ok(Indices { types, functions, globals, tables, first_data: out.data_count, first_element: out.element_count })
+        Ok(Indices {
+            types,
+            functions,
+            globals,
+            tables,
+            first_data: out.data_count,
+            data: vec![],
+            first_element: out.element_count,
+        })
     }
 
     fn write_element(&self, instance: usize, element: &Element, indices: &Indices, out: &mut Sections) -> Result<()> {
@@ -349,7 +361,7 @@ impl<'l, 'a> Plan<'l, 'a> {
         let mut module = wasm_encoder::Module::new();
         module.section(&types).section(&imports).section(&out.functions).section(&tables).section(&memories);
         module.section(&self.global_section()?).section(&exports).section(&out.elements);
-        if out.has_data_count {
+        if out.refers_to_data {
             module.section(&DataCountSection { count: out.data_count });
         }
         module.section(&out.code).section(&out.data).section(&names);
@@ -390,6 +402,8 @@ struct Indices {
     globals: Vec<Global>,
     tables: Vec<u32>,
     first_data: u32,
+    /// Data segments that the code refers to, in the order in which they are met.
+    data: Vec<u32>,
     first_element: u32,
 }
 
@@ -416,7 +430,11 @@ impl Reencode for Indices {
     }
 
     fn data_index(&mut self, index: u32) -> Reencoded<u32> {
-        Ok(self.first_data + index)
+        let known = self.data.iter().position(|own| *own == index).unwrap_or_else(|| {
+            self.data.push(index);
+            self.data.len() - 1
+        });
+        Ok(self.first_data + known as u32)
     }
 
     fn element_index(&mut self, index: u32) -> Reencoded<u32> {

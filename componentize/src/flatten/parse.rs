@@ -54,7 +54,6 @@ pub(super) struct Module<'a> {
     pub(super) data: Vec<Data<'a>>,
     pub(super) code: Vec<FunctionBody<'a>>,
     pub(super) start: Option<u32>,
-    pub(super) has_data_count: bool,
     /// Function names, for backtraces.
     pub(super) names: HashMap<u32, &'a str>,
 }
@@ -211,7 +210,6 @@ fn module(bytes: &[u8]) -> Result<Module<'_>> {
             }
             Payload::StartSection { func, .. } => module.start = Some(func),
             Payload::ElementSection(section) => module.elements = section.into_iter().collect::<Result<_, _>>()?,
-            Payload::DataCountSection { .. } => module.has_data_count = true,
             Payload::DataSection(section) => module.data = section.into_iter().collect::<Result<_, _>>()?,
             Payload::CodeSectionEntry(body) => module.code.push(body),
             Payload::TagSection(_) => bail!("exception tags cannot be merged"),
