@@ -112,30 +112,68 @@ fn check_starts(linked: &Linked) -> Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_cannot_be_merged_says_why() -> Result<()> {
+    /// A component of this module for a world that exports `f: func() -> u32`, and what flattening makes of it.
+    fn flattened(wat: &str) -> Result<Flat> {
         let wit = tempfile::tempdir()?;
         std::fs::write(wit.path().join("a.wit"), "package a:b;\nworld w { export f: func() -> u32; }\n")?;
         let mut resolve = Resolve::default();
         let (package, _) = resolve.push_dir(wit.path())?;
         let world = resolve.select_world(&[package], Some("w"))?;
-        let build = |wat: &str| -> Result<Vec<u8>> {
-            let mut module = wat::parse_str(wat)?;
-            embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
-            ComponentEncoder::default().module(&module)?.encode()
-        };
-        let plain = build("(module (memory (export \"memory\") 1) (func (export \"f\") (result i32) (i32.const 7)))")?;
-        flatten(&plain, wit.path(), "w")?;
-        let formal = build(
+        let mut module = wat::parse_str(wat)?;
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+        flatten(&ComponentEncoder::default().module(&module)?.encode()?, wit.path(), "w")
+    }
+
+    #[test]
+    fn only_segments_that_code_names_keep_a_number() -> Result<()> {
+        let flat = flattened(
+            r#"(module (memory (export "memory") 1)
+                (data (i32.const 8) "unnamed") (data "nobody's") (data $hello "hello") (data $written (i32.const 4096) "written")
+                (func (export "f") (result i32)
+                    (memory.init $hello (i32.const 0) (i32.const 0) (i32.const 5)) (data.drop $written) (i32.const 7)))"#,
+        )?;
+        let (mut segments, mut named) = (vec![], vec![]);
+        for payload in wasmparser::Parser::new(0).parse_all(&flat.component) {
+            match payload? {
+                wasmparser::Payload::DataSection(section) => {
+                    for data in section {
+                        let data = data?;
+                        segments.push((matches!(data.kind, wasmparser::DataKind::Passive), data.data.to_vec()));
+                    }
+                }
+                wasmparser::Payload::CodeSectionEntry(body) => {
+                    for operator in body.get_operators_reader()? {
+                        match operator? {
+                            Operator::MemoryInit { data_index, .. } | Operator::DataDrop { data_index } => {
+                                named.push(data_index as usize);
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        let named: Vec<_> = named.iter().map(|index| segments[*index].clone()).collect();
+        assert_eq!(named, [(true, b"hello".to_vec()), (true, vec![])]);
+        assert_eq!(segments.iter().filter(|(passive, _)| *passive).count(), 2, "{segments:?}");
+        assert_eq!(segments.iter().filter(|(passive, _)| !passive).count(), 2, "{segments:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn what_cannot_be_merged_says_why() -> Result<()> {
+        flattened("(module (memory (export \"memory\") 1) (func (export \"f\") (result i32) (i32.const 7)))")?;
+        flattened(
             "(module (memory (export \"memory\") 1) (func $s) (start $s) (func (export \"f\") (result i32) (i32.const 7)))",
         )?;
-        flatten(&formal, wit.path(), "w")?;
-        let started = build(
+        let started = flattened(
             "(module (memory (export \"memory\") 1) (func $s (drop (i32.const 1))) (start $s) (func (export \"f\") (result i32) (i32.const 7)))",
-        )?;
-        let why = flatten(&started, wit.path(), "w").err().map(|error| error.to_string()).unwrap_or_default();
+        );
+        let why = started.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(why.contains("start function"), "{why}");
-        assert!(flatten(b"\0asm\x01\0\0\0", wit.path(), "w").is_err());
+        let why = shells(b"\0asm\x01\0\0\0").err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(why.contains("not a component"), "{why}");
         Ok(())
     }
 }
