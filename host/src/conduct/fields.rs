@@ -1,4 +1,4 @@
-//! Fields that do not go on as they came: those of one connection, those that imitate others, those that are no trailers, and hosts that are none.
+//! Fields that do not go on as they came: those of one connection, those that imitate others, those that are no trailers, and hosts that are none; and what a list field holds.
 //!
 //! Must not know: anything of the gateway.
 
@@ -13,6 +13,15 @@ const KEPT: [HeaderName; 6] = [
     header::FORWARDED,
     HeaderName::from_static("x-forwarded-for"),
 ];
+
+/// Whether a list field has this member, however written (RFC 9110, section 5.6.1): on any of its lines.
+pub fn has_member(headers: &HeaderMap, field: HeaderName, member: &str) -> bool {
+    headers
+        .get_all(field)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|own| own.trim_ascii().eq_ignore_ascii_case(member.as_bytes()))
+}
 
 /// Removes what concerns one connection only, and what `connection` names (RFC 9110, section 7.6.1).
 pub fn strip_connection_fields(headers: &mut HeaderMap) {
@@ -213,6 +222,17 @@ mod tests {
         for (name, value) in [("x-a", "1 2"), ("x-a", ""), ("content-length", "1"), ("content-language", "en")] {
             assert!(check(name, value).is_ok(), "{name}: {value:?}");
         }
+    }
+
+    #[test]
+    fn a_list_may_have_more_lines_than_one() {
+        let lines = [b"a,\tCLOSE ,b".as_slice(), b"\xff", b"keep-alive"];
+        let field = |line: &&[u8]| HeaderValue::from_bytes(line).ok().map(|value| (header::CONNECTION, value));
+        let headers = HeaderMap::from_iter(lines.iter().filter_map(field));
+        for (member, held) in [("close", true), ("keep-alive", true), ("a", true), ("clos", false), ("a,", false)] {
+            assert_eq!(has_member(&headers, header::CONNECTION, member), held, "{member}");
+        }
+        assert!(!has_member(&headers, header::TE, "a"));
     }
 
     #[test]

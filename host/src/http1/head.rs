@@ -11,7 +11,7 @@ use http::{Method, StatusCode, Version};
 use memchr::memchr;
 
 use super::Framing;
-use crate::conduct::fields::{drop_no_trailers, imitates_framing};
+use crate::conduct::fields::{drop_no_trailers, has_member, imitates_framing};
 use crate::error::{Error, Kind};
 
 /// Empty lines before a request that are passed over (RFC 9112, section 2.2).
@@ -115,14 +115,11 @@ impl RequestHead {
         {
             return None;
         }
-        let asks = |value: &HeaderValue| {
-            value.as_bytes().split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-        };
         let mut protocols = self.headers.get_all(header::UPGRADE).iter();
         let protocol = protocols.next().filter(|_| protocols.next().is_none())?;
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-./_+".contains(byte);
         let named = !protocol.is_empty() && protocol.as_bytes().iter().all(plain);
-        let asked = self.headers.get_all(header::CONNECTION).iter().any(asks);
+        let asked = has_member(&self.headers, header::CONNECTION, "upgrade");
         (asked && named && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
     }
 }
@@ -221,13 +218,7 @@ pub fn trailers(block: &Bytes) -> Result<HeaderMap, Error> {
 
 /// Whether a peer wants the connection to stay (RFC 9112, section 9.3).
 pub fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
-    let says = |option: &str| {
-        headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            .any(|one| one.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
-    };
+    let says = |option| has_member(headers, header::CONNECTION, option);
     if !headers.contains_key(header::CONNECTION) {
         return version == Version::HTTP_11;
     }

@@ -22,6 +22,7 @@ use super::connection::{DRAIN_GRACE, Waits, Worker};
 use super::proxy;
 use super::wire::{RequestBody, Shared, Wire};
 use crate::body::{Body, Interim};
+use crate::conduct::fields::has_member;
 use crate::error::{Error, Kind};
 use crate::exchange::{Client, Upgrade};
 use crate::http1::head::{Limits, RequestHead, Scan, is_http, request};
@@ -102,9 +103,7 @@ struct Asked {
 
 impl Asked {
     fn new(head: &RequestHead) -> Self {
-        let trailers = head.headers.get_all(header::TE).iter().any(|value| {
-            value.as_bytes().split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-        });
+        let trailers = has_member(&head.headers, header::TE, "trailers");
         Self { method: head.method.clone(), version: head.version, keep_alive: head.keep_alive, trailers }
     }
 }

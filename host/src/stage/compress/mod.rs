@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body::Body as _;
 
 use crate::body::Body;
+use crate::conduct::fields::has_member;
 use crate::config::{Compression, Encoding};
 use encoder::Encoder;
 
@@ -54,7 +55,7 @@ pub fn apply(policy: &Compression, choice: Choice, response: http::Response<Body
         return response;
     }
     let (mut head, body) = response.into_parts();
-    if !names(&head.headers, header::VARY, "accept-encoding") {
+    if !["accept-encoding", "*"].iter().any(|own| has_member(&head.headers, header::VARY, own)) {
         head.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
     let Some(encoding) = choice.encoding else { return http::Response::from_parts(head, body) };
@@ -142,16 +143,7 @@ fn weight(text: &str) -> u16 {
 }
 
 fn has_no_transform(headers: &HeaderMap) -> bool {
-    names(headers, header::CACHE_CONTROL, "no-transform")
-}
-
-/// Whether a list field has a member.
-fn names(headers: &HeaderMap, field: HeaderName, member: &str) -> bool {
-    let lines = headers.get_all(field).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|own| {
-        let own = own.trim_ascii();
-        own.eq_ignore_ascii_case(member) || own == "*"
-    })
+    has_member(headers, header::CACHE_CONTROL, "no-transform")
 }
 
 #[cfg(test)]
