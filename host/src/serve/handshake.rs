@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
 
-use super::connection::Worker;
+use super::worker::Worker;
 use crate::exchange::TlsInfo;
 use crate::net::Stream;
 use crate::net::tls::accept_tls;

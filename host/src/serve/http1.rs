@@ -18,9 +18,9 @@ use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 use tokio::io::AsyncWrite as _;
 
-use super::connection::{DRAIN_GRACE, Waits, Worker};
 use super::proxy;
 use super::wire::{RequestBody, Shared, Wire};
+use super::worker::{DRAIN_GRACE, Waits, Worker};
 use crate::body::{Body, Interim};
 use crate::conduct::fields::has_member;
 use crate::error::{Error, Kind};

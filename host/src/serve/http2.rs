@@ -18,9 +18,9 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use http_body::Body as _;
 
-use super::connection::{DRAIN_GRACE, Settings, Worker};
 use super::guard::{Guarded, Watch};
 use super::proxy;
+use super::worker::{DRAIN_GRACE, Settings, Worker};
 use crate::body::{Body, Interim};
 use crate::conduct::fields::check_http2;
 use crate::error::Kind;

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
 
-use super::connection::{Entrance, Worker, serve};
+use super::connection::{Entrance, serve};
+use super::worker::Worker;
 use crate::snapshot::Shared;
 use crate::stage::upstream::Pools;
 use crate::wasm::reuse;
