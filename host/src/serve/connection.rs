@@ -51,7 +51,7 @@ pub async fn serve(worker: Worker, mut stream: TcpStream, peer: SocketAddr, entr
             let is_h2 = tokio::select! {
                 biased;
                 is_h2 = tokio::time::timeout(waits.idle, speaks_h2) => is_h2,
-                () = drained_and_grace(&worker) => return,
+                () = worker.drained_for(DRAIN_GRACE) => return,
             };
             let Ok(is_h2) = is_h2 else { return };
             (io, is_h2)
@@ -114,12 +114,6 @@ async fn told_address(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Stri
         }
         seen = length;
     }
-}
-
-/// Ready once a drain has given a client that says nothing its moment.
-async fn drained_and_grace(worker: &Worker) {
-    worker.drained().await;
-    tokio::time::sleep(DRAIN_GRACE).await;
 }
 
 /// Whether the client begins with HTTP/2's preface; none where it left. What was read is in `input`.

@@ -8,15 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
 
-use super::worker::Worker;
+use super::worker::{HANDSHAKE_DRAIN_GRACE, Worker};
 use crate::exchange::TlsInfo;
 use crate::net::Stream;
 use crate::net::tls::accept_tls;
 use crate::stage::tls::ServerTls;
 use crate::telemetry::HandshakeLabels;
-
-/// What a drain leaves to a handshake that is going on: a client on its way is served, one that sends nothing is not waited for.
-const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// Speaks TLS; none where the client failed or was too slow, or a drain did not want to wait.
 pub(super) async fn accept(
@@ -27,13 +24,9 @@ pub(super) async fn accept(
     deadline: Duration,
 ) -> Option<(Stream, TlsInfo)> {
     let served = tls.current();
-    let drained = async {
-        worker.drained().await;
-        tokio::time::sleep(DRAIN_GRACE).await;
-    };
     let accepted = tokio::select! {
         accepted = tokio::time::timeout(deadline, accept_tls(stream, served.config.clone())) => accepted,
-        () = drained => return None,
+        () = worker.drained_for(HANDSHAKE_DRAIN_GRACE) => return None,
     };
     let outcome = match accepted {
         Err(_) => Err(("timeout", format!("no handshake within {deadline:?}"))),

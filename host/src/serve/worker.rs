@@ -13,6 +13,8 @@ use crate::stage::upstream::Pools;
 
 /// What a client that is idle when the gateway begins to drain gets for a request that is on its way.
 pub(super) const DRAIN_GRACE: Duration = Duration::from_millis(300);
+/// What one gets whose handshake is going on: on its way it is served, silent it is not waited for.
+pub(super) const HANDSHAKE_DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// Before a minimum rate counts.
 const RATE_GRACE: Duration = Duration::from_secs(5);
 
@@ -78,5 +80,11 @@ impl Worker {
     pub(super) async fn drained(&self) {
         // An error would mean that the gateway itself is gone.
         let _ = self.shared.draining.subscribe().wait_for(|draining| *draining).await;
+    }
+
+    /// Ready once the gateway has drained for so long.
+    pub(super) async fn drained_for(&self, grace: Duration) {
+        self.drained().await;
+        tokio::time::sleep(grace).await;
     }
 }

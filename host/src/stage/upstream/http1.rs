@@ -18,6 +18,7 @@ use tokio::io::AsyncWrite as _;
 
 use super::connect::Secured;
 use super::endpoint::Counted;
+use super::interim::Interims;
 use crate::body::{Body, Interim};
 use crate::error::{Error, Kind};
 use crate::exchange::Upgrade;
@@ -30,8 +31,6 @@ use crate::pace::Timer;
 
 /// Bounds on a response's head.
 const HEAD: Limits = Limits { head_bytes: 64 << 10, target_bytes: 64 << 10, fields: 200 };
-/// Interim responses before one response: more is an attack or a defect.
-const INTERIM_MAX: usize = 16;
 /// How long a body is held back for an upstream that says nothing to `expect: 100-continue` (RFC 9110, section 10.1.1).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// How long a tunnel lives on whose one side has said its last: the client in all, the upstream while it is silent.
@@ -168,12 +167,12 @@ pub(super) async fn exchange(
     let upgrade = request.extensions.get::<Upgrade>().cloned();
     let again = body.replay();
     let mut upload = begin(&mut connection, &mut request, body, upgrade.as_ref());
-    let (mut answered, mut interims) = (false, 0);
+    let (mut answered, mut interims) = (false, Interims::new(interim));
     let received = poll_fn(|context| {
         if let Poll::Ready(Err(error)) = upload.poll(&mut connection, context) {
             return Poll::Ready(Err(error));
         }
-        let head = ready!(poll_head(&mut connection, &mut upload, interim, (&mut answered, &mut interims), context));
+        let head = ready!(poll_head(&mut connection, &mut upload, &mut interims, &mut answered, context));
         Poll::Ready(head.and_then(|head| {
             response_framing(&head, &request.method).map_err(as_upstream).map(|framing| (head, framing))
         }))
@@ -273,8 +272,8 @@ fn begin(
 fn poll_head(
     connection: &mut Connection,
     upload: &mut Upload,
-    interim: Option<&Interim>,
-    (answered, seen): (&mut bool, &mut usize),
+    interims: &mut Interims<'_>,
+    answered: &mut bool,
     context: &mut Context<'_>,
 ) -> Poll<Result<ResponseHead, Error>> {
     loop {
@@ -284,17 +283,10 @@ fn poll_head(
             if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Ok(head));
             }
-            *seen += 1;
-            if *seen > INTERIM_MAX {
-                return Poll::Ready(Err(Error::new(Kind::UpstreamProtocol, "it sends interim responses without end")));
-            }
+            interims.pass(head.status, head.headers)?;
             if head.status == StatusCode::CONTINUE {
                 upload.held = None;
                 context.waker().wake_by_ref();
-            } else if let Some(interim) = interim {
-                let mut headers = head.headers;
-                crate::conduct::fields::strip_connection_fields(&mut headers);
-                interim(head.status, &headers);
             }
             continue;
         }

@@ -15,13 +15,14 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Scheme, Uri};
-use http::{Version, uri};
+use http::{StatusCode, Version, uri};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::connect::Secured;
 use super::endpoint::Counted;
+use super::interim::Interims;
 use crate::body::{Body, Interim};
-use crate::conduct::fields::{check_http2, strip_connection_fields};
+use crate::conduct::fields::check_http2;
 use crate::error::{Error, Kind};
 use crate::exchange::Upgrade;
 use crate::http2::{Incoming, Outgoing, Peer};
@@ -32,7 +33,6 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const HEADER_BYTES_MAX: u32 = 64 << 10;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
-const INTERIM_MAX: usize = 16;
 
 /// A connection to an endpoint; cloning shares it.
 #[derive(Clone)]
@@ -130,9 +130,8 @@ pub(super) async fn exchange(
     let ended = body.is_end_stream();
     let (mut response, stream) = session.send.send_request(request, ended).map_err(|error| unsent(&error))?;
     let mut upload = (!ended).then(|| Outgoing::new(body, stream, peer));
-    let mut interims = 0;
-    let received =
-        poll_fn(|context| poll_response(&mut response, &mut upload, interim, &mut interims, context)).await?;
+    let mut interims = Interims::new(interim);
+    let received = poll_fn(|context| poll_response(&mut response, &mut upload, &mut interims, context)).await?;
     let (mut head, stream) = received.into_parts();
     check_http2(&head.headers).map_err(|why| Failed {
         error: Error::new(Kind::UpstreamProtocol, why),
@@ -152,8 +151,7 @@ pub(super) async fn exchange(
 fn poll_response(
     response: &mut ResponseFuture,
     upload: &mut Option<Outgoing>,
-    interim: Option<&Interim>,
-    interims: &mut usize,
+    interims: &mut Interims<'_>,
     context: &mut Context<'_>,
 ) -> Poll<Result<http::Response<RecvStream>, Failed>> {
     if let Some(outgoing) = upload {
@@ -170,20 +168,13 @@ fn poll_response(
         }
     }
     while let Poll::Ready(Some(Ok(early))) = response.poll_informational(context) {
-        *interims += 1;
-        // HTTP/2 has no 101 (RFC 9113, section 8.6): passed on, a client would take it for a change of protocol.
-        let is_wrong = early.status() == http::StatusCode::SWITCHING_PROTOCOLS;
-        if is_wrong || *interims > INTERIM_MAX {
-            let why = if is_wrong { "it sends 101 over HTTP/2" } else { "it sends interim responses without end" };
-            let error = Error::new(Kind::UpstreamProtocol, why);
-            return Poll::Ready(Err(Failed { error, untouched: false, is_over: false }));
-        }
-        if let Some(interim) = interim.filter(|_| early.status() != http::StatusCode::CONTINUE) {
-            let (head, ()) = early.into_parts();
-            let mut headers = head.headers;
-            strip_connection_fields(&mut headers);
-            interim(head.status, &headers);
-        }
+        let (head, ()) = early.into_parts();
+        let passed = match head.status {
+            // HTTP/2 has none (RFC 9113, section 8.6): passed on, a client would take it for a change of protocol.
+            StatusCode::SWITCHING_PROTOCOLS => Err(Error::new(Kind::UpstreamProtocol, "it sends 101 over HTTP/2")),
+            status => interims.pass(status, head.headers),
+        };
+        passed.map_err(|error| Failed { error, untouched: false, is_over: false })?;
     }
     Pin::new(response).poll(context).map_err(|error| {
         let untouched = error.reason() == Some(Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote());

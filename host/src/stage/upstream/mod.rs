@@ -1,10 +1,11 @@
 //! Sends a request to an upstream: choose an endpoint → attempt → retry.
 //!
 //! This file is that sentence. `group.rs` is the upstream, `endpoint.rs` what the gateway knows of each endpoint, `balance.rs` chooses, `retry.rs` decides, `pool.rs` has this
-//! thread's connections (`connect.rs` makes them, `resolve.rs` knows the addresses, `http1.rs` and `http2.rs` speak over them), `deadline.rs` ends a body in time, `echo.rs` is the
+//! thread's connections (`connect.rs` makes them, `resolve.rs` knows the addresses, `http1.rs` and `http2.rs` speak over them, `interim.rs` bounds what comes before an answer), `clock.rs` knows whose time it is, `deadline.rs` ends a body in time, `echo.rs` is the
 //! upstream without a network. Filters are not called again: a retry sends what they made of the request. Must not know: routes, filters, clients.
 
 mod balance;
+mod clock;
 mod connect;
 mod deadline;
 mod echo;
@@ -12,10 +13,10 @@ mod endpoint;
 mod group;
 mod http1;
 mod http2;
+mod interim;
 mod pool;
 mod resolve;
 mod retry;
-mod upload;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -33,12 +34,12 @@ use crate::config::{Balance, Target};
 use crate::error::{Error, Kind};
 use crate::telemetry::{Metrics, RetryLabels};
 use balance::{Refusal, Way};
+use clock::Clock;
 pub use connect::{Secured, connect};
 pub use endpoint::{Sight, State};
 pub use group::{Group, Member, Registry};
 use pool::{Attempt, Pool, To};
 use retry::{Budget, Cause};
-use upload::Upload;
 
 /// This thread's way to all upstreams.
 pub struct Pools {
@@ -163,9 +164,9 @@ impl Pools {
         let spare = (keeps && request.method().is_idempotent()).then(|| pool::copy(&request)).flatten();
         let left = deadline.saturating_duration_since(Instant::now());
         let time = retries.per_try_timeout.map_or(left, |time| left.min(time));
-        let upload = Rc::new(Upload::default());
-        let request = request.map(|body| upload.watch(body));
-        let outcome = match upload.in_time(time, self.pool.attempt(To { group, state, interim }, request)).await {
+        let clock = Rc::new(Clock::default());
+        let request = request.map(|body| clock.watch(body));
+        let outcome = match clock.in_time(time, self.pool.attempt(To { group, state, interim }, request)).await {
             Some(Ok(response)) => {
                 let guarded = response.map(|body| body.guarded(Box::new(entered)));
                 Outcome { result: Ok(guarded), request: spare }

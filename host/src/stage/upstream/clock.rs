@@ -16,22 +16,22 @@ use tokio::time::{Instant, timeout_at};
 use crate::body::Body;
 use crate::error::Error;
 
-/// What a client lets a request wait for.
+/// The upstream's clock.
 #[derive(Default)]
-pub(super) struct Upload {
+pub(super) struct Clock {
     /// A part of the body is awaited.
     awaited: Cell<bool>,
     /// When the last part that was awaited came.
     came: Cell<Option<Instant>>,
 }
 
-impl Upload {
+impl Clock {
     /// `body`, watched.
     pub(super) fn watch(self: &Rc<Self>, body: Body) -> Body {
         if body.in_hand().is_some() {
             return body;
         }
-        Body::stream(Box::pin(Watched { body, upload: self.clone() }))
+        Body::stream(Box::pin(Watched { body, clock: self.clone() }))
     }
 
     /// What `work` gives, unless `time` goes by in which the client did not let it wait.
@@ -51,7 +51,7 @@ impl Upload {
 
 struct Watched {
     body: Body,
-    upload: Rc<Upload>,
+    clock: Rc<Clock>,
 }
 
 impl http_body::Body for Watched {
@@ -60,8 +60,8 @@ impl http_body::Body for Watched {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        if self.upload.awaited.replace(polled.is_pending()) && polled.is_ready() {
-            self.upload.came.set(Some(Instant::now()));
+        if self.clock.awaited.replace(polled.is_pending()) && polled.is_ready() {
+            self.clock.came.set(Some(Instant::now()));
         }
         polled
     }
@@ -77,6 +77,6 @@ impl http_body::Body for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.upload.awaited.set(false);
+        self.clock.awaited.set(false);
     }
 }
