@@ -6,7 +6,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
@@ -38,6 +38,9 @@ enum Inner {
 
 /// Where a streamed body comes from. An error ends it: the message must then not look whole to whoever gets it.
 pub type Source = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error>>>;
+
+/// What polling a body gives: its next part, none at its end.
+pub type Polled = Poll<Option<Result<Frame<Bytes>, Error>>>;
 
 /// Bytes of bodies held in memory, over all exchanges.
 #[derive(Debug, Default)]
@@ -113,9 +116,27 @@ impl Body {
     /// The same body, ended by an error where it turns out longer than `max` bytes.
     #[must_use]
     pub fn limited(self, max: u64) -> Self {
+        let mut left = max;
+        self.through(move |source, context| {
+            let frame = ready!(source.as_mut().poll_frame(context));
+            if let Some(Ok(frame)) = &frame {
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                let Some(rest) = left.checked_sub(bytes) else {
+                    let detail = format!("a body of more than {max} bytes");
+                    return Poll::Ready(Some(Err(Error::new(Kind::BodyTooLarge, detail))));
+                };
+                left = rest;
+            }
+            Poll::Ready(frame)
+        })
+    }
+
+    /// The same body, polled by way of `step`, which polls the source and may watch what comes, or end it by an error. A body in hand stays as it is.
+    #[must_use]
+    pub fn through(self, step: impl FnMut(&mut Source, &mut Context<'_>) -> Polled + Unpin + 'static) -> Self {
         match self.inner {
             Inner::Stream(source) => {
-                Self { inner: Inner::Stream(Box::pin(Limited { source, left: max, max })), guards: self.guards }
+                Self { inner: Inner::Stream(Box::pin(Through { source, step })), guards: self.guards }
             }
             inner => Self { inner, ..self },
         }
@@ -198,28 +219,22 @@ impl http_body::Body for Body {
     }
 }
 
-/// A stream with a bound.
-struct Limited {
+/// A stream that is polled by way of something.
+struct Through<F> {
     source: Source,
-    left: u64,
-    max: u64,
+    step: F,
 }
 
-impl http_body::Body for Limited {
+impl<F> http_body::Body for Through<F>
+where
+    F: FnMut(&mut Source, &mut Context<'_>) -> Polled + Unpin,
+{
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = std::task::ready!(self.source.as_mut().poll_frame(context));
-        if let Some(Ok(frame)) = &frame {
-            let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-            let Some(left) = self.left.checked_sub(bytes) else {
-                let detail = format!("a body of more than {} bytes", self.max);
-                return Poll::Ready(Some(Err(Error::new(Kind::BodyTooLarge, detail))));
-            };
-            self.left = left;
-        }
-        Poll::Ready(frame)
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
+        let this = self.get_mut();
+        (this.step)(&mut this.source, context)
     }
 
     fn is_end_stream(&self) -> bool {

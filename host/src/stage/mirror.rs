@@ -3,13 +3,12 @@
 //! The main exchange never waits for it and never fails by it: a body in hand is shared, a streamed one is copied as it passes and the copy leaves when its end has come. What would
 //! cost too much is not copied but counted: a body above the bound, or more copies at once than the bound. Must not know: how a copy is sent, what answers it.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Body as _, Frame};
 
 use crate::body::Body;
 use crate::error::Error;
@@ -72,7 +71,14 @@ impl Mirror {
         let done = Box::new(move |bytes: Option<Bytes>| {
             told(bytes.map_or(Copied::BodyTooLarge, |bytes| ready(Body::full(bytes))));
         });
-        request.map(|body| Body::stream(Box::pin(Tee { body, copy: BytesMut::new(), done: Some(done) })))
+        let mut tee = Tee { copy: BytesMut::new(), done: Some(done) };
+        request.map(|body| {
+            body.through(move |source, context| {
+                let frame = ready!(source.as_mut().poll_frame(context));
+                tee.see(frame.as_ref(), source.is_end_stream());
+                Poll::Ready(frame)
+            })
+        })
     }
 
     fn enter(&self) -> Option<Permit> {
@@ -88,30 +94,16 @@ impl Drop for Permit {
     }
 }
 
-/// A body that is copied as it passes.
+/// A body's copy, made as it passes.
 struct Tee {
-    body: Body,
     copy: BytesMut,
     /// Gets the whole copy, or none where it became too large.
     done: Option<Box<dyn FnOnce(Option<Bytes>)>>,
 }
 
 impl Tee {
-    fn tell(&mut self, is_whole: bool) {
-        let copy = std::mem::take(&mut self.copy);
-        if let Some(done) = self.done.take() {
-            done(is_whole.then(|| copy.freeze()));
-        }
-    }
-}
-
-impl http_body::Body for Tee {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        match &frame {
+    fn see(&mut self, frame: Option<&Result<Frame<Bytes>, Error>>, is_last: bool) {
+        match frame {
             None => self.tell(true),
             Some(Err(_)) => self.done = None,
             Some(Ok(frame)) => {
@@ -122,20 +114,18 @@ impl http_body::Body for Tee {
                     self.copy.extend_from_slice(&data);
                 }
                 // Whoever knows the length does not ask for what comes after the last byte.
-                if self.body.is_end_stream() {
+                if is_last {
                     self.tell(true);
                 }
             }
         }
-        Poll::Ready(frame)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn tell(&mut self, is_whole: bool) {
+        let copy = std::mem::take(&mut self.copy);
+        if let Some(done) = self.done.take() {
+            done(is_whole.then(|| copy.freeze()));
+        }
     }
 }
 
@@ -145,8 +135,9 @@ mod tests {
     use crate::error::Kind;
     use std::cell::RefCell;
     use std::collections::VecDeque;
+    use std::pin::Pin;
     use std::rc::Rc;
-    use std::task::Waker;
+    use std::task::{Context, Waker};
 
     struct Script(VecDeque<Result<Frame<Bytes>, Error>>);
 

@@ -4,17 +4,13 @@
 //! how slow a client may be is judged where its bytes are read. Must not know: protocols, clients.
 
 use std::cell::Cell;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
 use crate::body::Body;
-use crate::error::Error;
 
 /// The upstream's clock.
 #[derive(Default)]
@@ -28,10 +24,15 @@ pub(super) struct Clock {
 impl Clock {
     /// `body`, watched.
     pub(super) fn watch(self: &Rc<Self>, body: Body) -> Body {
-        if body.in_hand().is_some() {
-            return body;
-        }
-        Body::stream(Box::pin(Watched { body, clock: self.clone() }))
+        let awaiting = Awaiting(self.clone());
+        body.through(move |source, context| {
+            let Awaiting(clock) = &awaiting;
+            let polled = source.as_mut().poll_frame(context);
+            if clock.awaited.replace(polled.is_pending()) && polled.is_ready() {
+                clock.came.set(Some(Instant::now()));
+            }
+            polled
+        })
     }
 
     /// What `work` gives, unless `time` goes by in which the client did not let it wait.
@@ -49,34 +50,11 @@ impl Clock {
     }
 }
 
-struct Watched {
-    body: Body,
-    clock: Rc<Clock>,
-}
+/// A body on its way; dropped with it.
+struct Awaiting(Rc<Clock>);
 
-impl http_body::Body for Watched {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if self.clock.awaited.replace(polled.is_pending()) && polled.is_ready() {
-            self.clock.came.set(Some(Instant::now()));
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Watched {
+impl Drop for Awaiting {
     fn drop(&mut self) {
-        self.clock.awaited.set(false);
+        self.0.awaited.set(false);
     }
 }
