@@ -119,24 +119,39 @@ pub struct Outgoing {
     pace: Pace,
     timer: Timer,
     ended: bool,
+    /// The body has work to do after its end: it is a tunnel's, whose other direction goes on.
+    is_tunnel: bool,
 }
 
 impl Outgoing {
     /// A body for a stream whose head was sent.
     pub fn new(body: Body, stream: SendStream<Bytes>, peer: Peer) -> Self {
-        Self { body, stream, ready: Bytes::new(), peer, pace: Pace::default(), timer: Timer::default(), ended: false }
+        let (pace, timer) = (Pace::default(), Timer::default());
+        Self { body, stream, ready: Bytes::new(), peer, pace, timer, ended: false, is_tunnel: false }
+    }
+
+    /// The same for a tunnel: a body that ends one direction by trailers is polled until the other is over too.
+    #[must_use]
+    pub fn tunnel(self, is_tunnel: bool) -> Self {
+        Self { is_tunnel, ..self }
     }
 
     /// Sends what there is; ready at the end. An error of the body resets the stream: the peer must not take it for whole.
     pub fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        while !self.ended {
-            if let Err(error) = ready!(self.poll_part(context)) {
-                self.ended = true;
-                self.stream.send_reset(Reason::INTERNAL_ERROR);
-                return Poll::Ready(Err(error));
-            }
+        let mut sent = Ok(());
+        while sent.is_ok() && !self.ended {
+            sent = ready!(self.poll_part(context));
         }
-        Poll::Ready(Ok(()))
+        if sent.is_ok() && self.is_tunnel {
+            // This direction is closed: what the body does now is the other's.
+            sent = ready!(Pin::new(&mut self.body).poll_frame(context)).map_or(Ok(()), |frame| frame.map(drop));
+        }
+        if sent.is_err() {
+            self.ended = true;
+            self.is_tunnel = false;
+            self.stream.send_reset(Reason::INTERNAL_ERROR);
+        }
+        Poll::Ready(sent)
     }
 
     fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -157,7 +172,13 @@ impl Outgoing {
                 Err(frame) => {
                     self.ended = true;
                     let trailers = frame.into_trailers().unwrap_or_default();
-                    Poll::Ready(self.stream.send_trailers(trailers).map_err(|error| self.broken(&error)))
+                    // A tunnel has none, and no other frames than DATA (RFC 9113, section 8.5).
+                    let sent = if trailers.is_empty() {
+                        self.stream.send_data(Bytes::new(), true)
+                    } else {
+                        self.stream.send_trailers(trailers)
+                    };
+                    Poll::Ready(sent.map_err(|error| self.broken(&error)))
                 }
             },
             // Nothing to send: the peer may still give the stream up.

@@ -11,24 +11,34 @@ use http::Request;
 
 use super::peers::{Scripted, Session, connect, read, run, write};
 
-/// Answers `Upgrade: websocket` as RFC 6455 says, then sends every byte back in upper case; `/refuse` gets a 403.
-fn upstream(session: &mut Session) {
+/// Answers `Upgrade: websocket` as RFC 6455 says; `/refuse` gets a 403. Whether there is a tunnel now.
+fn switch(session: &mut Session) -> bool {
     let head = session.head.to_ascii_lowercase();
     let Some(key) = session.head.lines().find_map(|line| {
         line.split_once(':')
             .filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"))
             .map(|(_, key)| key.trim())
     }) else {
-        return session.write("HTTP/1.1 400 no key\r\ncontent-length: 0\r\n\r\n");
+        session.write("HTTP/1.1 400 no key\r\ncontent-length: 0\r\n\r\n");
+        return false;
     };
     let asked = head.starts_with("get /ws") && head.contains("\r\nupgrade: websocket\r\n");
     if !asked || !head.contains("\r\nconnection: upgrade\r\n") {
-        return session.write("HTTP/1.1 403 no\r\ncontent-length: 2\r\n\r\nno");
+        session.write("HTTP/1.1 403 no\r\ncontent-length: 2\r\n\r\nno");
+        return false;
     }
     let accept = base64(&sha1(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes()));
     session.write(&format!(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
     ));
+    true
+}
+
+/// Sends every byte of a tunnel back in upper case.
+fn upstream(session: &mut Session) {
+    if !switch(session) {
+        return;
+    }
     let mut block = [0; 65536];
     while let Ok(read @ 1..) = session.input.read(&mut block) {
         if block[..read].contains(&b'!') {
@@ -37,6 +47,18 @@ fn upstream(session: &mut Session) {
         let _ = session.output.write_all(&block[..read].to_ascii_uppercase());
     }
     session.tell("gone");
+}
+
+/// Says its last at once, and tells what the client still sends, and its end.
+fn ends_first(session: &mut Session) {
+    if !switch(session) {
+        return;
+    }
+    session.write("server last");
+    let _ = session.output.shutdown(std::net::Shutdown::Write);
+    let mut rest = String::new();
+    let ended = session.input.read_to_string(&mut rest).is_ok();
+    session.tell(&format!("{rest}, {ended}"));
 }
 
 fn websocket(path: &str) -> Result<Request<()>> {
@@ -92,7 +114,8 @@ fn a_websocket_over_http_2_reaches_an_http_1_upstream() -> Result<()> {
         wrote?;
         ensure!(got? == large.len(), "bytes were lost");
         write(&mut out, "!".into(), false).await?;
-        ensure!(back.data().await.is_none_or(|end| end.is_err()), "the upstream's end ends the stream");
+        let more = back.data().await.is_some_and(|data| data.is_ok_and(|data| !data.is_empty()));
+        ensure!(!more && back.is_end_stream(), "the upstream's end ends its direction");
         Ok(())
     })
 }
@@ -113,6 +136,35 @@ fn a_tunnel_that_the_client_resets_is_closed_to_the_upstream() -> Result<()> {
         Ok(())
     })?;
     upstream.wait("gone")?;
+    Ok(())
+}
+
+#[test]
+fn a_tunnel_closes_one_direction_at_a_time() -> Result<()> {
+    let upstream = Scripted::start(ends_first)?;
+    let gateway = Setup::new(&upstream.yaml())?.start()?;
+    // The client says its last after the upstream's end; or nothing more, and is not waited for without end.
+    for client_ends in [true, false] {
+        run(async {
+            let (mut send, _driver) = connect(gateway.address).await?;
+            super::peers::fetch(&send, super::peers::request("GET", "/"), None).await?;
+            let (response, mut out) = send.send_request(websocket("/ws")?, false)?;
+            let got = read(response.await?).await?;
+            ensure!((got.status(), got.text().as_str()) == (200, "server last"), "{} {}", got.status(), got.text());
+            ensure!(got.trailers.is_none(), "a tunnel has DATA only: {:?}", got.trailers);
+            write(&mut out, "client ".into(), false).await?;
+            if client_ends {
+                write(&mut out, "last".into(), true).await?;
+            } else {
+                // This stream alone is over.
+                let reason = poll_fn(|cx| out.poll_reset(cx)).await?;
+                ensure!(reason == h2::Reason::NO_ERROR, "the stream was reset: {reason}");
+            }
+            super::peers::fetch(&send, super::peers::request("GET", "/"), None).await?;
+            Ok(())
+        })?;
+        upstream.wait(if client_ends { "client last, true" } else { "client , true" })?;
+    }
     Ok(())
 }
 

@@ -198,11 +198,12 @@ async fn serve_stream(
     let Some(response) = response else { return };
     // Who answers a request that has not ended talks with its client, as in gRPC's streams: either may listen for as long as in a tunnel.
     demand.set(Some(tunnel));
+    let has_switched = is_tunnel && response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let (response, body) = give(response, is_tunnel, is_head);
     let has_body = !is_head && !matches!(response.status().as_u16(), 204 | 304) && !body.is_end_stream();
     let Ok(stream) = respond.send_response(response, !has_body) else { return };
     if has_body {
-        let mut outgoing = Outgoing::new(body, stream, taker);
+        let mut outgoing = Outgoing::new(body, stream, taker).tunnel(has_switched);
         if let Err(error) = poll_fn(|context| outgoing.poll_send(context)).await {
             tracing::debug!(detail = error.detail, "an answer's body broke off");
         }
