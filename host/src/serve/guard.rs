@@ -1,6 +1,6 @@
 //! Watches the frames of an HTTP/2 client as they pass: who sends much that costs and says little is cut.
 //!
-//! The `h2` crate bounds what it holds in memory, but it answers every PING and SETTINGS and takes every PRIORITY, empty DATA and unknown frame for as long as they come, and it
+//! The `h2` crate bounds what it holds in memory, but it answers every PING and SETTINGS and takes every PRIORITY, DATA without a byte of content and unknown frame for as long as they come, and it
 //! waits for the rest of a frame for ever. So frame heads (RFC 9113, section 4.1) are counted here, between the socket and the library, against budgets that refill slowly, and the
 //! time that an unfinished frame or header block has taken is known. Reads only: no byte is changed. Must not know: streams, requests.
 
@@ -19,7 +19,7 @@ use crate::pace::{Demand, Pace, Timer};
 
 const PREFACE_BYTES: usize = 24;
 const FRAME_HEAD_BYTES: usize = 9;
-/// Frames that make work and carry nothing, at once and per second: PING, SETTINGS, PRIORITY, empty DATA, CONTINUATION, unknown ones.
+/// Frames that make work and carry nothing, at once and per second: PING, SETTINGS, PRIORITY, DATA that is empty or padding only, CONTINUATION, unknown ones.
 const IDLE_FRAMES: Budget = Budget { burst: 200.0, per_second: 20.0 };
 /// RST_STREAM: a client may change its mind, but not all day (CVE-2023-44487).
 const RESETS: Budget = Budget { burst: 500.0, per_second: 50.0 };
@@ -72,6 +72,8 @@ pub(super) struct Watch {
     has_begun: bool,
     /// The frame being read is DATA: how slowly it may come is the body's pace.
     in_data: bool,
+    /// The next byte says how much of that DATA is padding.
+    is_padded: bool,
     /// A budget is used up.
     pub(super) is_flooded: bool,
 }
@@ -90,6 +92,7 @@ impl Watch {
             in_header_block: false,
             has_begun: false,
             in_data: false,
+            is_padded: false,
             is_flooded: false,
         }
     }
@@ -102,6 +105,9 @@ impl Watch {
     fn see(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.skip > 0 {
+                if std::mem::take(&mut self.is_padded) && usize::from(bytes[0]) + 1 >= self.skip {
+                    self.is_flooded |= !self.idle_frames.take(0.0);
+                }
                 let skipped = self.skip.min(bytes.len());
                 self.skip -= skipped;
                 bytes = &bytes[skipped..];
@@ -132,8 +138,11 @@ impl Watch {
         self.has_begun = true;
         self.in_data = kind == 0;
         let allowed = match kind {
-            // DATA: empty and not the end.
-            0 => length > 0 || flags & 1 != 0 || self.idle_frames.take(0.0),
+            // DATA: the end is never idle, and what is padded is looked at with its next byte.
+            0 if length > 0 || flags & 1 != 0 => {
+                self.is_padded = flags & 9 == 8;
+                true
+            }
             // HEADERS, CONTINUATION: up to END_HEADERS.
             1 => {
                 self.in_header_block = flags & 4 == 0;
@@ -157,8 +166,8 @@ impl Watch {
 }
 
 /// A client's connection, watched.
-pub(super) struct Guarded {
-    io: Stream,
+pub(super) struct Guarded<I = Stream> {
+    io: I,
     input: BytesMut,
     watch: Rc<RefCell<Watch>>,
     sending: Pace,
@@ -166,9 +175,9 @@ pub(super) struct Guarded {
     demand: Demand,
 }
 
-impl Guarded {
+impl<I> Guarded<I> {
     /// Watches `io`, from which `input` was read already.
-    pub(super) fn new(io: Stream, input: BytesMut, demand: Demand) -> (Self, Rc<RefCell<Watch>>) {
+    pub(super) fn new(io: I, input: BytesMut, demand: Demand) -> (Self, Rc<RefCell<Watch>>) {
         let watch = Rc::new(RefCell::new(Watch::new()));
         watch.borrow_mut().see(&input);
         (Self { io, input, watch: watch.clone(), sending: Pace::default(), timer: Timer::default(), demand }, watch)
@@ -183,14 +192,14 @@ impl Guarded {
     }
 
     /// The socket is full: ready with an error once it has been for too long.
-    fn poll_stuck(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_stuck<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         let deadline = self.sending.deadline(&self.demand);
         ready!(self.timer.poll_until(context, deadline));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes too little")))
     }
 }
 
-impl AsyncRead for Guarded {
+impl<I: AsyncRead + Unpin> AsyncRead for Guarded<I> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.input.is_empty() {
@@ -206,7 +215,7 @@ impl AsyncRead for Guarded {
     }
 }
 
-impl AsyncWrite for Guarded {
+impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         match Pin::new(&mut this.io).poll_write(context, bytes) {
@@ -232,7 +241,15 @@ impl AsyncWrite for Guarded {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(context)
+        let this = self.get_mut();
+        // TLS takes more than the socket does: what it holds back is waited for as the rest is.
+        match Pin::new(&mut this.io).poll_flush(context) {
+            Poll::Ready(flushed) => {
+                this.sending.progressed(0);
+                Poll::Ready(flushed)
+            }
+            Poll::Pending => this.poll_stuck(context),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -243,6 +260,8 @@ impl AsyncWrite for Guarded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt as _;
 
     fn frame(kind: u8, flags: u8, length: u8) -> Vec<u8> {
         let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
@@ -263,12 +282,15 @@ mod tests {
 
     #[test]
     fn floods_use_up_their_budget_and_traffic_does_not() {
-        for (kind, flags, length) in [(6, 0, 8), (4, 0, 6), (2, 0, 5), (0, 0, 0), (42, 0, 3)] {
-            assert!(after(&vec![frame(kind, flags, length); 1000]).is_flooded, "{kind}");
+        for (kind, flags, length) in [(6, 0, 8), (4, 0, 6), (2, 0, 5), (0, 0, 0), (0, 8, 1), (42, 0, 3)] {
+            assert!(after(&vec![frame(kind, flags, length); 1000]).is_flooded, "{kind}, {flags}");
         }
+        let padded = |padding: u8| [&[0, 0, 10, 0, 8, 0, 0, 0, 1, padding][..], &[0; 9]].concat();
+        assert!(after(&vec![padded(9); 1000]).is_flooded, "padding only");
+        assert!(!after(&vec![padded(8); 1000]).is_flooded, "one byte of content");
         assert!(after(&vec![frame(3, 0, 4); 3000]).is_flooded);
-        for (kind, flags, length) in [(6, 1, 8), (4, 1, 0), (0, 0, 10), (1, 5, 30)] {
-            assert!(!after(&vec![frame(kind, flags, length); 5000]).is_flooded, "{kind}");
+        for (kind, flags, length) in [(6, 1, 8), (4, 1, 0), (0, 0, 10), (0, 9, 1), (1, 5, 30)] {
+            assert!(!after(&vec![frame(kind, flags, length); 5000]).is_flooded, "{kind}, {flags}");
         }
         assert!(!after(&vec![frame(8, 0, 4); 900]).is_flooded);
     }
@@ -293,5 +315,36 @@ mod tests {
         let first = watch.unfinished_since();
         watch.see(&[&one[20..], &two[..20]].concat());
         assert!(first.is_some() && watch.unfinished_since() > first);
+    }
+
+    /// TLS over a full socket: it takes what it is given, and nothing of it leaves.
+    struct Full;
+
+    impl AsyncWrite for Full {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn what_tls_holds_back_is_not_waited_for_without_end() -> io::Result<()> {
+        let stall = Duration::from_millis(20);
+        let demand = Demand { stall, bytes_per_second: 0, grace: stall };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let flushed = runtime.block_on(async {
+            let (mut guarded, _) = Guarded::new(Full, BytesMut::new(), demand);
+            guarded.write_all(b"an answer").await?;
+            guarded.flush().await
+        });
+        assert_eq!(flushed.err().map(|error| error.kind()), Some(io::ErrorKind::TimedOut));
+        Ok(())
     }
 }
