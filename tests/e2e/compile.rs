@@ -275,6 +275,7 @@ fn memory_does_not_grow_with_reloads() -> Result<()> {
     println!(
         "{reloads} reloads × {requests} requests: {early:.1} MiB after a quarter, {late:.1} MiB at the end: {readings:.1?}"
     );
-    ensure!(late < early + 4.0, "memory grows: {readings:.1?}");
+    // A step of 4 MiB that comes once is no growth; a compiled filter that stays at each reload is more.
+    ensure!(late < early + 6.0, "memory grows: {readings:.1?}");
     Ok(())
 }
