@@ -1,0 +1,335 @@
+//! Whole files, good and bad: every key, every mistake's sentence, and text that is none.
+
+use super::*;
+
+const MINIMAL: &str = "upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u}]\n";
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse(text, "gateway.yaml", Path::new("/etc/witgate"))
+}
+
+fn errors(text: &str) -> String {
+    parse(text).map_or_else(|errors| errors.to_string(), |_| "no error".to_owned())
+}
+
+#[test]
+fn a_minimal_file_has_the_documented_defaults() -> Result<(), ConfigErrors> {
+    let config = parse(MINIMAL)?;
+    assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.admin.map(|address| address.to_string()), Some("127.0.0.1:9901".into()));
+    assert_eq!(config.state, Path::new("/etc/witgate/state"));
+    assert_eq!((config.limits.in_flight, config.routes[0].name.as_str()), (1024, "route-1"));
+    Ok(())
+}
+
+#[test]
+fn every_key_is_read() -> Result<(), ConfigErrors> {
+    let config = parse(include_str!("example.yaml"))?;
+    let filter = &config.filters["api-key"];
+    assert_eq!(filter.source, Path::new("/etc/witgate/filters/api-key.wasm"));
+    assert_eq!(filter.version.as_deref(), Some("1.10"), "a version keeps its text");
+    assert_eq!((filter.memory_bytes, filter.on_error, filter.capabilities.len()), (16 << 20, OnError::Open, 1));
+    let link = &config.routes[0].filters[1];
+    assert_eq!(
+        link.when,
+        Match {
+            methods: vec!["POST".into()],
+            path: Some(PathMatch::Prefix("/v1/x".into())),
+            headers: vec![(http::HeaderName::from_static("x-foo"), ValueMatch::Present)],
+            query: vec![],
+        }
+    );
+    assert_eq!(link.config["mode"], "strict");
+    assert_eq!(link.config["names"], r#"["a",1]"#);
+    assert_eq!(config.routes[0].filters[0].config["limit"], "5");
+    assert_eq!(config.admin, None);
+    tls_is_read(&config);
+    let api = &config.upstreams["api"];
+    let Target::Endpoints(members) = &api.target else { panic!("{:?}", api.target) };
+    assert_eq!((members.len(), members[1].weight, members[1].endpoint.to_string().as_str()), (3, 3, "[::1]:9000"));
+    assert_eq!((api.balance.clone(), api.retries.attempts), (Balance::LeastRequests, 2));
+    assert_eq!((api.retries.on_reset, api.retries.on_timeout, &api.retries.on_status[..]), (true, true, &[503][..]));
+    let check = api.health_check.as_ref().map(|check| (check.path.as_str(), check.status.clone()));
+    assert_eq!(check, Some(("/healthz", vec![(200, 299), (404, 404)])));
+    assert_eq!(api.limits, UpstreamLimits { connections: Some(200), in_flight: Some(500), pending: 100 });
+    let sticky = &config.upstreams["sticky"];
+    assert_eq!((&sticky.outlier, &sticky.balance), (&None, &Balance::Hash(HashKey::Header("x-user".into()))));
+    every_key_of_a_route_is_read(&config);
+    Ok(())
+}
+
+fn tls_is_read(config: &Config) {
+    let tls = config.listeners[1].tls.as_ref().expect("it has TLS");
+    assert_eq!((tls.certificates.len(), tls.min_version, &tls.protocols[..]), (2, TlsVersion::V13, &[Alpn::Http1][..]));
+    assert_eq!(tls.certificates[1].key, Path::new("/etc/witgate/certs/wildcard.key"));
+    assert_eq!(tls.client_auth.as_ref().map(|auth| auth.required), Some(false));
+    let tls = config.upstreams["secure"].tls.as_ref().expect("it has TLS");
+    assert_eq!(tls.server_name.as_ref().map(|name| name.to_str().into_owned()).as_deref(), Some("secure.internal"));
+    assert_eq!((tls.min_version, config.certificate_files().count()), (TlsVersion::V13, 8));
+}
+
+fn every_key_of_a_route_is_read(config: &Config) {
+    let [api, canary, moved, home, robots] = &config.routes[..] else { panic!("{:?}", config.routes) };
+    assert_eq!((api.timeout, api.limits.in_flight), (Some(Duration::from_secs(10)), Some(500)));
+    assert_eq!(api.limits.request_body_bytes, Some(10 << 20));
+    assert_eq!(api.rewrite.path, Some(PathRewrite::Prefix("/internal".into())));
+    assert_eq!(api.rewrite.host, Some(http::HeaderValue::from_static("api.internal:9000")));
+    assert_eq!(api.mirror, Some(Mirror { upstream: "echo".into(), percent: 10 }));
+    let cors = Cors {
+        origins: vec![
+            Origin::Exact("https://app.example.com".into()),
+            Origin::Below("https://".into(), ".example.org".into()),
+        ],
+        methods: vec!["GET".into(), "POST".into()],
+        headers: vec!["content-type".into(), "x-api-key".into()],
+        expose: vec!["x-request-id".into()],
+        credentials: true,
+        max_age: Duration::from_secs(600),
+    };
+    assert_eq!(api.cors.as_ref(), Some(&cors));
+    let compression = Compression {
+        types: vec!["application/json".into(), "text/*".into()],
+        min_bytes: 1024,
+        encodings: vec![Encoding::Zstd, Encoding::Brotli, Encoding::Gzip],
+    };
+    assert_eq!(api.compression.as_ref(), Some(&compression));
+    assert!(matches!(&canary.when.path, Some(PathMatch::Regex(pattern)) if pattern.0.as_str() == "^/v[0-9]+/items$"));
+    let kinds: Vec<_> = canary.when.headers.iter().map(|(name, value)| (name.as_str(), value)).collect();
+    assert!(matches!(
+        kinds[..],
+        [
+            ("x-canary", ValueMatch::Present),
+            ("x-plan", ValueMatch::Regex(_)),
+            ("x-old", ValueMatch::Absent),
+            ("x-a", ValueMatch::Exact(_))
+        ]
+    ));
+    assert_eq!(canary.when.query, [("beta".to_owned(), ValueMatch::Exact("1".into()))]);
+    assert!(matches!(&canary.rewrite.path, Some(PathRewrite::Regex(_, replace)) if replace == "/$1"));
+    let shares: Vec<_> = canary.upstreams().iter().map(|one| (one.upstream.as_str(), one.weight)).collect();
+    assert_eq!(shares, [("api", 90), ("echo", 10)]);
+    assert_eq!(moved.when.path, Some(PathMatch::Prefix("/docs".into())));
+    let redirect = Redirect {
+        status: http::StatusCode::PERMANENT_REDIRECT,
+        scheme: Some("https"),
+        host: Some("docs.example.com".into()),
+        path: Some(RedirectPath::Prefix("/v2".into())),
+    };
+    assert_eq!(moved.action, Action::Redirect(redirect));
+    assert_eq!(home.when.path, Some(PathMatch::Exact("/".into())));
+    assert!(matches!(&home.action, Action::Redirect(Redirect { path: Some(RedirectPath::Whole(_)), .. })));
+    let reply = Respond {
+        status: http::StatusCode::OK,
+        body: "User-agent: *\nDisallow: /\n".into(),
+        content_type: http::HeaderValue::from_static("text/plain"),
+    };
+    assert_eq!(robots.action, Action::Respond(reply));
+}
+
+#[test]
+fn each_mistake_of_a_route_has_its_sentence() {
+    for (route, expected) in [
+        ("upstream: u, respond: {}", "one of upstream, upstreams, redirect and respond, not upstream and respond"),
+        ("upstreams: [{name: v}]", "there is no such upstream"),
+        ("upstreams: [{weight: 1}]", "upstreams[0].name: is missing"),
+        ("upstreams: [{name: u, weight: 0}]", "no upstream with a weight above 0"),
+        ("upstream: u, match: {path: {exact: /a, prefix: /b}}", "write a prefix, or one of"),
+        ("upstream: u, match: {path: {regex: \"(\"}}", "unclosed group"),
+        ("upstream: u, match: {path: {regex: \"(a{999}){999}\"}}", "too large when compiled"),
+        ("upstream: u, match: {path: /a//b}", "is not in normal form: write /a/b"),
+        ("upstream: u, match: {path: /a/../b}", "is not in normal form: write /b"),
+        ("upstream: u, match: {headers: {\"a b\": x}}", "is not a field's name"),
+        ("upstream: u, match: {headers: {a: [x]}}", "write a value, or one of"),
+        ("upstream: u, match: {query: {a: {presnt: true}}}", "did you mean present?"),
+        ("upstream: u, match: {path: {regex: x}}, rewrite: {prefix: /b}", "this one matches no prefix"),
+        ("match: {path: {exact: /x}}, redirect: {prefix: /b}", "this one matches no prefix"),
+        ("upstream: u, rewrite: {path: {regex: x}}", "has regex and replace"),
+        ("upstream: u, rewrite: {host: \"a/b\"}", "write a host, with a port"),
+        ("redirect: {status: 303}", "write 301 or 308"),
+        ("redirect: {status: 301}", "else it leads to itself"),
+        ("redirect: {path: /a, prefix: /b}", "path or prefix, not both"),
+        ("respond: {}, rewrite: {host: a}", "this route has none"),
+        ("respond: {}, mirror: {upstream: u}", "this route has none"),
+        ("respond: {status: 101}", "between 200 and 599"),
+        ("upstream: u, mirror: {percent: 5}", "mirror.upstream: is missing"),
+        ("upstream: u, mirror: {upstream: w}", "mirror: w: there is no such upstream"),
+        ("upstream: u, cors: {}", "cors.origins: is missing"),
+        ("upstream: u, cors: {origins: [\"*\"], credentials: true}", "with credentials nothing may be *"),
+        ("upstream: u, cors: {origins: [a.example]}", "write an origin such as"),
+        ("upstream: u, cors: {origins: [\"https://a.example/\"]}", "write an origin such as"),
+        ("upstream: u, compression: {encodings: [deflate]}", "write zstd, br or gzip"),
+        ("upstream: u, compression: {types: [\"*/*\"]}", "write a media type"),
+        ("upstream: u, timeout: 100ms", "routes[0].timeout: 100ms is not above timeouts.filters"),
+    ] {
+        let found = errors(&format!("upstreams: {{u: {{builtin: echo}}}}\nroutes: [{{{route}}}]\n"));
+        assert!(found.contains(expected), "{route}: {expected:?} not in: {found}");
+    }
+}
+
+#[test]
+fn all_errors_are_told_at_once_with_their_lines() {
+    let text = "workers: many\nlimts: {}\nupstreams: {u: {builtin: echo, timeot: 1s}}\nfilters:\n  f: {source: f.wasm, timeout: 9s}\nroutes: [{upstream: v}]\n";
+    let found = errors(text);
+    for expected in [
+        "gateway.yaml:1: workers: \"many\": expected a whole number between 1 and 256",
+        "gateway.yaml:2: limts: unknown key: did you mean limits?",
+        "gateway.yaml:3: upstreams.u.timeot: unknown key: did you mean timeout?",
+        "gateway.yaml:5: filters.f.timeout: 9s is not below timeouts.filters",
+        "gateway.yaml:6: routes[0].upstream: v: there is no such upstream: did you mean u?",
+    ] {
+        assert!(found.contains(expected), "{expected}\n--- not in:\n{found}");
+    }
+    assert_eq!(found.lines().count(), 5, "{found}");
+}
+
+#[test]
+fn each_mistake_has_its_sentence() {
+    let with = |more: &str| errors(&format!("{MINIMAL}{more}\n"));
+    for (text, expected) in [
+        ("timeouts: {filters: 5}", "write a duration"),
+        ("timeouts: {filters: 0ms}", "between 1ms"),
+        ("limits: {buffered_bytes: 1}", "between 64KiB and 64GiB"),
+        ("listeners: [{address: localhost}]", "write an IP address and a port"),
+        ("listeners: [{name: a}]", "listeners[0].address: is missing"),
+        ("listeners: 7", "expected a list"),
+        ("listeners: [{address: 127.0.0.1:1}, {name: b, address: 127.0.0.1:1}]", "another listener has this address"),
+        ("listeners: [{address: 127.0.0.1:1, tls: {}}]", "listeners[0].tls.certificates: is missing or empty"),
+        (
+            "listeners: [{address: 127.0.0.1:1, tls: {certificates: [{certificate: a}]}}]",
+            "certificates[0].key: is missing",
+        ),
+        (
+            "listeners: [{address: 127.0.0.1:1, tls: {certificates: [{certificate: a, key: b}], min_version: 1.1}}]",
+            "older versions are not safe",
+        ),
+        (
+            "listeners: [{address: 127.0.0.1:1, tls: {certificates: [{certificate: a, key: b}], protocols: [h3]}}]",
+            "write h2 or http/1.1",
+        ),
+        (
+            "listeners: [{address: 127.0.0.1:1, tls: {certificates: [{certificate: a, key: b}], client_auth: {mode: x}}}]",
+            "client_auth.ca: is missing",
+        ),
+        ("filters: {F: {source: x}}", "a name has 1 to 64"),
+        ("filters: {f: {}}", "filters.f.source: is missing"),
+        ("filters: {f: {source: x, sha256: abc}}", "64 hexadecimal digits"),
+        ("filters: {f: {source: x, memory: 1GiB}}", "between 64KiB and 256MiB"),
+        ("filters: {f: {source: x, reuse: 0}}", "between 1 and 1000000"),
+        ("filters: {f: {source: x, reuse: 1000001}}", "between 1 and 1000000"),
+        ("filters: {f: {source: x, reuse: always}}", "between 1 and 1000000"),
+        ("filters: {f: {source: x, capabilities: [keyvalu]}}", "did you mean keyvalue?"),
+        ("filters: {f: {source: x, on_error: maybe}}", "write closed"),
+        ("filters: {f: 3}", "expected a mapping, found \"3\""),
+        ("admin: {address: x}", "write an IP address"),
+        ("reload: {watch: yes}", "write true or false"),
+        ("log: {format: xml}", "write auto, text or json"),
+        ("workers: 2\nworkers: 3", "the key workers is there twice (first in line 3)"),
+        ("log: &a {level: info}", "anchors and aliases"),
+        ("log: {level: [", "this is not YAML"),
+        ("---\na: 1", "a second document"),
+    ] {
+        let found = with(text);
+        assert!(found.contains(expected), "{text}: {expected:?} not in: {found}");
+    }
+    for (text, expected) in [
+        ("", "there is no route"),
+        ("- a", "expected a mapping, found a list"),
+        ("upstreams: {u: {}}\nroutes: [{upstream: u}]", "give either endpoints"),
+        ("upstreams: {u: {endpoints: []}}\nroutes: [{upstream: u}]", "is empty"),
+        (
+            "upstreams: {u: {endpoints: [\"https://a\", \"http://b\"]}}\nroutes: [{upstream: u}]",
+            "some endpoints are https:// and some http://",
+        ),
+        ("upstreams: {u: {endpoints: [\"http://a\"], tls: {ca: x}}}\nroutes: [{upstream: u}]", "has no use"),
+        (
+            "upstreams: {u: {endpoints: [\"https://a\"], tls: {key: x}}}\nroutes: [{upstream: u}]",
+            "u.tls.certificate: is missing",
+        ),
+        ("upstreams: {u: {endpoints: [\"https://a..b\"]}}\nroutes: [{upstream: u}]", "no name that a certificate has"),
+        (
+            "upstreams: {u: {endpoints: [\"https://a\"], tls: {server_name: \"a b\"}}}\nroutes: [{upstream: u}]",
+            "write a name that a certificate can have",
+        ),
+        (
+            "upstreams: {u: {endpoints: [\"http://a/b\"]}}\nroutes: [{upstream: u}]",
+            "write http://host:port or https://host:port",
+        ),
+        ("upstreams: {u: {endpoints: [\"http://a:99999\"]}}\nroutes: [{upstream: u}]", "not between 0 and 65535"),
+        (
+            "upstreams: {u: {endpoints: [\"http://a\"], timeout: 400ms}}\nroutes: [{upstream: u}]",
+            "is not above timeouts.filters",
+        ),
+        (
+            "upstreams: {u: {endpoints: [\"http://a\"], timeout: 600ms}}\nfilters: {f: {source: x, timeout: 400ms}}\nroutes: [{upstream: u, filters: [f]}]",
+            "more than half of the timeout of upstream u (600ms), which leaves no time for a retry: set it to 300ms",
+        ),
+        ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, match: {path: a}}]", "a path begins with /"),
+        ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, match: {host: \"a:80\"}}]", "without port"),
+        (
+            "upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, filters: [g]}]",
+            "there is no such filter: define it",
+        ),
+        ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, name: a}, {upstream: u, name: a}]", "another route"),
+    ] {
+        let found = errors(text);
+        assert!(found.contains(expected), "{text}: {expected:?} not in: {found}");
+    }
+}
+
+#[test]
+fn an_upstreams_mistakes_have_their_sentences() {
+    let with = |more: &str| {
+        let keys =
+            if more.contains("endpoints:") { more.to_owned() } else { format!("endpoints: [\"http://a\"], {more}") };
+        errors(&format!("upstreams: {{u: {{{keys}}}}}\nroutes: [{{upstream: u}}]"))
+    };
+    for (text, expected) in [
+        ("endpoints: [{weight: 2}]", "endpoints[0].url: is missing"),
+        ("endpoints: [{url: \"http://a\", weight: 1001}]", "a whole number between 0 and 1000"),
+        ("endpoints: [\"http://a\", \"http://A:80/\"]", "endpoints[1]: a:80: is there twice"),
+        ("balance: random", "write round_robin, least_requests or {hash"),
+        ("balance: {}", "u.balance.hash: is missing"),
+        ("balance: {hash: ip}", "write client_ip, path"),
+        ("balance: {hash: {header: a, cookie: b}}", "give either header or cookie"),
+        ("protocol: spdy", "write http1 or h2"),
+        ("retries: {on: [never]}", "write connect, reset, timeout or a status"),
+        ("retries: {per_try_timeout: 15s}", "15s is not below the upstream's timeout (15s)"),
+        ("connect_timeout: 2s, retries: {per_try_timeout: 1s}", "2s is not at most retries.per_try_timeout (1s)"),
+        ("connect_timeout: 20s", "20s is not at most the upstream's timeout (15s)"),
+        ("total_timeout: 10s", "15s is not at most total_timeout (10s)"),
+        ("retries: {backoff: 2s, backoff_max: 1s}", "2s is not at most backoff_max (1s)"),
+        ("health_check: {}", "u.health_check.path: is missing"),
+        ("health_check: {path: healthz}", "begins with /"),
+        ("health_check: {path: /, status: [399-200]}", "write a status such as 200"),
+        ("health_check: {path: /, interval: 1s, timeout: 2s}", "2s is not at most the interval (1s)"),
+        ("health_check: {path: /, host: \"a b\"}", "write a host"),
+        ("outlier: {max_ejected_percent: 101}", "between 0 and 100"),
+        ("limits: {connections: 0}", "between 1 and 1000000"),
+    ] {
+        let found = with(text);
+        assert!(found.contains(expected), "{text}: {expected:?} not in: {found}");
+        assert_eq!(found.lines().count(), 1, "{text}: {found}");
+    }
+    assert_eq!(with("timeout: 600ms, retries: {backoff: 1s}"), "no error", "a default gives way");
+}
+
+#[test]
+fn no_text_makes_it_panic() {
+    let example = include_str!("example.yaml").as_bytes();
+    let mut state = 1_u32;
+    for _ in 0..3000 {
+        let mut text = example.to_vec();
+        for _ in 0..3 {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            let at = state as usize % text.len();
+            match state % 3 {
+                0 => text[at] = (state >> 8) as u8,
+                1 => text.truncate(at.max(1)),
+                _ => text.insert(at, b":[]{}\"'&*-\n "[(state >> 8) as usize % 12]),
+            }
+        }
+        let _ = parse(&String::from_utf8_lossy(&text));
+    }
+}
