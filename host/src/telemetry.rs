@@ -3,173 +3,27 @@
 //! Labels are names from the configuration (route, filter, upstream) or from short fixed lists: never a path, a host or
 //! anything else that a client chooses, so a scrape stays small whatever the traffic. Must not know: where the numbers come from.
 
+mod labels;
+mod log;
+
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::time::SystemTime;
 
-/// Labels of an exchange.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct RequestLabels {
-    /// The route's name, `-` where none matched.
-    pub route: Arc<str>,
-    /// A method that RFC 9110 or 5789 defines, else `other`.
-    pub method: &'static str,
-    /// The status that the client got.
-    pub status: u16,
-}
-
-/// Labels of what belongs to a route.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct RouteLabels {
-    /// The route's name, `-` where none matched.
-    pub route: Arc<str>,
-}
-
-/// Labels of a route's copies of requests.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct MirrorLabels {
-    /// The route's name.
-    pub route: Arc<str>,
-    /// `answered`, `failed`, or why there was none: `body-too-large`, `busy`.
-    pub result: &'static str,
-}
-
-/// Labels of a filter's calls.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct CallLabels {
-    /// The filter's name in gateway.yaml.
-    pub filter: Arc<str>,
-    /// The manifest's version, `-` without a manifest.
-    pub version: Arc<str>,
-    /// `request` or `response`.
-    pub phase: &'static str,
-}
-
-/// Labels of a filter's failed calls.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct FailureLabels {
-    /// The filter's name in gateway.yaml.
-    pub filter: Arc<str>,
-    /// The manifest's version, `-` without a manifest.
-    pub version: Arc<str>,
-    /// A label of `error::FilterFailure`.
-    pub kind: &'static str,
-}
-
-/// Labels of a file that was not taken.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct LoadFailureLabels {
-    /// The filter's name in gateway.yaml.
-    pub filter: Arc<str>,
-    /// A short word of a fixed list.
-    pub reason: &'static str,
-}
-
-/// Labels of a listener's certificate.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct CertificateLabels {
-    /// The listener's name.
-    pub listener: Arc<str>,
-    /// The certificate's first host, or its subject.
-    pub name: Arc<str>,
-}
-
-/// Labels of an upstream's certificate: the authority that is trusted, or what the gateway shows.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct UpstreamCertificateLabels {
-    /// The upstream's name.
-    pub upstream: Arc<str>,
-    /// The certificate's first host, or its subject.
-    pub name: Arc<str>,
-}
-
-/// Labels of a listener's certificate file that was not taken.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct CertificateFailureLabels {
-    /// The listener's name.
-    pub listener: Arc<str>,
-    /// A short word of a fixed list.
-    pub reason: &'static str,
-}
-
-/// Labels of an upstream's certificate file that was not taken.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct UpstreamCertificateFailureLabels {
-    /// The upstream's name.
-    pub upstream: Arc<str>,
-    /// A short word of a fixed list.
-    pub reason: &'static str,
-}
-
-/// Labels of a TLS handshake with a client.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct HandshakeLabels {
-    /// The listener's name.
-    pub listener: Arc<str>,
-    /// `full`, `resumed`, `failed` or `timeout`.
-    pub result: &'static str,
-}
-
-/// Labels of a reload.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ReloadLabels {
-    /// `applied` or `refused`.
-    pub result: &'static str,
-}
-
-/// Labels of an endpoint.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct EndpointLabels {
-    /// The upstream's name in gateway.yaml.
-    pub upstream: Arc<str>,
-    /// Host and port.
-    pub endpoint: Arc<str>,
-}
-
-/// Labels of what was sent to an endpoint.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct UpstreamLabels {
-    /// The upstream's name in gateway.yaml.
-    pub upstream: Arc<str>,
-    /// Host and port.
-    pub endpoint: Arc<str>,
-    /// One of [`UPSTREAM_RESULTS`].
-    pub result: &'static str,
-}
-
-/// How a try can end: an answer below 500, one above, no connection, a connection that ended before the answer, too slow, not HTTP, not sent because of a limit, the
-/// client broke off.
-pub const UPSTREAM_RESULTS: [&str; 8] = ["ok", "5xx", "connect", "reset", "timeout", "protocol", "limit", "client"];
-
-/// Labels of retries.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct RetryLabels {
-    /// The upstream's name in gateway.yaml.
-    pub upstream: Arc<str>,
-    /// `ok`, `failed`, or `over_budget` for one that was not made.
-    pub result: &'static str,
-}
-
-/// Labels of a loaded filter.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct FilterLabels {
-    /// The filter's name in gateway.yaml.
-    pub filter: Arc<str>,
-    /// The manifest's version, `-` without a manifest.
-    pub version: Arc<str>,
-    /// The first 12 digits of the file's SHA-256.
-    pub digest: Arc<str>,
-}
+use labels::BuildLabels;
+pub use labels::{
+    CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilterLabels,
+    HandshakeLabels, LoadFailureLabels, MirrorLabels, ReloadLabels, RequestLabels, RetryLabels, RouteLabels,
+    UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels, method_label,
+};
+pub use log::{LogLimit, init_log};
 
 /// A histogram over fixed bounds, in seconds.
 #[derive(Clone)]
@@ -408,27 +262,6 @@ impl Default for Metrics {
     }
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct BuildLabels {
-    version: &'static str,
-}
-
-/// A label for a method: one that is registered, or `other`, since a client may invent any.
-pub fn method_label(method: &http::Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "DELETE" => "DELETE",
-        "OPTIONS" => "OPTIONS",
-        "PATCH" => "PATCH",
-        "TRACE" => "TRACE",
-        "CONNECT" => "CONNECT",
-        _ => "other",
-    }
-}
-
 /// The numbers of one route's exchanges, looked up once: finding a metric by its labels takes as long as much of the rest of an exchange.
 #[derive(Default)]
 pub struct RouteCounts {
@@ -470,50 +303,6 @@ impl CallCounts {
     }
 }
 
-/// Starts the log on standard error. `level` is a `tracing` filter; a bad one is an error text for the operator.
-pub fn init_log(level: &str, json: bool) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level)
-        .map_err(|error| format!("log.level: {level}: {error}; use info, or witgate=debug"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_timer(SystemTime);
-    let started = if json {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
-    } else {
-        builder.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
-    };
-    started.map_err(|error| error.to_string())
-}
-
-/// Lets one line in a while through for each of a few places: a failing filter must not fill the disk.
-pub struct LogLimit {
-    window: std::sync::Mutex<(std::time::Instant, u32)>,
-}
-
-impl LogLimit {
-    /// Lines a second.
-    const BURST: u32 = 20;
-
-    /// A fresh limit.
-    pub fn new() -> Self {
-        Self { window: std::sync::Mutex::new((std::time::Instant::now(), 0)) }
-    }
-
-    /// Whether a line may be written now.
-    pub fn allow(&self) -> bool {
-        let mut window = self.window.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if window.0.elapsed() > Duration::from_secs(1) {
-            *window = (std::time::Instant::now(), 0);
-        }
-        window.1 = window.1.saturating_add(1);
-        window.1 <= Self::BURST
-    }
-}
-
-impl Default for LogLimit {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -541,10 +330,5 @@ mod tests {
             assert!(text.contains(&format!("route=\"api\",method=\"GET\",status=\"{status}\"}} 2")), "{text}");
         }
         assert!(text.contains("witgate_request_duration_seconds_count{route=\"api\"} 40"), "{text}");
-    }
-
-    #[test]
-    fn an_invented_method_is_other() {
-        assert_eq!(method_label(&http::Method::from_bytes(b"X123").unwrap_or_default()), "other");
     }
 }

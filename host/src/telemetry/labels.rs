@@ -1,0 +1,193 @@
+//! The labels of metrics: whose number it is.
+//!
+//! Must not know: which metrics there are.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+
+/// Labels of an exchange.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The route's name, `-` where none matched.
+    pub route: Arc<str>,
+    /// A method that RFC 9110 or 5789 defines, else `other`.
+    pub method: &'static str,
+    /// The status that the client got.
+    pub status: u16,
+}
+
+/// Labels of what belongs to a route.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RouteLabels {
+    /// The route's name, `-` where none matched.
+    pub route: Arc<str>,
+}
+
+/// Labels of a route's copies of requests.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct MirrorLabels {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// `answered`, `failed`, or why there was none: `body-too-large`, `busy`.
+    pub result: &'static str,
+}
+
+/// Labels of a filter's calls.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CallLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// The manifest's version, `-` without a manifest.
+    pub version: Arc<str>,
+    /// `request` or `response`.
+    pub phase: &'static str,
+}
+
+/// Labels of a filter's failed calls.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FailureLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// The manifest's version, `-` without a manifest.
+    pub version: Arc<str>,
+    /// A label of `error::FilterFailure`.
+    pub kind: &'static str,
+}
+
+/// Labels of a file that was not taken.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LoadFailureLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// A short word of a fixed list.
+    pub reason: &'static str,
+}
+
+/// Labels of a listener's certificate.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CertificateLabels {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// The certificate's first host, or its subject.
+    pub name: Arc<str>,
+}
+
+/// Labels of an upstream's certificate: the authority that is trusted, or what the gateway shows.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct UpstreamCertificateLabels {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    /// The certificate's first host, or its subject.
+    pub name: Arc<str>,
+}
+
+/// Labels of a listener's certificate file that was not taken.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CertificateFailureLabels {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// A short word of a fixed list.
+    pub reason: &'static str,
+}
+
+/// Labels of an upstream's certificate file that was not taken.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct UpstreamCertificateFailureLabels {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    /// A short word of a fixed list.
+    pub reason: &'static str,
+}
+
+/// Labels of a TLS handshake with a client.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct HandshakeLabels {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// `full`, `resumed`, `failed` or `timeout`.
+    pub result: &'static str,
+}
+
+/// Labels of a reload.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReloadLabels {
+    /// `applied` or `refused`.
+    pub result: &'static str,
+}
+
+/// Labels of an endpoint.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct EndpointLabels {
+    /// The upstream's name in gateway.yaml.
+    pub upstream: Arc<str>,
+    /// Host and port.
+    pub endpoint: Arc<str>,
+}
+
+/// Labels of what was sent to an endpoint.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// The upstream's name in gateway.yaml.
+    pub upstream: Arc<str>,
+    /// Host and port.
+    pub endpoint: Arc<str>,
+    /// One of [`UPSTREAM_RESULTS`].
+    pub result: &'static str,
+}
+
+/// How a try can end: an answer below 500, one above, no connection, a connection that ended before the answer, too slow, not HTTP, not sent because of a limit, the
+/// client broke off.
+pub const UPSTREAM_RESULTS: [&str; 8] = ["ok", "5xx", "connect", "reset", "timeout", "protocol", "limit", "client"];
+
+/// Labels of retries.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RetryLabels {
+    /// The upstream's name in gateway.yaml.
+    pub upstream: Arc<str>,
+    /// `ok`, `failed`, or `over_budget` for one that was not made.
+    pub result: &'static str,
+}
+
+/// Labels of a loaded filter.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FilterLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// The manifest's version, `-` without a manifest.
+    pub version: Arc<str>,
+    /// The first 12 digits of the file's SHA-256.
+    pub digest: Arc<str>,
+}
+
+/// Labels of the gateway itself.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct BuildLabels {
+    pub(super) version: &'static str,
+}
+
+/// A label for a method: one that is registered, or `other`, since a client may invent any.
+pub fn method_label(method: &http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        "PATCH" => "PATCH",
+        "TRACE" => "TRACE",
+        "CONNECT" => "CONNECT",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invented_method_is_other() {
+        assert_eq!(method_label(&http::Method::from_bytes(b"X123").unwrap_or_default()), "other");
+    }
+}
