@@ -47,7 +47,24 @@ fn a_second_signal_ends_it_at_once() -> Result<()> {
     wait_until("it is in flight", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 1.0));
     gateway.signal(Signal::TERM)?;
     wait_until("it drains", || !gateway.logged("draining").is_empty());
-    gateway.signal(Signal::TERM)?;
+    // What comes within half a second is the first one still.
+    wait_until("it leaves", || gateway.signal(Signal::TERM).is_ok() && gateway.admin("/healthz").is_err());
     assert_eq!(gateway.wait(Duration::from_secs(1))?.code(), Some(1));
+    Ok(())
+}
+
+#[test]
+fn a_signal_that_is_passed_on_is_no_second_one() -> Result<()> {
+    let upstream = Upstream::start()?;
+    let mut gateway =
+        Setup::new(&format!("upstreams: {{u: {}}}\nroutes: [{{upstream: u}}]", upstream.yaml()))?.start()?;
+    let mut slow = gateway.client()?;
+    slow.begin("GET", "/delay/500", &[], b"")?;
+    wait_until("it is in flight", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 1.0));
+    gateway.signal(Signal::INT)?;
+    wait_until("it drains", || !gateway.logged("draining").is_empty());
+    gateway.signal(Signal::TERM)?;
+    assert_eq!(slow.read(false)?.text(), "late");
+    assert_eq!(gateway.wait(Duration::from_secs(2))?.code(), Some(0));
     Ok(())
 }

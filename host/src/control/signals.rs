@@ -1,6 +1,11 @@
 //! What the operator's signals ask for: SIGHUP a reload, SIGTERM and SIGINT a drain, a second one the end.
 
+use std::time::{Duration, Instant};
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What a ^C takes to be passed on.
+const PASSED_ON: Duration = Duration::from_millis(500);
 
 /// The signals, received from when this was made.
 pub struct Signals {
@@ -41,9 +46,13 @@ async fn ended(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-/// A second signal means that nobody wants to wait.
+/// A second signal means that nobody wants to wait. But ^C comes from the terminal, and at once again, as SIGINT or SIGTERM, from whoever started the gateway (npm, just): that
+/// is one.
 pub async fn exit_at_second(mut signals: Signals) {
-    signals.end().await;
+    let began = Instant::now();
+    while began.elapsed() < PASSED_ON {
+        signals.end().await;
+    }
     tracing::warn!("a second signal: leaving at once");
     std::process::exit(1);
 }
