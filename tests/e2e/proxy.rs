@@ -90,7 +90,7 @@ fn what_an_upstream_does_wrong_has_its_status() -> Result<()> {
     assert_eq!(gateway.get("/reset", &[])?.status, 502);
     assert_eq!(gateway.get("/delay/3000", &[])?.status, 504);
     assert!(gateway.get("/cut", &[]).is_err(), "a body that was cut never ends cleanly");
-    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let free = harness::nobody()?;
     let refused =
         Setup::new(&format!("upstreams: {{u: {{endpoints: [\"http://{free}\"]}}}}\nroutes: [{{upstream: u}}]"))?
             .start()?;

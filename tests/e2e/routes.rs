@@ -171,7 +171,7 @@ routes: [{{match: {{methods: [PUT]}}, filters: [deny], upstream: echo, {cors}}}]
 #[test]
 fn a_mirror_gets_copies_and_does_nothing_to_the_exchange() -> Result<()> {
     let (main, shadow) = (Upstream::start()?, Upstream::start()?);
-    let gone = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let gone = harness::nobody()?;
     let yaml = format!(
         "upstreams: {{main: {}, shadow: {}, gone: {{endpoints: [\"http://{gone}\"], timeout: 1s}}}}
 routes:

@@ -1,7 +1,7 @@
 //! Several endpoints: who gets a request, what is tried again, who is left out, and when they are back.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -29,11 +29,6 @@ fn urls(upstreams: &[&Upstream]) -> Vec<String> {
 /// One thread serves, so that turns and budgets are one row.
 fn behind(upstreams: &[&Upstream], terms: &str) -> Result<Gateway> {
     Setup::new(&yaml(&urls(upstreams), terms))?.workers(1).start()
-}
-
-/// An address at which nobody listens.
-fn nobody() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 fn who(client: &mut Client, headers: &[&str]) -> Result<String> {
@@ -208,7 +203,7 @@ fn half_of_the_endpoints_stay() -> Result<()> {
 #[test]
 fn what_was_not_sent_goes_to_another_endpoint_whatever_it_is() -> Result<()> {
     let good = Upstream::start()?;
-    let endpoints = [url(nobody()?), url(good.address)];
+    let endpoints = [url(harness::nobody()?), url(good.address)];
     let gateway = Setup::new(&yaml(&endpoints, "outlier: off"))?.workers(1).start()?;
     let mut client = gateway.client()?;
     for _ in 0..10 {

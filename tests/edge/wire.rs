@@ -34,10 +34,9 @@ impl Peer {
         Ok(Self { address, connections })
     }
 
-    /// An address that nobody listens on.
+    /// One that refuses connections.
     pub(crate) fn nobody() -> Result<Self> {
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        Ok(Self { address, connections: Arc::default() })
+        Ok(Self { address: harness::nobody()?, connections: Arc::default() })
     }
 
     /// Connections so far.

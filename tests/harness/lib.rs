@@ -13,7 +13,20 @@ pub use client::{Client, Response};
 pub use gateway::{Gateway, Setup, repository};
 pub use upstream::{Mood, Upstream};
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rustix::net::{AddressFamily, SocketType};
+
+/// An address that refuses connections for as long as this process lives: bound, so that nobody else gets the port, and not listened on.
+pub fn nobody() -> Result<SocketAddr> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let address = rustix::net::getsockname(&socket)?.try_into()?;
+    std::mem::forget(socket);
+    Ok(address)
+}
 
 /// Polls until `condition` holds; panics with `what` after ten seconds.
 #[track_caller]
