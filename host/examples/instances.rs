@@ -1,7 +1,7 @@
 //! What a call of a filter costs by itself: store, instantiation, call, clean-up, without HTTP around it. `just bench-instances`.
 //!
 //! An example and not a bench target: those have a profile of their own, and the runtime would be built again. Prints a table for the api-key
-//! filter in each language, in fresh instances and in one that is reused; with `--scaling` only how many times the calls of one thread two threads make (TypeScript); with `--corpus` for each path
+//! filter in each language, in fresh instances and in one that is reused; with `--flatten` the parts of a call, flattened and not; with `--scaling` only how many times the calls of one thread two threads make (TypeScript); with `--corpus` for each path
 //! of the Python corpus in tests/guests. Must not know: how a
 //! call is made ([`witgate::wasm::instance`]).
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -18,7 +18,7 @@ use witgate::config::Config;
 use witgate::control::artifacts::Loader;
 use witgate::exchange::{Client, Exchange, Request};
 use witgate::wasm::engine::Engine;
-use witgate::wasm::instance::{Phase, call};
+use witgate::wasm::instance::{Phase, call, parts};
 use witgate::wasm::pool::Filter;
 
 const LANGUAGES: [&str; 3] = ["rust", "typescript", "python"];
@@ -54,6 +54,10 @@ fn main() -> ExitCode {
         println!("{:.2}", scaling(&filter));
         return ExitCode::SUCCESS;
     }
+    if std::env::args().any(|argument| argument == "--flatten") {
+        flattening(&engine);
+        return ExitCode::SUCCESS;
+    }
     if std::env::args().any(|argument| argument == "--corpus") {
         corpus(&engine);
         return ExitCode::SUCCESS;
@@ -67,6 +71,66 @@ fn main() -> ExitCode {
         println!("| {language}{kind} | {median:.1} | {minimum:.1} | {faults:.2} | {:.2} |", scaling(&filter));
     }
     ExitCode::SUCCESS
+}
+
+/// A table of the parts of a call, flattened and not, and of what the files weigh and take to compile.
+fn flattening(engine: &Engine) {
+    println!("| api-key | store and instance, µs | call | drop | page faults per call | size, KiB | compile, s |");
+    println!("|---|---|---|---|---|---|---|");
+    for (title, file) in [
+        ("Rust", "guests/dist/rust/api-key.wasm"),
+        ("TypeScript, not flattened", "tests/guests/dist/typescript/unflattened/api-key.wasm"),
+        ("TypeScript", "guests/dist/typescript/api-key.wasm"),
+        ("Python, not flattened", "tests/guests/dist/python/unflattened/api-key.wasm"),
+        ("Python", "guests/dist/python/api-key.wasm"),
+    ] {
+        let filter = filter(engine, file, 1);
+        let (_, _, faults) = cost(&filter, "/");
+        let [made, called, ended] = parts_of(&filter);
+        let bytes = std::fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)).unwrap().len();
+        let compiled = compile_time(file);
+        println!("| {title} | {made:.1} | {called:.1} | {ended:.1} | {faults:.1} | {} | {compiled:.1} |", bytes >> 10);
+    }
+}
+
+/// Microseconds of the parts of a fresh call: medians of all calls of the rounds.
+fn parts_of(filter: &Arc<Filter>) -> [f64; 3] {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = Arc::new(BTreeMap::from([("key".to_owned(), "s3cret".to_owned())]));
+    runtime.block_on(async {
+        let mut exchange = exchange("/");
+        let mut all = [const { vec![] }; 3];
+        let began = Instant::now();
+        while began.elapsed() < 3 * ROUND {
+            let (took, back) = parts(filter, Phase::Request, exchange, &config).await.unwrap();
+            exchange = back;
+            all.iter_mut().zip(took).for_each(|(part, took)| part.push(took.as_secs_f64() * 1e6));
+        }
+        all.map(|mut part| {
+            part.sort_by(f64::total_cmp);
+            part[part.len() / 2]
+        })
+    })
+}
+
+/// Seconds that a compiler which knows no function of the file takes for it.
+fn compile_time(file: &str) -> f64 {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let state = tempfile::tempdir().unwrap();
+    let config = Config::parse(
+        &format!(
+            "state: {{directory: {}}}\nupstreams: {{echo: {{builtin: echo}}}}\nroutes: [{{filters: [f], upstream: echo, timeout: 15s}}]\n\
+             timeouts: {{filters: 2s}}\nfilters: {{f: {{source: {file}, timeout: 1s}}}}",
+            state.path().display()
+        ),
+        "bench",
+        &repository,
+    )
+    .unwrap();
+    let mut loader = Loader::new(Engine::new(1).unwrap(), &config, Arc::new(AtomicI64::new(0)));
+    let began = Instant::now();
+    loader.load("f", &config.filters["f"]).unwrap();
+    began.elapsed().as_secs_f64()
 }
 
 /// A table of the paths of the Python corpus.
