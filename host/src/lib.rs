@@ -17,6 +17,7 @@ pub mod http2;
 pub mod keyvalue;
 pub mod net;
 pub mod pace;
+pub mod priority;
 pub mod serve;
 pub mod snapshot;
 pub mod stage;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use harness::wat::{bulky, replying};
 use harness::{Gateway, Setup, repository, wait_until, wait_up_to};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 const YAML: &str =
     "filters: {f: {source: f.wasm}}\nupstreams: {echo: {builtin: echo}}\nroutes: [{filters: [f], upstream: echo}]";
@@ -127,7 +128,7 @@ fn the_compiler_is_a_child_that_ends_with_the_gateway() -> Result<()> {
     let of = |file: &str| std::fs::read_to_string(format!("/proc/{child}/{file}"));
     wait_until("its limits", || {
         let limits = of("limits").unwrap_or_default();
-        nice(child) == nice(gateway.id()).map(|own| (own + 5).min(19))
+        stat(child, POLICY) == Some(IDLE)
             && limits.lines().any(|line| line.starts_with("Max address space") && line.contains("2147483648"))
             && limits.lines().any(|line| line.starts_with("Max cpu time") && line.contains("120"))
     });
@@ -145,9 +146,65 @@ fn children(process: u32) -> Vec<u32> {
     all.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
-fn nice(process: u32) -> Option<i32> {
+/// Fields of proc_pid_stat(5), from 1.
+const NICE: usize = 19;
+const POLICY: usize = 41;
+/// Of sched(7): SCHED_IDLE.
+const IDLE: i32 = 5;
+
+fn stat(process: u32, field: usize) -> Option<i32> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    stat.rsplit(')').next()?.split(' ').nth(17)?.parse().ok()
+    stat.rsplit(')').next()?.split(' ').nth(field - 2)?.parse().ok()
+}
+
+/// Keeps all threads of a process on one core.
+fn pin(process: u32, core: &CpuSet) -> Result<()> {
+    for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        sched_setaffinity(Pid::from_raw(task?.file_name().to_string_lossy().parse()?), core)?;
+    }
+    Ok(())
+}
+
+/// A busy core leaves nothing to the idle class: the compiler then gets a share of its own.
+#[test]
+fn a_compiler_that_starves_begins_again_with_a_share() -> Result<()> {
+    let gateway = start("")?;
+    let allowed = sched_getaffinity(None)?;
+    let first = (0..CpuSet::MAX_CPU).find(|core| allowed.is_set(*core)).context("a core")?;
+    let mut core = CpuSet::new();
+    core.set(first);
+    pin(gateway.id(), &core)?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Where it cannot be pinned the compiler does not starve, and the test fails.
+            if sched_setaffinity(None, &core).is_ok() {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        let seen = (|| {
+            gateway.replace("f.wasm", bulky(std::iter::repeat_n(20_000, 200))?)?;
+            let mut policies = vec![];
+            wait_up_to(PATIENCE, "a compiler with a share", || {
+                let child = children(gateway.id()).pop();
+                policies.extend(child.and_then(|child| Some((stat(child, POLICY)?, stat(child, NICE)?))));
+                policies.last().is_some_and(|last| *last == (0, own_nice(&gateway)))
+            });
+            ensure!(policies.iter().any(|(policy, _)| *policy == IDLE), "idle at first: {policies:?}");
+            gateway.wait_logged("it goes on with a share of its own", 1);
+            ensure!(says(&gateway, "one"), "the old version serves on");
+            Ok(())
+        })();
+        stop.store(true, Ordering::Relaxed);
+        seen
+    })
+}
+
+/// What a compiler with a share of its own has.
+fn own_nice(gateway: &Gateway) -> i32 {
+    stat(gateway.id(), NICE).map_or(0, |own| (own + 5).min(19))
 }
 
 fn is_zombie(process: u32) -> bool {

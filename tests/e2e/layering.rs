@@ -16,6 +16,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("exchange", 0),
     ("net", 0),
     ("pace", 0),
+    ("priority", 0),
     ("body", 1),
     ("config", 1),
     ("http1", 2),

@@ -8,14 +8,15 @@ use std::time::Instant;
 
 use crate::config::Compile;
 use crate::control::cache::{Cache, Content};
-use crate::control::compile::{Priority, child, compile};
+use crate::control::compile::{child, compile};
 use crate::control::reload::Source;
 use crate::control::sealed::Sealed;
+use crate::priority::Priority;
 use crate::wasm::compiler::Compiler;
 use crate::wasm::component::{FILE_BYTES_MAX, SizeLimits, describe};
 
-pub(super) fn compile_child(state: &Path, memory_bytes: u64, seconds: u64, nice: i32) -> Result<(), String> {
-    child(state, memory_bytes, seconds, nice)
+pub(super) fn compile_child(state: &Path, memory_bytes: u64, seconds: u64, priority: Priority) -> Result<(), String> {
+    child(state, memory_bytes, seconds, priority)
 }
 
 /// Compiles what the cache does not have: `files`, and the filters of a configuration. Its state directory goes before `state`.

@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::priority::Priority;
+
 #[derive(Parser)]
 #[command(name = "witgate", version, about = "An API gateway whose filters are WebAssembly components")]
 struct Cli {
@@ -65,7 +67,7 @@ enum Command {
         #[arg(long)]
         seconds: u64,
         #[arg(long)]
-        nice: i32,
+        priority: Priority,
     },
 }
 
@@ -76,7 +78,9 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check::check(&config),
         Command::Inspect { file, json } => inspect::inspect(&file, json),
         Command::Precompile { config, state, files } => compile::precompile(config, state, files),
-        Command::Compile { state, memory, seconds, nice } => compile::compile_child(&state, memory, seconds, nice),
+        Command::Compile { state, memory, seconds, priority } => {
+            compile::compile_child(&state, memory, seconds, priority)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,10 +12,11 @@ use std::sync::atomic::AtomicI64;
 use std::time::{Instant, SystemTime};
 
 use super::cache::{Cache, Content};
-use super::compile::{Priority, compile};
+use super::compile::compile;
 use super::sealed::Sealed;
 use crate::config::{self, Capability, Compile};
 use crate::keyvalue::Store;
+use crate::priority::Priority;
 use crate::wasm::component::{self, Description, FILE_BYTES_MAX, LoadError, SizeLimits};
 use crate::wasm::engine::{Artifact, Engine};
 use crate::wasm::pool::{Filter, Grant, Terms, check_imports};
@@ -85,7 +86,7 @@ impl Loader {
 
     /// From now on there is traffic that goes first.
     pub fn yield_to_traffic(&mut self) {
-        self.priority = Priority::Low;
+        self.priority = Priority::Idle;
     }
 
     /// From now on compiles under the limits of this configuration.

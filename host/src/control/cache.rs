@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::state::private_folder;
+use crate::priority::{PIECE, in_pieces};
 use crate::wasm::component::Description;
 use crate::wasm::engine::{Artifact, Engine};
 
@@ -23,7 +24,6 @@ const KEY_BYTES: usize = 32;
 /// Entries above this are deleted, the longest ago written first.
 const CACHE_BYTES_MAX: u64 = 2 << 30;
 const NOTE_BYTES_MAX: u64 = 4 << 20;
-const READ_BYTES: usize = 256 << 10;
 
 /// A secret of this state directory, to know again what was written here.
 #[derive(Clone)]
@@ -60,7 +60,11 @@ pub struct Content(blake3::Hash);
 impl Content {
     /// Of bytes in memory.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(blake3::hash(bytes))
+        let mut hasher = blake3::Hasher::new();
+        in_pieces(bytes, |piece| {
+            hasher.update(piece);
+        });
+        Self(hasher.finalize())
     }
 
     /// Of a file, read in pieces.
@@ -72,12 +76,13 @@ impl Content {
 }
 
 fn feed(hasher: &mut blake3::Hasher, mut file: &File) -> io::Result<()> {
-    let mut buffer = vec![0; READ_BYTES];
+    let mut buffer = vec![0; PIECE];
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(()),
             length => hasher.update(&buffer[..length]),
         };
+        std::thread::yield_now();
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
@@ -18,33 +18,22 @@ use super::cache::{Cache, Content, Key};
 use super::functions::FunctionStore;
 use super::sealed::Sealed;
 use crate::config::Compile as Limits;
+use crate::priority::Priority;
 use crate::wasm::compiler::Compiler;
 use crate::wasm::component::{FILE_BYTES_MAX, LoadError, describe};
-
-/// Who goes first where compiler and traffic want the same core.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    /// The compiler is waited for: nobody is served yet.
-    Equal,
-    /// Traffic. On a busy machine a compilation still comes to its end.
-    Low,
-}
-
-impl Priority {
-    /// Of nice(2).
-    const fn nice(self) -> i32 {
-        match self {
-            Self::Equal => 0,
-            Self::Low => 5,
-        }
-    }
-}
 
 const ALLOCATOR_RESERVE_KIB: &str = "65536";
 /// What the child may say.
 const WORDS_BYTES_MAX: u64 = 64 << 10;
 /// Beyond the processor time of one core: the parent waits this much longer than that for a child that gets less than a core.
 const PATIENCE: u32 = 4;
+/// How long a child may live on what all others leave of the cores, and how often it is looked at.
+const LEISURE: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(500);
+/// One that got less than this part of a core starves: it is ended, which loses little, and the work begins again with a share of its own.
+const SHARE_MIN: f64 = 0.2;
+/// Of proc_pid_stat(5), on every architecture that this runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What a compilation did.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -65,23 +54,71 @@ enum Word {
 
 /// Compiles a component into the cache of a state directory, and waits for it. The error names the limit where one was met.
 pub fn compile(component: &Sealed, state: &Path, limits: &Limits, priority: Priority) -> Result<Compiled, LoadError> {
-    let began = Instant::now();
+    if priority == Priority::Idle {
+        match run(component, state, limits, priority, LEISURE)? {
+            Ended::Itself(outcome) => return outcome,
+            Ended::Late => {
+                tracing::info!("compiling gets too little of the busy cores: it goes on with a share of its own")
+            }
+        }
+    }
+    // An idle child cannot be raised without a right that few gateways have.
+    let priority = if priority == Priority::Idle { Priority::Low } else { priority };
+    let most = limits.time * PATIENCE;
+    match run(component, state, limits, priority, most)? {
+        Ended::Itself(outcome) => outcome,
+        Ended::Late => Err(LoadError::new(
+            "limits",
+            format!("compiling was not done after {} s: {HINT} (compile.time)", most.as_secs().max(1)),
+        )),
+    }
+}
+
+/// How a child ended.
+enum Ended {
+    Itself(Result<Compiled, LoadError>),
+    /// By its parent, for it took too long.
+    Late,
+}
+
+fn run(
+    component: &Sealed,
+    state: &Path,
+    limits: &Limits,
+    priority: Priority,
+    most: Duration,
+) -> Result<Ended, LoadError> {
     let mut child = spawn(component, state, limits, priority)
         .map_err(|error| LoadError::new("compile", format!("the compiler's process cannot be started: {error}")))?;
     let heard = listen(&mut child);
-    let deadline = limits.time * PATIENCE;
-    let words = heard.recv_timeout(deadline.saturating_sub(began.elapsed()));
+    let began = Instant::now();
+    let words = loop {
+        let left = most.saturating_sub(began.elapsed());
+        match heard.recv_timeout(if priority == Priority::Idle { left.min(LOOK) } else { left }) {
+            Err(mpsc::RecvTimeoutError::Timeout) if began.elapsed() < most && !starves(&child, began.elapsed()) => {}
+            words => break words,
+        }
+    };
     if words.is_err() {
         // It may have ended just now: then there is nothing to kill.
         let _ = child.kill();
     }
     let status = child.wait().map_err(|error| LoadError::new("compile", format!("the compiler's process: {error}")))?;
-    let (said, complaint) = words.unwrap_or_default();
-    match serde_json::from_slice(&said) {
+    let Ok((said, complaint)) = words else { return Ok(Ended::Late) };
+    Ok(Ended::Itself(match serde_json::from_slice(&said) {
         Ok(Word::Done(compiled)) if status.success() => Ok(compiled),
         Ok(Word::Refused(reason, message)) => Err(LoadError::new(reason_of(&reason), message)),
-        _ => Err(died(status, began.elapsed() >= deadline, &complaint, limits)),
-    }
+        _ => Err(died(status, &complaint, limits)),
+    }))
+}
+
+/// Whether a process got too little of the cores. One that cannot be read has just ended.
+fn starves(child: &Child, lived: Duration) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    // Behind the name, which may hold anything, the third field follows; user and system time are the 14th and 15th.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: Vec<f64> = fields.skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    ticks.len() == 2 && ticks.iter().sum::<f64>() / TICKS_PER_SECOND < SHARE_MIN * lived.as_secs_f64()
 }
 
 fn spawn(component: &Sealed, state: &Path, limits: &Limits, priority: Priority) -> std::io::Result<Child> {
@@ -92,7 +129,7 @@ fn spawn(component: &Sealed, state: &Path, limits: &Limits, priority: Priority) 
         .arg(state)
         .arg(format!("--memory={}", limits.memory_bytes))
         .arg(format!("--seconds={}", limits.time.as_secs().max(1)))
-        .arg(format!("--nice={}", priority.nice()))
+        .arg(format!("--priority={}", priority.name()))
         // Nothing of what the gateway was started with is a compiler's business.
         .env_clear()
         // The allocator would reserve more address space than it may have.
@@ -127,12 +164,8 @@ fn read(pipe: Option<impl std::io::Read>) -> Vec<u8> {
 }
 
 /// Why a child ended without a word.
-fn died(status: ExitStatus, is_late: bool, complaint: &str, limits: &Limits) -> LoadError {
+fn died(status: ExitStatus, complaint: &str, limits: &Limits) -> LoadError {
     let seconds = limits.time.as_secs().max(1);
-    if is_late {
-        let waited = seconds * u64::from(PATIENCE);
-        return LoadError::new("limits", format!("compiling was not done after {waited} s: {} (compile.time)", HINT));
-    }
     let signal = status.signal().and_then(Signal::from_named_raw);
     if matches!(signal, Some(Signal::XCPU | Signal::KILL)) {
         return LoadError::new(
@@ -164,9 +197,10 @@ fn reason_of(reason: &str) -> &'static str {
 }
 
 /// The child's side: compiles what is on standard input into the cache, under limits, and says how that went on standard output.
-pub fn child(state: &Path, memory_bytes: u64, seconds: u64, nice: i32) -> Result<(), String> {
-    // Before a byte of the component is looked at.
-    restrict(memory_bytes, seconds, nice).map_err(|error| format!("the compiler's limits cannot be set: {error}"))?;
+pub fn child(state: &Path, memory_bytes: u64, seconds: u64, priority: Priority) -> Result<(), String> {
+    // Before a byte of the component is looked at, and before there is a second thread, which would not be meant.
+    restrict(memory_bytes, seconds, priority)
+        .map_err(|error| format!("the compiler's limits cannot be set: {error}"))?;
     let mut component = vec![];
     let input = std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_end(&mut component);
     input.map_err(|error| format!("standard input: {error}"))?;
@@ -200,15 +234,15 @@ fn work(component: &[u8], state: &Path) -> Result<Compiled, LoadError> {
     Ok(Compiled { found, compiled })
 }
 
-fn restrict(memory_bytes: u64, seconds: u64, nice: i32) -> rustix::io::Result<()> {
+fn restrict(memory_bytes: u64, seconds: u64, priority: Priority) -> std::io::Result<()> {
     use rustix::process::{set_parent_process_death_signal, setrlimit};
     let at_most = |limit: u64| Rlimit { current: Some(limit), maximum: Some(limit) };
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // Added to the gateway's own.
-    rustix::process::nice(nice)?;
+    priority.take()?;
     rustix::thread::set_no_new_privs(true)?;
     setrlimit(Resource::Core, at_most(0))?;
     setrlimit(Resource::As, at_most(memory_bytes))?;
     // One second between the word and the end.
-    setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) })
+    setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) })?;
+    Ok(())
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::cache::Key;
 use super::state::private_folder;
@@ -26,6 +26,8 @@ const FUNCTION_BYTES_MAX: usize = 64 << 20;
 /// All segments together.
 const BYTES_MAX: u64 = 512 << 20;
 const SEGMENTS_MAX: usize = 64;
+/// A compilation that takes longer keeps what it has: it may be ended before its end.
+const KEEP_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Every function of the folder's segments, and those that were compiled since.
 #[derive(Debug)]
@@ -35,8 +37,18 @@ pub struct FunctionStore {
     fingerprint: String,
     segments: Vec<Segment>,
     known: HashMap<[u8; KEY_BYTES], Place>,
-    new: Mutex<HashMap<[u8; KEY_BYTES], Vec<u8>>>,
+    new: Mutex<New>,
     found: AtomicUsize,
+}
+
+/// Compiled since, and not yet written.
+#[derive(Debug)]
+struct New {
+    functions: HashMap<[u8; KEY_BYTES], Vec<u8>>,
+    /// When some were last written.
+    since: Instant,
+    /// How many were.
+    written: usize,
 }
 
 #[derive(Debug)]
@@ -65,7 +77,7 @@ impl FunctionStore {
             fingerprint,
             segments: vec![],
             known: HashMap::new(),
-            new: Mutex::default(),
+            new: Mutex::new(New { functions: HashMap::new(), since: Instant::now(), written: 0 }),
             found: AtomicUsize::new(0),
         };
         for (_, _, path) in store.list() {
@@ -78,7 +90,8 @@ impl FunctionStore {
 
     /// How many functions were found and how many had to be compiled.
     pub fn counts(&self) -> (usize, usize) {
-        (self.found.load(Ordering::Relaxed), self.new.lock().unwrap_or_else(PoisonError::into_inner).len())
+        let new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.found.load(Ordering::Relaxed), new.written + new.functions.len())
     }
 
     /// Writes what was compiled and deletes what is too much.
@@ -88,8 +101,8 @@ impl FunctionStore {
             segment.file.set_modified(now)?;
         }
         let new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
-        if !new.is_empty() {
-            self.write(&new)?;
+        if !new.functions.is_empty() {
+            self.write(&new.functions)?;
         }
         let mut left = BYTES_MAX;
         for (at, (_, length, path)) in self.list().into_iter().enumerate() {
@@ -142,6 +155,18 @@ impl FunctionStore {
         }
         self.segments.push(Segment { file, is_used: AtomicBool::new(false) });
         Ok(())
+    }
+
+    /// Writes what there is in the middle of a compilation.
+    fn keep(&self, new: &mut New) {
+        match self.write(&new.functions) {
+            Ok(()) => {
+                new.written += new.functions.len();
+                new.functions.clear();
+            }
+            Err(error) => eprintln!("compiled functions cannot be kept: {error}"),
+        }
+        new.since = Instant::now();
     }
 
     fn write(&self, new: &HashMap<[u8; KEY_BYTES], Vec<u8>>) -> io::Result<()> {
@@ -210,8 +235,11 @@ impl Functions for FunctionStore {
             && code.len() <= FUNCTION_BYTES_MAX
         {
             let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
-            if new.len() < FUNCTIONS_MAX {
-                new.insert(key, code);
+            if new.functions.len() < FUNCTIONS_MAX {
+                new.functions.insert(key, code);
+            }
+            if new.since.elapsed() >= KEEP_INTERVAL {
+                self.keep(&mut new);
             }
         }
     }
@@ -245,6 +273,11 @@ mod tests {
         store.insert(&c, b"c".to_vec());
         store.save()?;
         assert_eq!(open(7)?.get(&c), Some(b"c".to_vec()));
+        let (long, d) = (open(7)?, [4; KEY_BYTES]);
+        long.new.lock().unwrap_or_else(PoisonError::into_inner).since -= KEEP_INTERVAL;
+        long.insert(&d, b"d".to_vec());
+        assert_eq!(long.counts(), (0, 1), "it counts as compiled");
+        assert_eq!(open(7)?.get(&d), Some(b"d".to_vec()), "a long compilation keeps what it has");
         assert_eq!(open(8)?.get(&a), None, "another engine's");
 
         let path = store.list().pop().map(|(_, _, path)| path).unwrap_or_default();

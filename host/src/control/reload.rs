@@ -169,8 +169,9 @@ impl Reloader {
                 self.certificates.adopt(upstreams);
                 self.loader.retain(&snapshot.config);
                 publish_filters(&self.shared.metrics, &snapshot.filters);
-                self.shared.swap(snapshot);
+                // Who sees the new state sees it counted.
                 self.count("applied");
+                self.shared.swap(snapshot);
                 tracing::info!(ms = began.elapsed().as_millis() as u64, "the configuration is in service");
             }
             Err(why) => {
@@ -203,8 +204,9 @@ impl Reloader {
         match Snapshot::new(before.config.clone(), filters, before.clients.clone(), &self.shared.registry) {
             Ok(snapshot) => {
                 publish_filters(&self.shared.metrics, &snapshot.filters);
-                self.shared.swap(snapshot);
+                // Who sees the new state sees it counted.
                 self.count("applied");
+                self.shared.swap(snapshot);
                 tracing::info!(filters = swapped.join(", "), "in service");
             }
             Err(why) => {

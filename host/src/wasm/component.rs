@@ -9,10 +9,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 
+use crate::priority::in_pieces;
+
 /// The largest file that is looked at, in bytes.
 pub const FILE_BYTES_MAX: u64 = 128 << 20;
 const MANIFEST_SECTION: &str = "witgate:manifest";
 const MANIFEST_BYTES_MAX: usize = 256 << 10;
+/// Function bodies that are passed over before others may have the core.
+const BODIES_BETWEEN_TURNS: usize = 500;
 /// Imports, and exports, of a component.
 const NAMES_MAX: usize = 1000;
 /// The package whose interfaces are the contract.
@@ -130,7 +134,7 @@ impl std::error::Error for LoadError {}
 pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
     check_kind(bytes)?;
     let mut description = Description {
-        digest: hex::encode(Sha256::digest(bytes)),
+        digest: digest(bytes),
         size: bytes.len(),
         manifest: None,
         request_phase: false,
@@ -141,7 +145,7 @@ pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
         functions: 0,
         largest_function: 0,
     };
-    let mut depth = 0_usize;
+    let (mut depth, mut bodies) = (0_usize, 0_usize);
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(malformed)? {
             Payload::ModuleSection { .. } => {
@@ -152,6 +156,10 @@ pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
             Payload::CodeSectionStart { count, .. } => description.functions += count as usize,
             Payload::CodeSectionEntry(body) => {
                 description.largest_function = description.largest_function.max(body.range().len());
+                bodies += 1;
+                if bodies % BODIES_BETWEEN_TURNS == 0 {
+                    std::thread::yield_now();
+                }
             }
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
@@ -176,6 +184,12 @@ pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
     description.response_phase = description.exports.iter().any(|name| is_interface(name, "response-handler"));
     check_world(&description)?;
     Ok(description)
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    in_pieces(bytes, |piece| hasher.update(piece));
+    hex::encode(hasher.finalize())
 }
 
 /// What a compiler is given at most: with it, compiling takes seconds and not minutes.

@@ -1,0 +1,86 @@
+//! Who goes first where compiler and traffic want the same core.
+//!
+//! A nice value alone shares a core out: a request that comes while a niced compiler runs still waits for its turn. In the system's idle class any thread of normal priority that
+//! wakes goes first, at once. But there a compiler gets next to nothing of a busy core, and without a right nobody leaves that class: `compile.rs` sees to that. Must not know: what is compiled.
+
+use std::io;
+
+/// Of a process that compiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Priority {
+    /// The compiler is waited for: nobody is served yet.
+    Equal,
+    /// Traffic goes first. On a busy machine a compilation still comes to its end.
+    Low,
+    /// Traffic goes first, always.
+    Idle,
+}
+
+impl Priority {
+    /// Its name on a command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::Low => "low",
+            Self::Idle => "idle",
+        }
+    }
+
+    /// For the calling thread and those that it starts. There is no way back.
+    pub fn take(self) -> io::Result<()> {
+        match self {
+            Self::Equal => Ok(()),
+            // Added to the gateway's own.
+            Self::Low => rustix::process::nice(5).map(drop).map_err(io::Error::from),
+            // A filter of system calls may forbid the one and allow the other.
+            Self::Idle => idle().or_else(|_| Self::Low.take()),
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn idle() -> io::Result<()> {
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the pointer is to a value that lives through the call, which only reads it.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const none) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Nanoseconds: the shortest that the system takes.
+const SLICE: u64 = 100_000;
+
+/// Lets the calling thread run soon after it wakes, whatever runs then, for it asks for short turns (Linux ≥ 6.12; elsewhere nothing changes).
+/// Its share of a core stays what it was.
+#[allow(unsafe_code)]
+pub fn wake_promptly() -> io::Result<()> {
+    let size = size_of::<libc::sched_attr>();
+    // SAFETY: plain numbers, of which zero is one.
+    let mut own: libc::sched_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the system writes at most `size` bytes to a value of that size.
+    if unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut own, size, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // A real-time thread, as its operator may have made it, needs nothing.
+    if own.sched_policy != libc::SCHED_OTHER as u32 {
+        return Ok(());
+    }
+    own.sched_runtime = SLICE;
+    // SAFETY: the system reads a value that says its own size.
+    match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const own, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// How much is read, copied or hashed at once where serving threads may wait for the core: a fraction of a millisecond.
+pub const PIECE: usize = 64 << 10;
+
+/// Goes over bytes in pieces, with a chance between them for whoever waits for the core.
+pub fn in_pieces(bytes: &[u8], mut each: impl FnMut(&[u8])) {
+    for piece in bytes.chunks(PIECE) {
+        each(piece);
+        std::thread::yield_now();
+    }
+}
