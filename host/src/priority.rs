@@ -48,32 +48,6 @@ fn idle() -> io::Result<()> {
     }
 }
 
-/// Nanoseconds: the shortest that the system takes.
-const SLICE: u64 = 100_000;
-
-/// Lets the calling thread run soon after it wakes, whatever runs then, for it asks for short turns (Linux ≥ 6.12; elsewhere nothing changes).
-/// Its share of a core stays what it was.
-#[allow(unsafe_code)]
-pub fn wake_promptly() -> io::Result<()> {
-    let size = size_of::<libc::sched_attr>();
-    // SAFETY: plain numbers, of which zero is one.
-    let mut own: libc::sched_attr = unsafe { std::mem::zeroed() };
-    // SAFETY: the system writes at most `size` bytes to a value of that size.
-    if unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut own, size, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // A real-time thread, as its operator may have made it, needs nothing.
-    if own.sched_policy != libc::SCHED_OTHER as u32 {
-        return Ok(());
-    }
-    own.sched_runtime = SLICE;
-    // SAFETY: the system reads a value that says its own size.
-    match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const own, 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// How much is read, copied or hashed at once where serving threads may wait for the core: a fraction of a millisecond.
 pub const PIECE: usize = 64 << 10;
 

@@ -14,7 +14,6 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::connection::{Entrance, serve};
 use super::worker::Worker;
-use crate::priority::wake_promptly;
 use crate::snapshot::Shared;
 use crate::stage::upstream::Pools;
 use crate::wasm::reuse;
@@ -37,9 +36,6 @@ pub fn spawn(
         Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build_local(LocalOptions::default());
     drop(runtime?);
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        if let Err(error) = wake_promptly() {
-            tracing::debug!(%error, "a serving thread keeps the usual turns of the scheduler");
-        }
         // A local runtime cannot move between threads: it was only tried above, where an error can still be reported.
         let runtime = Builder::new_current_thread()
             .enable_all()
