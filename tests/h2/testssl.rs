@@ -50,22 +50,36 @@ pub(crate) fn tls_setup(yaml: &str) -> Result<Setup> {
         .map(|setup| setup.listener("tls: {certificates: [{certificate: cert.pem, key: key.pem}]}"))
 }
 
-#[test]
-fn testssl_finds_nothing() -> Result<()> {
-    tools::install("testssl")?;
-    let gateway = tls_setup("upstreams: {echo: {builtin: echo}}\nroutes: [{upstream: echo}]")?.level("warn").start()?;
+/// What the scanner found, and what it printed.
+fn scan(port: u16) -> Result<(Vec<serde_json::Value>, String)> {
     let folder = tempfile::tempdir()?;
     let json = folder.path().join("findings.json");
     let output = Command::new("testssl")
         .args(["--quiet", "--color", "0", "--warnings", "off", "--ip", "127.0.0.1", "--nodns", "none", "--jsonfile"])
         .arg(&json)
-        .arg(format!("localhost:{}", gateway.address.port()))
+        .arg(format!("localhost:{port}"))
         .output()
         .context("testssl cannot be run")?;
-    let text = fs::read_to_string(&json).with_context(|| String::from_utf8_lossy(&output.stdout).into_owned())?;
-    let findings: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = fs::read_to_string(&json).with_context(|| printed.clone())?;
+    Ok((serde_json::from_str(&text)?, printed))
+}
+
+#[test]
+fn testssl_finds_nothing() -> Result<()> {
+    tools::install("testssl")?;
+    let gateway = tls_setup("upstreams: {echo: {builtin: echo}}\nroutes: [{upstream: echo}]")?.level("warn").start()?;
+    // On a busy machine the scanner's own time to connect may be up: that says nothing about the gateway, and it is asked again.
+    let mut scans = 0;
+    let (findings, output) = loop {
+        let (findings, output) = scan(gateway.address.port())?;
+        scans += 1;
+        if scans == 3 || !findings.iter().any(|finding| finding["finding"].to_string().contains("connect problem")) {
+            break (findings, output);
+        }
+    };
     let of = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
-    ensure!(findings.len() > 100, "only {} findings: {}", findings.len(), String::from_utf8_lossy(&output.stdout));
+    ensure!(findings.len() > 100, "only {} findings: {}", findings.len(), output);
     for offered in ["TLS1_2", "TLS1_3"] {
         let found = findings.iter().find(|finding| of(finding, "id") == offered).context(offered)?;
         ensure!(of(found, "finding").starts_with("offered"), "{offered}: {found}");
