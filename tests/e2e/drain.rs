@@ -3,8 +3,18 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use harness::{Client, Setup, Upstream, wait_until};
+use harness::{Client, Gateway, Setup, Upstream, wait_until};
 use rustix::process::Signal;
+
+/// A gateway, and a client of it whose request is in flight for so many milliseconds.
+fn busy(milliseconds: u32) -> Result<(Gateway, Client)> {
+    let upstream = Upstream::start()?;
+    let gateway = Setup::new(&format!("upstreams: {{u: {}}}\nroutes: [{{upstream: u}}]", upstream.yaml()))?.start()?;
+    let mut slow = gateway.client()?;
+    slow.begin("GET", &format!("/delay/{milliseconds}"), &[], b"")?;
+    wait_until("it is in flight", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 1.0));
+    Ok((gateway, slow))
+}
 
 #[test]
 fn a_response_in_flight_is_finished_before_the_exit() -> Result<()> {
@@ -39,12 +49,7 @@ fn a_client_that_never_said_a_word_does_not_hold_up_the_end() -> Result<()> {
 
 #[test]
 fn a_second_signal_ends_it_at_once() -> Result<()> {
-    let upstream = Upstream::start()?;
-    let mut gateway =
-        Setup::new(&format!("upstreams: {{u: {}}}\nroutes: [{{upstream: u}}]", upstream.yaml()))?.start()?;
-    let mut slow = gateway.client()?;
-    slow.begin("GET", "/delay/1900", &[], b"")?;
-    wait_until("it is in flight", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 1.0));
+    let (mut gateway, _slow) = busy(1900)?;
     gateway.signal(Signal::TERM)?;
     wait_until("it drains", || !gateway.logged("draining").is_empty());
     // What comes within half a second is the first one still.
@@ -55,12 +60,7 @@ fn a_second_signal_ends_it_at_once() -> Result<()> {
 
 #[test]
 fn a_signal_that_is_passed_on_is_no_second_one() -> Result<()> {
-    let upstream = Upstream::start()?;
-    let mut gateway =
-        Setup::new(&format!("upstreams: {{u: {}}}\nroutes: [{{upstream: u}}]", upstream.yaml()))?.start()?;
-    let mut slow = gateway.client()?;
-    slow.begin("GET", "/delay/500", &[], b"")?;
-    wait_until("it is in flight", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 1.0));
+    let (mut gateway, mut slow) = busy(500)?;
     gateway.signal(Signal::INT)?;
     wait_until("it drains", || !gateway.logged("draining").is_empty());
     gateway.signal(Signal::TERM)?;

@@ -112,10 +112,16 @@ fn check_starts(linked: &Linked) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// A component of this module for a world that exports `f: func() -> u32`, and what flattening makes of it.
-    fn flattened(wat: &str) -> Result<Flat> {
+    /// A folder with a world that exports `f: func() -> u32`.
+    fn world() -> Result<tempfile::TempDir> {
         let wit = tempfile::tempdir()?;
         std::fs::write(wit.path().join("a.wit"), "package a:b;\nworld w { export f: func() -> u32; }\n")?;
+        Ok(wit)
+    }
+
+    /// A component of this module for that world, and what flattening makes of it.
+    fn flattened(wat: &str) -> Result<Flat> {
+        let wit = world()?;
         let mut resolve = Resolve::default();
         let (package, _) = resolve.push_dir(wit.path())?;
         let world = resolve.select_world(&[package], Some("w"))?;
@@ -172,7 +178,8 @@ mod tests {
         );
         let why = started.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(why.contains("start function"), "{why}");
-        let why = shells(b"\0asm\x01\0\0\0").err().map(|error| error.to_string()).unwrap_or_default();
+        let wit = world()?;
+        let why = flatten(b"\0asm\x01\0\0\0", wit.path(), "w").err().map(|error| error.to_string()).unwrap_or_default();
         assert!(why.contains("not a component"), "{why}");
         Ok(())
     }
