@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -87,7 +87,7 @@ fn flattening(engine: &Engine) {
         let filter = filter(engine, file, 1);
         let (_, _, faults) = cost(&filter, "/");
         let [made, called, ended] = parts_of(&filter);
-        let bytes = std::fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)).unwrap().len();
+        let bytes = std::fs::metadata(repository().join(file)).unwrap().len();
         let compiled = compile_time(file);
         println!("| {title} | {made:.1} | {called:.1} | {ended:.1} | {faults:.1} | {} | {compiled:.1} |", bytes >> 10);
     }
@@ -96,7 +96,7 @@ fn flattening(engine: &Engine) {
 /// Microseconds of the parts of a fresh call: medians of all calls of the rounds.
 fn parts_of(filter: &Arc<Filter>) -> [f64; 3] {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let config = Arc::new(BTreeMap::from([("key".to_owned(), "s3cret".to_owned())]));
+    let config = key();
     runtime.block_on(async {
         let mut exchange = exchange("/");
         let mut all = [const { vec![] }; 3];
@@ -115,21 +115,10 @@ fn parts_of(filter: &Arc<Filter>) -> [f64; 3] {
 
 /// Seconds that a compiler which knows no function of the file takes for it.
 fn compile_time(file: &str) -> f64 {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let state = tempfile::tempdir().unwrap();
-    let config = Config::parse(
-        &format!(
-            "state: {{directory: {}}}\nupstreams: {{echo: {{builtin: echo}}}}\nroutes: [{{filters: [f], upstream: echo, timeout: 15s}}]\n\
-             timeouts: {{filters: 2s}}\nfilters: {{f: {{source: {file}, timeout: 1s}}}}",
-            state.path().display()
-        ),
-        "bench",
-        &repository,
-    )
-    .unwrap();
-    let mut loader = Loader::new(Engine::new(1).unwrap(), &config, Arc::new(AtomicI64::new(0)));
+    let engine = Engine::new(1).unwrap();
     let began = Instant::now();
-    loader.load("f", &config.filters["f"]).unwrap();
+    load(&engine, file, 1, state.path());
     began.elapsed().as_secs_f64()
 }
 
@@ -163,15 +152,31 @@ fn cost(filter: &Arc<Filter>, path: &str) -> (f64, f64, f64) {
 
 /// A filter of this repository, loaded as the gateway loads it; its cache is the benchmark's own.
 fn filter(engine: &Engine, file: &str, reuse: u32) -> Arc<Filter> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    load(engine, file, reuse, Path::new("target/bench-state"))
+}
+
+fn load(engine: &Engine, file: &str, reuse: u32, state: &Path) -> Arc<Filter> {
     let yaml = format!(
-        "state: {{directory: target/bench-state}}\nupstreams: {{echo: {{builtin: echo}}}}\nroutes: [{{filters: [f], upstream: echo, timeout: 15s}}]\n\
-         timeouts: {{filters: 2s}}\nfilters: {{f: {{source: {file}, timeout: 1s, reuse: {reuse}}}}}"
+        "state: {{directory: {}}}\nupstreams: {{echo: {{builtin: echo}}}}\nroutes: [{{filters: [f], upstream: echo, timeout: 15s}}]\n\
+         timeouts: {{filters: 2s}}\nfilters: {{f: {{source: {file}, timeout: 1s, reuse: {reuse}}}}}",
+        state.display()
     );
-    let config = Config::parse(&yaml, "bench", &repository).unwrap();
+    let config = Config::parse(&yaml, "bench", &repository()).unwrap();
     let mut loader = Loader::new(engine.clone(), &config, Arc::new(AtomicI64::new(0)));
     let loaded = loader.load("f", &config.filters["f"]);
-    Arc::new(loaded.unwrap_or_else(|error| panic!("{file}: {error}; run `just build-guests build-fixtures` first")))
+    Arc::new(
+        loaded
+            .unwrap_or_else(|error| panic!("{file}: {error}; run `just build-guests` and `just build-fixtures` first")),
+    )
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// What the filter is configured with on its route.
+fn key() -> Arc<BTreeMap<String, String>> {
+    Arc::new(BTreeMap::from([("key".to_owned(), "s3cret".to_owned())]))
 }
 
 fn exchange(path: &str) -> Box<Exchange> {
@@ -199,7 +204,7 @@ fn exchange(path: &str) -> Box<Exchange> {
 /// Calls, one after the other, for a time: how many, and how long they took.
 fn calls(filter: &Arc<Filter>, path: &str, length: Duration) -> (u64, Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let config = Arc::new(BTreeMap::from([("key".to_owned(), "s3cret".to_owned())]));
+    let config = key();
     runtime.block_on(async {
         let mut exchange = exchange(path);
         let mut made = 0;

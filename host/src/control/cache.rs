@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::state::private_folder;
-use crate::priority::{PIECE, in_pieces};
+use crate::priority::{in_pieces, read_in_pieces};
 use crate::wasm::component::Description;
 use crate::wasm::engine::{Artifact, Engine};
 
@@ -75,15 +75,12 @@ impl Content {
     }
 }
 
-fn feed(hasher: &mut blake3::Hasher, mut file: &File) -> io::Result<()> {
-    let mut buffer = vec![0; PIECE];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(()),
-            length => hasher.update(&buffer[..length]),
-        };
-        std::thread::yield_now();
-    }
+fn feed(hasher: &mut blake3::Hasher, file: &File) -> io::Result<()> {
+    read_in_pieces(file, |piece| {
+        hasher.update(piece);
+        Ok(())
+    })
+    .map(drop)
 }
 
 /// Compiled filters by content, in a folder of this user's own.

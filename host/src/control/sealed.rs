@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::priority::PIECE;
+use crate::priority::read_in_pieces;
 
 /// Bytes in a sealed memory file, mapped.
 pub struct Sealed {
@@ -24,7 +24,7 @@ impl Sealed {
     /// Copies at most `bytes_max` and one byte of a file.
     pub fn copy(path: &Path, bytes_max: u64) -> io::Result<Self> {
         let mut memory = File::from(memfd_create("component", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-        let length = copy(&File::open(path)?, &mut memory, bytes_max + 1)?;
+        let length = read_in_pieces(File::open(path)?.take(bytes_max + 1), |piece| memory.write_all(piece))?;
         fcntl_add_seals(&memory, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
         Ok(Self { map: (length > 0).then(|| map(&memory, length)).transpose()?.map(|at| (at, length)), file: memory })
     }
@@ -42,20 +42,6 @@ impl Sealed {
     /// Another handle that reads from the start: for another process.
     pub fn reader(&self) -> io::Result<File> {
         File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
-    }
-}
-
-/// In pieces, with a chance between them for whoever waits for the core. Returns how many bytes it was.
-fn copy(from: &File, to: &mut File, bytes_max: u64) -> io::Result<usize> {
-    let (mut from, mut buffer, mut total) = (from.take(bytes_max), vec![0; PIECE], 0);
-    loop {
-        let length = from.read(&mut buffer)?;
-        if length == 0 {
-            return Ok(total);
-        }
-        to.write_all(&buffer[..length])?;
-        total += length;
-        std::thread::yield_now();
     }
 }
 
