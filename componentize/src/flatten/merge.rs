@@ -22,19 +22,41 @@ use super::pins;
 
 /// An index that nothing uses: a table that only the plumbing fills.
 const NOWHERE: u32 = u32::MAX;
+/// Imported functions come in so many. Where globals and tables lie in an instance depends on their number, and code on that: with it the same, filters of one language have the
+/// same code, and a compiler that has seen one knows nearly all functions of the other.
+const IMPORTS_STEP: u32 = 32;
 
-/// The merged module, and how many words the guest had pinned in it, or why none.
-pub(super) fn merge(linked: &Linked, surface: &Surface) -> Result<(Vec<u8>, Result<usize>)> {
+/// The component's one module.
+pub(super) struct Merged {
+    pub(super) module: Vec<u8>,
+    /// What the encoder is shown in its place: without `padding`, which no world has, and without code.
+    pub(super) outline: Vec<u8>,
+    pub(super) padding: Option<Padding>,
+    /// How many words the guest had pinned, or why none.
+    pub(super) pinned: Result<usize>,
+}
+
+/// Imports that nobody calls: a function of the host again, under other names.
+pub(super) struct Padding {
+    pub(super) module: String,
+    /// The function's own name.
+    pub(super) field: String,
+    pub(super) names: Vec<String>,
+}
+
+/// All core modules as one.
+pub(super) fn merge(linked: &Linked, surface: &Surface) -> Result<Merged> {
     let plan = Plan::new(linked, surface)?;
     let mut out = Sections::default();
     plan.write_traps(&mut out);
     for &instance in &linked.instances {
         plan.write_instance(instance, &mut out)?;
     }
-    let pins = pins::pin(out.image.bytes());
+    let pinned = pins::pin(out.image.bytes());
     out.data_count += out.image.segments(&mut out.data)?;
     let exports = plan.exports()?;
-    Ok((plan.finish(out, &exports)?, pins))
+    let outline = plan.outline(&out, &exports)?;
+    Ok(Merged { module: plan.finish(out, &exports)?, outline, padding: plan.padding(), pinned })
 }
 
 /// Every index of the result, decided before anything is written.
@@ -58,7 +80,8 @@ struct Plan<'l, 'a> {
 
 #[derive(Default)]
 struct Sections {
-    functions: FunctionSection,
+    /// The type of each defined function.
+    functions: Vec<u32>,
     code: CodeSection,
     elements: ElementSection,
     element_count: u32,
@@ -137,7 +160,7 @@ impl<'l, 'a> Plan<'l, 'a> {
                 }
             }
         }
-        let mut next = self.host.len() as u32;
+        let mut next = self.imported();
         for index in self.traps.values_mut() {
             *index = next;
             next += 1;
@@ -147,6 +170,17 @@ impl<'l, 'a> Plan<'l, 'a> {
             next += self.linked.module(instance)?.funcs.len() as u32;
         }
         Ok(())
+    }
+
+    /// How many functions the module imports.
+    fn imported(&self) -> u32 {
+        (self.host.len() as u32).next_multiple_of(IMPORTS_STEP)
+    }
+
+    fn padding(&self) -> Option<Padding> {
+        let (module, field, _) = self.host.first()?;
+        let names = (self.host.len() as u32..self.imported()).map(|index| format!("padding-{index}")).collect();
+        Some(Padding { module: module.clone(), field: field.clone(), names })
     }
 
     fn import_type(&self, instance: usize, module: &Module, index: u32) -> Result<u32> {
@@ -173,7 +207,7 @@ impl<'l, 'a> Plan<'l, 'a> {
             out.names.append(index as u32, &format!("{from}#{field}"));
         }
         for (ty, index) in &self.traps {
-            out.functions.function(*ty);
+            out.functions.push(*ty);
             let mut body = Function::new([]);
             body.instruction(&Instruction::Unreachable).instruction(&Instruction::End);
             out.code.function(&body);
@@ -185,7 +219,7 @@ impl<'l, 'a> Plan<'l, 'a> {
         let module = self.linked.module(instance)?;
         let mut indices = self.indices(instance, module, out)?;
         for ty in &module.funcs {
-            out.functions.function(self.type_maps[&instance][*ty as usize]);
+            out.functions.push(self.type_maps[&instance][*ty as usize]);
         }
         for body in &module.code {
             utils::parse_function_body(&mut indices, &mut out.code, body.clone()).map_err(plain)?;
@@ -334,38 +368,75 @@ impl<'l, 'a> Plan<'l, 'a> {
         Ok(None)
     }
 
+    /// A module with the same face: what the world sees of it.
+    fn outline(&self, out: &Sections, exported: &BTreeMap<String, u32>) -> Result<Vec<u8>> {
+        let (mut functions, mut code) = (FunctionSection::new(), CodeSection::new());
+        let mut faces = BTreeMap::new();
+        for (name, index) in exported {
+            let defined = index.checked_sub(self.imported()).context("an import is exported")?;
+            faces.insert(name.clone(), self.host.len() as u32 + functions.len());
+            functions.function(out.functions[defined as usize]);
+            let mut body = Function::new([]);
+            body.instruction(&Instruction::Unreachable).instruction(&Instruction::End);
+            code.function(&body);
+        }
+        let mut module = wasm_encoder::Module::new();
+        module.section(&self.type_section()?).section(&self.import_section()).section(&functions);
+        module.section(&self.memory_section()).section(&export_section(&faces)).section(&code);
+        Ok(module.finish())
+    }
+
     fn finish(&self, out: Sections, exported: &BTreeMap<String, u32>) -> Result<Vec<u8>> {
         let mut round = RoundtripReencoder;
-        let mut types = TypeSection::new();
-        for ty in &self.types {
-            types.ty().func_type(&utils::func_type(&mut round, ty.clone()).map_err(plain)?);
+        let mut imports = self.import_section();
+        if let (Some(padding), Some((_, _, ty))) = (self.padding(), self.host.first()) {
+            for name in &padding.names {
+                imports.import(&padding.module, name, EntityType::Function(*ty));
+            }
         }
-        let mut imports = ImportSection::new();
-        for (from, field, ty) in &self.host {
-            imports.import(from, field, EntityType::Function(*ty));
+        let mut functions = FunctionSection::new();
+        for ty in &out.functions {
+            functions.function(*ty);
         }
         let mut tables = TableSection::new();
         for (instance, index) in &self.tables {
             let ty = self.linked.module(*instance)?.tables[*index as usize].ty;
             tables.table(utils::table_type(&mut round, ty).map_err(plain)?);
         }
-        let mut memories = MemorySection::new();
-        memories.memory(utils::memory_type(&mut round, self.memory));
-        let mut exports = ExportSection::new();
-        for (name, index) in exported {
-            exports.export(name, ExportKind::Func, *index);
-        }
-        exports.export("memory", ExportKind::Memory, 0);
         let mut names = NameSection::new();
         names.functions(&out.names);
         let mut module = wasm_encoder::Module::new();
-        module.section(&types).section(&imports).section(&out.functions).section(&tables).section(&memories);
-        module.section(&self.global_section()?).section(&exports).section(&out.elements);
+        module.section(&self.type_section()?).section(&imports).section(&functions).section(&tables);
+        module.section(&self.memory_section()).section(&self.global_section()?);
+        module.section(&export_section(exported)).section(&out.elements);
         if out.refers_to_data {
             module.section(&DataCountSection { count: out.data_count });
         }
         module.section(&out.code).section(&out.data).section(&names);
         Ok(module.finish())
+    }
+
+    fn type_section(&self) -> Result<TypeSection> {
+        let mut types = TypeSection::new();
+        for ty in &self.types {
+            types.ty().func_type(&utils::func_type(&mut RoundtripReencoder, ty.clone()).map_err(plain)?);
+        }
+        Ok(types)
+    }
+
+    /// The host's functions; without padding.
+    fn import_section(&self) -> ImportSection {
+        let mut imports = ImportSection::new();
+        for (from, field, ty) in &self.host {
+            imports.import(from, field, EntityType::Function(*ty));
+        }
+        imports
+    }
+
+    fn memory_section(&self) -> MemorySection {
+        let mut memories = MemorySection::new();
+        memories.memory(utils::memory_type(&mut RoundtripReencoder, self.memory));
+        memories
     }
 
     fn global_section(&self) -> Result<GlobalSection> {
@@ -382,6 +453,15 @@ impl<'l, 'a> Plan<'l, 'a> {
         }
         Ok(section)
     }
+}
+
+fn export_section(exported: &BTreeMap<String, u32>) -> ExportSection {
+    let mut exports = ExportSection::new();
+    for (name, index) in exported {
+        exports.export(name, ExportKind::Func, *index);
+    }
+    exports.export("memory", ExportKind::Memory, 0);
+    exports
 }
 
 fn plain(error: reencode::Error<Infallible>) -> anyhow::Error {

@@ -5,7 +5,7 @@
 //!
 //! Method: take the nested component with the most code; trace each import of its core modules through instances and aliases to a definition or to
 //! a function of the host (`link`); copy all code with new indices, fold globals that nothing writes into constants, so that table and data offsets become plain numbers
-//! (`merge`); wrap the module again for the same world. An import that is neither defined nor the world's was stubbed: it becomes `unreachable`, after a check that the stub
+//! (`merge`); wrap the module again for the same world (`swap`). An import that is neither defined nor the world's was stubbed: it becomes `unreachable`, after a check that the stub
 //! is nothing else (`check_traps`). What cannot be merged (start functions that do something, several memories, async) is an error with its reason, and the component is left as it was.
 //! Must not know: languages, manifests.
 
@@ -14,6 +14,7 @@ mod link;
 mod merge;
 mod parse;
 mod pins;
+mod swap;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -24,6 +25,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, WorldId, WorldItem};
 
 use link::Linked;
+use merge::Merged;
 use parse::{Space, shells};
 
 /// A component with one core module of its own.
@@ -46,10 +48,12 @@ pub(crate) fn flatten(component: &[u8], wit: &Path, world: &str) -> Result<Flat>
     }
     let linked = Linked::new(main)?;
     check_starts(&linked)?;
-    let (mut module, pinned) = merge::merge(&linked, &Surface::new(&resolve, world))?;
+    let Merged { module, mut outline, padding, pinned } = merge::merge(&linked, &Surface::new(&resolve, world))?;
     wasmparser::Validator::new().validate_all(&module)?;
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
-    let component = ComponentEncoder::default().module(&module)?.validate(true).encode()?;
+    embed_component_metadata(&mut outline, &resolve, world, StringEncoding::UTF8)?;
+    let outlined = ComponentEncoder::default().module(&outline)?.validate(true).encode()?;
+    let component = swap::swap(&outlined, &module, padding.as_ref())?;
+    wasmparser::Validator::new().validate_all(&component)?;
     Ok(Flat { component, pinned })
 }
 
@@ -112,10 +116,13 @@ fn check_starts(linked: &Linked) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// A folder with a world that exports `f: func() -> u32`.
+    /// A folder with a world that imports two functions and exports `f: func() -> u32`.
     fn world() -> Result<tempfile::TempDir> {
         let wit = tempfile::tempdir()?;
-        std::fs::write(wit.path().join("a.wit"), "package a:b;\nworld w { export f: func() -> u32; }\n")?;
+        std::fs::write(
+            wit.path().join("a.wit"),
+            "package a:b;\ninterface host { g: func() -> u32; h: func() -> u32; }\nworld w { import host; export f: func() -> u32; }\n",
+        )?;
         Ok(wit)
     }
 
@@ -164,6 +171,29 @@ mod tests {
         assert_eq!(named, [(true, b"hello".to_vec()), (true, vec![])]);
         assert_eq!(segments.iter().filter(|(passive, _)| *passive).count(), 2, "{segments:?}");
         assert_eq!(segments.iter().filter(|(passive, _)| !passive).count(), 2, "{segments:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn instances_of_different_filters_have_the_same_offsets() -> Result<()> {
+        let imports = |flat: &Flat| -> Result<Vec<usize>> {
+            let shells = shells(&flat.component)?;
+            let modules = shells.iter().flat_map(|shell| &shell.modules);
+            Ok(modules.filter(|module| !module.memories.is_empty()).map(|module| module.imports.len()).collect())
+        };
+        let alone =
+            flattened("(module (memory (export \"memory\") 1) (func (export \"f\") (result i32) (i32.const 7)))")?;
+        assert_eq!(imports(&alone)?, [0], "what imports nothing has nothing to pad with");
+        for calls in [1, 2] {
+            let called = (0..calls)
+                .map(|index| format!("(import \"a:b/host\" \"{}\" (func $f{index} (result i32)))", ["g", "h"][index]));
+            let flat = flattened(&format!(
+                "(module {} (memory (export \"memory\") 1) (func (export \"f\") (result i32) (call $f{})))",
+                called.collect::<String>(),
+                calls - 1
+            ))?;
+            assert_eq!(imports(&flat)?, [32]);
+        }
         Ok(())
     }
 
