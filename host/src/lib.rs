@@ -278,6 +278,9 @@ async fn supervise(
         let reloader = reloader.clone();
         // Compiling may take seconds: a signal to drain must not wait for it.
         let looking = tokio::task::spawn_blocking(move || {
+            if let Err(error) = priority::take_short_turns() {
+                tracing::debug!(%error, "reloads take the system's usual turns");
+            }
             reloader.lock().unwrap_or_else(std::sync::PoisonError::into_inner).look(cause);
         });
         tokio::select! {

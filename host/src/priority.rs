@@ -48,6 +48,28 @@ fn idle() -> io::Result<()> {
     }
 }
 
+/// How long a thread that prepares a reload runs at a time where a serving one waits for its core: the least that Linux knows.
+const TURN: std::time::Duration = std::time::Duration::from_micros(100);
+
+/// For the calling thread and what it starts: who waits for its core gets it after a [`TURN`], not after the system's usual one, which is 1 to 3 ms. Linux before 6.12 takes no notice.
+#[allow(unsafe_code)]
+pub fn take_short_turns() -> io::Result<()> {
+    // SAFETY: all zeros are a value of this type, which has only numbers.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::sched_attr>();
+    // SAFETY: the kernel writes at most `size` bytes there.
+    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+    if got != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    attributes.sched_runtime = TURN.as_nanos() as u64;
+    // SAFETY: the kernel reads the bytes that the value says it has.
+    match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// How much is read, copied or hashed at once where serving threads may wait for the core: a fraction of a millisecond.
 const PIECE: usize = 64 << 10;
 
