@@ -50,6 +50,11 @@ impl Stream {
         rustix::net::recv(self.tcp(), &mut [0; 1], flags).is_err_and(|error| error == rustix::io::Errno::AGAIN)
     }
 
+    /// Whether there is nothing between the kernel and who reads.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
     /// Makes the end of this connection a reset: the peer must not take what it has for the whole.
     pub fn reset_on_drop(&self) {
         // Where it fails the connection is gone already.

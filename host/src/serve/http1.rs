@@ -29,6 +29,7 @@ use crate::http1::head::{Limits, RequestHead, Scan, is_http, request};
 use crate::http1::outgoing::{Gathered, Outgoing};
 use crate::http1::{Framing, encode};
 use crate::net::Stream;
+use crate::pace::others_first;
 
 /// What is read of a body that nobody wanted, so that the connection can be used again.
 const DISCARD_BYTES_MAX: usize = 256 << 10;
@@ -80,6 +81,8 @@ pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: 
         } else {
             wire.borrow_mut().stay();
         }
+        // Answers leave one after the other.
+        others_first().await;
         let Ok(keep) = send_response(&wire, response, &asked, worker.is_draining()).await else {
             wire.borrow().io.reset_on_drop();
             return;

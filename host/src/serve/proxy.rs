@@ -21,6 +21,7 @@ use crate::conduct::fields::strip_connection_fields;
 use crate::config::Action;
 use crate::error::{Error, Kind};
 use crate::exchange::{Client, Exchange, Request, Response, Upgrade, id_text};
+use crate::pace::others_first;
 use crate::snapshot::{Route, Shared, Snapshot};
 use crate::stage::compress::{self, Choice};
 use crate::stage::cors::Origins;
@@ -262,6 +263,8 @@ async fn answer(
     let request = mirrored(from, route, exchange.client.address.ip(), request);
     let client = exchange.client.address.ip();
     let asked = Asked { client, timeout: route.config.timeout, interim: from.interim.as_ref() };
+    // Requests leave one after the other.
+    others_first().await;
     let response = from.pools.send(&forward.upstream, asked, request).await?;
     let (mut head, body) = response.into_parts();
     let protocol = head.headers.remove(header::UPGRADE);

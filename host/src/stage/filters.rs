@@ -6,9 +6,7 @@
 //! operator can tell from a request alone which filters it meets. Must not know: routing, upstreams, sockets.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,6 +16,7 @@ use crate::body::{Body, Held, Hold, ReadError};
 use crate::config::{Match, OnError};
 use crate::error::{Error, FilterFailure, Kind};
 use crate::exchange::{Exchange, Reply};
+use crate::pace::others_first;
 use crate::telemetry::{CallCounts, CallLabels, FailureLabels, Metrics};
 use crate::wasm::instance::{self, Action, Called, Failure, Phase};
 use crate::wasm::pool::Filter;
@@ -262,7 +261,7 @@ impl Pass<'_> {
 }
 
 /// Calls of large filters that are due at once follow each other, and so does what comes before and after them: each finds its code and data in the
-/// processor's caches, which the other would have taken. Who is alone does not wait. Figures: docs/performance.md.
+/// processor's caches, which the other would have taken.
 async fn called(link: &Link, phase: Phase, exchange: Box<Exchange>, deadline: Duration) -> Called {
     let filter = &link.filter;
     if !filter.is_large {
@@ -272,19 +271,6 @@ async fn called(link: &Link, phase: Phase, exchange: Box<Exchange>, deadline: Du
     let called = instance::call(filter, phase, exchange, &link.config, deadline).await;
     others_first().await;
     called
-}
-
-/// Lets the tasks of this thread that are ready run, but does not look for new events, as `tokio::task::yield_now` would.
-async fn others_first() {
-    let mut asked = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut asked, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// Why a filter does not get its body.

@@ -4,7 +4,7 @@
 //! how slow a client may be is judged where its bytes are read. Must not know: protocols, clients.
 
 use std::cell::Cell;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,10 +35,14 @@ impl Clock {
         })
     }
 
-    /// What `work` gives, unless `time` goes by in which the client did not let it wait.
-    pub(super) async fn in_time<T>(&self, time: Duration, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = pin!(work);
-        let mut until = Instant::now() + time;
+    /// What `work` gives, unless `time` goes by from `now` on in which the client did not let it wait. Pinned by the caller: it is large, and would be copied on its way here.
+    pub(super) async fn in_time<T>(
+        &self,
+        now: Instant,
+        time: Duration,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
+        let mut until = now + time;
         loop {
             if let Ok(done) = timeout_at(until, work.as_mut()).await {
                 return Some(done);

@@ -69,8 +69,13 @@ impl Connection {
 
     /// Whether the upstream has neither closed nor said anything while the connection was idle.
     pub(super) fn is_open(&mut self) -> bool {
+        self.input.is_empty() && (self.io.is_plain() || self.has_nothing_decrypted()) && self.io.is_silent()
+    }
+
+    /// Whether TLS, too, holds nothing that the upstream said.
+    fn has_nothing_decrypted(&mut self) -> bool {
         let context = &mut Context::from_waker(std::task::Waker::noop());
-        self.input.is_empty() && self.io.poll_fill(context, &mut self.input).is_pending() && self.io.is_silent()
+        self.io.poll_fill(context, &mut self.input).is_pending()
     }
 
     /// Sends what was gathered, then `large`.

@@ -21,6 +21,7 @@ mod retry;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +103,7 @@ impl Pools {
         let began = Instant::now();
         let deadline = began + asked.timeout.unwrap_or(group.terms.timeout);
         let key = group.key(&request, asked.client);
-        self.with_own(group, |own, second| own.budget.request(second));
+        self.with_own(group, |own| own.budget.request(self.second(began)));
         let mut tried = Tried::new();
         loop {
             let place = self.choose(group, key, &tried)?;
@@ -131,7 +132,7 @@ impl Pools {
         let chosen = match (&group.terms.balance, key) {
             (Balance::LeastRequests, _) => balance::choose(&all, tried, Way::Least),
             (_, Some(key)) => balance::choose(&all, tried, Way::Key(key)),
-            _ => self.with_own(group, |own, _| balance::choose(&all, tried, Way::Turn(&mut own.turns))),
+            _ => self.with_own(group, |own| balance::choose(&all, tried, Way::Turn(&mut own.turns))),
         };
         chosen.map_err(|refusal| match refusal {
             Refusal::Full => Error::new(
@@ -162,11 +163,13 @@ impl Pools {
         // What the pool cannot give back: it answered, or its time was over.
         let keeps = retried < retries.attempts as usize && (retries.on_timeout || !retries.on_status.is_empty());
         let spare = (keeps && request.method().is_idempotent()).then(|| pool::copy(&request)).flatten();
-        let left = deadline.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
         let time = retries.per_try_timeout.map_or(left, |time| left.min(time));
         let clock = Rc::new(Clock::default());
         let request = request.map(|body| clock.watch(body));
-        let outcome = match clock.in_time(time, self.pool.attempt(To { group, state, interim }, request)).await {
+        let work = pin!(self.pool.attempt(To { group, state, interim }, request));
+        let outcome = match clock.in_time(now, time, work).await {
             Some(Ok(response)) => {
                 let guarded = response.map(|body| body.guarded(Box::new(entered)));
                 Outcome { result: Ok(guarded), request: spare }
@@ -210,7 +213,7 @@ impl Pools {
         if Instant::now() + pause >= deadline {
             return Next::Answer(result);
         }
-        if !self.with_own(group, |own, second| own.budget.take(second, retries.budget_percent)) {
+        if !self.with_own(group, |own| own.budget.take(self.second(Instant::now()), retries.budget_percent)) {
             self.count_retry(group, "over_budget");
             return Next::Answer(result);
         }
@@ -225,10 +228,13 @@ impl Pools {
         Next::Again(request)
     }
 
-    /// This thread's part of an upstream, and the second for its budget.
-    fn with_own<T>(&self, group: &Group, work: impl FnOnce(&mut Own, u64) -> T) -> T {
-        // From far behind zero, so that the first window is empty.
-        let second = self.began.elapsed().as_secs() + 1000;
+    /// The second for a budget, from far behind zero, so that the first window is empty.
+    fn second(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.began).as_secs() + 1000
+    }
+
+    /// This thread's part of an upstream.
+    fn with_own<T>(&self, group: &Group, work: impl FnOnce(&mut Own) -> T) -> T {
         let mut all = self.own.borrow_mut();
         let own = match all.get_mut(&group.name) {
             Some(own) => own,
@@ -239,7 +245,7 @@ impl Pools {
             // Each thread begins elsewhere: else all first requests would meet at the first endpoint.
             own.turns = group.members.iter().map(|member| fastrand::i64(0..=i64::from(member.weight))).collect();
         }
-        work(own, second)
+        work(own)
     }
 
     fn count_retry(&self, group: &Group, result: &'static str) {

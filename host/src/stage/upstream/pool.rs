@@ -81,7 +81,7 @@ impl Pool {
     ) -> Result<http::Response<Body>, Attempt> {
         let result = match to.group.terms.protocol {
             Protocol::Http1 => self.attempt_http1(to, request).await,
-            Protocol::H2 => self.attempt_http2(to, request).await,
+            Protocol::H2 => Box::pin(self.attempt_http2(to, request)).await,
         };
         result.map_err(|attempt| Attempt { error: placed(to, attempt.error), ..attempt })
     }
@@ -195,7 +195,7 @@ impl Pool {
         }
         let limits = &to.group.terms.limits;
         if let Some(counted) = to.state.open(limits.connections) {
-            return Ok((self.open(to, counted).await?, false));
+            return Ok((Box::pin(self.open(to, counted)).await?, false));
         }
         let saturated = |why: &str| {
             let detail = format!("upstream {}: {}: {why}", to.group.name, to.state.label);
@@ -203,7 +203,7 @@ impl Pool {
         };
         let _pending =
             to.state.wait(limits.pending).ok_or_else(|| saturated("too many requests wait for a connection"))?;
-        match tokio::time::timeout(to.group.terms.connect_timeout, self.wait(to)).await {
+        match tokio::time::timeout(to.group.terms.connect_timeout, Box::pin(self.wait(to))).await {
             Ok(found) => found,
             Err(_) => Err(saturated("no connection became free in time")),
         }
