@@ -109,3 +109,10 @@ bench *OPTIONS: build dist build-guests build-fixtures
 bench-instances: build build-guests
     cargo build --release --locked --workspace --examples
     target/release/examples/instances
+
+# what three shapes of a filter's interface cost, in three languages: docs/decisions/0001-plain-function-abi.md
+bench-abi: build
+    target/release/componentize setup
+    node tests/guests/abi/build.mjs
+    cargo build --release --locked --workspace --examples
+    target/release/examples/abi

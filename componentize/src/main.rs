@@ -21,7 +21,7 @@ mod world;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -60,6 +60,21 @@ enum Command {
     },
     /// Install the pinned TypeScript and Python tools, as `build` does when it needs them
     Setup,
+    /// Merge the core modules of a component for any world into one, as `build` does with filters
+    Flatten {
+        /// What a language's tools made
+        #[arg(value_name = "FILE")]
+        component: PathBuf,
+        /// The folder with the world
+        #[arg(long, value_name = "DIR")]
+        wit: PathBuf,
+        /// The world that it was built for
+        #[arg(long, value_name = "NAME")]
+        world: String,
+        /// Where the result goes
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Run cargo with the Rust for WebAssembly that `build` uses: `componentize cargo clippy --target wasm32-unknown-unknown`
     Cargo {
         /// What cargo gets
@@ -88,6 +103,15 @@ fn run(command: Command) -> Result<bool> {
             Ok(true)
         }
         Command::Cargo { arguments } => rust::cargo(&arguments),
+        Command::Flatten { component, wit, world, out } => {
+            let bytes = std::fs::read(&component).with_context(|| format!("{}", component.display()))?;
+            let flat = flatten::flatten(&bytes, &wit, &world).with_context(|| format!("{}", component.display()))?;
+            if let Err(why) = flat.pinned {
+                eprintln!("{}: objects of the image are counted, so a call costs more: {why:#}", component.display());
+            }
+            std::fs::write(&out, flat.component).with_context(|| format!("{}", out.display()))?;
+            Ok(true)
+        }
         Command::Build { mut folders, out_dir, force, no_flatten, precompile, .. } => {
             if folders.is_empty() {
                 folders.push(setup::repository().join("guests"));

@@ -82,7 +82,8 @@ impl Engine {
         &self.kept
     }
 
-    pub(super) fn inner(&self) -> &wasmtime::Engine {
+    /// What other components than filters run on: those of the ABI benchmark.
+    pub fn inner(&self) -> &wasmtime::Engine {
         &self.inner
     }
 }
