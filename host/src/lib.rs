@@ -15,6 +15,7 @@ pub mod exchange;
 pub mod http1;
 pub mod http2;
 pub mod keyvalue;
+pub mod memory;
 pub mod net;
 pub mod pace;
 pub mod priority;

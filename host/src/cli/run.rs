@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::Gateway;
 use crate::config::LogFormat;
 use crate::control::reload::Source;
+use crate::memory;
 use crate::telemetry::init_log;
 
 /// Filters of all three languages; needs `just build-guests`.
@@ -34,6 +35,9 @@ pub(super) fn run(file: Option<PathBuf>, takes_over: bool) -> Result<(), String>
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
     init_log(&config.log.level, json)?;
+    if let Err(error) = memory::allow_huge_pages(false) {
+        tracing::debug!(%error, "huge pages stay allowed");
+    }
     let gateway = Gateway::start(config, source, text, takes_over)?;
     announce(&gateway).map_err(|error| format!("standard output: {error}"))?;
     if is_demo && let Some((_, url)) = gateway.listeners.first() {

@@ -239,6 +239,7 @@ fn restrict(memory_bytes: u64, seconds: u64, priority: Priority) -> std::io::Res
     let at_most = |limit: u64| Rlimit { current: Some(limit), maximum: Some(limit) };
     set_parent_process_death_signal(Some(Signal::KILL))?;
     priority.take()?;
+    crate::memory::allow_huge_pages(true)?;
     rustix::thread::set_no_new_privs(true)?;
     setrlimit(Resource::Core, at_most(0))?;
     setrlimit(Resource::As, at_most(memory_bytes))?;

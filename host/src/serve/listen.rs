@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::connection::{Entrance, serve};
 use super::worker::Worker;
+use crate::memory;
 use crate::snapshot::Shared;
 use crate::stage::upstream::Pools;
 use crate::wasm::reuse;
@@ -119,10 +120,18 @@ async fn accept(worker: Worker, listener: tokio::net::TcpListener, entrance: Ent
 }
 
 async fn sweep(worker: Worker) {
+    let mut rested = None;
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         let snapshot = worker.shared.snapshot.load_full();
         worker.pools.sweep(snapshot.upstreams.values());
+        // What a load needed is not kept for the next one. Again only where something happened since: a thread at rest frees nothing.
+        let is_idle = worker.shared.in_flight.load(Ordering::Relaxed) == 0;
+        let now = is_idle.then(|| worker.shared.connections.load(Ordering::Relaxed));
+        if is_idle && rested != now {
+            memory::give_back();
+        }
+        rested = now;
     }
 }
 
