@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -162,7 +161,7 @@ fn load(engine: &Engine, file: &str, reuse: u32, state: &Path) -> Arc<Filter> {
         state.display()
     );
     let config = Config::parse(&yaml, "bench", &repository()).unwrap();
-    let mut loader = Loader::new(engine.clone(), &config, Arc::new(AtomicI64::new(0)));
+    let mut loader = Loader::new(engine.clone(), &config);
     let loaded = loader.load("f", &config.filters["f"]);
     Arc::new(
         loaded

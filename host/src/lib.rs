@@ -77,8 +77,8 @@ impl Gateway {
         // Before the filters are loaded: addresses that differ are told at once.
         let (received, predecessor) = if takes_over { take_over(&config)?.unzip() } else { (None, None) };
         let metrics = Metrics::new();
-        let live = Arc::default();
-        let mut loader = Loader::new(engine(&config)?, &config, Arc::clone(&live));
+        let engine = engine(&config)?;
+        let mut loader = Loader::new(engine.clone(), &config);
         if predecessor.is_some() {
             // It serves on this machine meanwhile.
             loader.yield_to_traffic();
@@ -105,7 +105,7 @@ impl Gateway {
             connections: AtomicUsize::new(0),
             clients: Arc::default(),
             held: Arc::default(),
-            instances: live,
+            engine,
             draining: tokio::sync::watch::channel(false).0,
         });
         // Before anybody is told that the gateway is ready: a signal may come, or a file be replaced, right after.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
 
@@ -21,6 +21,7 @@ use crate::stage::route::Router;
 use crate::stage::tls::ServerTls;
 use crate::stage::upstream::{Group, Registry};
 use crate::telemetry::{Metrics, RouteCounts};
+use crate::wasm::engine::Engine;
 use crate::wasm::pool::Filter;
 
 /// The filters of a configuration, by name.
@@ -170,8 +171,8 @@ pub struct Shared {
     pub clients: Arc<crate::clients::Clients>,
     /// Bodies held in memory for filters.
     pub held: Arc<Held>,
-    /// Component instances alive.
-    pub instances: Arc<AtomicI64>,
+    /// What runs the filters, and knows how many instances there are.
+    pub engine: Engine,
     /// True once the gateway stops accepting.
     pub draining: tokio::sync::watch::Sender<bool>,
 }

@@ -4,6 +4,7 @@
 //! and compiler share one core, which is the worst case; the load has the other. Must not know: tables.
 
 use std::net::SocketAddr;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -37,6 +38,8 @@ pub(crate) struct Swap {
     pub(crate) cached: f64,
     /// P99 of traffic through another filter before, µs.
     pub(crate) quiet: f64,
+    /// The same while a process of the idle class does nothing on the gateway's core but run, µs: the machine's own part.
+    pub(crate) crowded: f64,
     /// The same while the new filter is compiled, µs.
     pub(crate) busy: f64,
 }
@@ -51,7 +54,7 @@ pub(crate) fn swaps(
 ) -> Result<Vec<Swap>> {
     let mut swaps = vec![];
     for (language, first, second) in SWAPS {
-        let (mut cold, mut cached, mut quiet, mut busy) = (vec![], vec![], vec![], vec![]);
+        let (mut cold, mut cached, mut quiet, mut crowded, mut busy) = (vec![], vec![], vec![], vec![], vec![]);
         for _ in 0..rounds {
             said(language);
             let gateway = start(upstream, first)?;
@@ -61,9 +64,11 @@ pub(crate) fn swaps(
             let gateway = start(upstream, first)?;
             machine::pin(gateway.id(), &[cores.gateway])?;
             let target = Target::new(gateway.address, "/traffic", KEY);
-            let go_on = Arc::new(AtomicBool::new(false));
-            let calm = driver.run(load::open(&target, CONNECTIONS, RATE, QUIET, go_on))?;
-            quiet.extend(percentile(&calm.answers, 0.99));
+            let calm = || driver.run(load::open(&target, CONNECTIONS, RATE, QUIET, Arc::default()));
+            quiet.extend(percentile(&calm()?.answers, 0.99));
+            let spinner = Spinner::start(cores.gateway)?;
+            crowded.append(&mut calm()?.answers);
+            drop(spinner);
             busy.append(&mut meanwhile(driver, &gateway, &target, second)?);
         }
         swaps.push(Swap {
@@ -71,11 +76,31 @@ pub(crate) fn swaps(
             cold: median(&cold).unwrap_or_default(),
             cached: median(&cached).unwrap_or_default(),
             quiet: median(&quiet).unwrap_or_default(),
+            crowded: percentile(&crowded, 0.99).unwrap_or_default(),
             // All rounds together: a quick compiler leaves few requests in each.
             busy: percentile(&busy, 0.99).unwrap_or_default(),
         });
     }
     Ok(swaps)
+}
+
+/// A process that takes what others leave of a core, as the compiler does.
+struct Spinner(Child);
+
+impl Spinner {
+    fn start(core: usize) -> Result<Self> {
+        let spinner = Command::new("chrt").args(["--idle", "0", "sh", "-c", "while :; do :; done"]).spawn()?;
+        machine::pin(spinner.id(), &[core])?;
+        Ok(Self(spinner))
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        // It does not end by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A gateway with nothing compiled but this filter and that of the traffic.

@@ -87,7 +87,7 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
     }
     match request.uri().path() {
         "/metrics" => {
-            shared.metrics.instances.set(shared.instances.load(Ordering::Relaxed));
+            shared.metrics.instances.set(shared.engine.instances() as i64);
             shared.metrics.in_flight.set(shared.in_flight.load(Ordering::Relaxed) as i64);
             shared.metrics.connections.set(shared.connections.load(Ordering::Relaxed) as i64);
             publish_kept(shared);

@@ -8,7 +8,6 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::{Instant, SystemTime};
 
 use super::cache::{Cache, Content};
@@ -30,7 +29,6 @@ pub struct Loader {
     _temporary: Option<tempfile::TempDir>,
     limits: Compile,
     priority: Priority,
-    instances: Arc<AtomicI64>,
     stores: HashMap<String, Arc<Store>>,
     /// By the filter's name: two filters may share a file.
     known: HashMap<String, Known>,
@@ -57,7 +55,7 @@ struct Stamp {
 
 impl Loader {
     /// A loader with its cache in the configuration's state directory; with a warning in a temporary one, if that folder cannot be trusted.
-    pub fn new(engine: Engine, config: &config::Config, instances: Arc<AtomicI64>) -> Self {
+    pub fn new(engine: Engine, config: &config::Config) -> Self {
         let fingerprint = engine.fingerprint();
         let mut state = config.state.clone();
         let mut temporary = None;
@@ -77,7 +75,6 @@ impl Loader {
             _temporary: temporary,
             limits: config.compile,
             priority: Priority::Equal,
-            instances,
             stores: HashMap::new(),
             known: HashMap::new(),
             refused: HashMap::new(),
@@ -215,7 +212,7 @@ impl Loader {
                 store
             }
         };
-        terms(name, filter, store, self.instances.clone())
+        terms(name, filter, store)
     }
 }
 
@@ -227,11 +224,11 @@ pub fn check_file(name: &str, filter: &config::Filter, limits: &Compile) -> Resu
     let description = component::describe(sealed.bytes())?;
     check_pins(&description, filter)?;
     description.check_size(&SizeLimits { functions: limits.functions, function_bytes: limits.function_bytes })?;
-    check_imports(&description, &terms(name, filter, Arc::new(Store::new(1, 1)), Arc::default()))?;
+    check_imports(&description, &terms(name, filter, Arc::new(Store::new(1, 1))))?;
     Ok(description)
 }
 
-fn terms(name: &str, filter: &config::Filter, store: Arc<Store>, live: Arc<AtomicI64>) -> Terms {
+fn terms(name: &str, filter: &config::Filter, store: Arc<Store>) -> Terms {
     let grant = |capability: &Capability| match capability {
         Capability::KeyValue => Grant::KeyValue,
         Capability::Wasi => Grant::Wasi,
@@ -243,7 +240,6 @@ fn terms(name: &str, filter: &config::Filter, store: Arc<Store>, live: Arc<Atomi
         reuse: filter.reuse,
         grants: filter.capabilities.iter().map(grant).collect(),
         store,
-        live,
     }
 }
 

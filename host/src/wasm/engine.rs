@@ -2,17 +2,15 @@
 //!
 //! A fresh instance per call is only cheap when nothing is mapped, zeroed or written that the call does not need. So memories and
 //! tables come from a pool whose slots keep their pages, a dirty page is found by the kernel's page map and copied back
-//! (`pagemap_scan`, Linux ≥ 6.7), and images are copy-on-write. Figures: docs/performance.md. Epochs tick each millisecond: a call
-//! gives way to other connections at every tick, and its ticks are counted. Must not know: filters, HTTP.
+//! (`pagemap_scan`, Linux ≥ 6.7), and images are copy-on-write. Figures: docs/performance.md. Must not know: filters, HTTP.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicUsize;
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-/// The clock of all calls: one tick.
-pub const TICK: Duration = Duration::from_millis(1);
+use super::clock::{Alive, Clock};
+
 /// The most linear memory that a filter may be granted, in bytes.
 pub const MEMORY_BYTES_MAX: usize = 256 << 20;
 /// What a slot keeps mapped between calls. An interpreter's working set fits; beyond it pages go back to the system.
@@ -32,17 +30,8 @@ pub(super) const KEPT_MAX: usize = 256;
 #[derive(Clone)]
 pub struct Engine {
     inner: wasmtime::Engine,
-    ticker: Arc<Ticker>,
+    clock: Arc<Clock>,
     kept: Arc<AtomicUsize>,
-}
-
-/// Stops the ticking thread when the last engine is dropped.
-struct Ticker(Arc<AtomicBool>);
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Engine {
@@ -51,20 +40,10 @@ impl Engine {
         let inner = wasmtime::Engine::new(&config(instances.saturating_add(KEPT_MAX as u32))).map_err(|error| {
             format!("the WebAssembly engine cannot start: {error:#}; is the address space limited (ulimit -v)?")
         })?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let ticker = Arc::new(Ticker(stop.clone()));
         let weak = inner.weak();
-        std::thread::Builder::new()
-            .name("epoch".into())
-            .spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    std::thread::sleep(TICK);
-                    let Some(engine) = weak.upgrade() else { break };
-                    engine.increment_epoch();
-                }
-            })
+        let clock = Clock::start(move || weak.upgrade().inspect(wasmtime::Engine::increment_epoch).is_some())
             .map_err(|error| format!("the epoch thread cannot start: {error}"))?;
-        Ok(Self { inner, ticker, kept: Arc::default() })
+        Ok(Self { inner, clock: Arc::new(clock), kept: Arc::default() })
     }
 
     /// Whether freed slots are cleaned by the kernel's page map (Linux ≥ 6.7) rather than by `madvise`.
@@ -75,6 +54,15 @@ impl Engine {
     /// Names everything that a compiled artifact depends on: version, settings, CPU.
     pub fn fingerprint(&self) -> [u8; 32] {
         fingerprint(&self.inner)
+    }
+
+    /// Component instances alive, in calls and between.
+    pub fn instances(&self) -> usize {
+        self.clock.alive().count()
+    }
+
+    pub(super) fn alive(&self) -> &Arc<Alive> {
+        self.clock.alive()
     }
 
     /// Instances kept between calls, over all filters.
@@ -134,7 +122,7 @@ impl Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Engine").field("ticking", &!self.ticker.0.load(Ordering::Relaxed)).finish()
+        formatter.debug_struct("Engine").field("instances", &self.instances()).finish()
     }
 }
 

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use wasmtime_wasi::WasiCtx;
 use super::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use super::bindings::witgate::gateway::types;
 use super::bounds::{Bounds, Stop};
-use super::engine::TICK;
+use super::clock::TICK;
 use super::pool::{Filter, Grant};
 use super::reuse;
 use crate::error::FilterFailure;
@@ -319,25 +318,33 @@ async fn within<F: Future>(deadline: Duration, future: F) -> Option<F::Output> {
     }
 }
 
-/// Counts an instance as alive while it is.
-struct Live(Arc<AtomicI64>);
+/// The filter whose instance it is; counts it as alive meanwhile.
+pub(super) struct Owner(Arc<Filter>);
 
-impl Live {
-    fn new(count: &Arc<AtomicI64>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
+impl Owner {
+    fn new(filter: &Arc<Filter>) -> Self {
+        filter.alive.enter();
+        Self(filter.clone())
     }
 }
 
-impl Drop for Live {
+impl std::ops::Deref for Owner {
+    type Target = Filter;
+
+    fn deref(&self) -> &Filter {
+        &self.0
+    }
+}
+
+impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.alive.leave();
     }
 }
 
 /// What a store holds: the exchange, what the guest asked for so far, and its limits.
 pub(super) struct Call {
-    pub(super) filter: Arc<Filter>,
+    pub(super) filter: Owner,
     pub(super) phase: Phase,
     pub(super) exchange: Box<Exchange>,
     pub(super) journal: Journal,
@@ -349,7 +356,6 @@ pub(super) struct Call {
     spare: Option<Box<Exchange>>,
     ticks_left: u64,
     bounds: Bounds,
-    _live: Live,
 }
 
 impl Call {
@@ -366,7 +372,7 @@ impl Call {
             (WasiCtx::builder().max_random_size(RANDOM_BYTES_MAX).build(), table)
         });
         Self {
-            filter: filter.clone(),
+            filter: Owner::new(filter),
             phase,
             exchange,
             journal: Journal::default(),
@@ -377,7 +383,6 @@ impl Call {
             spare: None,
             ticks_left: ticks,
             bounds: Bounds::new(filter.terms.memory_bytes),
-            _live: Live::new(&filter.terms.live),
         }
     }
 }

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, InstancePre, Linker};
 
 use super::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use super::bindings::witgate::gateway as host;
+use super::clock::Alive;
 use super::component::{Description, LoadError, PACKAGE, is_interface};
 use super::engine::{Artifact, Engine, TABLE_ELEMENTS_MAX};
 use super::instance::Call;
@@ -45,8 +46,6 @@ pub struct Terms {
     pub grants: BTreeSet<Grant>,
     /// Its key-value store; shared by all versions of the filter.
     pub store: Arc<Store>,
-    /// Instances alive in the whole gateway.
-    pub live: Arc<AtomicI64>,
 }
 
 /// A filter, ready to be instantiated any number of times on any thread.
@@ -64,6 +63,8 @@ pub struct Filter {
     /// Whether its code is more than a processor's caches keep beside all else, as an interpreter's is.
     pub is_large: bool,
     pub(super) engine: wasmtime::Engine,
+    /// Its instances count as alive here.
+    pub(super) alive: Arc<Alive>,
     /// Its instances that are kept between calls, and those of all filters.
     pub(super) kept: AtomicUsize,
     pub(super) kept_in_all: Arc<AtomicUsize>,
@@ -107,6 +108,7 @@ impl Filter {
             log_limit: LogLimit::new(),
             is_large: code.end.addr() - code.start.addr() > LARGE_BYTES,
             engine: engine.inner().clone(),
+            alive: engine.alive().clone(),
             kept: AtomicUsize::new(0),
             kept_in_all: engine.kept().clone(),
             pre,

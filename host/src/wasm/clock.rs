@@ -1,0 +1,140 @@
+//! The clock of all calls: one tick of the engine's epoch each millisecond, while there is an instance.
+//!
+//! A call gives way to other connections at every tick, and its ticks are counted. Where nobody calls a filter, waking a thread a thousand times a second would cost more than a percent of
+//! a core, so it rests. Whoever makes an instance says so before it looks whether the clock rests, and the clock says that it rests before it looks for instances: so one of them sees the
+//! other. Must not know: filters, what a tick does.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+use std::time::Duration;
+
+/// One tick.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+/// Ticks without an instance after which the clock rests: traffic has gaps.
+const QUIET: u32 = 100;
+
+/// Instances that are alive, and whether their clock rests.
+#[derive(Debug, Default)]
+pub(super) struct Alive {
+    count: AtomicUsize,
+    rests: AtomicBool,
+    is_over: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+impl Alive {
+    /// One more.
+    pub(super) fn enter(&self) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        if self.rests.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// One less.
+    pub(super) fn leave(&self) {
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn wake(&self) {
+        self.rests.store(false, Ordering::SeqCst);
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Until there is an instance, or the clock is over.
+    fn rest(&self) {
+        self.rests.store(true, Ordering::SeqCst);
+        while self.rests.load(Ordering::SeqCst)
+            && self.count.load(Ordering::SeqCst) == 0
+            && !self.is_over.load(Ordering::SeqCst)
+        {
+            std::thread::park();
+        }
+        self.rests.store(false, Ordering::SeqCst);
+    }
+}
+
+/// The thread that ticks; over when this is dropped.
+#[derive(Debug)]
+pub(super) struct Clock(Arc<Alive>);
+
+impl Clock {
+    /// Calls `tick` each millisecond while there are instances, until it says that there is nothing to tick for.
+    pub(super) fn start(tick: impl Fn() -> bool + Send + 'static) -> std::io::Result<Self> {
+        let alive = Arc::new(Alive::default());
+        let own = alive.clone();
+        let thread = std::thread::Builder::new().name("epoch".into()).spawn(move || {
+            let mut quiet = 0;
+            while !own.is_over.load(Ordering::SeqCst) {
+                std::thread::sleep(TICK);
+                if !tick() {
+                    return;
+                }
+                quiet = if own.count() == 0 { quiet + 1 } else { 0 };
+                if quiet == QUIET {
+                    own.rest();
+                    quiet = 0;
+                }
+            }
+        })?;
+        // Until it is set nobody can be woken, but nobody rests before the hundredth tick, and a rest looks for instances first.
+        let _ = alive.thread.set(thread.thread().clone());
+        Ok(Self(alive))
+    }
+
+    pub(super) fn alive(&self) -> &Arc<Alive> {
+        &self.0
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::SeqCst);
+        self.0.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Waits until `is_so`; false where that takes too long.
+    fn soon(is_so: impl Fn() -> bool) -> bool {
+        let began = Instant::now();
+        while !is_so() && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(TICK);
+        }
+        is_so()
+    }
+
+    #[test]
+    fn it_rests_while_there_is_no_instance_and_ticks_while_there_is_one() -> std::io::Result<()> {
+        let ticks = Arc::new(AtomicU64::new(0));
+        let counted = ticks.clone();
+        let clock = Clock::start(move || counted.fetch_add(1, Ordering::Relaxed) < u64::MAX)?;
+        let alive = clock.alive().clone();
+        for _ in 0..3 {
+            assert!(soon(|| alive.rests.load(Ordering::SeqCst)), "it never rests");
+            let before = ticks.load(Ordering::Relaxed);
+            alive.enter();
+            assert!(soon(|| ticks.load(Ordering::Relaxed) > before + u64::from(QUIET) * 2), "it does not tick");
+            assert!(!alive.rests.load(Ordering::SeqCst), "it rests beside an instance");
+            alive.leave();
+        }
+        assert!(soon(|| alive.rests.load(Ordering::SeqCst)));
+        drop(clock);
+        assert!(soon(|| Arc::strong_count(&alive) == 1), "the thread stays");
+        Ok(())
+    }
+}
