@@ -76,7 +76,7 @@ const FULL: Pace = Pace {
     closed: Duration::from_millis(1500),
     open_rounds: 3,
     open: Duration::from_secs(3),
-    swaps: 3,
+    swaps: 5,
     memory: Duration::from_secs(5),
 };
 const QUICK: Pace = Pace {

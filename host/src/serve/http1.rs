@@ -120,7 +120,8 @@ enum Next {
 
 async fn next_head(wire: &Shared, mut drain: Pin<&mut impl Future>, limits: &Limits, timeouts: Waits) -> Next {
     let (mut scan, began) = (Scan::default(), Instant::now());
-    let mut first_byte = (!wire.borrow().input.is_empty()).then_some(began);
+    // Since when a head is incomplete; nearly all come whole, and need no look at the clock.
+    let mut first_byte = None;
     let mut drained_at = None;
     poll_fn(|context| {
         let wire = &mut *wire.borrow_mut();
@@ -140,9 +141,12 @@ async fn next_head(wire: &Shared, mut drain: Pin<&mut impl Future>, limits: &Lim
             }
             match wire.io.poll_fill(context, &mut wire.input) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::End),
-                Poll::Ready(Ok(_)) => first_byte = first_byte.or_else(|| Some(Instant::now())),
+                Poll::Ready(Ok(_)) => {}
                 Poll::Pending => break,
             }
+        }
+        if !wire.input.is_empty() {
+            first_byte.get_or_insert_with(Instant::now);
         }
         if drained_at.is_none() && drain.as_mut().poll(context).is_ready() {
             drained_at = Some(Instant::now());

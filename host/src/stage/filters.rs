@@ -77,6 +77,9 @@ impl Pass<'_> {
         holds: &mut Holds,
     ) -> (Box<Exchange>, Completed, Result<Decision, Error>) {
         let mut completed: Completed = selected.iter().map(|_| false).collect();
+        if !selected.contains(&true) {
+            return (exchange, completed, Ok(Decision::Proceed));
+        }
         let began = Instant::now();
         let mut waited = Duration::ZERO;
         for (index, link) in self.chain.iter().enumerate() {
@@ -125,6 +128,9 @@ impl Pass<'_> {
         completed: &Completed,
         holds: &mut Holds,
     ) -> (Box<Exchange>, Result<(), Error>) {
+        if !self.has_response_phase(completed) {
+            return (exchange, Ok(()));
+        }
         let began = Instant::now();
         let mut waited = Duration::ZERO;
         for (link, _) in self.chain.iter().zip(completed).rev().filter(|(_, completed)| **completed) {

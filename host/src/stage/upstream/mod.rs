@@ -104,14 +104,14 @@ impl Pools {
         let deadline = began + asked.timeout.unwrap_or(group.terms.timeout);
         let key = group.key(&request, asked.client);
         self.with_own(group, |own| own.budget.request(self.second(began)));
-        let mut tried = Tried::new();
+        let (mut tried, mut now) = (Tried::new(), began);
         loop {
             let place = self.choose(group, key, &tried)?;
-            let outcome = self.attempt(group, place, deadline, request, (tried.len(), asked.interim)).await;
+            let outcome = self.attempt(group, place, (now, deadline), request, (tried.len(), asked.interim)).await;
             tried.push(place);
             match self.next(group, outcome, &tried, deadline).await {
                 Next::Answer(result) => return result.map(|response| ended(response, group, began)),
-                Next::Again(whole) => request = whole,
+                Next::Again(whole) => (request, now) = (whole, Instant::now()),
             }
         }
     }
@@ -150,7 +150,7 @@ impl Pools {
         &self,
         group: &Group,
         place: usize,
-        deadline: Instant,
+        (now, deadline): (Instant, Instant),
         request: http::Request<Body>,
         (retried, interim): (usize, Option<&Interim>),
     ) -> Outcome {
@@ -163,12 +163,11 @@ impl Pools {
         // What the pool cannot give back: it answered, or its time was over.
         let keeps = retried < retries.attempts as usize && (retries.on_timeout || !retries.on_status.is_empty());
         let spare = (keeps && request.method().is_idempotent()).then(|| pool::copy(&request)).flatten();
-        let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
         let time = retries.per_try_timeout.map_or(left, |time| left.min(time));
         let clock = Rc::new(Clock::default());
         let request = request.map(|body| clock.watch(body));
-        let work = pin!(self.pool.attempt(To { group, state, interim }, request));
+        let work = pin!(self.pool.attempt(To { group, state, interim, now: now.into_std() }, request));
         let outcome = match clock.in_time(now, time, work).await {
             Some(Ok(response)) => {
                 let guarded = response.map(|body| body.guarded(Box::new(entered)));

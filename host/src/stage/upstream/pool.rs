@@ -41,6 +41,8 @@ pub(super) struct To<'a> {
     pub(super) state: &'a Arc<State>,
     /// Takes interim responses.
     pub(super) interim: Option<&'a Interim>,
+    /// When the try began.
+    pub(super) now: Instant,
 }
 
 /// An exchange that failed before the response's head.
@@ -237,7 +239,8 @@ impl Pool {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.get_mut(&to.state.id)?;
         while let Some(mut one) = shelf.idle.pop() {
-            let fits = one.since.elapsed() < to.group.terms.idle_timeout && is_current(to, &one.connection.secured);
+            let fits = to.now.saturating_duration_since(one.since) < to.group.terms.idle_timeout
+                && is_current(to, &one.connection.secured);
             if fits && one.connection.is_open() {
                 return Some(one.connection);
             }
