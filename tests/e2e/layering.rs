@@ -14,6 +14,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("telemetry", 0),
     ("keyvalue", 0),
     ("exchange", 0),
+    ("memory", 0),
     ("net", 0),
     ("pace", 0),
     ("priority", 0),
