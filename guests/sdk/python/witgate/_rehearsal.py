@@ -104,10 +104,11 @@ def _edit(*ways: Callable[[str, str], None]) -> None:
 
 
 def _number_names() -> None:
-    """Code that looks up a name of a module remembers the number of the module's set of names, which is given when it is first wanted."""
-    for module in list(sys.modules.values()):
+    """Code that looks up a name of a module remembers the number of the module's set of names, which is given when it is first wanted. Not in the standard library: that is many modules, and
+    what numbering them leaves over costs more than it saves."""
+    for name, module in list(sys.modules.items()):
         names = getattr(module, "__dict__", None)
-        if isinstance(names, dict) and "__name__" in names:
+        if name.split(".")[0] not in sys.stdlib_module_names and isinstance(names, dict) and "__name__" in names:
             own = FunctionType(_look.__code__.replace(), names)
             for _ in range(_TIMES):
                 own()
