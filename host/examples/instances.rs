@@ -6,13 +6,16 @@
 //! call is made ([`witgate::wasm::instance`]).
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "abi/fields.rs"]
+mod fields;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::Method;
 use witgate::config::Config;
 use witgate::control::artifacts::Loader;
 use witgate::exchange::{Client, Exchange, Request};
@@ -29,18 +32,6 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// See tests/guests/python/corpus.
 const CORPUS: &str = "/nothing /headers /json_round /regex /dates /table /failures /text /classes /generators /containers /digests /chance /large /deep";
 const BODY: &str = r#"{"name": "ann", "mail": "ann@example.com", "items": [{"id": 1, "tags": ["a", "b"]}, {"id": 2.5, "none": null}]}"#;
-/// Fields of a browser's request.
-const FIELDS: [(&str, &str); 9] = [
-    ("host", "bench.test"),
-    ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"),
-    ("accept", "text/html,application/xhtml+xml"),
-    ("accept-encoding", "gzip, br"),
-    ("accept-language", "en-GB,en;q=0.9"),
-    ("cache-control", "no-cache"),
-    ("cookie", "session=abcdef0123456789; theme=dark"),
-    ("x-api-key", "s3cret"),
-    ("authorization", "Bearer eyJhbGciOiJIUzI1NiJ9.e30.abc"),
-];
 
 fn main() -> ExitCode {
     // The loader compiles in a child process of the same binary.
@@ -179,10 +170,7 @@ fn key() -> Arc<BTreeMap<String, String>> {
 }
 
 fn exchange(path: &str) -> Box<Exchange> {
-    let headers: HeaderMap = FIELDS
-        .into_iter()
-        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-        .collect();
+    let headers = fields::browser();
     Box::new(Exchange {
         id: 1,
         client: Arc::new(Client::new(([127, 0, 0, 1], 1234).into())),

@@ -208,9 +208,7 @@ impl<'l, 'a> Plan<'l, 'a> {
         }
         for (ty, index) in &self.traps {
             out.functions.push(*ty);
-            let mut body = Function::new([]);
-            body.instruction(&Instruction::Unreachable).instruction(&Instruction::End);
-            out.code.function(&body);
+            out.code.function(&trap());
             out.names.append(*index, "a stub that traps");
         }
     }
@@ -376,9 +374,7 @@ impl<'l, 'a> Plan<'l, 'a> {
             let defined = index.checked_sub(self.imported()).context("an import is exported")?;
             faces.insert(name.clone(), self.host.len() as u32 + functions.len());
             functions.function(out.functions[defined as usize]);
-            let mut body = Function::new([]);
-            body.instruction(&Instruction::Unreachable).instruction(&Instruction::End);
-            code.function(&body);
+            code.function(&trap());
         }
         let mut module = wasm_encoder::Module::new();
         module.section(&self.type_section()?).section(&self.import_section()).section(&functions);
@@ -453,6 +449,13 @@ impl<'l, 'a> Plan<'l, 'a> {
         }
         Ok(section)
     }
+}
+
+/// A body that only traps.
+fn trap() -> Function {
+    let mut body = Function::new([]);
+    body.instruction(&Instruction::Unreachable).instruction(&Instruction::End);
+    body
 }
 
 fn export_section(exported: &BTreeMap<String, u32>) -> ExportSection {

@@ -5,6 +5,7 @@
 //! guests (tests/guests/abi) are built as filters are. Must not know: how a shape is called (`shapes.rs`), the gateway's own interface.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod fields;
 mod shapes;
 
 use std::sync::Arc;
@@ -17,20 +18,8 @@ use witgate::wasm::engine::Engine;
 const LANGUAGES: [&str; 3] = ["rust", "typescript", "python"];
 const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_millis(250);
-/// Fields of a browser's request, as in `instances.rs`.
-const FIELDS: [(&str, &str); 9] = [
-    ("host", "bench.test"),
-    ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"),
-    ("accept", "text/html,application/xhtml+xml"),
-    ("accept-encoding", "gzip, br"),
-    ("accept-language", "en-GB,en;q=0.9"),
-    ("cache-control", "no-cache"),
-    ("cookie", "session=abcdef0123456789; theme=dark"),
-    ("x-api-key", "s3cret"),
-    ("authorization", "Bearer eyJhbGciOiJIUzI1NiJ9.e30.abc"),
-];
 /// How many fields a request has: a browser's, and those behind a few proxies, a CDN and tracing.
-const SIZES: [usize; 2] = [FIELDS.len(), 40];
+const SIZES: [usize; 2] = [fields::FIELDS.len(), 40];
 
 struct Case {
     fields: usize,
@@ -118,11 +107,8 @@ fn table(mut cases: Vec<Case>) {
 
 /// A request with so many fields: what is missing are such as proxies add.
 fn request(fields: usize) -> HeaderMap {
-    let mut headers: HeaderMap = FIELDS
-        .into_iter()
-        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-        .collect();
-    for number in FIELDS.len()..fields {
+    let mut headers = fields::browser();
+    for number in fields::FIELDS.len()..fields {
         let name = HeaderName::try_from(format!("x-trace-context-{number}")).unwrap();
         headers
             .insert(name, HeaderValue::try_from(format!("00-4bf92f3577b34da6a3ce929d0e0e47{number:02}-01")).unwrap());
