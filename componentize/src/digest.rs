@@ -12,13 +12,17 @@ use crate::language::Language;
 use crate::{rust, setup, world};
 
 /// What of this program shapes a component. Not the executable: cargo links it differently depending on what it is built with.
-const PROGRAM: [&str; 10] = [
+const PROGRAM: [&str; 14] = [
     include_str!("build.rs"),
     include_str!("debian.rs"),
+    include_str!("flatten/dispatch.rs"),
+    include_str!("flatten/image.rs"),
     include_str!("flatten/link.rs"),
     include_str!("flatten/merge.rs"),
     include_str!("flatten/mod.rs"),
     include_str!("flatten/parse.rs"),
+    include_str!("flatten/pins.rs"),
+    include_str!("flatten/swap.rs"),
     include_str!("manifest.rs"),
     include_str!("rust.rs"),
     include_str!("script.rs"),
@@ -104,6 +108,15 @@ impl Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_of_flattening_counts() -> Result<()> {
+        for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/flatten"))? {
+            let path = file?.path();
+            assert!(PROGRAM.contains(&fs::read_to_string(&path)?.as_str()), "{} is not in PROGRAM", path.display());
+        }
+        Ok(())
+    }
 
     #[test]
     fn sources_count_and_what_tools_make_does_not() -> Result<()> {

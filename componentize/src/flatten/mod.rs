@@ -5,10 +5,11 @@
 //!
 //! Method: take the nested component with the most code; trace each import of its core modules through instances and aliases to a definition or to
 //! a function of the host (`link`); copy all code with new indices, fold globals that nothing writes into constants, so that table and data offsets become plain numbers
-//! (`merge`); wrap the module again for the same world (`swap`). An import that is neither defined nor the world's was stubbed: it becomes `unreachable`, after a check that the stub
+//! (`merge`); make calls through tables direct (`dispatch`); wrap the module again for the same world (`swap`). An import that is neither defined nor the world's was stubbed: it becomes `unreachable`, after a check that the stub
 //! is nothing else (`check_traps`). What cannot be merged (start functions that do something, several memories, async) is an error with its reason, and the component is left as it was.
 //! Must not know: languages, manifests.
 
+mod dispatch;
 mod image;
 mod link;
 mod merge;
@@ -49,6 +50,7 @@ pub(crate) fn flatten(component: &[u8], wit: &Path, world: &str) -> Result<Flat>
     let linked = Linked::new(main)?;
     check_starts(&linked)?;
     let Merged { module, mut outline, padding, pinned } = merge::merge(&linked, &Surface::new(&resolve, world))?;
+    let module = dispatch::direct(&module)?;
     wasmparser::Validator::new().validate_all(&module)?;
     embed_component_metadata(&mut outline, &resolve, world, StringEncoding::UTF8)?;
     let outlined = ComponentEncoder::default().module(&outline)?.validate(true).encode()?;
