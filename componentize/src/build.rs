@@ -95,7 +95,7 @@ impl Filter {
         check(&component, &self.manifest)
             .map_err(|error| Failure::Author(format!("{}: {error:#}", self.source.display())))?;
         // cargo links a Rust guest into one module already.
-        let merges = how.flatten && self.language != Language::Rust;
+        let merges = how.flatten;
         let component = if merges { self.flat(component, &wit, progress) } else { component };
         let component = self.manifest.embed(component)?;
         self.put(&component, how.precompile, progress)?;

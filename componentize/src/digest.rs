@@ -15,6 +15,7 @@ use crate::{rust, setup, world};
 const PROGRAM: [&str; 14] = [
     include_str!("build.rs"),
     include_str!("debian.rs"),
+    include_str!("flatten/assemble.rs"),
     include_str!("flatten/dispatch.rs"),
     include_str!("flatten/image.rs"),
     include_str!("flatten/link.rs"),
@@ -22,7 +23,6 @@ const PROGRAM: [&str; 14] = [
     include_str!("flatten/mod.rs"),
     include_str!("flatten/parse.rs"),
     include_str!("flatten/pins.rs"),
-    include_str!("flatten/swap.rs"),
     include_str!("manifest.rs"),
     include_str!("rust.rs"),
     include_str!("script.rs"),

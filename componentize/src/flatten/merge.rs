@@ -10,7 +10,7 @@ use wasm_encoder::reencode::{self, Reencode, RoundtripReencoder, utils};
 use wasm_encoder::{
     CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, Elements, EntityType, ExportKind,
     ExportSection, Function, FunctionSection, GlobalSection, ImportSection, Instruction, MemorySection, NameMap,
-    NameSection, TableSection, TypeSection,
+    NameSection, RefType, TableSection, TableType, TypeSection,
 };
 use wasmparser::{DataKind, Element, ElementItems, ElementKind, FuncType, Operator, TypeRef};
 
@@ -22,32 +22,33 @@ use super::pins;
 
 /// An index that nothing uses: a table that only the plumbing fills.
 const NOWHERE: u32 = u32::MAX;
-/// Imported functions come in so many. Where globals and tables lie in an instance depends on their number, and code on that: with it the same, filters of one language have the
-/// same code, and a compiler that has seen one knows nearly all functions of the other.
-const IMPORTS_STEP: u32 = 32;
+/// The export through which the guest gets the host's functions.
+pub(super) const TABLE: &str = "$host";
 
 /// The component's one module.
 pub(super) struct Merged {
     pub(super) module: Vec<u8>,
-    /// What the encoder is shown in its place: without `padding`, which no world has, and without code.
+    /// What the encoder is shown in its place: with imports in the place of a table, and without code.
     pub(super) outline: Vec<u8>,
-    pub(super) padding: Option<Padding>,
+    /// None where it calls nothing of the host.
+    pub(super) plug: Option<Plug>,
     /// How many words the guest had pinned, or why none.
     pub(super) pinned: Result<usize>,
 }
 
-/// Imports that nobody calls: a function of the host again, under other names.
-pub(super) struct Padding {
-    pub(super) module: String,
-    /// The function's own name.
-    pub(super) field: String,
-    pub(super) names: Vec<String>,
+/// What fills the guest's table of the host's functions.
+pub(super) struct Plug {
+    /// A module without code that imports the table and, as `0`, `1` and so on, these functions.
+    pub(super) module: Vec<u8>,
+    /// Module and field by which the outline imports them.
+    pub(super) functions: Vec<(String, String)>,
 }
 
 /// All core modules as one.
 pub(super) fn merge(linked: &Linked, surface: &Surface) -> Result<Merged> {
     let plan = Plan::new(linked, surface)?;
     let mut out = Sections::default();
+    plan.write_host(&mut out);
     plan.write_traps(&mut out);
     for &instance in &linked.instances {
         plan.write_instance(instance, &mut out)?;
@@ -56,7 +57,7 @@ pub(super) fn merge(linked: &Linked, surface: &Surface) -> Result<Merged> {
     out.data_count += out.image.segments(&mut out.data)?;
     let exports = plan.exports()?;
     let outline = plan.outline(&out, &exports)?;
-    Ok(Merged { module: plan.finish(out, &exports)?, outline, padding: plan.padding(), pinned })
+    Ok(Merged { module: plan.finish(out, &exports)?, outline, plug: plan.plug()?, pinned })
 }
 
 /// Every index of the result, decided before anything is written.
@@ -99,6 +100,7 @@ impl<'l, 'a> Plan<'l, 'a> {
         let (mut memories, mut tables, mut globals) = (vec![], vec![], vec![]);
         for &instance in &linked.instances {
             let module = linked.module(instance)?;
+            ensure!(!module.exports.contains_key(TABLE), "it is flattened already");
             memories.extend(module.memories.iter().copied());
             tables.extend((0..module.tables.len() as u32).map(|index| (instance, index)));
             for index in 0..module.globals.len() as u32 {
@@ -143,7 +145,7 @@ impl<'l, 'a> Plan<'l, 'a> {
         Ok(())
     }
 
-    /// Host functions first, then one trap for each type, then every module's own.
+    /// One for each function of the host first, then one trap for each type, then every module's own.
     fn number_functions(&mut self) -> Result<()> {
         let mut seen = HashSet::new();
         for &instance in self.linked.instances.iter().filter(|instance| !self.linked.is_fixup(**instance)) {
@@ -160,7 +162,7 @@ impl<'l, 'a> Plan<'l, 'a> {
                 }
             }
         }
-        let mut next = self.imported();
+        let mut next = self.host.len() as u32;
         for index in self.traps.values_mut() {
             *index = next;
             next += 1;
@@ -172,15 +174,32 @@ impl<'l, 'a> Plan<'l, 'a> {
         Ok(())
     }
 
-    /// How many functions the module imports.
-    fn imported(&self) -> u32 {
-        (self.host.len() as u32).next_multiple_of(IMPORTS_STEP)
+    /// The host's functions are called through a table of their own, after those of the guest.
+    fn host_table(&self) -> u32 {
+        self.tables.len() as u32
     }
 
-    fn padding(&self) -> Option<Padding> {
-        let (module, field, _) = self.host.first()?;
-        let names = (self.host.len() as u32..self.imported()).map(|index| format!("padding-{index}")).collect();
-        Some(Padding { module: module.clone(), field: field.clone(), names })
+    fn plug(&self) -> Result<Option<Plug>> {
+        if self.host.is_empty() {
+            return Ok(None);
+        }
+        let mut imports = ImportSection::new();
+        imports.import("", TABLE, self.host_table_type());
+        for (index, (_, _, ty)) in self.host.iter().enumerate() {
+            imports.import("", &index.to_string(), EntityType::Function(*ty));
+        }
+        let functions: Vec<u32> = (0..self.host.len() as u32).collect();
+        let mut elements = ElementSection::new();
+        elements.active(None, &ConstExpr::i32_const(0), Elements::Functions(functions.into()));
+        let mut module = wasm_encoder::Module::new();
+        module.section(&self.type_section()?).section(&imports).section(&elements);
+        let functions = self.host.iter().map(|(module, field, _)| (module.clone(), field.clone())).collect();
+        Ok(Some(Plug { module: module.finish(), functions }))
+    }
+
+    fn host_table_type(&self) -> TableType {
+        let size = self.host.len() as u64;
+        TableType { element_type: RefType::FUNCREF, table64: false, minimum: size, maximum: Some(size), shared: false }
     }
 
     fn import_type(&self, instance: usize, module: &Module, index: u32) -> Result<u32> {
@@ -202,10 +221,20 @@ impl<'l, 'a> Plan<'l, 'a> {
         }
     }
 
-    fn write_traps(&self, out: &mut Sections) {
-        for (index, (from, field, _)) in self.host.iter().enumerate() {
+    fn write_host(&self, out: &mut Sections) {
+        for (index, (from, field, ty)) in self.host.iter().enumerate() {
+            let mut body = Function::new([]);
+            for parameter in 0..self.types[*ty as usize].params().len() as u32 {
+                body.instructions().local_get(parameter);
+            }
+            body.instructions().i32_const(index as i32).return_call_indirect(self.host_table(), *ty).end();
+            out.functions.push(*ty);
+            out.code.function(&body);
             out.names.append(index as u32, &format!("{from}#{field}"));
         }
+    }
+
+    fn write_traps(&self, out: &mut Sections) {
         for (ty, index) in &self.traps {
             out.functions.push(*ty);
             out.code.function(&trap());
@@ -371,9 +400,8 @@ impl<'l, 'a> Plan<'l, 'a> {
         let (mut functions, mut code) = (FunctionSection::new(), CodeSection::new());
         let mut faces = BTreeMap::new();
         for (name, index) in exported {
-            let defined = index.checked_sub(self.imported()).context("an import is exported")?;
             faces.insert(name.clone(), self.host.len() as u32 + functions.len());
-            functions.function(out.functions[defined as usize]);
+            functions.function(out.functions[*index as usize]);
             code.function(&trap());
         }
         let mut module = wasm_encoder::Module::new();
@@ -384,12 +412,6 @@ impl<'l, 'a> Plan<'l, 'a> {
 
     fn finish(&self, out: Sections, exported: &BTreeMap<String, u32>) -> Result<Vec<u8>> {
         let mut round = RoundtripReencoder;
-        let mut imports = self.import_section();
-        if let (Some(padding), Some((_, _, ty))) = (self.padding(), self.host.first()) {
-            for name in &padding.names {
-                imports.import(&padding.module, name, EntityType::Function(*ty));
-            }
-        }
         let mut functions = FunctionSection::new();
         for ty in &out.functions {
             functions.function(*ty);
@@ -399,12 +421,17 @@ impl<'l, 'a> Plan<'l, 'a> {
             let ty = self.linked.module(*instance)?.tables[*index as usize].ty;
             tables.table(utils::table_type(&mut round, ty).map_err(plain)?);
         }
+        let mut exports = export_section(exported);
+        if !self.host.is_empty() {
+            tables.table(self.host_table_type());
+            exports.export(TABLE, ExportKind::Table, self.host_table());
+        }
         let mut names = NameSection::new();
         names.functions(&out.names);
         let mut module = wasm_encoder::Module::new();
-        module.section(&self.type_section()?).section(&imports).section(&functions).section(&tables);
+        module.section(&self.type_section()?).section(&functions).section(&tables);
         module.section(&self.memory_section()).section(&self.global_section()?);
-        module.section(&export_section(exported)).section(&out.elements);
+        module.section(&exports).section(&out.elements);
         if out.refers_to_data {
             module.section(&DataCountSection { count: out.data_count });
         }
@@ -420,7 +447,7 @@ impl<'l, 'a> Plan<'l, 'a> {
         Ok(types)
     }
 
-    /// The host's functions; without padding.
+    /// The host's functions, as the outline has them.
     fn import_section(&self) -> ImportSection {
         let mut imports = ImportSection::new();
         for (from, field, ty) in &self.host {

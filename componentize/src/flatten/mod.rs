@@ -5,17 +5,17 @@
 //!
 //! Method: take the nested component with the most code; trace each import of its core modules through instances and aliases to a definition or to
 //! a function of the host (`link`); copy all code with new indices, fold globals that nothing writes into constants, so that table and data offsets become plain numbers
-//! (`merge`); make calls through tables direct (`dispatch`); wrap the module again for the same world (`swap`). An import that is neither defined nor the world's was stubbed: it becomes `unreachable`, after a check that the stub
+//! (`merge`); make calls through tables direct (`dispatch`); wrap the module again for the same world, so that one instance of it and one of a module without code are all that a call makes (`assemble`). An import that is neither defined nor the world's was stubbed: it becomes `unreachable`, after a check that the stub
 //! is nothing else (`check_traps`). What cannot be merged (start functions that do something, several memories, async) is an error with its reason, and the component is left as it was.
 //! Must not know: languages, manifests.
 
+mod assemble;
 mod dispatch;
 mod image;
 mod link;
 mod merge;
 mod parse;
 mod pins;
-mod swap;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -49,12 +49,12 @@ pub(crate) fn flatten(component: &[u8], wit: &Path, world: &str) -> Result<Flat>
     }
     let linked = Linked::new(main)?;
     check_starts(&linked)?;
-    let Merged { module, mut outline, padding, pinned } = merge::merge(&linked, &Surface::new(&resolve, world))?;
+    let Merged { module, mut outline, plug, pinned } = merge::merge(&linked, &Surface::new(&resolve, world))?;
     let module = dispatch::direct(&module)?;
     wasmparser::Validator::new().validate_all(&module)?;
     embed_component_metadata(&mut outline, &resolve, world, StringEncoding::UTF8)?;
     let outlined = ComponentEncoder::default().module(&outline)?.validate(true).encode()?;
-    let component = swap::swap(&outlined, &module, padding.as_ref())?;
+    let component = assemble::assemble(&outlined, &module, plug.as_ref())?;
     wasmparser::Validator::new().validate_all(&component)?;
     Ok(Flat { component, pinned })
 }
@@ -176,25 +176,22 @@ mod tests {
         Ok(())
     }
 
+    /// Where an instance has its globals and tables depends on what it imports, and code on that: so filters of one language share their code.
     #[test]
-    fn instances_of_different_filters_have_the_same_offsets() -> Result<()> {
-        let imports = |flat: &Flat| -> Result<Vec<usize>> {
-            let shells = shells(&flat.component)?;
-            let modules = shells.iter().flat_map(|shell| &shell.modules);
-            Ok(modules.filter(|module| !module.memories.is_empty()).map(|module| module.imports.len()).collect())
-        };
-        let alone =
-            flattened("(module (memory (export \"memory\") 1) (func (export \"f\") (result i32) (i32.const 7)))")?;
-        assert_eq!(imports(&alone)?, [0], "what imports nothing has nothing to pad with");
-        for calls in [1, 2] {
+    fn the_guest_imports_nothing_whatever_it_calls() -> Result<()> {
+        for calls in 0..=2 {
             let called = (0..calls)
                 .map(|index| format!("(import \"a:b/host\" \"{}\" (func $f{index} (result i32)))", ["g", "h"][index]));
+            let call = if calls == 0 { "(i32.const 7)".to_owned() } else { format!("(call $f{})", calls - 1) };
             let flat = flattened(&format!(
-                "(module {} (memory (export \"memory\") 1) (func (export \"f\") (result i32) (call $f{})))",
+                "(module {} (memory (export \"memory\") 1) (func (export \"f\") (result i32) {call}))",
                 called.collect::<String>(),
-                calls - 1
             ))?;
-            assert_eq!(imports(&flat)?, [32]);
+            let shells = shells(&flat.component)?;
+            let modules: Vec<_> = shells.iter().flat_map(|shell| &shell.modules).collect();
+            let imports: Vec<_> = modules.iter().map(|module| (module.code.len(), module.imports.len())).collect();
+            let plug = (calls > 0).then_some((0, calls + 1));
+            assert_eq!(imports, [Some((1 + calls, 0)), plug].into_iter().flatten().collect::<Vec<_>>());
         }
         Ok(())
     }
@@ -211,6 +208,11 @@ mod tests {
         let why = started.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(why.contains("start function"), "{why}");
         let wit = world()?;
+        let flat = flattened(
+            "(module (import \"a:b/host\" \"g\" (func $g (result i32))) (memory (export \"memory\") 1) (func (export \"f\") (result i32) (call $g)))",
+        )?;
+        let why = flatten(&flat.component, wit.path(), "w").err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(why.contains("flattened already"), "{why}");
         let why = flatten(b"\0asm\x01\0\0\0", wit.path(), "w").err().map(|error| error.to_string()).unwrap_or_default();
         assert!(why.contains("not a component"), "{why}");
         Ok(())

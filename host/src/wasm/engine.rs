@@ -20,6 +20,8 @@ const TABLE_KEEP_RESIDENT: usize = 64 << 10;
 const CORE_INSTANCES: u32 = 64;
 const MEMORIES: u32 = 4;
 const TABLES: u32 = 10;
+/// Per core module: a flattened guest has its own and that of the host's functions.
+const TABLES_PER_MODULE: u32 = 2;
 /// Elements of one table: a Python guest's has 5,676.
 pub const TABLE_ELEMENTS_MAX: usize = 20_000;
 
@@ -143,6 +145,7 @@ fn config(instances: u32) -> Config {
         .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(MEMORIES)
         .max_tables_per_component(TABLES)
+        .max_tables_per_module(TABLES_PER_MODULE)
         .max_component_instance_size(1 << 20)
         .max_core_instance_size(1 << 20)
         .max_memory_size(MEMORY_BYTES_MAX)
