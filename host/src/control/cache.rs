@@ -171,11 +171,14 @@ impl Cache {
 
     fn write(&self, content: &Content, description: Description, code: &[u8]) -> io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&self.folder)?;
-        file.write_all(code)?;
+        let mut hasher = self.code_hasher(content);
+        // One system call with all of it would keep the core for so long.
+        read_in_pieces(code, |piece| {
+            hasher.update(piece);
+            file.write_all(piece)
+        })?;
         file.as_file().set_permissions(fs::Permissions::from_mode(0o400))?;
         let file = file.persist(self.path(content, "cwasm")).map_err(|error| error.error)?;
-        let mut hasher = self.code_hasher(content);
-        hasher.update(code);
         let stamp =
             self.stamp(&file).ok_or_else(|| io::Error::other("the file that was just written is not a file"))?;
         let code = hasher.finalize().to_hex().to_string();

@@ -18,7 +18,7 @@ use super::cache::{Cache, Content, Key};
 use super::functions::FunctionStore;
 use super::sealed::Sealed;
 use crate::config::Compile as Limits;
-use crate::priority::Priority;
+use crate::priority::{Priority, read_in_pieces};
 use crate::wasm::compiler::Compiler;
 use crate::wasm::component::{FILE_BYTES_MAX, LoadError, describe};
 
@@ -202,7 +202,11 @@ pub fn child(state: &Path, memory_bytes: u64, seconds: u64, priority: Priority) 
     restrict(memory_bytes, seconds, priority)
         .map_err(|error| format!("the compiler's limits cannot be set: {error}"))?;
     let mut component = vec![];
-    let input = std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_end(&mut component);
+    // One system call with much of it would keep the core for so long.
+    let input = read_in_pieces(std::io::stdin().lock().take(FILE_BYTES_MAX + 1), |piece| {
+        component.extend_from_slice(piece);
+        Ok(())
+    });
     input.map_err(|error| format!("standard input: {error}"))?;
     let word = match work(&component, state) {
         Ok(compiled) => Word::Done(compiled),
