@@ -94,9 +94,7 @@ impl Filter {
         progress.step("check");
         check(&component, &self.manifest)
             .map_err(|error| Failure::Author(format!("{}: {error:#}", self.source.display())))?;
-        // cargo links a Rust guest into one module already.
-        let merges = how.flatten;
-        let component = if merges { self.flat(component, &wit, progress) } else { component };
+        let component = if how.flatten { self.flat(component, &wit, progress) } else { component };
         let component = self.manifest.embed(component)?;
         self.put(&component, how.precompile, progress)?;
         fs::write(stamp, stamp_of(&inputs, &component))?;

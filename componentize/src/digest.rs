@@ -12,7 +12,7 @@ use crate::language::Language;
 use crate::{rust, setup, world};
 
 /// What of this program shapes a component. Not the executable: cargo links it differently depending on what it is built with.
-const PROGRAM: [&str; 14] = [
+const PROGRAM: [&str; 15] = [
     include_str!("build.rs"),
     include_str!("debian.rs"),
     include_str!("flatten/assemble.rs"),
@@ -23,6 +23,7 @@ const PROGRAM: [&str; 14] = [
     include_str!("flatten/mod.rs"),
     include_str!("flatten/parse.rs"),
     include_str!("flatten/pins.rs"),
+    include_str!("flatten/renumber.rs"),
     include_str!("manifest.rs"),
     include_str!("rust.rs"),
     include_str!("script.rs"),

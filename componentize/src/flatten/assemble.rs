@@ -16,6 +16,7 @@ use wasm_encoder::{
 use wasmparser::{CanonicalFunction, ComponentAlias, ExternalKind, Instance, KnownCustom, Parser, Payload};
 
 use super::merge::{Plug, TABLE};
+use super::plain;
 
 /// Instances and modules of the result.
 const GUEST: u32 = 0;
@@ -266,7 +267,3 @@ impl Reencode for Assembly<'_> {
 }
 
 impl ReencodeComponent for Assembly<'_> {}
-
-fn plain(error: Error<Infallible>) -> anyhow::Error {
-    anyhow::anyhow!("{error}")
-}

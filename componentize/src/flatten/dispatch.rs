@@ -1,7 +1,6 @@
 //! Calls through a table that never changes become calls of functions that are known.
 //!
-//! A runtime makes a table's entries when they are first used, and an instance that lives for one call uses each for the first time: a QuickJS call needs some sixty of them, a CPython
-//! call hundreds (docs/performance.md). What such a table holds is known when the filter is built. So for each type of function that is called through it there is one more function, which takes the
+//! A runtime makes a table's entries when they are first used, and an instance that lives for one call uses each for the first time (docs/performance.md). What such a table holds is known when the filter is built. So for each type of function that is called through it there is one more function, which takes the
 //! index too, finds what stands there with a jump and calls it as its last act; an index that finds nothing of this type goes through the table after all and traps there
 //! as it always did. Must not know: what the code does.
 
@@ -9,14 +8,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 
 use anyhow::{Context as _, Result};
-use wasm_encoder::reencode::{Error, Reencode, utils};
-use wasm_encoder::{
-    BlockType, CodeSection, Function, FunctionSection, Instruction, Module, NameMap, TypeSection, ValType,
-};
+use wasm_encoder::reencode::{Error, Reencode, RoundtripReencoder, utils};
+use wasm_encoder::{BlockType, CodeSection, Function, FunctionSection, Instruction, Module, NameMap, TypeSection};
 use wasmparser::{
     CodeSectionReader, Element, ElementItems, ElementKind, ExternalKind, FuncType, FunctionSectionReader, Operator,
-    Parser, Payload, TypeRef, TypeSectionReader,
+    Parser, TypeRef, TypeSectionReader, ValType,
 };
+
+use super::{parse, plain};
 
 /// A jump table may be so many times as long as what it holds; beyond that it is two.
 const SPARSE: usize = 16;
@@ -29,7 +28,7 @@ const FEW: usize = 3;
 pub(super) fn direct(module: &[u8]) -> Result<Vec<u8>> {
     let mut direct = Direct::new(Facts::read(module)?);
     let mut out = Module::new();
-    direct.parse_core_module(&mut out, Parser::new(0), module).map_err(|error| anyhow::anyhow!("{error}"))?;
+    direct.parse_core_module(&mut out, Parser::new(0), module).map_err(plain)?;
     Ok(out.finish())
 }
 
@@ -48,53 +47,30 @@ struct Facts {
 }
 
 impl Facts {
-    fn read(module: &[u8]) -> Result<Self> {
-        let mut facts = Self::default();
-        for payload in Parser::new(0).parse_all(module) {
-            match payload? {
-                Payload::TypeSection(section) => {
-                    for ty in section.into_iter_err_on_gc_types() {
-                        facts.types.push(ty?);
-                    }
-                }
-                Payload::ImportSection(section) => {
-                    for import in section.into_imports() {
-                        match import?.ty {
-                            TypeRef::Func(ty) | TypeRef::FuncExact(ty) => facts.functions.push(ty),
-                            TypeRef::Table(_) => {
-                                facts.changed.insert(facts.tables.len() as u32);
-                                facts.tables.push(BTreeMap::new());
-                            }
-                            _ => {}
-                        }
-                    }
-                }
-                Payload::FunctionSection(section) => {
-                    for ty in section {
-                        facts.functions.push(ty?);
-                    }
-                }
-                Payload::TableSection(section) => facts.tables.extend(section.into_iter().map(|_| BTreeMap::new())),
-                Payload::ExportSection(section) => {
-                    for export in section {
-                        let export = export?;
-                        if export.kind == ExternalKind::Table {
-                            facts.changed.insert(export.index);
-                        }
-                    }
-                }
-                Payload::ElementSection(section) => {
-                    for element in section {
-                        facts.element(&element?)?;
-                    }
-                }
-                Payload::CodeSectionEntry(body) => {
-                    let mut operators = body.get_operators_reader()?;
-                    while !operators.eof() {
-                        facts.operator(&operators.read()?);
-                    }
+    fn read(bytes: &[u8]) -> Result<Self> {
+        let module = parse::module(bytes)?;
+        let mut facts = Self { types: module.types, ..Self::default() };
+        for (_, _, ty) in &module.imports {
+            match ty {
+                TypeRef::Func(ty) | TypeRef::FuncExact(ty) => facts.functions.push(*ty),
+                TypeRef::Table(_) => {
+                    facts.changed.insert(facts.tables.len() as u32);
+                    facts.tables.push(BTreeMap::new());
                 }
                 _ => {}
+            }
+        }
+        facts.functions.extend(module.funcs);
+        facts.tables.extend(module.tables.iter().map(|_| BTreeMap::new()));
+        let tables = module.exports.values().filter(|(kind, _)| *kind == ExternalKind::Table);
+        facts.changed.extend(tables.map(|(_, index)| *index));
+        for element in &module.elements {
+            facts.element(element)?;
+        }
+        for body in &module.code {
+            let mut operators = body.get_operators_reader()?;
+            while !operators.eof() {
+                facts.operator(&operators.read()?);
             }
         }
         Ok(facts)
@@ -279,13 +255,10 @@ impl Reencode for Direct {
     ) -> Result<(), Error<Infallible>> {
         utils::parse_type_section(self, types, section)?;
         for dispatch in &self.added {
-            let ty = &self.facts.types[dispatch.ty as usize];
-            let of = |types: &[wasmparser::ValType]| -> Result<Vec<ValType>, Error<Infallible>> {
-                types.iter().map(|ty| utils::val_type(&mut wasm_encoder::reencode::RoundtripReencoder, *ty)).collect()
-            };
-            let mut parameters = of(ty.params())?;
-            parameters.push(ValType::I32);
-            types.ty().function(parameters, of(ty.results())?);
+            let called = &self.facts.types[dispatch.ty as usize];
+            let parameters = called.params().iter().copied().chain([ValType::I32]);
+            let ty = FuncType::new(parameters, called.results().iter().copied());
+            types.ty().func_type(&utils::func_type(&mut RoundtripReencoder, ty)?);
         }
         Ok(())
     }
@@ -390,8 +363,7 @@ mod tests {
     /// How many calls through tables each function makes.
     fn indirect_calls(module: &[u8]) -> Result<Vec<usize>> {
         let mut calls = vec![];
-        for payload in Parser::new(0).parse_all(module) {
-            let Payload::CodeSectionEntry(body) = payload? else { continue };
+        for body in parse::module(module)?.code {
             let operators = body.get_operators_reader()?.into_iter().collect::<Result<Vec<_>, _>>()?;
             calls.push(operators.iter().filter(|operator| matches!(operator, Operator::CallIndirect { .. })).count());
         }

@@ -3,25 +3,25 @@
 //! Must not know: how imports are traced (`link`), what a world is beyond which names are the host's and which are exported.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::convert::Infallible;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use wasm_encoder::reencode::{self, Reencode, RoundtripReencoder, utils};
+use wasm_encoder::reencode::{RoundtripReencoder, utils};
 use wasm_encoder::{
     CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, Elements, EntityType, ExportKind,
     ExportSection, Function, FunctionSection, GlobalSection, ImportSection, Instruction, MemorySection, NameMap,
     NameSection, RefType, TableSection, TableType, TypeSection,
 };
-use wasmparser::{DataKind, Element, ElementItems, ElementKind, FuncType, Operator, TypeRef};
+use wasmparser::{DataKind, Element, ElementItems, ElementKind, FuncType, TypeRef};
 
 use super::Surface;
 use super::image::Image;
 use super::link::{Constant, Linked, Origin};
 use super::parse::{Module, Space};
-use super::pins;
+use super::renumber::{Global, Indices};
+use super::{pins, plain};
 
 /// An index that nothing uses: a table that only the plumbing fills.
-const NOWHERE: u32 = u32::MAX;
+pub(super) const NOWHERE: u32 = u32::MAX;
 /// The export through which the guest gets the host's functions.
 pub(super) const TABLE: &str = "$host";
 
@@ -492,82 +492,4 @@ fn export_section(exported: &BTreeMap<String, u32>) -> ExportSection {
     }
     exports.export("memory", ExportKind::Memory, 0);
     exports
-}
-
-fn plain(error: reencode::Error<Infallible>) -> anyhow::Error {
-    anyhow::anyhow!("{error}")
-}
-
-/// What a module's global became.
-#[derive(Clone, Copy)]
-enum Global {
-    Index(u32),
-    Constant(Constant),
-}
-
-/// A module's indices in the result.
-struct Indices {
-    types: Vec<u32>,
-    functions: Vec<u32>,
-    globals: Vec<Global>,
-    tables: Vec<u32>,
-    first_data: u32,
-    /// Data segments that the code refers to, in the order in which they are met.
-    data: Vec<u32>,
-    first_element: u32,
-}
-
-type Reencoded<T> = Result<T, reencode::Error<Infallible>>;
-
-impl Reencode for Indices {
-    type Error = Infallible;
-
-    fn type_index(&mut self, index: u32) -> Reencoded<u32> {
-        Ok(self.types[index as usize])
-    }
-
-    fn function_index(&mut self, index: u32) -> Reencoded<u32> {
-        Ok(self.functions[index as usize])
-    }
-
-    fn table_index(&mut self, index: u32) -> Reencoded<u32> {
-        Ok(self.tables[index as usize])
-    }
-
-    fn memory_index(&mut self, _: u32) -> Reencoded<u32> {
-        // There is one memory: `Plan::new` made sure.
-        Ok(0)
-    }
-
-    fn data_index(&mut self, index: u32) -> Reencoded<u32> {
-        let known = self.data.iter().position(|own| *own == index).unwrap_or_else(|| {
-            self.data.push(index);
-            self.data.len() - 1
-        });
-        Ok(self.first_data + known as u32)
-    }
-
-    fn element_index(&mut self, index: u32) -> Reencoded<u32> {
-        Ok(self.first_element + index)
-    }
-
-    fn global_index(&mut self, index: u32) -> Reencoded<u32> {
-        match self.globals[index as usize] {
-            Global::Index(index) => Ok(index),
-            // Only reached by a write, and what is written is not folded; the validator would see it.
-            Global::Constant(_) => Ok(NOWHERE),
-        }
-    }
-
-    fn instruction<'i>(&mut self, operator: Operator<'i>) -> Reencoded<Instruction<'i>> {
-        if let Operator::GlobalGet { global_index } = operator
-            && let Global::Constant(value) = self.globals[global_index as usize]
-        {
-            return Ok(match value {
-                Constant::I32(value) => Instruction::I32Const(value),
-                Constant::I64(value) => Instruction::I64Const(value),
-            });
-        }
-        utils::instruction(self, operator)
-    }
 }

@@ -5,7 +5,7 @@
 //!
 //! Method: take the nested component with the most code; trace each import of its core modules through instances and aliases to a definition or to
 //! a function of the host (`link`); copy all code with new indices, fold globals that nothing writes into constants, so that table and data offsets become plain numbers
-//! (`merge`); make calls through tables direct (`dispatch`); wrap the module again for the same world, so that one instance of it and one of a module without code are all that a call makes (`assemble`). An import that is neither defined nor the world's was stubbed: it becomes `unreachable`, after a check that the stub
+//! (`merge`, `renumber`); make calls through tables direct (`dispatch`); wrap the module again for the same world, so that one instance of it and one of a module without code are all that a call makes (`assemble`). An import that is neither defined nor the world's was stubbed: it becomes `unreachable`, after a check that the stub
 //! is nothing else (`check_traps`). What cannot be merged (start functions that do something, several memories, async) is an error with its reason, and the component is left as it was.
 //! Must not know: languages, manifests.
 
@@ -16,6 +16,7 @@ mod link;
 mod merge;
 mod parse;
 mod pins;
+mod renumber;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -112,6 +113,11 @@ fn check_starts(linked: &Linked) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// An error of the encoder as one of this program.
+fn plain(error: wasm_encoder::reencode::Error<std::convert::Infallible>) -> anyhow::Error {
+    anyhow::anyhow!("{error}")
 }
 
 #[cfg(test)]

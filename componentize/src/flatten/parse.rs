@@ -175,7 +175,8 @@ fn read_component<'a>(shell: &mut Shell<'a>, payload: Payload<'a>) -> Result<()>
     Ok(())
 }
 
-fn module(bytes: &[u8]) -> Result<Module<'_>> {
+/// Reads a core module.
+pub(super) fn module(bytes: &[u8]) -> Result<Module<'_>> {
     let mut module = Module { size: bytes.len(), ..Module::default() };
     for payload in Parser::new(0).parse_all(bytes) {
         match payload? {
