@@ -11,10 +11,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// Addresses of a chain that are read and passed on; what stands left of them is dropped.
+/// Hops of a chain that are read, and that leave, the peer's included; what stands left of them is dropped.
 const NODES_MAX: usize = 32;
-/// Bytes of incoming values that are read, per field; a longer one counts as absent.
-const BYTES_MAX: usize = 4096;
+/// Bytes of incoming values that are read, per field; a longer one counts as absent. More than the longest field that leaves, so the next gateway
+/// reads what this one wrote.
+const BYTES_MAX: usize = 12 << 10;
+/// Bytes of a name or an address in a chain.
+const NODE_BYTES_MAX: usize = 64;
+/// Bytes of a host, which is at most a DNS name with a port.
+const HOST_BYTES_MAX: usize = 255;
+const _: () =
+    assert!(NODES_MAX * (", for=\"[]\";host=\"\";proto=https".len() + NODE_BYTES_MAX + HOST_BYTES_MAX) <= BYTES_MAX);
 
 /// What the connection itself shows.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +96,9 @@ pub fn forward<'a>(peer: &Peer<'a>, trusted: &[IpNet], incoming: &Incoming<'a>) 
         } else if let Some(host) = element.and_then(|node| node.host.clone()) {
             out.x_host = host;
         }
-        for (at, node) in chain.iter().enumerate() {
+        // The peer comes after them: where that is one hop too many, one goes that is not the client, whom the next gateway must find too.
+        let surplus = (chain.len() == NODES_MAX).then_some(usize::from(client == Some(0)));
+        for (at, node) in chain.iter().enumerate().filter(|(at, _)| Some(*at) != surplus) {
             push_x_for(&mut out.x_for, node);
             push_forwarded(&mut out.forwarded, if told { &elements[at] } else { node });
         }
@@ -119,7 +128,7 @@ impl<'a> Node<'a> {
     /// None where the text could not be passed on.
     fn parse(text: Cow<'a, str>) -> Option<Self> {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:[]".contains(&byte);
-        if text.is_empty() || text.len() > 64 || !text.bytes().all(good) {
+        if text.is_empty() || text.len() > NODE_BYTES_MAX || !text.bytes().all(good) {
             return None;
         }
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(&text);
@@ -241,7 +250,7 @@ fn proto(text: &str) -> Option<&'static str> {
 
 fn is_host(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-    !text.is_empty() && text.len() <= 255 && text.bytes().all(good)
+    !text.is_empty() && text.len() <= HOST_BYTES_MAX && text.bytes().all(good)
 }
 
 fn is_token(text: &str) -> bool {
@@ -364,6 +373,26 @@ mod tests {
     }
 
     #[test]
+    fn gateways_after_one_another_find_the_same_client_in_the_longest_chain() {
+        let proxies: Vec<String> = (0..40).map(|at| format!("fd00::{at:x}")).collect();
+        let host = "h".repeat(HOST_BYTES_MAX);
+        let elements =
+            proxies.iter().rev().take(NODES_MAX).rev().map(|ip| format!("for=\"[{ip}]\";host={host};proto=https"));
+        let (mut x_for, mut forwarded) = (proxies.join(", "), elements.collect::<Vec<_>>().join(", "));
+        assert!(forwarded.len() <= BYTES_MAX);
+        for _ in 0..3 {
+            let (by_x, by_forwarded) = (with("10.0.0.1", &[&x_for], &[]), with("10.0.0.1", &[], &[&forwarded]));
+            let first = proxies[proxies.len() - NODES_MAX].clone();
+            assert_eq!((by_x.client.to_string(), by_forwarded.client.to_string()), (first.clone(), first));
+            assert_eq!(by_forwarded.x_for, by_x.x_for);
+            (x_for, forwarded) = (by_x.x_for, by_forwarded.forwarded);
+            assert_eq!((x_for.split(',').count(), forwarded.split(',').count()), (NODES_MAX, NODES_MAX));
+        }
+        let with_stranger = with("10.0.0.1", &[&format!("6.6.6.6, 192.0.2.7, {}", ["10.0.0.2"; 30].join(", "))], &[]);
+        assert!(with_stranger.x_for.starts_with("192.0.2.7, 10.0.0.2"), "what the client wrote goes first");
+    }
+
+    #[test]
     fn a_broken_forwarded_field_counts_as_absent() {
         for bad in [
             "for",
@@ -404,7 +433,7 @@ mod tests {
             let trusted = nets();
             let incoming = Incoming { x_for: &[x_for.as_bytes()], forwarded: &[forwarded.as_bytes()], ..Incoming::default() };
             let out = forward(&peer("10.0.0.1"), &trusted, &incoming);
-            prop_assert!(out.x_for.len() < 33 * 68 && out.forwarded.len() < 33 * 400);
+            prop_assert!(out.x_for.len() <= NODES_MAX * (2 + NODE_BYTES_MAX) && out.forwarded.len() <= BYTES_MAX);
             prop_assert!(out.x_for.bytes().chain(out.forwarded.bytes()).all(|byte| (b' '..0x7f).contains(&byte)));
             // The next gateway, which trusts this one, reads the same chain from either field, and the same client.
             let next = Peer { ip: IpAddr::from([10, 9, 9, 9]), is_tls: false, host: "" };
