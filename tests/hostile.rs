@@ -64,8 +64,6 @@ fn cases() -> Vec<Case> {
             504,
             "deadline",
         ),
-        case("loop in start", module("(func $s (loop $l (br $l))) (start $s)", "(i32.const 0)"), 504, "deadline"),
-        case("trap in start", module("(func $s (unreachable)) (start $s)", "(i32.const 0)"), 502, "trap"),
         case(
             "memory grow loop",
             filter("(loop $l (drop (memory.grow (i32.const 1))) (br $l)) (unreachable)"),

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
-use harness::wat::{component, filter, replying, with_manifest};
+use harness::wat::{component, filter, module, replying, with_manifest};
 use harness::{Gateway, Setup, wait_until};
 use rustix::process::Signal;
 
@@ -60,7 +60,9 @@ fn a_bad_file_is_refused_with_its_reason_and_the_old_version_serves_on() -> Resu
         ("another world", component(stranger, strange)?, "wrong-world"),
         ("an unknown import", component(unknown, imports_unknown)?, "wrong-world"),
         ("an import that is not granted", component(keyvalue, imports_keyvalue)?, "not-granted"),
-        ("4 GiB of memory", harness::wat::module("", "(i32.const 0)").map(|_| big_memory())??, "limits"),
+        ("a start that traps", module("(func $s (unreachable)) (start $s)", "(i32.const 0)")?, "instantiate"),
+        ("a start that never ends", module("(func $s (loop $l (br $l))) (start $s)", "(i32.const 0)")?, "instantiate"),
+        ("4 GiB of memory", big_memory()?, "limits"),
     ];
     for (before, (name, bytes, reason)) in cases.into_iter().enumerate() {
         gateway.replace("f.wasm", bytes)?;

@@ -1,9 +1,9 @@
-//! From a .wasm file to a filter ready to run: read, check, take from the cache or compile, link.
+//! From a .wasm file to a filter ready to run: read, check, take from the cache or compile, link, make an instance to see that one can be made.
 //!
 //! A file that the cache knows (`cache.rs`) is only hashed. One that it does not is copied where nobody can change it (`sealed.rs`), described and checked against configuration and
 //! limits, and only then compiled, in a process of its own (`compile.rs`), into the cache. So the gateway's memory never holds a component or a compiler. Must not know: requests, listeners.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,12 @@ use super::cache::{Cache, Content};
 use super::compile::compile;
 use super::sealed::Sealed;
 use crate::config::{self, Capability, Compile};
+use crate::error::FilterFailure;
 use crate::keyvalue::Store;
 use crate::priority::Priority;
 use crate::wasm::component::{self, Description, FILE_BYTES_MAX, LoadError, SizeLimits};
 use crate::wasm::engine::{Artifact, Engine};
+use crate::wasm::instance;
 use crate::wasm::pool::{Filter, Grant, Terms, check_imports};
 
 /// Loads filters and remembers what it loaded.
@@ -92,9 +94,12 @@ impl Loader {
     }
 
     /// Loads one filter. Quick where its file has not changed since the last time.
-    pub fn load(&mut self, name: &str, filter: &config::Filter) -> Result<Filter, LoadError> {
+    pub fn load(&mut self, name: &str, filter: &config::Filter) -> Result<Arc<Filter>, LoadError> {
         let stamp = stamp(&filter.source)?;
-        let loaded = self.load_as(name, filter, stamp);
+        let loaded = self.load_as(name, filter, stamp).map(Arc::new).and_then(|ready| {
+            check_starts(&ready, &filter.config)?;
+            Ok(ready)
+        });
         match &loaded {
             Ok(_) => self.refused.remove(name),
             Err(_) => self.refused.insert(name.to_owned(), stamp),
@@ -298,6 +303,28 @@ fn check_length(path: &Path, length: u64) -> Result<(), LoadError> {
         return Ok(());
     }
     Err(LoadError::new("limits", format!("{} is larger than {} MiB", path.display(), FILE_BYTES_MAX >> 20)))
+}
+
+/// Refuses what no call could be made of: better now, while the old version serves, than in every request.
+fn check_starts(filter: &Arc<Filter>, config: &BTreeMap<String, String>) -> Result<(), LoadError> {
+    let refuse = |why: String| {
+        let name = &filter.terms.name;
+        LoadError::new(
+            "instantiate",
+            format!(
+                "an instance of it cannot be made: {why}; a start function must end well within filters.{name}.timeout and filters.{name}.memory"
+            ),
+        )
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.map_err(|error| refuse(format!("no runtime for it: {error}")))?;
+    match runtime.block_on(instance::attempt(filter, &Arc::new(config.clone()))) {
+        // Traffic has all instances: that says nothing about this one.
+        Err(failure) if failure.kind != FilterFailure::Saturated => {
+            Err(refuse(format!("{}: {}", failure.kind.label(), failure.detail)))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> LoadError {

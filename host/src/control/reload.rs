@@ -77,7 +77,7 @@ pub fn load_all(loader: &mut Loader, config: &Config, metrics: &Metrics) -> Resu
     for (name, filter) in &config.filters {
         match loader.load(name, filter) {
             Ok(ready) => {
-                filters.insert(name.clone(), Arc::new(ready));
+                filters.insert(name.clone(), ready);
             }
             Err(error) => {
                 let labels = LoadFailureLabels { filter: name.as_str().into(), reason: error.reason };
@@ -193,7 +193,7 @@ impl Reloader {
             match self.loader.load(name, filter) {
                 Ok(ready) => {
                     swapped.push(format!("{name} {} ({})", ready.version, ready.short_digest));
-                    filters.insert(name.clone(), Arc::new(ready));
+                    filters.insert(name.clone(), ready);
                 }
                 Err(error) => self.refuse(name, filter, &error),
             }

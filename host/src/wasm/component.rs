@@ -109,7 +109,7 @@ impl Phase {
 /// Why a file is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadError {
-    /// A word for metrics: `not-wasm`, `core-module`, `malformed`, `wrong-world`, `not-granted`, `pin`, `limits`, `link`, `unreadable`, `compile`.
+    /// A word for metrics: `not-wasm`, `core-module`, `malformed`, `wrong-world`, `not-granted`, `pin`, `limits`, `link`, `instantiate`, `unreadable`, `compile`.
     pub reason: &'static str,
     /// What, why and what to do.
     pub message: String,

@@ -93,7 +93,7 @@ pub async fn call(
     deadline: Duration,
 ) -> Called {
     let began = Instant::now();
-    let ticks = (deadline.as_micros() / TICK.as_micros()) as u64;
+    let ticks = ticks(deadline);
     let mut instance = match reuse::take(filter) {
         Some(kept) => kept.with(phase, exchange, config, ticks),
         None => Instance::new(filter, Call::new(filter, phase, exchange, config, ticks)),
@@ -113,6 +113,20 @@ pub async fn call(
         reuse::keep(filter, instance);
     }
     Called { exchange, outcome, took: began.elapsed(), log_lines_dropped }
+}
+
+/// Makes an instance of `filter` and lets it go again, within its own time and limits: what its start functions do then, they would do in every call.
+///
+/// No handler is called, so nothing of a filter's work happens; a start function that asks for the request sees an empty one.
+pub async fn attempt(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Result<(), Failure> {
+    let phase = if filter.has_request_phase() { Phase::Request } else { Phase::Response };
+    let deadline = filter.terms.timeout;
+    let mut instance =
+        Instance::new(filter, Call::new(filter, phase, Box::new(Exchange::blank()), config, ticks(deadline)));
+    match within(deadline, instance.prepare(filter, phase)).await {
+        Some(made) => made.map_err(|error| failure(&error)),
+        None => Err(too_late()),
+    }
 }
 
 /// What the parts of a call of a fresh instance take: store and instance, the handler, the end of both. For the benchmark: a call that is served
@@ -261,7 +275,7 @@ fn conclude(
     result: Returned,
 ) -> (Box<Exchange>, Result<Action, Failure>) {
     let returned = match result {
-        None => Err(Failure { kind: FilterFailure::Deadline, detail: "its time was up while it waited".into() }),
+        None => Err(too_late()),
         Some(Err(error)) => Err(failure(&error)),
         Some(Ok(Err(message))) => Err(Failure { kind: FilterFailure::Error, detail: message }),
         Some(Ok(Ok(action))) => Ok(action),
@@ -284,6 +298,14 @@ fn conclude(
         Err(failure) => Err(failure),
     };
     (exchange, outcome)
+}
+
+fn ticks(deadline: Duration) -> u64 {
+    (deadline.as_micros() / TICK.as_micros()) as u64
+}
+
+fn too_late() -> Failure {
+    Failure { kind: FilterFailure::Deadline, detail: "its time was up while it waited".into() }
 }
 
 fn failure(error: &wasmtime::Error) -> Failure {
