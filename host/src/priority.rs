@@ -71,7 +71,7 @@ pub fn take_short_turns() -> io::Result<()> {
 }
 
 /// How much is read, copied or hashed at once where serving threads may wait for the core: a fraction of a millisecond.
-const PIECE: usize = 64 << 10;
+pub const PIECE: usize = 64 << 10;
 
 /// Goes over bytes in pieces, with a chance between them for whoever waits for the core.
 pub fn in_pieces(bytes: &[u8], mut each: impl FnMut(&[u8])) {

@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::priority::read_in_pieces;
+use crate::priority::{PIECE, read_in_pieces};
 
 /// Bytes in a sealed memory file, mapped.
 pub struct Sealed {
@@ -56,8 +56,12 @@ impl Drop for Sealed {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
         if let Some((at, length)) = self.map {
-            // SAFETY: mapped by `map`, and nobody borrows from self any more. An error could only mean that it is not mapped.
-            let _ = unsafe { munmap(at.as_ptr().cast(), length) };
+            // In pieces, for the same reason as it is read in pieces (`priority.rs`).
+            for begin in (0..length).step_by(PIECE) {
+                // SAFETY: mapped by `map`, and nobody borrows from self any more. An error could only mean that it is not mapped.
+                let _ = unsafe { munmap(at.as_ptr().add(begin).cast(), PIECE.min(length - begin)) };
+                std::thread::yield_now();
+            }
         }
     }
 }
