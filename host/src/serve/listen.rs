@@ -125,10 +125,10 @@ async fn sweep(worker: Worker) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         let snapshot = worker.shared.snapshot.load_full();
-        worker.pools.sweep(snapshot.upstreams.values());
+        let kept = worker.pools.sweep(snapshot.upstreams.values());
         // What a load needed is not kept for the next one. Again only where something happened since: a thread at rest frees nothing.
         let is_idle = worker.shared.in_flight.load(Ordering::Relaxed) == 0;
-        let now = is_idle.then(|| worker.shared.connections.load(Ordering::Relaxed));
+        let now = is_idle.then(|| (worker.shared.connections.load(Ordering::Relaxed), kept));
         if is_idle && rested != now {
             memory::give_back();
         }

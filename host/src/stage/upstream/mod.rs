@@ -116,15 +116,15 @@ impl Pools {
         }
     }
 
-    /// Drops what was idle for too long, and what belongs to an upstream that is gone; called from time to time.
-    pub fn sweep<'g>(&self, groups: impl Iterator<Item = &'g Arc<Group>>) {
+    /// Drops what was idle for too long, and what belongs to an upstream that is gone; called from time to time. Says how many idle connections are left.
+    pub fn sweep<'g>(&self, groups: impl Iterator<Item = &'g Arc<Group>>) -> usize {
         let (mut names, mut timeouts) = (HashSet::new(), HashMap::new());
         for group in groups {
             names.insert(group.name.clone());
             timeouts.extend(group.members.iter().map(|member| (member.state.id, group.terms.idle_timeout)));
         }
         self.own.borrow_mut().retain(|name, _| names.contains(name));
-        self.pool.sweep(|id| timeouts.get(&id).copied());
+        self.pool.sweep(|id| timeouts.get(&id).copied())
     }
 
     fn choose(&self, group: &Group, key: Option<u64>, tried: &[usize]) -> Result<usize, Error> {

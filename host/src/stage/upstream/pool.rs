@@ -176,8 +176,10 @@ impl Pool {
     }
 
     /// Drops connections that were idle for too long; called from time to time. `keep` says how long an endpoint's may be; none where nobody uses it any more.
-    pub(super) fn sweep(&self, keep: impl Fn(u64) -> Option<Duration>) {
-        self.shelves.borrow_mut().retain(|id, shelf| {
+    /// Says how many idle ones are left.
+    pub(super) fn sweep(&self, keep: impl Fn(u64) -> Option<Duration>) -> usize {
+        let mut shelves = self.shelves.borrow_mut();
+        shelves.retain(|id, shelf| {
             shelf.waiting.retain(|waiting| !waiting.is_closed());
             match keep(*id) {
                 Some(timeout) => {
@@ -188,6 +190,7 @@ impl Pool {
             }
             !shelf.idle.is_empty() || !shelf.waiting.is_empty() || shelf.session.is_some()
         });
+        shelves.values().map(|shelf| shelf.idle.len()).sum()
     }
 
     /// A connection that is free if a `kept` one will do, or a new one, or after a while one that became free; and whether it was used before.
