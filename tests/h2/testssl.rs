@@ -41,6 +41,16 @@ const OWN_CERTIFICATE: &[&str] = &[
     "HTTP_clock_skew",
 ];
 
+/// Whether it says nothing: the scanner's client leaves when the handshake is over, mostly after the ticket of TLS 1.3 came, and says that it could not connect where it did not wait.
+/// That sessions are resumed is shown in tests/e2e/tls.rs.
+fn left_too_soon(finding: &serde_json::Value) -> bool {
+    finding["id"].to_string().contains("sessionresumption_") && is_connect_problem(finding)
+}
+
+fn is_connect_problem(finding: &serde_json::Value) -> bool {
+    finding["finding"].to_string().contains("connect problem")
+}
+
 /// A gateway whose listener has TLS with a certificate of its own, for `localhost`.
 pub(crate) fn tls_setup(yaml: &str) -> Result<Setup> {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
@@ -72,9 +82,10 @@ fn testssl_finds_nothing() -> Result<()> {
     // On a busy machine the scanner's own time to connect may be up: that says nothing about the gateway, and it is asked again.
     let mut scans = 0;
     let (findings, output) = loop {
-        let (findings, output) = scan(gateway.address.port())?;
+        let (mut findings, output) = scan(gateway.address.port())?;
+        findings.retain(|finding| !left_too_soon(finding));
         scans += 1;
-        if scans == 3 || !findings.iter().any(|finding| finding["finding"].to_string().contains("connect problem")) {
+        if scans == 3 || !findings.iter().any(is_connect_problem) {
             break (findings, output);
         }
     };

@@ -11,6 +11,9 @@ use anyhow::Result;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// What the kernel holds of an answer; connections inherit it. Left to itself it is 4 MB, and four hundred downloads that nobody reads bring a machine to the kernel's limit for all sockets, where
+/// everybody's connections stand still.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
 
 /// A server on a thread for each connection. The path says what it does: `/status/503`, `/delay/100` (milliseconds), `/bytes/1000`, `/chunked`, `/cut`
 /// (ends in the middle of the body), `/reset` (ends before the head), `/halt` (stops in the middle of the body), `/drip/10` (a byte each 20 ms), `/length` (the body's length as it arrived), `/nominated`, `/who` (its address); unless a
@@ -54,6 +57,7 @@ impl Upstream {
         let listener = TcpListener::bind(address)?;
         // Connections that come faster than threads start wait here: with the 128 of the standard library, some would be tried again only after 1 s, 3 s…
         rustix::net::listen(&listener, BACKLOG)?;
+        rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
         let address = listener.local_addr()?;
         let own = Arc::new(Own {
             address,
