@@ -1,24 +1,33 @@
-//! The clock of all calls: one tick of the engine's epoch each millisecond, while there is an instance.
+//! The clock of all calls: one tick of the engine's epoch each 4 ms while there is an instance, each millisecond while a call needs it.
 //!
-//! A call gives way to other connections at every tick, and its ticks are counted. Where nobody calls a filter, waking a thread a thousand times a second would cost more than a percent of
-//! a core, so it rests. Whoever makes an instance says so before it looks whether the clock rests, and the clock says that it rests before it looks for instances: so one of them sees the
+//! A call gives way to other connections at every tick but its first, and looks whether its time is up. Waking a thread a thousand times a second costs 4% of a busy core, and calls that take microseconds
+//! never need it: so a call that meets a tick, having run for longer than one, makes the clock hurry for a while, as does one with a deadline that slow ticks would miss. Where nobody calls a filter
+//! it rests. Whoever makes an instance says so before it looks whether the clock rests, and the clock says that it rests before it looks for instances: so one of them sees the
 //! other. Must not know: filters, what a tick does.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
-/// One tick.
-pub(super) const TICK: Duration = Duration::from_millis(1);
+/// From tick to tick while calls are short.
+const CALM: Duration = Duration::from_millis(4);
+/// The same after a call asked for it.
+const HURRY: Duration = Duration::from_millis(1);
+/// So many ticks the clock then hurries.
+const HURRIED: u32 = 100;
+/// A deadline below this is met to a millisecond or two only by a clock that hurries: the first tick that a call looks at is its second.
+pub(super) const EXACT: Duration = CALM.saturating_mul(2);
 /// Ticks without an instance after which the clock rests: traffic has gaps.
-const QUIET: u32 = 100;
+const QUIET: u32 = 25;
 
 /// Instances that are alive, and whether their clock rests.
 #[derive(Debug, Default)]
 pub(super) struct Alive {
     count: AtomicUsize,
     rests: AtomicBool,
+    /// Ticks that it still hurries for.
+    hurried: AtomicU32,
     is_over: AtomicBool,
     thread: OnceLock<Thread>,
 }
@@ -42,8 +51,26 @@ impl Alive {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// There is a call that a millisecond means something to.
+    pub(super) fn hurry(&self) {
+        // The slow tick that it waits for now would come late.
+        if self.hurried.swap(HURRIED, Ordering::Relaxed) == 0 {
+            self.unpark();
+        }
+    }
+
+    /// How long it is to the next tick.
+    fn pace(&self) -> Duration {
+        let less = |left: u32| left.checked_sub(1);
+        if self.hurried.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() { HURRY } else { CALM }
+    }
+
     fn wake(&self) {
         self.rests.store(false, Ordering::SeqCst);
+        self.unpark();
+    }
+
+    fn unpark(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
@@ -67,14 +94,14 @@ impl Alive {
 pub(super) struct Clock(Arc<Alive>);
 
 impl Clock {
-    /// Calls `tick` each millisecond while there are instances, until it says that there is nothing to tick for.
+    /// Calls `tick` at this pace while there are instances, until it says that there is nothing to tick for.
     pub(super) fn start(tick: impl Fn() -> bool + Send + 'static) -> std::io::Result<Self> {
         let alive = Arc::new(Alive::default());
         let own = alive.clone();
         let thread = std::thread::Builder::new().name("epoch".into()).spawn(move || {
             let mut quiet = 0;
             while !own.is_over.load(Ordering::SeqCst) {
-                std::thread::sleep(TICK);
+                std::thread::park_timeout(own.pace());
                 if !tick() {
                     return;
                 }
@@ -85,7 +112,7 @@ impl Clock {
                 }
             }
         })?;
-        // Until it is set nobody can be woken, but nobody rests before the hundredth tick, and a rest looks for instances first.
+        // Until it is set nobody can be woken, but nobody rests before so many ticks, and a rest looks for instances first.
         let _ = alive.thread.set(thread.thread().clone());
         Ok(Self(alive))
     }
@@ -113,7 +140,7 @@ mod tests {
     fn soon(is_so: impl Fn() -> bool) -> bool {
         let began = Instant::now();
         while !is_so() && began.elapsed() < Duration::from_secs(20) {
-            std::thread::sleep(TICK);
+            std::thread::sleep(HURRY);
         }
         is_so()
     }
@@ -136,5 +163,14 @@ mod tests {
         drop(clock);
         assert!(soon(|| Arc::strong_count(&alive) == 1), "the thread stays");
         Ok(())
+    }
+
+    #[test]
+    fn it_hurries_for_so_many_ticks_after_it_was_asked() {
+        let alive = Alive::default();
+        assert_eq!(alive.pace(), CALM);
+        alive.hurry();
+        let hurried = (0..).take_while(|_| alive.pace() == HURRY).count();
+        assert_eq!((hurried as u32, alive.pace()), (HURRIED, CALM));
     }
 }

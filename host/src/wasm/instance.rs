@@ -1,9 +1,8 @@
 //! One call of a filter: a fresh instance, the handler, the end of the instance, or its way to the next call (`reuse.rs`) where the operator granted that.
 //!
 //! The exchange moves into the store for the call and comes back whatever happens; the guest's edits are applied only when it answered
-//! well. The call runs on a fiber that gives way at every tick of the engine's clock, so a looping guest holds up nobody; it ends
-//! when it has run for its deadline's ticks, or when its deadline is over on the wall clock (ticks do not count while a guest waits in
-//! an import). Must not know: chains, routes, what a failure does to the exchange.
+//! well. The call runs on a fiber that gives way at every tick of the engine's clock but the first, so a looping guest holds up nobody, and that looks at each whether its
+//! deadline is over. Must not know: chains, routes, what a failure does to the exchange.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -19,7 +18,7 @@ use wasmtime_wasi::WasiCtx;
 use super::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use super::bindings::witgate::gateway::types;
 use super::bounds::{Bounds, Stop};
-use super::clock::TICK;
+use super::clock::EXACT;
 use super::pool::{Filter, Grant};
 use super::reuse;
 use crate::error::FilterFailure;
@@ -93,10 +92,13 @@ pub async fn call(
     deadline: Duration,
 ) -> Called {
     let began = Instant::now();
-    let ticks = ticks(deadline);
+    let until = began + deadline;
+    if deadline < EXACT {
+        filter.alive.hurry();
+    }
     let mut instance = match reuse::take(filter) {
-        Some(kept) => kept.with(phase, exchange, config, ticks),
-        None => Instance::new(filter, Call::new(filter, phase, exchange, config, ticks)),
+        Some(kept) => kept.with(phase, exchange, config, until),
+        None => Instance::new(filter, Call::new(filter, phase, exchange, config, until)),
     };
     let result = within(deadline, instance.run(filter, phase)).await;
     // A trap, a limit, a deadline or an error of the guest's own: who knows what state it is in.
@@ -121,8 +123,8 @@ pub async fn call(
 pub async fn attempt(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Result<(), Failure> {
     let phase = if filter.has_request_phase() { Phase::Request } else { Phase::Response };
     let deadline = filter.terms.timeout;
-    let mut instance =
-        Instance::new(filter, Call::new(filter, phase, Box::new(Exchange::blank()), config, ticks(deadline)));
+    let call = Call::new(filter, phase, Box::new(Exchange::blank()), config, Instant::now() + deadline);
+    let mut instance = Instance::new(filter, call);
     match within(deadline, instance.prepare(filter, phase)).await {
         Some(made) => made.map_err(|error| failure(&error)),
         None => Err(too_late()),
@@ -138,7 +140,7 @@ pub async fn parts(
     config: &Arc<BTreeMap<String, String>>,
 ) -> Option<([Duration; 3], Box<Exchange>)> {
     let began = Instant::now();
-    let mut instance = Instance::new(filter, Call::new(filter, phase, exchange, config, u64::MAX));
+    let mut instance = Instance::new(filter, Call::new(filter, phase, exchange, config, began + filter.terms.timeout));
     instance.prepare(filter, phase).await.ok()?;
     let made = Instant::now();
     instance.handle(filter, phase).await.ok()?.ok()?;
@@ -176,10 +178,10 @@ impl Instance {
         store.set_max_component_handles(HANDLES_MAX);
         store.epoch_deadline_callback(|mut context| {
             let call = context.data_mut();
-            if call.ticks_left == 0 {
+            if Instant::now() >= call.until {
                 return Err(Stop::new(FilterFailure::Deadline, "its time was up").into());
             }
-            call.ticks_left -= 1;
+            call.filter.alive.hurry();
             // tokio's own yield, not the future's waker: it lets the I/O driver run before the guest does again.
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
@@ -192,13 +194,13 @@ impl Instance {
         phase: Phase,
         exchange: Box<Exchange>,
         config: &Arc<BTreeMap<String, String>>,
-        ticks: u64,
+        until: Instant,
     ) -> Self {
         let call = self.store.data_mut();
         call.spare = Some(std::mem::replace(&mut call.exchange, exchange));
         call.phase = phase;
         call.config.clone_from(config);
-        call.ticks_left = ticks;
+        call.until = until;
         self
     }
 
@@ -229,7 +231,8 @@ impl Instance {
         *calls += 1;
         let body = if phase == Phase::Request { filter.request_body_limit() } else { filter.response_body_limit() };
         store.set_hostcall_fuel(if body.is_some() { HOSTCALL_BODY_BYTES_MAX } else { HOSTCALL_BYTES_MAX });
-        store.set_epoch_deadline(1);
+        // The first tick may come at once: it says nothing about how long the call has run.
+        store.set_epoch_deadline(2);
         if handlers.is_none() {
             let instance = filter.pre.instantiate_async(&mut *store).await?;
             store.data_mut().bounds.begin();
@@ -298,10 +301,6 @@ fn conclude(
         Err(failure) => Err(failure),
     };
     (exchange, outcome)
-}
-
-fn ticks(deadline: Duration) -> u64 {
-    (deadline.as_micros() / TICK.as_micros()) as u64
 }
 
 fn too_late() -> Failure {
@@ -376,7 +375,7 @@ pub(super) struct Call {
     pub(super) wasi: Option<(WasiCtx, ResourceTable)>,
     /// What stands in for the exchange between calls, while it does not.
     spare: Option<Box<Exchange>>,
-    ticks_left: u64,
+    until: Instant,
     bounds: Bounds,
 }
 
@@ -386,7 +385,7 @@ impl Call {
         phase: Phase,
         exchange: Box<Exchange>,
         config: &Arc<BTreeMap<String, String>>,
-        ticks: u64,
+        until: Instant,
     ) -> Self {
         let wasi = filter.terms.grants.contains(&Grant::Wasi).then(|| {
             let mut table = ResourceTable::new();
@@ -403,7 +402,7 @@ impl Call {
             log_lines_dropped: 0,
             wasi,
             spare: None,
-            ticks_left: ticks,
+            until,
             bounds: Bounds::new(filter.terms.memory_bytes),
         }
     }
