@@ -69,9 +69,9 @@ fn an_instance_that_fills_up_goes_before_a_call_meets_the_limit() -> Result<()> 
 
 #[test]
 fn two_calls_are_never_in_one_instance() -> Result<()> {
-    // Several ticks long, so that calls of the one thread overlap.
+    // Longer than a calm clock leaves a call its thread, so that calls of the one thread overlap.
     let busy = telling(
-        "(global $busy (mut i32) (i32.const 0)) (global $i (mut i32) (i32.const 0)) (func $spin (local $i i32) (loop $l (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 5000000)))))",
+        "(global $busy (mut i32) (i32.const 0)) (global $i (mut i32) (i32.const 0)) (func $spin (local $i i32) (loop $l (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 20000000)))))",
         &["(global.get $busy)"],
         "(global.set $busy (i32.const 1)) (call $spin) (global.set $busy (i32.const 0))",
     )?;
