@@ -41,7 +41,7 @@ const OWN_CERTIFICATE: &[&str] = &[
     "HTTP_clock_skew",
 ];
 
-/// Whether it says nothing: the scanner's client leaves when the handshake is over, mostly after the ticket of TLS 1.3 came, and says that it could not connect where it did not wait.
+/// Whether it says nothing: the scanner's client leaves when the handshake is over, often before the ticket of TLS 1.3 came, and the scanner calls that a problem of the connection.
 /// That sessions are resumed is shown in tests/e2e/tls.rs.
 fn left_too_soon(finding: &serde_json::Value) -> bool {
     finding["id"].to_string().contains("sessionresumption_") && is_connect_problem(finding)

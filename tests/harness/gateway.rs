@@ -276,8 +276,11 @@ impl Drop for Gateway {
         // One that counts what it does writes that when it ends by itself (deploy/dist).
         if std::env::var_os("LLVM_PROFILE_FILE").is_some() {
             for _ in 0..2 {
-                let _ = self.signal(Signal::TERM);
-                std::thread::sleep(SIGNALS_APART);
+                // Once it was waited for, its id may be another's.
+                if matches!(self.child.try_wait(), Ok(None)) {
+                    let _ = self.signal(Signal::TERM);
+                    std::thread::sleep(SIGNALS_APART);
+                }
             }
         }
         let _ = self.child.kill();

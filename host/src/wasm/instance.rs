@@ -92,10 +92,7 @@ pub async fn call(
     deadline: Duration,
 ) -> Called {
     let began = Instant::now();
-    let until = began + deadline;
-    if deadline < EXACT {
-        filter.alive.hurry();
-    }
+    let until = end(filter, began, deadline);
     let mut instance = match reuse::take(filter) {
         Some(kept) => kept.with(phase, exchange, config, until),
         None => Instance::new(filter, Call::new(filter, phase, exchange, config, until)),
@@ -123,7 +120,7 @@ pub async fn call(
 pub async fn attempt(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Result<(), Failure> {
     let phase = if filter.has_request_phase() { Phase::Request } else { Phase::Response };
     let deadline = filter.terms.timeout;
-    let call = Call::new(filter, phase, Box::new(Exchange::blank()), config, Instant::now() + deadline);
+    let call = Call::new(filter, phase, Box::new(Exchange::blank()), config, end(filter, Instant::now(), deadline));
     let mut instance = Instance::new(filter, call);
     match within(deadline, instance.prepare(filter, phase)).await {
         Some(made) => made.map_err(|error| failure(&error)),
@@ -140,7 +137,8 @@ pub async fn parts(
     config: &Arc<BTreeMap<String, String>>,
 ) -> Option<([Duration; 3], Box<Exchange>)> {
     let began = Instant::now();
-    let mut instance = Instance::new(filter, Call::new(filter, phase, exchange, config, began + filter.terms.timeout));
+    let until = end(filter, began, filter.terms.timeout);
+    let mut instance = Instance::new(filter, Call::new(filter, phase, exchange, config, until));
     instance.prepare(filter, phase).await.ok()?;
     let made = Instant::now();
     instance.handle(filter, phase).await.ok()?.ok()?;
@@ -301,6 +299,14 @@ fn conclude(
         Err(failure) => Err(failure),
     };
     (exchange, outcome)
+}
+
+/// When a call must be over. The clock hurries for one that slow ticks would let go on.
+fn end(filter: &Filter, began: Instant, deadline: Duration) -> Instant {
+    if deadline < EXACT {
+        filter.alive.hurry();
+    }
+    began + deadline
 }
 
 fn too_late() -> Failure {
