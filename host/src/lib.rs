@@ -226,7 +226,8 @@ fn engine(config: &Config) -> Result<Engine, String> {
         cleaning = if Engine::scans_page_map() { "page-map scan" } else { "madvise (Linux 6.7 or newer is faster)" },
         "the pool of instances"
     );
-    Engine::new(instances)
+    // Each thread may have one that is still to be cleaned up after.
+    Engine::new(instances.saturating_add(u32::try_from(config.workers).unwrap_or(u32::MAX)))
 }
 
 /// Watches the files of the present state, where the configuration wants it.

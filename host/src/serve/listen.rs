@@ -10,14 +10,14 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use super::connection::{Entrance, serve};
 use super::worker::Worker;
 use crate::memory;
 use crate::snapshot::Shared;
 use crate::stage::upstream::Pools;
-use crate::wasm::reuse;
+use crate::wasm::{ended, reuse};
 
 /// After an error of `accept`, before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -34,20 +34,22 @@ pub fn spawn(
     shared: Arc<Shared>,
     listeners: Vec<(usize, TcpListener)>,
 ) -> std::io::Result<JoinHandle<()>> {
-    let runtime =
-        Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build_local(LocalOptions::default());
-    drop(runtime?);
+    drop(runtime()?);
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         // A local runtime cannot move between threads: it was only tried above, where an error can still be reported.
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .event_interval(EVENT_INTERVAL)
-            .build_local(LocalOptions::default());
-        match runtime {
+        match runtime() {
             Ok(runtime) => runtime.block_on(work(shared, listeners)),
             Err(error) => tracing::error!(%error, "a serving thread cannot start"),
         }
     })
+}
+
+fn runtime() -> std::io::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .on_thread_park(ended::clean)
+        .build_local(LocalOptions::default())
 }
 
 async fn work(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
@@ -81,6 +83,7 @@ async fn work(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
     }
     sweepers.iter().for_each(|sweeper| sweeper.abort());
     reuse::sweep(|_| false);
+    ended::clean();
 }
 
 async fn accept(worker: Worker, listener: tokio::net::TcpListener, entrance: Entrance, here: Rc<()>) {

@@ -37,7 +37,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for at most `instances` component instances in calls at once.
+    /// An engine for at most `instances` component instances in calls at once, or waiting for their end.
     pub fn new(instances: u32) -> Result<Self, String> {
         let inner = wasmtime::Engine::new(&config(instances.saturating_add(KEPT_MAX as u32))).map_err(|error| {
             format!("the WebAssembly engine cannot start: {error:#}; is the address space limited (ulimit -v)?")

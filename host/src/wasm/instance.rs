@@ -1,9 +1,10 @@
-//! One call of a filter: a fresh instance, the handler, the end of the instance, or its way to the next call (`reuse.rs`) where the operator granted that.
+//! One call of a filter: a fresh instance, the handler, and the instance's way to its end (`ended.rs`), or to the next call (`reuse.rs`) where the operator granted that.
 //!
 //! The exchange moves into the store for the call and comes back whatever happens; the guest's edits are applied only when it answered
 //! well. The call runs on a fiber that gives way at every tick of the engine's clock but the first, so a looping guest holds up nobody, and that looks at each whether its
 //! deadline is over. Must not know: chains, routes, what a failure does to the exchange.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -19,6 +20,7 @@ use super::bindings::exports::witgate::gateway::{request_handler, response_handl
 use super::bindings::witgate::gateway::types;
 use super::bounds::{Bounds, Stop};
 use super::clock::EXACT;
+use super::ended;
 use super::pool::{Filter, Grant};
 use super::reuse;
 use crate::error::FilterFailure;
@@ -31,6 +33,11 @@ const HOSTCALL_BODY_BYTES_MAX: usize = 9 << 20;
 /// Handles of resources (WASI only: the gateway's own interfaces have none).
 const HANDLES_MAX: usize = 1000;
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
+
+thread_local! {
+    /// What stands in for the exchange in an instance that is in no call.
+    static SPARE: Cell<Option<Box<Exchange>>> = const { Cell::new(None) };
+}
 
 /// Which handler to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +82,7 @@ pub struct Called {
     pub exchange: Box<Exchange>,
     /// How it ended.
     pub outcome: Result<Action, Failure>,
-    /// Instantiation, call and clean-up.
+    /// Instantiation and call.
     pub took: Duration,
     /// Lines that the filter logged above its bound.
     pub log_lines_dropped: u32,
@@ -91,6 +98,8 @@ pub async fn call(
     config: &Arc<BTreeMap<String, String>>,
     deadline: Duration,
 ) -> Called {
+    // Its pages are the ones that this call finds in the caches. Its time is not this call's.
+    ended::clean();
     let began = Instant::now();
     let until = end(filter, began, deadline);
     let mut instance = match reuse::take(filter) {
@@ -100,16 +109,12 @@ pub async fn call(
     let result = within(deadline, instance.run(filter, phase)).await;
     // A trap, a limit, a deadline or an error of the guest's own: who knows what state it is in.
     let ended_well = matches!(result, Some(Ok(Ok(_))));
-    let (exchange, journal, log_lines_dropped, kept) = if ended_well && instance.may_stay(filter) {
-        let (exchange, journal, dropped) = instance.take_out();
-        (exchange, journal, dropped, Some(instance))
-    } else {
-        let Call { exchange, journal, log_lines_dropped, .. } = instance.store.into_data();
-        (exchange, journal, log_lines_dropped, None)
-    };
+    let (exchange, journal, log_lines_dropped) = instance.take_out();
     let (exchange, outcome) = conclude(exchange, journal, result);
-    if let (Some(instance), Ok(_)) = (kept, &outcome) {
+    if ended_well && outcome.is_ok() && instance.may_stay(filter) {
         reuse::keep(filter, instance);
+    } else {
+        ended::leave(instance);
     }
     Called { exchange, outcome, took: began.elapsed(), log_lines_dropped }
 }
@@ -195,7 +200,7 @@ impl Instance {
         until: Instant,
     ) -> Self {
         let call = self.store.data_mut();
-        call.spare = Some(std::mem::replace(&mut call.exchange, exchange));
+        SPARE.set(Some(std::mem::replace(&mut call.exchange, exchange)));
         call.phase = phase;
         call.config.clone_from(config);
         call.until = until;
@@ -205,13 +210,18 @@ impl Instance {
     /// What a call leaves, once it ended; the instance holds nothing of the exchange any more.
     fn take_out(&mut self) -> (Box<Exchange>, Journal, u32) {
         let call = self.store.data_mut();
-        let spare = call.spare.take().unwrap_or_else(|| Box::new(Exchange::blank()));
+        let spare = SPARE.take().unwrap_or_else(|| Box::new(Exchange::blank()));
         call.log_lines = 0;
         (
             std::mem::replace(&mut call.exchange, spare),
             std::mem::take(&mut call.journal),
             std::mem::take(&mut call.log_lines_dropped),
         )
+    }
+
+    /// Ends it: its memory becomes what the next call will find.
+    pub(super) fn end(self) {
+        SPARE.set(Some(self.store.into_data().exchange));
     }
 
     fn may_stay(&self, filter: &Filter) -> bool {
@@ -379,8 +389,6 @@ pub(super) struct Call {
     pub(super) log_lines: u32,
     pub(super) log_lines_dropped: u32,
     pub(super) wasi: Option<(WasiCtx, ResourceTable)>,
-    /// What stands in for the exchange between calls, while it does not.
-    spare: Option<Box<Exchange>>,
     until: Instant,
     bounds: Bounds,
 }
@@ -407,7 +415,6 @@ impl Call {
             log_lines: 0,
             log_lines_dropped: 0,
             wasi,
-            spare: None,
             until,
             bounds: Bounds::new(filter.terms.memory_bytes),
         }
