@@ -160,7 +160,7 @@ impl Metrics {
         registry.register("filter_calls", "Calls of filters", metrics.calls.clone());
         registry.register_with_unit(
             "filter_call_duration",
-            "One call of a filter, what its instance takes included",
+            "One call of a filter, what its instance takes included where it was not made ahead",
             Unit::Seconds,
             metrics.call_seconds.clone(),
         );
@@ -168,7 +168,7 @@ impl Metrics {
         registry.register("instances", "Component instances alive", metrics.instances.clone());
         registry.register(
             "filter_instances_kept",
-            "Instances that wait for another call, where a filter has `reuse`",
+            "Instances that wait for a call: kept for it (`reuse`), or made ahead",
             metrics.instances_kept.clone(),
         );
         registry.register(

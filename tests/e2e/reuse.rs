@@ -1,4 +1,4 @@
-//! `reuse`: an instance serves so many calls, one at a time, until something goes wrong, its version goes, or nobody needs it.
+//! Instances that wait for a call. `reuse`: one serves so many calls, one at a time, until something goes wrong, its version goes, or nobody needs it. Without it each serves one, and may be made ahead of it.
 
 use std::time::Duration;
 
@@ -38,6 +38,30 @@ fn says(gateway: &Gateway, calls: usize) -> Result<Vec<String>> {
 fn an_instance_serves_as_many_calls_as_granted() -> Result<()> {
     for (keys, expected) in [("", ["0", "0", "0", "0", "0"]), (", reuse: 3", ["0", "1", "2", "0", "1"])] {
         assert_eq!(says(&start(counting("")?, keys)?, 5)?, expected, "{keys}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_instance_is_made_ahead_of_its_call_unless_code_of_the_filter_would_run() -> Result<()> {
+    let starting = telling(
+        "(global $n (mut i32) (i32.const 0)) (func $start (global.set $n (i32.const 5))) (start $start)",
+        &["(global.get $n)"],
+        "(global.set $n (i32.const 7))",
+    )?;
+    for (filter, expected, waiting) in [(counting("")?, "0", 1), (starting, "5", 0)] {
+        let mut gateway = start(filter, "")?;
+        for _ in 0..5 {
+            assert_eq!(says(&gateway, 3)?, [expected; 3]);
+            std::thread::sleep(Duration::from_millis(20));
+            wait_until("the thread prepares itself", || kept(&gateway).is_ok_and(|kept| kept == waiting));
+        }
+        gateway.replace("f.wasm", counting("(nop)")?)?;
+        wait_until("the old version's instance is gone", || gateway.metric("witgate_instances").is_ok_and(|n| n == 0.0));
+        assert_eq!(says(&gateway, 2)?, ["0", "0"]);
+        wait_up_to(Duration::from_secs(30), "who waits in vain goes", || {
+            gateway.metric("witgate_instances").is_ok_and(|n| n == 0.0)
+        });
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use super::worker::Worker;
 use crate::memory;
 use crate::snapshot::Shared;
 use crate::stage::upstream::Pools;
-use crate::wasm::{ended, reuse};
+use crate::wasm::{between, reuse};
 
 /// After an error of `accept`, before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -48,7 +48,7 @@ fn runtime() -> std::io::Result<LocalRuntime> {
     Builder::new_current_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)
-        .on_thread_park(ended::clean)
+        .on_thread_park(between::prepare)
         .build_local(LocalOptions::default())
 }
 
@@ -82,8 +82,8 @@ async fn work(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
         tracing::warn!(connections = cut, "the drain's time is up: connections are cut");
     }
     sweepers.iter().for_each(|sweeper| sweeper.abort());
+    between::clean();
     reuse::sweep(|_| false);
-    ended::clean();
 }
 
 async fn accept(worker: Worker, listener: tokio::net::TcpListener, entrance: Entrance, here: Rc<()>) {

@@ -1,8 +1,8 @@
-//! The clock of all calls: one tick of the engine's epoch each 4 ms while there is an instance, each millisecond while a call needs it.
+//! The clock of all calls: one tick of the engine's epoch each 4 ms while there is a call, each millisecond while one needs it.
 //!
 //! A call gives way to other connections at every tick but its first, and looks whether its time is up. Waking a thread a thousand times a second costs 4% of a busy core, and calls that take microseconds
 //! never need it: so a call that meets a tick, having run for longer than one, makes the clock hurry for a while, as does one with a deadline that slow ticks would miss. Where nobody calls a filter
-//! it rests. Whoever makes an instance says so before it looks whether the clock rests, and the clock says that it rests before it looks for instances: so one of them sees the
+//! it rests. Whoever calls says so before it looks whether the clock rests, and the clock says that it rests before it looks for calls: so one of them sees the
 //! other. Must not know: filters, what a tick does.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -18,12 +18,12 @@ const HURRY: Duration = Duration::from_millis(1);
 const HURRIED: u32 = 100;
 /// A deadline below this is met to a millisecond or two only by a clock that hurries: the first tick that a call looks at is its second.
 pub(super) const EXACT: Duration = CALM.saturating_mul(2);
-/// Ticks without an instance after which the clock rests: traffic has gaps.
+/// Ticks without a call after which the clock rests: traffic has gaps.
 const QUIET: u32 = 25;
 
-/// Instances that are alive, and whether their clock rests.
+/// Calls that are under way, and whether their clock rests.
 #[derive(Debug, Default)]
-pub(super) struct Alive {
+pub(super) struct Calls {
     count: AtomicUsize,
     rests: AtomicBool,
     /// Ticks that it still hurries for.
@@ -32,18 +32,14 @@ pub(super) struct Alive {
     thread: OnceLock<Thread>,
 }
 
-impl Alive {
-    /// One more.
-    pub(super) fn enter(&self) {
+impl Calls {
+    /// One more, until what it returns is dropped.
+    pub(super) fn enter(&self) -> UnderWay<'_> {
         self.count.fetch_add(1, Ordering::SeqCst);
         if self.rests.load(Ordering::SeqCst) {
             self.wake();
         }
-    }
-
-    /// One less.
-    pub(super) fn leave(&self) {
-        self.count.fetch_sub(1, Ordering::SeqCst);
+        UnderWay(self)
     }
 
     /// How many there are.
@@ -76,7 +72,7 @@ impl Alive {
         }
     }
 
-    /// Until there is an instance, or the clock is over.
+    /// Until there is a call, or the clock is over.
     fn rest(&self) {
         self.rests.store(true, Ordering::SeqCst);
         while self.rests.load(Ordering::SeqCst)
@@ -89,15 +85,24 @@ impl Alive {
     }
 }
 
+/// A call, or what else runs code of a filter.
+pub(super) struct UnderWay<'a>(&'a Calls);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// The thread that ticks; over when this is dropped.
 #[derive(Debug)]
-pub(super) struct Clock(Arc<Alive>);
+pub(super) struct Clock(Arc<Calls>);
 
 impl Clock {
-    /// Calls `tick` at this pace while there are instances, until it says that there is nothing to tick for.
+    /// Calls `tick` at this pace while there are calls, until it says that there is nothing to tick for.
     pub(super) fn start(tick: impl Fn() -> bool + Send + 'static) -> std::io::Result<Self> {
-        let alive = Arc::new(Alive::default());
-        let own = alive.clone();
+        let calls = Arc::new(Calls::default());
+        let own = calls.clone();
         let thread = std::thread::Builder::new().name("epoch".into()).spawn(move || {
             let mut quiet = 0;
             while !own.is_over.load(Ordering::SeqCst) {
@@ -112,12 +117,12 @@ impl Clock {
                 }
             }
         })?;
-        // Until it is set nobody can be woken, but nobody rests before so many ticks, and a rest looks for instances first.
-        let _ = alive.thread.set(thread.thread().clone());
-        Ok(Self(alive))
+        // Until it is set nobody can be woken, but nobody rests before so many ticks, and a rest looks for calls first.
+        let _ = calls.thread.set(thread.thread().clone());
+        Ok(Self(calls))
     }
 
-    pub(super) fn alive(&self) -> &Arc<Alive> {
+    pub(super) fn calls(&self) -> &Arc<Calls> {
         &self.0
     }
 }
@@ -146,31 +151,31 @@ mod tests {
     }
 
     #[test]
-    fn it_rests_while_there_is_no_instance_and_ticks_while_there_is_one() -> std::io::Result<()> {
+    fn it_rests_while_there_is_no_call_and_ticks_while_there_is_one() -> std::io::Result<()> {
         let ticks = Arc::new(AtomicU64::new(0));
         let counted = ticks.clone();
         let clock = Clock::start(move || counted.fetch_add(1, Ordering::Relaxed) < u64::MAX)?;
-        let alive = clock.alive().clone();
+        let calls = clock.calls().clone();
         for _ in 0..3 {
-            assert!(soon(|| alive.rests.load(Ordering::SeqCst)), "it never rests");
+            assert!(soon(|| calls.rests.load(Ordering::SeqCst)), "it never rests");
             let before = ticks.load(Ordering::Relaxed);
-            alive.enter();
+            let call = calls.enter();
             assert!(soon(|| ticks.load(Ordering::Relaxed) > before + u64::from(QUIET) * 2), "it does not tick");
-            assert!(!alive.rests.load(Ordering::SeqCst), "it rests beside an instance");
-            alive.leave();
+            assert!(!calls.rests.load(Ordering::SeqCst), "it rests beside a call");
+            drop(call);
         }
-        assert!(soon(|| alive.rests.load(Ordering::SeqCst)));
+        assert!(soon(|| calls.rests.load(Ordering::SeqCst)));
         drop(clock);
-        assert!(soon(|| Arc::strong_count(&alive) == 1), "the thread stays");
+        assert!(soon(|| Arc::strong_count(&calls) == 1), "the thread stays");
         Ok(())
     }
 
     #[test]
     fn it_hurries_for_so_many_ticks_after_it_was_asked() {
-        let alive = Alive::default();
-        assert_eq!(alive.pace(), CALM);
-        alive.hurry();
-        let hurried = (0..).take_while(|_| alive.pace() == HURRY).count();
-        assert_eq!((hurried as u32, alive.pace()), (HURRIED, CALM));
+        let calls = Calls::default();
+        assert_eq!(calls.pace(), CALM);
+        calls.hurry();
+        let hurried = (0..).take_while(|_| calls.pace() == HURRY).count();
+        assert_eq!((hurried as u32, calls.pace()), (HURRIED, CALM));
     }
 }

@@ -47,6 +47,8 @@ pub struct Description {
     pub functions: usize,
     /// The largest function body in bytes.
     pub largest_function: usize,
+    /// Making an instance runs code of the file.
+    pub starts_code: bool,
 }
 
 /// The custom section that `componentize` embeds.
@@ -144,6 +146,7 @@ pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
         core_modules: 0,
         functions: 0,
         largest_function: 0,
+        starts_code: false,
     };
     let (mut depth, mut bodies) = (0_usize, 0_usize);
     for payload in Parser::new(0).parse_all(bytes) {
@@ -161,6 +164,7 @@ pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
                     std::thread::yield_now();
                 }
             }
+            Payload::StartSection { .. } | Payload::ComponentStartSection { .. } => description.starts_code = true,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 check_names(description.imports.len(), section.count(), "imports")?;

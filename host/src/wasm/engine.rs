@@ -5,11 +5,11 @@
 //! (`pagemap_scan`, Linux ≥ 6.7), and images are copy-on-write. Figures: docs/performance.md. Must not know: filters, HTTP.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::clock::{Alive, Clock};
+use super::clock::{Calls, Clock};
 
 /// The most linear memory that a filter may be granted, in bytes.
 pub const MEMORY_BYTES_MAX: usize = 256 << 20;
@@ -60,11 +60,11 @@ impl Engine {
 
     /// Component instances alive, in calls and between.
     pub fn instances(&self) -> usize {
-        self.clock.alive().count()
+        self.clock.calls().count() + self.kept.load(Ordering::Relaxed)
     }
 
-    pub(super) fn alive(&self) -> &Arc<Alive> {
-        self.clock.alive()
+    pub(super) fn calls(&self) -> &Arc<Calls> {
+        self.clock.calls()
     }
 
     /// Instances kept between calls, over all filters.

@@ -1,4 +1,4 @@
-//! One call of a filter: a fresh instance, the handler, and the instance's way to its end (`ended.rs`), or to the next call (`reuse.rs`) where the operator granted that.
+//! One call of a filter: a fresh instance, the handler, and the instance's way to its end (`between.rs`), or to the next call (`reuse.rs`) where the operator granted that.
 //!
 //! The exchange moves into the store for the call and comes back whatever happens; the guest's edits are applied only when it answered
 //! well. The call runs on a fiber that gives way at every tick of the engine's clock but the first, so a looping guest holds up nobody, and that looks at each whether its
@@ -9,18 +9,18 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTable;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::WasiCtx;
 
+use super::between;
 use super::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use super::bindings::witgate::gateway::types;
 use super::bounds::{Bounds, Stop};
 use super::clock::EXACT;
-use super::ended;
 use super::pool::{Filter, Grant};
 use super::reuse;
 use crate::error::FilterFailure;
@@ -98,8 +98,9 @@ pub async fn call(
     config: &Arc<BTreeMap<String, String>>,
     deadline: Duration,
 ) -> Called {
-    // Its pages are the ones that this call finds in the caches. Its time is not this call's.
-    ended::clean();
+    // It was in the place in the pool that this call will have. Its time is not this call's.
+    between::clean();
+    let _under_way = filter.calls.enter();
     let began = Instant::now();
     let until = end(filter, began, deadline);
     let mut instance = match reuse::take(filter) {
@@ -114,7 +115,7 @@ pub async fn call(
     if ended_well && outcome.is_ok() && instance.may_stay(filter) {
         reuse::keep(filter, instance);
     } else {
-        ended::leave(instance);
+        between::leave(instance);
     }
     Called { exchange, outcome, took: began.elapsed(), log_lines_dropped }
 }
@@ -125,6 +126,7 @@ pub async fn call(
 pub async fn attempt(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Result<(), Failure> {
     let phase = if filter.has_request_phase() { Phase::Request } else { Phase::Response };
     let deadline = filter.terms.timeout;
+    let _under_way = filter.calls.enter();
     let call = Call::new(filter, phase, Box::new(Exchange::blank()), config, end(filter, Instant::now(), deadline));
     let mut instance = Instance::new(filter, call);
     match within(deadline, instance.prepare(filter, phase)).await {
@@ -141,6 +143,7 @@ pub async fn parts(
     exchange: Box<Exchange>,
     config: &Arc<BTreeMap<String, String>>,
 ) -> Option<([Duration; 3], Box<Exchange>)> {
+    let _under_way = filter.calls.enter();
     let began = Instant::now();
     let until = end(filter, began, filter.terms.timeout);
     let mut instance = Instance::new(filter, Call::new(filter, phase, exchange, config, until));
@@ -184,11 +187,26 @@ impl Instance {
             if Instant::now() >= call.until {
                 return Err(Stop::new(FilterFailure::Deadline, "its time was up").into());
             }
-            call.filter.alive.hurry();
+            call.filter.calls.hurry();
             // tokio's own yield, not the future's waker: it lets the I/O driver run before the guest does again.
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
         Self { store, handlers: None, calls: 0 }
+    }
+
+    /// One for a call that is still to come, which gives it all that is its own ([`Self::with`]). None where none can be had now; the filter must not start code.
+    pub(super) fn ahead(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Option<Self> {
+        let phase = Phase::Request;
+        let call = Call::new(filter, phase, spare(), config, Instant::now());
+        let mut instance = Self::new(filter, call);
+        let made = pin!(instance.prepare(filter, phase)).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(made, Poll::Ready(Ok(()))).then_some(instance)
+    }
+
+    /// Its filter, and the configuration of the last call.
+    pub(super) fn of(&self) -> (Arc<Filter>, Arc<BTreeMap<String, String>>) {
+        let call = self.store.data();
+        (call.filter.clone(), call.config.clone())
     }
 
     /// The same instance with another call: nothing of the host's side is left of the one before.
@@ -210,10 +228,9 @@ impl Instance {
     /// What a call leaves, once it ended; the instance holds nothing of the exchange any more.
     fn take_out(&mut self) -> (Box<Exchange>, Journal, u32) {
         let call = self.store.data_mut();
-        let spare = SPARE.take().unwrap_or_else(|| Box::new(Exchange::blank()));
         call.log_lines = 0;
         (
-            std::mem::replace(&mut call.exchange, spare),
+            std::mem::replace(&mut call.exchange, spare()),
             std::mem::take(&mut call.journal),
             std::mem::take(&mut call.log_lines_dropped),
         )
@@ -229,14 +246,14 @@ impl Instance {
     }
 
     async fn run(&mut self, filter: &Filter, phase: Phase) -> wasmtime::Result<Result<RawAction, String>> {
+        self.calls += 1;
         self.prepare(filter, phase).await?;
         self.handle(filter, phase).await
     }
 
     /// Allowances of the call, and the instance where there is none yet.
     async fn prepare(&mut self, filter: &Filter, phase: Phase) -> wasmtime::Result<()> {
-        let Self { store, handlers, calls } = self;
-        *calls += 1;
+        let Self { store, handlers, .. } = self;
         let body = if phase == Phase::Request { filter.request_body_limit() } else { filter.response_body_limit() };
         store.set_hostcall_fuel(if body.is_some() { HOSTCALL_BODY_BYTES_MAX } else { HOSTCALL_BYTES_MAX });
         // The first tick may come at once: it says nothing about how long the call has run.
@@ -314,9 +331,13 @@ fn conclude(
 /// When a call must be over. The clock hurries for one that slow ticks would let go on.
 fn end(filter: &Filter, began: Instant, deadline: Duration) -> Instant {
     if deadline < EXACT {
-        filter.alive.hurry();
+        filter.calls.hurry();
     }
     began + deadline
+}
+
+fn spare() -> Box<Exchange> {
+    SPARE.take().unwrap_or_else(|| Box::new(Exchange::blank()))
 }
 
 fn too_late() -> Failure {
@@ -355,33 +376,9 @@ async fn within<F: Future>(deadline: Duration, future: F) -> Option<F::Output> {
     }
 }
 
-/// The filter whose instance it is; counts it as alive meanwhile.
-pub(super) struct Owner(Arc<Filter>);
-
-impl Owner {
-    fn new(filter: &Arc<Filter>) -> Self {
-        filter.alive.enter();
-        Self(filter.clone())
-    }
-}
-
-impl std::ops::Deref for Owner {
-    type Target = Filter;
-
-    fn deref(&self) -> &Filter {
-        &self.0
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        self.0.alive.leave();
-    }
-}
-
 /// What a store holds: the exchange, what the guest asked for so far, and its limits.
 pub(super) struct Call {
-    pub(super) filter: Owner,
+    pub(super) filter: Arc<Filter>,
     pub(super) phase: Phase,
     pub(super) exchange: Box<Exchange>,
     pub(super) journal: Journal,
@@ -407,7 +404,7 @@ impl Call {
             (WasiCtx::builder().max_random_size(RANDOM_BYTES_MAX).build(), table)
         });
         Self {
-            filter: Owner::new(filter),
+            filter: filter.clone(),
             phase,
             exchange,
             journal: Journal::default(),

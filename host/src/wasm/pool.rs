@@ -12,7 +12,7 @@ use wasmtime::component::{HasSelf, InstancePre, Linker};
 
 use super::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use super::bindings::witgate::gateway as host;
-use super::clock::Alive;
+use super::clock::Calls;
 use super::component::{Description, LoadError, PACKAGE, is_interface};
 use super::engine::{Artifact, Engine, TABLE_ELEMENTS_MAX};
 use super::instance::Call;
@@ -63,8 +63,8 @@ pub struct Filter {
     /// Whether its code is more than a processor's caches keep beside all else, as an interpreter's is.
     pub is_large: bool,
     pub(super) engine: wasmtime::Engine,
-    /// Its instances count as alive here.
-    pub(super) alive: Arc<Alive>,
+    /// Those of all filters.
+    pub(super) calls: Arc<Calls>,
     /// Its instances that are kept between calls, and those of all filters.
     pub(super) kept: AtomicUsize,
     pub(super) kept_in_all: Arc<AtomicUsize>,
@@ -108,7 +108,7 @@ impl Filter {
             log_limit: LogLimit::new(),
             is_large: code.end.addr() - code.start.addr() > LARGE_BYTES,
             engine: engine.inner().clone(),
-            alive: engine.alive().clone(),
+            calls: engine.calls().clone(),
             kept: AtomicUsize::new(0),
             kept_in_all: engine.kept().clone(),
             pre,

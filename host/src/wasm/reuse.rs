@@ -15,6 +15,8 @@ use super::pool::Filter;
 
 /// Of one filter on one thread.
 const IDLE_MAX: usize = 16;
+/// Instances that wait over all threads, above which none is made ahead.
+const AHEAD_MAX: usize = KEPT_MAX / 2;
 /// An instance that waited so long goes.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -54,18 +56,24 @@ impl Drop for Counted {
     }
 }
 
+/// Whether an instance of this version should be made ahead of its next call on this thread: none waits, there is room beside those that are reused, and no code of the filter would run.
+pub(super) fn wants_one(filter: &Arc<Filter>) -> bool {
+    !filter.description.starts_code
+        && filter.kept_in_all.load(Ordering::Relaxed) < AHEAD_MAX
+        && SHELVES.with_borrow(|shelves| {
+            !shelves.iter().any(|shelf| Arc::ptr_eq(&shelf.filter, filter) && !shelf.kept.is_empty())
+        })
+}
+
 /// Takes an instance of this version that waits on this thread.
 pub(super) fn take(filter: &Arc<Filter>) -> Option<Instance> {
-    if filter.terms.reuse == 1 {
-        return None;
-    }
     SHELVES.with_borrow_mut(|shelves| {
         let shelf = shelves.iter_mut().find(|shelf| Arc::ptr_eq(&shelf.filter, filter))?;
         Some(shelf.kept.pop()?.instance)
     })
 }
 
-/// Keeps an instance whose call ended well; where there are enough it goes.
+/// Keeps an instance for another call; where there are enough it goes.
 pub(super) fn keep(filter: &Arc<Filter>, instance: Instance) {
     let Some(counted) = Counted::new(filter) else { return };
     let kept = Kept { instance, since: Instant::now(), _counted: counted };
