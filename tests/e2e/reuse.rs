@@ -50,7 +50,7 @@ fn an_instance_is_made_ahead_of_its_call_unless_code_of_the_filter_would_run() -
         "(global.set $n (i32.const 7))",
     )?;
     for (filter, expected, waiting) in [(counting("")?, "0", 1), (starting, "5", 0)] {
-        let mut gateway = start(filter, "")?;
+        let gateway = start(filter, "")?;
         for _ in 0..5 {
             assert_eq!(says(&gateway, 3)?, [expected; 3]);
             std::thread::sleep(Duration::from_millis(20));
