@@ -334,7 +334,7 @@ mod tests {
 
     fn description() -> Result<Description> {
         Ok(serde_json::from_str(
-            r#"{"digest":"d","size":8,"manifest":null,"request_phase":true,"response_phase":false,"imports":[],"exports":[],"core_modules":0,"functions":0,"largest_function":0}"#,
+            r#"{"digest":"d","size":8,"manifest":null,"request_phase":true,"response_phase":false,"imports":[],"exports":[],"core_modules":0,"functions":0,"largest_function":0,"starts_code":false}"#,
         )?)
     }
 
