@@ -17,7 +17,7 @@ demo: build build-guests
 build:
     cargo build --release --locked --workspace
 
-# the gateway to install: target/dist/witgate, optimised as one for the paths of a load (half an hour the first time, 5 minutes later)
+# the gateway to install: target/dist/witgate, optimised as one for the paths of a load (half an hour the first time, 5 to 10 minutes later)
 dist: build build-guests build-fixtures
     cargo build --release --locked --workspace --examples
     deploy/dist

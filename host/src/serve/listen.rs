@@ -48,7 +48,7 @@ fn runtime() -> std::io::Result<LocalRuntime> {
     Builder::new_current_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)
-        .on_thread_park(between::prepare)
+        .on_thread_park(between::before_sleep)
         .build_local(LocalOptions::default())
 }
 

@@ -22,15 +22,20 @@ pub(super) fn leave(instance: Instance) {
 /// Ends the instance that waits for it on this thread, if there is one.
 pub fn clean() {
     if let Some(instance) = ENDED.take() {
-        instance.end();
+        instance.finish();
     }
 }
 
-/// The same, and makes an instance of that filter for its next call: before the thread sleeps.
-pub fn prepare() {
+/// Before the thread sleeps: the same, and makes an instance of that filter for its next call. A panic ends here: in a call it would end one connection, but in the runtime's hook all of the thread's.
+pub fn before_sleep() {
+    // What it was stands on stderr.
+    let _ = std::panic::catch_unwind(prepare);
+}
+
+fn prepare() {
     let Some(ended) = ENDED.take() else { return };
     let (filter, config) = ended.of();
-    ended.end();
+    ended.finish();
     if reuse::wants_one(&filter)
         && let Some(fresh) = Instance::ahead(&filter, &config)
     {

@@ -58,7 +58,7 @@ impl Engine {
         fingerprint(&self.inner)
     }
 
-    /// Component instances alive, in calls and between.
+    /// Component instances in calls and waiting for one.
     pub fn instances(&self) -> usize {
         self.clock.calls().count() + self.kept.load(Ordering::Relaxed)
     }

@@ -237,7 +237,7 @@ impl Instance {
     }
 
     /// Ends it: its memory becomes what the next call will find.
-    pub(super) fn end(self) {
+    pub(super) fn finish(self) {
         SPARE.set(Some(self.store.into_data().exchange));
     }
 

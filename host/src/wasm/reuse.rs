@@ -1,4 +1,4 @@
-//! Instances that are kept for another call, where the operator granted that (`filters.NAME.reuse`).
+//! Instances that wait for a call: one that was made ahead of it and has served nobody, or, where the operator granted that (`filters.NAME.reuse`), ones that served calls before.
 //!
 //! Each thread has its own, so no lock is taken, and the one that was used last is taken first: its memory is in the caches. An instance is here or in a call,
 //! never both, since it is moved. What is kept is bounded by the calls that were under way at once, for each filter and thread, and over all threads by what the pool has
