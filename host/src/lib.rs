@@ -221,8 +221,13 @@ fn receive_signals() -> Result<(Runtime, Signals), String> {
 
 fn engine(config: &Config) -> Result<Engine, String> {
     let instances = u32::try_from(config.limits.in_flight.clamp(1, INSTANCES_MAX)).unwrap_or(u32::MAX);
+    let faults = match Engine::maps_single_pages() {
+        Ok(()) => "page by page".to_owned(),
+        Err(error) => format!("with pages around each (userfaultfd: {error})"),
+    };
     tracing::info!(
         instances,
+        faults,
         cleaning = if Engine::scans_page_map() { "page-map scan" } else { "madvise (Linux 6.7 or newer is faster)" },
         "the pool of instances"
     );

@@ -11,6 +11,7 @@ mod handover;
 mod hotload;
 mod isolation;
 mod layering;
+mod pages;
 mod proxy;
 mod reuse;
 mod routes;

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::bridges;
 use super::clock::{Calls, Clock};
+use super::fault_around;
+use super::memories::Memories;
 
 /// The most linear memory that a filter may be granted, in bytes.
 pub const MEMORY_BYTES_MAX: usize = 256 << 20;
@@ -32,6 +35,7 @@ pub(super) const KEPT_MAX: usize = 256;
 #[derive(Clone)]
 pub struct Engine {
     inner: wasmtime::Engine,
+    memories: Memories,
     clock: Arc<Clock>,
     kept: Arc<AtomicUsize>,
 }
@@ -43,14 +47,28 @@ impl Engine {
             format!("the WebAssembly engine cannot start: {error:#}; is the address space limited (ulimit -v)?")
         })?;
         let weak = inner.weak();
-        let clock = Clock::start(move || weak.upgrade().inspect(wasmtime::Engine::increment_epoch).is_some())
-            .map_err(|error| format!("the epoch thread cannot start: {error}"))?;
-        Ok(Self { inner, clock: Arc::new(clock), kept: Arc::default() })
+        // Without /proc nothing is done for their pages: all works, and slower.
+        let memories = Memories::find().unwrap_or_default();
+        let bridges = Self::scans_page_map().then(|| bridges::start(memories)).transpose();
+        let bridges = bridges.map_err(|error| format!("the thread for dirty pages cannot start: {error}"))?;
+        let tick = move || {
+            if let Some(bridges) = &bridges {
+                let _ = bridges.try_send(());
+            }
+            weak.upgrade().inspect(wasmtime::Engine::increment_epoch).is_some()
+        };
+        let clock = Clock::start(tick).map_err(|error| format!("the epoch thread cannot start: {error}"))?;
+        Ok(Self { inner, memories, clock: Arc::new(clock), kept: Arc::default() })
     }
 
     /// Whether freed slots are cleaned by the kernel's page map (Linux ≥ 6.7) rather than by `madvise`.
     pub fn scans_page_map() -> bool {
         PoolingAllocationConfig::is_pagemap_scan_available()
+    }
+
+    /// Whether only the pages of a memory that a guest touches are mapped; else why not.
+    pub fn maps_single_pages() -> Result<(), &'static std::io::Error> {
+        fault_around::can_stop()
     }
 
     /// Names everything that a compiled artifact depends on: version, settings, CPU.
@@ -61,6 +79,11 @@ impl Engine {
     /// Component instances in calls and waiting for one.
     pub fn instances(&self) -> usize {
         self.clock.calls().count() + self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Where those of its instances are.
+    pub(super) fn memories(&self) -> Memories {
+        self.memories
     }
 
     pub(super) fn calls(&self) -> &Arc<Calls> {

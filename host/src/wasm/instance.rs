@@ -103,7 +103,7 @@ pub async fn call(
     let _under_way = filter.calls.enter();
     let began = Instant::now();
     let until = end(filter, began, deadline);
-    let mut instance = match reuse::take(filter) {
+    let mut instance = match reuse::take(filter, config) {
         Some(kept) => kept.with(phase, exchange, config, until),
         None => Instance::new(filter, Call::new(filter, phase, exchange, config, until)),
     };

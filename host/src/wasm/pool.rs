@@ -16,6 +16,7 @@ use super::clock::Calls;
 use super::component::{Description, LoadError, PACKAGE, is_interface};
 use super::engine::{Artifact, Engine, TABLE_ELEMENTS_MAX};
 use super::instance::Call;
+use super::memories::Memories;
 use crate::keyvalue::Store;
 use crate::telemetry::LogLimit;
 
@@ -63,6 +64,7 @@ pub struct Filter {
     /// Whether its code is more than a processor's caches keep beside all else, as an interpreter's is.
     pub is_large: bool,
     pub(super) engine: wasmtime::Engine,
+    pub(super) memories: Memories,
     /// Those of all filters.
     pub(super) calls: Arc<Calls>,
     /// Its instances that are kept between calls, and those of all filters.
@@ -108,6 +110,7 @@ impl Filter {
             log_limit: LogLimit::new(),
             is_large: code.end.addr() - code.start.addr() > LARGE_BYTES,
             engine: engine.inner().clone(),
+            memories: engine.memories(),
             calls: engine.calls().clone(),
             kept: AtomicUsize::new(0),
             kept_in_all: engine.kept().clone(),

@@ -5,11 +5,13 @@
 //! beyond the instances that are in calls: so a kept instance never takes the place of one that is needed. Must not know: what a call is, whether one ended well.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::engine::KEPT_MAX;
+use super::fault_around;
 use super::instance::Instance;
 use super::pool::Filter;
 
@@ -17,6 +19,8 @@ use super::pool::Filter;
 const IDLE_MAX: usize = 16;
 /// Instances that wait over all threads, above which none is made ahead.
 const AHEAD_MAX: usize = KEPT_MAX / 2;
+/// Instances of a filter that a thread has at once: one in a call, and one that waits for its end or its call.
+const PLACES: usize = 2;
 /// An instance that waited so long goes.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -24,7 +28,7 @@ thread_local! {
     static SHELVES: RefCell<Vec<Shelf>> = const { RefCell::new(vec![]) };
 }
 
-/// One version of one filter.
+/// One version of one filter that had a call on this thread.
 struct Shelf {
     filter: Arc<Filter>,
     /// The one that was used last is last.
@@ -65,35 +69,55 @@ pub(super) fn wants_one(filter: &Arc<Filter>) -> bool {
         })
 }
 
-/// Takes an instance of this version that waits on this thread.
-pub(super) fn take(filter: &Arc<Filter>) -> Option<Instance> {
-    SHELVES.with_borrow_mut(|shelves| {
-        let shelf = shelves.iter_mut().find(|shelf| Arc::ptr_eq(&shelf.filter, filter))?;
-        Some(shelf.kept.pop()?.instance)
-    })
+/// Takes an instance of this version that waits on this thread. Before the first call of a version none can: then its places in the pool are made, and an instance.
+pub(super) fn take(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Option<Instance> {
+    let pop = || SHELVES.with_borrow_mut(|shelves| Some(shelf(shelves, filter)?.kept.pop()));
+    match pop() {
+        Some(kept) => kept,
+        None => {
+            SHELVES.with_borrow_mut(|shelves| shelves.push(Shelf { filter: filter.clone(), kept: vec![] }));
+            arrive(filter, config);
+            pop()?
+        }
+    }
+    .map(|kept| kept.instance)
+}
+
+/// Makes as many instances as this thread has at once, as a rule, and sees to it that their memories fill page by page: this thread's later ones will have their places, since the pool gives each thread those that it had last.
+fn arrive(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) {
+    if filter.description.starts_code {
+        return;
+    }
+    let mut made: Vec<Instance> = (0..PLACES).map_while(|_| Instance::ahead(filter, config)).collect();
+    if let Err(error) = fault_around::stop(filter.memories) {
+        tracing::debug!(%error, "pages do not come in one by one");
+    }
+    if let Some(one) = made.pop() {
+        keep(filter, one);
+    }
+}
+
+fn shelf<'a>(shelves: &'a mut [Shelf], filter: &Arc<Filter>) -> Option<&'a mut Shelf> {
+    shelves.iter_mut().find(|shelf| Arc::ptr_eq(&shelf.filter, filter))
 }
 
 /// Keeps an instance for another call; where there are enough it goes.
 pub(super) fn keep(filter: &Arc<Filter>, instance: Instance) {
     let Some(counted) = Counted::new(filter) else { return };
     let kept = Kept { instance, since: Instant::now(), _counted: counted };
-    SHELVES.with_borrow_mut(|shelves| match shelves.iter_mut().find(|shelf| Arc::ptr_eq(&shelf.filter, filter)) {
-        Some(shelf) if shelf.kept.len() < IDLE_MAX => shelf.kept.push(kept),
-        Some(_) => {}
-        None => shelves.push(Shelf { filter: filter.clone(), kept: vec![kept] }),
+    SHELVES.with_borrow_mut(|shelves| {
+        if let Some(shelf) = shelf(shelves, filter).filter(|shelf| shelf.kept.len() < IDLE_MAX) {
+            shelf.kept.push(kept);
+        }
     });
 }
 
 /// Lets go of this thread's instances that waited too long, and of all versions of filters that do not serve any more.
 pub fn sweep(is_serving: impl Fn(&Arc<Filter>) -> bool) {
     SHELVES.with_borrow_mut(|shelves| {
-        for shelf in shelves.iter_mut() {
-            if is_serving(&shelf.filter) {
-                shelf.kept.retain(|kept| kept.since.elapsed() < IDLE);
-            } else {
-                shelf.kept.clear();
-            }
+        shelves.retain(|shelf| is_serving(&shelf.filter));
+        for shelf in shelves {
+            shelf.kept.retain(|kept| kept.since.elapsed() < IDLE);
         }
-        shelves.retain(|shelf| !shelf.kept.is_empty());
     });
 }

@@ -1,0 +1,67 @@
+//! What the kernel does for a filter's memory: which of its pages are mapped, and that calls cost no page faults whatever the calls before them wrote.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use harness::{Gateway, Setup, wait_up_to};
+
+const PASSING: [&str; 2] = ["x-api-key: s3cret", "cookie: a=1"];
+
+/// An interpreter with an image of 20 MiB, on one thread.
+fn start() -> Result<Gateway> {
+    let yaml = "timeouts: {filters: 3s}\nupstreams: {echo: {builtin: echo}}\nfilters: {f: {source: f.wasm, timeout: 2s, config: {key: s3cret}}}\nroutes: [{filters: [f], upstream: echo}]";
+    Setup::new(yaml)?.workers(1).with_guest("f.wasm", "python/api-key")?.start()
+}
+
+/// Page faults of the process so far that no disk was needed for (`minflt`, proc_pid_stat(5)).
+fn faults(gateway: &Gateway) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.id()))?;
+    let (_, numbers) = stat.rsplit_once(')').context("no stat")?;
+    Ok(numbers.split_whitespace().nth(7).context("no faults")?.parse()?)
+}
+
+/// KiB of memories' images that are mapped: what may be written and is a file of compiled code.
+fn mapped(gateway: &Gateway) -> Result<u64> {
+    let maps = fs::read_to_string(format!("/proc/{}/smaps", gateway.id()))?;
+    let (mut is_image, mut sum) = (false, 0);
+    for line in maps.lines() {
+        if let Some(rest) = line.strip_prefix("Rss:") {
+            sum += if is_image { rest.trim().trim_end_matches(" kB").parse()? } else { 0 };
+        } else if line.contains(" rw-p ") || line.contains("-p ") {
+            is_image = line.contains(" rw-p ") && line.ends_with(".cwasm");
+        }
+    }
+    Ok(sum)
+}
+
+#[test]
+fn a_rare_answer_costs_the_calls_after_it_no_page_faults() -> Result<()> {
+    const CALLS: u64 = 50;
+    let gateway = start()?;
+    let mut client = gateway.client()?;
+    let mut pass = || -> Result<u64> {
+        let before = faults(&gateway)?;
+        for _ in 0..CALLS {
+            assert_eq!(client.get("/", &PASSING)?.status, 200);
+        }
+        Ok(faults(&gateway)? - before)
+    };
+    pass()?;
+    // What this writes, beside what passing calls write, is in more pieces than are cleaned at once.
+    assert_eq!(gateway.get("/", &["x-api-key: wrong"])?.status, 401);
+    wait_up_to(Duration::from_secs(30), "calls without page faults", || pass().is_ok_and(|faults| faults < CALLS));
+    Ok(())
+}
+
+#[test]
+fn only_pages_that_calls_touch_are_mapped() -> Result<()> {
+    let gateway = start()?;
+    assert_eq!(gateway.get("/", &PASSING)?.status, 200);
+    let mapped = mapped(&gateway)?;
+    let how = gateway.logged("the pool of instances").concat();
+    // 130 pages; with those around each, 1,300.
+    assert!(mapped > 100, "{mapped} KiB");
+    assert_eq!(mapped < 1500, how.contains("page by page"), "{mapped} KiB, {how}");
+    Ok(())
+}
