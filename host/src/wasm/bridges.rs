@@ -25,6 +25,8 @@ const MANY: usize = RUNS_MAX - 2;
 const FEW: usize = RUNS_MAX - 8;
 /// Clean pages between two runs that are copied rather than kept apart: to copy them takes about as long as three page faults.
 const GAP_MAX: usize = 32;
+/// Pages that are copied back after each call, above which runs are left alone: to fault in what calls touch above the last run costs less then.
+const PAGES_MAX: usize = 512;
 /// Runs of two memories have at least so many pages between them: in the pool each memory has room for more than the largest.
 const APART: usize = MEMORY_BYTES_MAX >> 12;
 /// Between two looks: at first, and at most.
@@ -75,7 +77,8 @@ fn gaps(runs: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut gaps: Vec<_> = between.filter(|gap| gap.len() <= GAP_MAX).collect();
     gaps.sort_by_key(ExactSizeIterator::len);
     gaps.truncate(runs.len() - FEW);
-    gaps
+    let pages: usize = runs.iter().chain(&gaps).map(ExactSizeIterator::len).sum();
+    if pages > PAGES_MAX { vec![] } else { gaps }
 }
 
 /// As if each of these pages were written with what it holds. Where there is no such memory any more nothing happens.
@@ -122,6 +125,7 @@ mod tests {
         let every = |step: usize, count: usize| (0..count).map(|run| run * step..run * step + 1).collect::<Vec<_>>();
         assert!(gaps(&every(2, MANY - 1)).is_empty(), "few enough");
         assert!(gaps(&every(GAP_MAX + 2, 100)).is_empty(), "too far apart");
+        assert!(gaps(&every(GAP_MAX + 1, MANY + PAGES_MAX / GAP_MAX)).is_empty(), "too much to copy");
         let (far, near) = (every(5, MANY), every(2, MANY));
         let runs: Vec<_> = far.iter().cloned().chain(near.iter().map(|run| run.start + 1000..run.end + 1000)).collect();
         let gaps = gaps(&runs);
