@@ -23,6 +23,7 @@ fn a_response_in_flight_is_finished_before_the_exit() -> Result<()> {
         Setup::new(&format!("upstreams: {{u: {}}}\nroutes: [{{upstream: u}}]", upstream.yaml()))?.start()?;
     let mut idle = gateway.client()?;
     assert_eq!(idle.get("/", &[])?.status, 200);
+    wait_until("nothing is in flight", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 0.0));
     let mut slow = gateway.client()?;
     slow.begin("GET", "/delay/500", &[], b"")?;
     wait_until("it is in flight", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 1.0));

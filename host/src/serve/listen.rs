@@ -3,10 +3,12 @@
 //! So a connection lives and dies on one thread, and nothing on its way needs a lock. An error of `accept` (out of file descriptors, a client that left)
 //! is logged and waited out: a listener is only left when the gateway drains. Must not know: what a connection says.
 
+use std::future::poll_fn;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -99,7 +101,14 @@ async fn accept(worker: Worker, listener: tokio::net::TcpListener, entrance: Ent
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            _ = draining.wait_for(|draining| *draining) => return,
+            _ = draining.wait_for(|draining| *draining) => {
+                // The runtime may not have looked at the socket since they came.
+                tokio::task::yield_now().await;
+                match poll_fn(|context| Poll::Ready(listener.poll_accept(context))).await {
+                    Poll::Ready(accepted) => accepted,
+                    Poll::Pending => return,
+                }
+            }
         };
         match accepted {
             Ok((stream, address)) => {
