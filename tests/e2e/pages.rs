@@ -28,7 +28,7 @@ fn mapped(gateway: &Gateway) -> Result<u64> {
     for line in maps.lines() {
         if let Some(rest) = line.strip_prefix("Rss:") {
             sum += if is_image { rest.trim().trim_end_matches(" kB").parse()? } else { 0 };
-        } else if line.contains(" rw-p ") || line.contains("-p ") {
+        } else if line.split_once(' ').is_some_and(|(range, _)| range.contains('-')) {
             is_image = line.contains(" rw-p ") && line.ends_with(".cwasm");
         }
     }

@@ -64,9 +64,7 @@ impl Drop for Counted {
 pub(super) fn wants_one(filter: &Arc<Filter>) -> bool {
     !filter.description.starts_code
         && filter.kept_in_all.load(Ordering::Relaxed) < AHEAD_MAX
-        && SHELVES.with_borrow(|shelves| {
-            !shelves.iter().any(|shelf| Arc::ptr_eq(&shelf.filter, filter) && !shelf.kept.is_empty())
-        })
+        && SHELVES.with_borrow_mut(|shelves| shelf(shelves, filter).is_none_or(|shelf| shelf.kept.is_empty()))
 }
 
 /// Takes an instance of this version that waits on this thread. Before the first call of a version none can: then its places in the pool are made, and an instance.
