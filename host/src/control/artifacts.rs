@@ -146,6 +146,7 @@ impl Loader {
             None => self.compile(name, filter, stamp, &terms)?,
         };
         let ready = Filter::new(&self.engine, &artifact, description.clone(), terms)?;
+        artifact.come_in();
         let known = Known { source: filter.source.clone(), stamp, content, description, artifact };
         self.known.insert(name.to_owned(), known);
         Ok(ready)

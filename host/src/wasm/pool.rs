@@ -101,14 +101,13 @@ impl Filter {
             description.response_phase.then(|| response_handler::GuestIndices::new(&pre)).transpose().map_err(wrong)?;
         let version = description.manifest.as_ref().map_or("-", |manifest| manifest.version.as_str()).into();
         let short_digest = description.digest[..12].into();
-        let code = artifact.component.image_range();
         Ok(Self {
             terms,
             description,
             version,
             short_digest,
             log_limit: LogLimit::new(),
-            is_large: code.end.addr() - code.start.addr() > LARGE_BYTES,
+            is_large: artifact.length() > LARGE_BYTES,
             engine: engine.inner().clone(),
             memories: engine.memories(),
             calls: engine.calls().clone(),
