@@ -12,17 +12,19 @@ use crate::language::Language;
 use crate::{rust, setup, world};
 
 /// What of this program shapes a component. Not the executable: cargo links it differently depending on what it is built with.
-const PROGRAM: [&str; 15] = [
+const PROGRAM: [&str; 17] = [
     include_str!("build.rs"),
     include_str!("debian.rs"),
     include_str!("flatten/assemble.rs"),
     include_str!("flatten/dispatch.rs"),
+    include_str!("flatten/doors.rs"),
     include_str!("flatten/image.rs"),
     include_str!("flatten/link.rs"),
     include_str!("flatten/merge.rs"),
     include_str!("flatten/mod.rs"),
     include_str!("flatten/parse.rs"),
     include_str!("flatten/pins.rs"),
+    include_str!("flatten/reach.rs"),
     include_str!("flatten/renumber.rs"),
     include_str!("manifest.rs"),
     include_str!("rust.rs"),

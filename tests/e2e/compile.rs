@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use harness::wat::{bulky, replying};
 use harness::{Gateway, Setup, repository, wait_until, wait_up_to};
 use rustix::process::{Pid, Signal};
@@ -287,14 +287,27 @@ fn what_was_compiled_ahead_is_taken_from_the_cache() -> Result<()> {
 /// A changed filter of the same engine: how much of it is compiled anew. The time is printed and not judged.
 #[test]
 fn a_changed_filter_reuses_what_another_compiled() -> Result<()> {
-    let folder = tempfile::tempdir()?;
     let original = std::fs::read(repository().join("guests/dist/typescript/api-key.wasm"))?;
     let changed = replace_all(&original, b"api key", b"API KEY");
     ensure!(original != changed, "the filter's text changed");
-    let (first, second) = (folder.path().join("a.wasm"), folder.path().join("b.wasm"));
-    std::fs::write(&first, original)?;
-    std::fs::write(&second, changed)?;
-    let precompile = |file: &Path| -> Result<(String, Duration)> {
+    // The compiler's threads may take each other's workspace, and with it what keeps some functions from being found (componentize/src/flatten/doors.rs): seldom, so one of three is enough.
+    let mut tries = vec![];
+    for _ in 0..3 {
+        let (new, known) = compiled_anew(&original, &changed)?;
+        if new * 20 < known {
+            return Ok(());
+        }
+        tries.push((new, known));
+    }
+    bail!("functions compiled and known: {tries:?}")
+}
+
+/// How many functions of `second` were compiled and how many known on a host that compiled `first` before.
+fn compiled_anew(first: &[u8], second: &[u8]) -> Result<(usize, usize)> {
+    let folder = tempfile::tempdir()?;
+    let precompile = |bytes: &[u8]| -> Result<String> {
+        let file = folder.path().join("f.wasm");
+        std::fs::write(&file, bytes)?;
         let began = Instant::now();
         let output = Command::new(repository().join("target/release/witgate"))
             .arg("precompile")
@@ -303,20 +316,18 @@ fn a_changed_filter_reuses_what_another_compiled() -> Result<()> {
             .arg(file)
             .output()?;
         ensure!(output.status.success(), "{output:?}");
-        Ok((String::from_utf8_lossy(&output.stdout).into_owned(), began.elapsed()))
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        println!("{:?}: {said}", began.elapsed());
+        Ok(said)
     };
-    let (said, took) = precompile(&first)?;
-    println!("first: {took:?}: {said}");
+    let said = precompile(first)?;
     ensure!(said.contains(" 0 known"), "{said}");
-    let (said, took) = precompile(&second)?;
-    println!("changed: {took:?}: {said}");
+    let said = precompile(second)?;
     let words: Vec<&str> = said.split(' ').collect();
     let before = |word: &str| {
         words.iter().position(|own| own.trim_end().starts_with(word)).and_then(|at| words[at - 1].parse::<usize>().ok())
     };
-    let (new, known) = (before("functions").context("new")?, before("known").context("known")?);
-    ensure!(new * 10 < known, "{new} new, {known} known");
-    Ok(())
+    Ok((before("functions").context("new")?, before("known").context("known")?))
 }
 
 fn replace_all(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {

@@ -1,15 +1,18 @@
 //! Calls through a table that never changes become calls of functions that are known.
 //!
 //! A runtime makes a table's entries when they are first used, and an instance that lives for one call uses each for the first time (docs/performance.md). What such a table holds is known when the filter is built. So for each type of function that is called through it there is one more function, which takes the
-//! index too, finds what stands there with a jump and calls it as its last act; an index that finds nothing of this type goes through the table after all and traps there
-//! as it always did. Must not know: what the code does.
+//! index too, finds what stands there with a jump and calls it as its last act; an index that finds nothing of this type goes through the table after all and traps there.
+//! So nothing needs such a table's entries any more, and they are left out: for each function in one an engine makes an entry of its own, a way in for the host and a place in every instance. Must not know: what the code does.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 
 use anyhow::{Context as _, Result};
 use wasm_encoder::reencode::{Error, Reencode, RoundtripReencoder, utils};
-use wasm_encoder::{BlockType, CodeSection, Function, FunctionSection, Instruction, Module, NameMap, TypeSection};
+use wasm_encoder::{
+    BlockType, CodeSection, ElementSection, Elements, Function, FunctionSection, Instruction, Module, NameMap,
+    TypeSection,
+};
 use wasmparser::{
     CodeSectionReader, Element, ElementItems, ElementKind, ExternalKind, FuncType, FunctionSectionReader, Operator,
     Parser, TypeRef, TypeSectionReader, ValType,
@@ -42,6 +45,10 @@ struct Facts {
     tables: Vec<BTreeMap<u32, u32>>,
     /// Tables that code or the outside may change.
     changed: HashSet<u32>,
+    /// Tables that code reads other than by calls.
+    read: HashSet<u32>,
+    /// Code names functions as values: those stand in a segment.
+    names_functions: bool,
     /// Type and table of the calls.
     calls: HashSet<(u32, u32)>,
 }
@@ -98,15 +105,27 @@ impl Facts {
             Operator::TableSet { table }
             | Operator::TableGrow { table }
             | Operator::TableFill { table }
-            | Operator::TableInit { table, .. }
-            | Operator::TableCopy { dst_table: table, .. } => {
+            | Operator::TableInit { table, .. } => {
                 self.changed.insert(*table);
             }
+            Operator::TableCopy { dst_table, src_table } => {
+                self.changed.insert(*dst_table);
+                self.read.insert(*src_table);
+            }
+            Operator::TableGet { table } => {
+                self.read.insert(*table);
+            }
+            Operator::RefFunc { .. } => self.names_functions = true,
             Operator::CallIndirect { type_index, table_index } => {
                 self.calls.insert((*type_index, *table_index));
             }
             _ => {}
         }
+    }
+
+    /// Whether nobody misses what its segments put into it, once calls are direct.
+    fn is_spent(&self, table: u32) -> bool {
+        !self.changed.contains(&table) && !self.read.contains(&table) && !self.names_functions
     }
 
     /// What a call of this type can find.
@@ -275,6 +294,17 @@ impl Reencode for Direct {
         Ok(())
     }
 
+    fn parse_element(&mut self, elements: &mut ElementSection, element: Element<'_>) -> Result<(), Error<Infallible>> {
+        if let ElementKind::Active { table_index, .. } = &element.kind
+            && self.facts.is_spent(table_index.unwrap_or(0))
+        {
+            // Segments keep their numbers.
+            elements.declared(Elements::Functions(vec![].into()));
+            return Ok(());
+        }
+        utils::parse_element(self, elements, element)
+    }
+
     fn parse_code_section(
         &mut self,
         code: &mut CodeSection,
@@ -381,6 +411,31 @@ mod tests {
         assert_eq!(before, after);
         assert_eq!(indirect_calls(&module)?, [0, 0, 0, 0, 0, 1, 1, 1]);
         assert_eq!(indirect_calls(&direct)?, [0, 0, 0, 0, 0, 0, 0, 1, 1, 1], "and the two new functions' last way");
+        Ok(())
+    }
+
+    #[test]
+    fn a_table_that_only_calls_read_has_no_entries_any_more() -> Result<()> {
+        let entries = |module: &[u8]| -> Result<Vec<u32>> {
+            let count = |element: &Element| match &element.items {
+                ElementItems::Functions(functions) => functions.count(),
+                ElementItems::Expressions(_, items) => items.count(),
+            };
+            Ok(parse::module(&direct(module)?)?.elements.iter().map(count).collect())
+        };
+        let with = |code: &str| {
+            let function = format!("(func (export \"f\") (param i32) {code})");
+            wat::parse_str(format!("(module (table 4 funcref) (elem (i32.const 1) $g) (func $g) {function})"))
+        };
+        assert_eq!(entries(&with("(call_indirect (local.get 0))")?)?, [0]);
+        for code in [
+            "(drop (table.get (local.get 0)))",
+            "(table.set (local.get 0) (ref.null func))",
+            "(table.copy (i32.const 0) (i32.const 1) (i32.const 1))",
+            "(drop (ref.func $g))",
+        ] {
+            assert_eq!(entries(&with(code)?)?, [1], "{code}");
+        }
         Ok(())
     }
 }

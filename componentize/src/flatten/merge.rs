@@ -479,7 +479,7 @@ impl<'l, 'a> Plan<'l, 'a> {
 }
 
 /// A body that only traps.
-fn trap() -> Function {
+pub(super) fn trap() -> Function {
     let mut body = Function::new([]);
     body.instruction(&Instruction::Unreachable).instruction(&Instruction::End);
     body

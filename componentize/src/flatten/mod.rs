@@ -5,17 +5,19 @@
 //!
 //! Method: take the nested component with the most code; trace each import of its core modules through instances and aliases to a definition or to
 //! a function of the host (`link`); copy all code with new indices, fold globals that nothing writes into constants, so that table and data offsets become plain numbers
-//! (`merge`, `renumber`); make calls through tables direct (`dispatch`); wrap the module again for the same world, so that one instance of it and one of a module without code are all that a call makes (`assemble`). An import that is neither defined nor the world's was stubbed: it becomes `unreachable`, after a check that the stub
+//! (`merge`, `renumber`); make calls through tables direct (`dispatch`) and leave out what no call comes to (`reach`); put the exports last (`doors`); wrap the module again for the same world, so that one instance of it and one of a module without code are all that a call makes (`assemble`). An import that is neither defined nor the world's was stubbed: it becomes `unreachable`, after a check that the stub
 //! is nothing else (`check_traps`). What cannot be merged (start functions that do something, several memories, async) is an error with its reason, and the component is left as it was.
 //! Must not know: languages, manifests.
 
 mod assemble;
 mod dispatch;
+mod doors;
 mod image;
 mod link;
 mod merge;
 mod parse;
 mod pins;
+mod reach;
 mod renumber;
 
 use std::collections::HashSet;
@@ -51,7 +53,7 @@ pub(crate) fn flatten(component: &[u8], wit: &Path, world: &str) -> Result<Flat>
     let linked = Linked::new(main)?;
     check_starts(&linked)?;
     let Merged { module, mut outline, plug, pinned } = merge::merge(&linked, &Surface::new(&resolve, world))?;
-    let module = dispatch::direct(&module)?;
+    let module = doors::behind(&reach::only_reached(&dispatch::direct(&module)?)?)?;
     wasmparser::Validator::new().validate_all(&module)?;
     embed_component_metadata(&mut outline, &resolve, world, StringEncoding::UTF8)?;
     let outlined = ComponentEncoder::default().module(&outline)?.validate(true).encode()?;
@@ -197,7 +199,8 @@ mod tests {
             let modules: Vec<_> = shells.iter().flat_map(|shell| &shell.modules).collect();
             let imports: Vec<_> = modules.iter().map(|module| (module.code.len(), module.imports.len())).collect();
             let plug = (calls > 0).then_some((0, calls + 1));
-            assert_eq!(imports, [Some((1 + calls, 0)), plug].into_iter().flatten().collect::<Vec<_>>());
+            // The export is a function and a way in.
+            assert_eq!(imports, [Some((2 + calls, 0)), plug].into_iter().flatten().collect::<Vec<_>>());
         }
         Ok(())
     }
