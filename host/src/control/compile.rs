@@ -4,10 +4,10 @@
 //! cache. The child's limits: address space, processor time, no core dumps, no new privileges; a deadline on the wall clock is held by the parent; and it ends with the thread
 //! that started it. Must not know: what is done with a compiled filter.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::cache::{Cache, Content, Key};
 use super::functions::FunctionStore;
 use super::sealed::Sealed;
 use crate::config::Compile as Limits;
-use crate::priority::{Priority, read_in_pieces};
+use crate::priority::{PIECE, Priority, read_in_pieces};
 use crate::wasm::compiler::Compiler;
 use crate::wasm::component::{FILE_BYTES_MAX, LoadError, describe};
 
@@ -88,14 +88,30 @@ fn run(
     priority: Priority,
     most: Duration,
 ) -> Result<Ended, LoadError> {
-    let mut child = spawn(component, state, limits, priority)
+    let mut child = spawn(state, limits, priority)
         .map_err(|error| LoadError::new("compile", format!("the compiler's process cannot be started: {error}")))?;
-    let heard = listen(&mut child);
+    std::thread::scope(|scope| {
+        let input = child.stdin.take();
+        scope.spawn(move || hand_over(component.bytes(), input));
+        wait(&mut child, limits, priority, most)
+    })
+}
+
+/// Writes a component to the child. One that ended, or was ended, takes no more.
+fn hand_over(component: &[u8], input: Option<ChildStdin>) {
+    let Some(mut input) = input else { return };
+    // It says itself what it misses.
+    let _ = component.chunks(PIECE).try_for_each(|piece| input.write_all(piece));
+}
+
+/// Waits for the child's end, and sees to it where that takes too long.
+fn wait(child: &mut Child, limits: &Limits, priority: Priority, most: Duration) -> Result<Ended, LoadError> {
+    let heard = listen(child);
     let began = Instant::now();
     let words = loop {
         let left = most.saturating_sub(began.elapsed());
         match heard.recv_timeout(if priority == Priority::Idle { left.min(LOOK) } else { left }) {
-            Err(mpsc::RecvTimeoutError::Timeout) if began.elapsed() < most && !starves(&child, began.elapsed()) => {}
+            Err(mpsc::RecvTimeoutError::Timeout) if began.elapsed() < most && !starves(child, began.elapsed()) => {}
             words => break words,
         }
     };
@@ -121,7 +137,7 @@ fn starves(child: &Child, lived: Duration) -> bool {
     ticks.len() == 2 && ticks.iter().sum::<f64>() / TICKS_PER_SECOND < SHARE_MIN * lived.as_secs_f64()
 }
 
-fn spawn(component: &Sealed, state: &Path, limits: &Limits, priority: Priority) -> std::io::Result<Child> {
+fn spawn(state: &Path, limits: &Limits, priority: Priority) -> std::io::Result<Child> {
     // The binary that runs, not the one that is installed by now: their engines may differ.
     Command::new("/proc/self/exe")
         .arg("compile")
@@ -134,7 +150,7 @@ fn spawn(component: &Sealed, state: &Path, limits: &Limits, priority: Priority) 
         .env_clear()
         // The allocator would reserve more address space than it may have.
         .env("MIMALLOC_ARENA_RESERVE", ALLOCATOR_RESERVE_KIB)
-        .stdin(component.reader()?)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
