@@ -1,7 +1,7 @@
 //! From a .wasm file to a filter ready to run: read, check, take from the cache or compile, link, make an instance to see that one can be made.
 //!
 //! A file that the cache knows (`cache.rs`) is only hashed. One that it does not is copied where nobody can change it (`sealed.rs`), described and checked against configuration and
-//! limits, and only then compiled, in a process of its own (`compile.rs`), into the cache. So the gateway's memory never holds a component or a compiler. Must not know: requests, listeners.
+//! limits, and only then compiled, in a process of its own (`compile.rs`), into the cache. So the gateway's memory holds a component only while it is compiled, and never a compiler. Must not know: requests, listeners.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};

@@ -90,9 +90,9 @@ fn run(
 ) -> Result<Ended, LoadError> {
     let mut child = spawn(state, limits, priority)
         .map_err(|error| LoadError::new("compile", format!("the compiler's process cannot be started: {error}")))?;
+    let (bytes, input) = (component.bytes(), child.stdin.take());
     std::thread::scope(|scope| {
-        let input = child.stdin.take();
-        scope.spawn(move || hand_over(component.bytes(), input));
+        scope.spawn(move || hand_over(bytes, input));
         wait(&mut child, limits, priority, most)
     })
 }

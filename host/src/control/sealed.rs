@@ -12,7 +12,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 
 use crate::priority::{PIECE, read_in_pieces};
 
-/// Bytes in memory of their own, which any thread may read.
+/// Bytes in memory of their own.
 pub struct Sealed {
     at: NonNull<u8>,
     length: usize,
@@ -75,13 +75,6 @@ impl Sealed {
         Ok(())
     }
 }
-
-// SAFETY: memory that is only read, and freed by who owns it.
-#[allow(unsafe_code)]
-unsafe impl Send for Sealed {}
-// SAFETY: as above.
-#[allow(unsafe_code)]
-unsafe impl Sync for Sealed {}
 
 impl Drop for Sealed {
     #[allow(unsafe_code)]
