@@ -28,9 +28,9 @@ build-guests *FOLDERS="guests": build
 
 # build the filters that only tests use
 build-fixtures: build
-    target/release/componentize build tests/guests
-    target/release/componentize build guests/typescript/api-key --no-flatten --out-dir tests/guests/dist/typescript/unflattened
-    target/release/componentize build guests/python/api-key guests/python/redact tests/guests/python/corpus --no-flatten --out-dir tests/guests/dist/python/unflattened
+    target/release/componentize build tests/fixtures
+    target/release/componentize build guests/typescript/api-key --no-flatten --out-dir tests/fixtures/dist/typescript/unflattened
+    target/release/componentize build guests/python/api-key guests/python/redact tests/fixtures/python/corpus --no-flatten --out-dir tests/fixtures/dist/python/unflattened
 
 # everything: style, licences, unit tests in every language, end-to-end tests
 test: lint deny test-host build-guests build-fixtures test-guests test-e2e fuzz
@@ -59,19 +59,19 @@ test-guests: build
 
 # the real binary under test
 test-e2e: build build-guests build-fixtures test-tools
-    cargo test --release --locked --workspace --test e2e --test edge --test h2 --test hostile --test abuse
+    cargo test --release --locked --workspace --test e2e --test http1 --test http2 --test hostile --test abuse
 
 # what tests need besides Rust, Node and Python: h2spec (Go), grpcio, testssl.sh; quick where it is there
 test-tools:
     tests/tools/install
 
 # what ambiguous requests and faulty upstreams get at the edge, as tables
-edge: build build-guests
-    cargo test --release --locked --workspace --test edge -- --nocapture
+http1: build build-guests
+    cargo test --release --locked --workspace --test http1 -- --nocapture
 
 # HTTP/2: h2spec, what it becomes on HTTP/1, conduct, gRPC
-h2: build build-guests test-tools
-    cargo test --release --locked --workspace --test h2 -- --nocapture
+http2: build build-guests test-tools
+    cargo test --release --locked --workspace --test http2 -- --nocapture
 
 # what floods and slow connections get and cost, as tables
 abuse: build
@@ -79,7 +79,7 @@ abuse: build
 
 # what testssl.sh finds on a TLS listener
 testssl: build test-tools
-    cargo test --release --locked --workspace --test h2 testssl -- --nocapture
+    cargo test --release --locked --workspace --test http2 testssl -- --nocapture
 
 # what hostile filters get and what their neighbours feel, as a table
 hostile: build
@@ -114,6 +114,6 @@ bench-instances: build build-guests
 # what three shapes of a filter's interface cost, in three languages: docs/decisions/0001-plain-function-abi.md
 bench-abi: build
     target/release/componentize setup
-    node tests/guests/abi/build.mjs
+    node tests/fixtures/abi/build.mjs
     cargo build --release --locked --workspace --examples
     target/release/examples/abi

@@ -2,7 +2,7 @@
 //!
 //! An example and not a bench target: those have a profile of their own, and the runtime would be built again. Prints a table for the api-key
 //! filter in each language, in fresh instances and in one that is reused; with `--flatten` the parts of a call, flattened and not; with `--scaling` only how many times the calls of one thread two threads make (TypeScript); with `--corpus` for each path
-//! of the Python corpus in tests/guests. Must not know: how a
+//! of the Python corpus in tests/fixtures. Must not know: how a
 //! call is made ([`witgate::wasm::instance`]).
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -29,7 +29,7 @@ const ROUNDS: usize = 7;
 const REUSE: u32 = 100_000;
 const ROUND: Duration = Duration::from_millis(700);
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// See tests/guests/python/corpus.
+/// See tests/fixtures/python/corpus.
 const CORPUS: &str = "/nothing /headers /json_round /regex /dates /table /failures /text /classes /generators /containers /digests /chance /large /deep";
 const BODY: &str = r#"{"name": "ann", "mail": "ann@example.com", "items": [{"id": 1, "tags": ["a", "b"]}, {"id": 2.5, "none": null}]}"#;
 
@@ -69,9 +69,9 @@ fn flattening(engine: &Engine) {
     println!("|---|---|---|---|---|---|---|");
     for (title, file) in [
         ("Rust", "guests/dist/rust/api-key.wasm"),
-        ("TypeScript, not flattened", "tests/guests/dist/typescript/unflattened/api-key.wasm"),
+        ("TypeScript, not flattened", "tests/fixtures/dist/typescript/unflattened/api-key.wasm"),
         ("TypeScript", "guests/dist/typescript/api-key.wasm"),
-        ("Python, not flattened", "tests/guests/dist/python/unflattened/api-key.wasm"),
+        ("Python, not flattened", "tests/fixtures/dist/python/unflattened/api-key.wasm"),
         ("Python", "guests/dist/python/api-key.wasm"),
     ] {
         let filter = filter(engine, file, 1);
@@ -114,7 +114,7 @@ fn compile_time(file: &str) -> f64 {
 
 /// A table of the paths of the Python corpus.
 fn corpus(engine: &Engine) {
-    let filter = filter(engine, "tests/guests/dist/python/corpus.wasm", 1);
+    let filter = filter(engine, "tests/fixtures/dist/python/corpus.wasm", 1);
     println!("| path | µs per call, median | minimum | page faults per call |");
     println!("|---|---|---|---|");
     for path in CORPUS.split_whitespace() {

@@ -42,7 +42,7 @@ fn api_key_is_the_same_in_every_language_flattened_or_not() -> Result<()> {
     Ok(())
 }
 
-/// One kind of Python for each path: see tests/guests/python/corpus.
+/// One kind of Python for each path: see tests/fixtures/python/corpus.
 const CORPUS: [&str; 15] = [
     "nothing",
     "headers",

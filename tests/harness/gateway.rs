@@ -110,7 +110,7 @@ impl Setup {
     pub fn with_guest(mut self, name: &str, guest: &str) -> Result<Self> {
         let dist = guest
             .strip_prefix("tests/")
-            .map_or_else(|| format!("guests/dist/{guest}"), |rest| format!("tests/guests/dist/{rest}"));
+            .map_or_else(|| format!("guests/dist/{guest}"), |rest| format!("tests/fixtures/dist/{rest}"));
         let path = repository().join(format!("{dist}.wasm"));
         let bytes = fs::read(&path)
             .with_context(|| format!("{}: run `just build-guests build-fixtures` first", path.display()))?;

@@ -2,7 +2,7 @@
 //!
 //! Processor time of this thread for a whole call in a fresh instance (store, instance, handler, clean-up) on the gateway's engine and pool. Rounds
 //! alternate between all cases, so that the machine's moods meet all of them. Before anything is measured, every case shows that it does the job. The
-//! guests (tests/guests/abi) are built as filters are. Must not know: how a shape is called (`shapes.rs`), the gateway's own interface.
+//! guests (tests/fixtures/abi) are built as filters are. Must not know: how a shape is called (`shapes.rs`), the gateway's own interface.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod fields;

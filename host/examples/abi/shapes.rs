@@ -13,7 +13,7 @@ use witgate::wasm::engine::Engine;
 
 mod plain {
     wasmtime::component::bindgen!({
-        path: "../tests/guests/abi/wit",
+        path: "../tests/fixtures/abi/wit",
         world: "plain",
         imports: { default: trappable },
         exports: { default: async },
@@ -21,14 +21,14 @@ mod plain {
 }
 mod value {
     wasmtime::component::bindgen!({
-        path: "../tests/guests/abi/wit",
+        path: "../tests/fixtures/abi/wit",
         world: "value",
         exports: { default: async },
         ownership: Borrowing { duplicate_if_necessary: false },
     });
 }
 mod json {
-    wasmtime::component::bindgen!({ path: "../tests/guests/abi/wit", world: "json", exports: { default: async } });
+    wasmtime::component::bindgen!({ path: "../tests/fixtures/abi/wit", world: "json", exports: { default: async } });
 }
 
 /// The worlds.
@@ -100,7 +100,7 @@ pub enum Filter {
 
 impl Filter {
     pub fn new(engine: &Engine, language: &str, shape: &str) -> Self {
-        let file = format!("{}/../tests/guests/dist/abi/{language}-{shape}.wasm", env!("CARGO_MANIFEST_DIR"));
+        let file = format!("{}/../tests/fixtures/dist/abi/{language}-{shape}.wasm", env!("CARGO_MANIFEST_DIR"));
         let bytes = std::fs::read(&file).unwrap_or_else(|error| panic!("{file}: {error}; run `just bench-abi`"));
         let component = Component::new(engine.inner(), bytes).unwrap();
         let mut linker = Linker::new(engine.inner());

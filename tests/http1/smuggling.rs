@@ -1,7 +1,7 @@
 //! The smuggling corpus: ambiguous and invalid requests, each on a connection of its own, and what an upstream gets of them.
 //!
 //! A case passes if nothing reached the upstream but what has one reading, and if the reaction is one that its row allows. A canary request behind most
-//! cases shows where the gateway saw their end. `cargo test --test edge smuggling -- --nocapture` prints the table.
+//! cases shows where the gateway saw their end. `cargo test --test http1 smuggling -- --nocapture` prints the table.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
