@@ -118,13 +118,13 @@ fn bytes(guest: &str) -> Result<Vec<u8>> {
 /// From a file's replacement to the first answer of the new version on a connection that was there before, in milliseconds.
 fn swap(gateway: &Gateway, guest: &str, status: u16) -> Result<f64> {
     let mut client = gateway.client()?;
-    let port = client.local()?;
+    let port = client.local_addr()?;
     ensure!(client.get("/", &[])?.status != status, "the old version must answer otherwise");
     let bytes = bytes(guest)?;
     gateway.replace("f.wasm", bytes)?;
     let began = Instant::now();
     answers(&mut client, status, Duration::from_micros(500))?;
-    ensure!(client.local()? == port, "the connection stays");
+    ensure!(client.local_addr()? == port, "the connection stays");
     Ok(began.elapsed().as_secs_f64() * 1e3)
 }
 

@@ -1,4 +1,6 @@
-//! A plain HTTP/1.1 client over one connection: what it sends is exactly what a test wrote.
+//! A plain HTTP/1.1 client over one connection. It sends exactly the bytes that a test wrote.
+//!
+//! This module does not know: the gateway, how a test judges a response.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -7,43 +9,43 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 
-/// One connection, kept alive.
+/// A client with one keep-alive connection.
 pub struct Client {
-    stream: BufReader<Box<dyn Wire>>,
+    stream: BufReader<Box<dyn Transport>>,
     host: String,
 }
 
-/// What a client speaks over.
-pub trait Wire: std::io::Read + std::io::Write + Send {
-    /// The socket below.
+/// The byte stream below a client: plain TCP or TLS.
+pub trait Transport: std::io::Read + std::io::Write + Send {
+    /// The TCP socket at the bottom.
     fn tcp(&self) -> &TcpStream;
 }
 
-impl Wire for TcpStream {
+impl Transport for TcpStream {
     fn tcp(&self) -> &TcpStream {
         self
     }
 }
 
-impl Wire for StreamOwned<ClientConnection, TcpStream> {
+impl Transport for StreamOwned<ClientConnection, TcpStream> {
     fn tcp(&self) -> &TcpStream {
         &self.sock
     }
 }
 
-/// What came back.
+/// A received response.
 #[derive(Debug, Clone)]
 pub struct Response {
-    /// 200 to 599.
+    /// The status code.
     pub status: u16,
-    /// Names in lower case, in order.
+    /// The fields in the order received, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Without chunking.
+    /// The body, with chunked coding removed.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// The first line of a field.
+    /// The value of a field's first line.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|header| header.0 == name).map(|header| header.1.as_str())
     }
@@ -56,10 +58,11 @@ impl Response {
     /// The body as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("the body is not JSON ({error}): {}", self.text()))
     }
 
-    /// A field that the echo received.
+    /// The value of a request field as the echo upstream received it.
     #[track_caller]
     pub fn echoed(&self, name: &str) -> Option<String> {
         let json = self.json();
@@ -69,7 +72,7 @@ impl Response {
 }
 
 impl Client {
-    /// Connects; every read has a deadline of 20 seconds.
+    /// Connects over TCP. Every read has a deadline of 20 seconds.
     pub fn connect(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
@@ -77,13 +80,13 @@ impl Client {
         Ok(Self::over(stream, "test"))
     }
 
-    /// Over a connection that is there, to this host.
-    pub fn over(wire: impl Wire + 'static, host: &str) -> Self {
-        Self { stream: BufReader::new(Box::new(wire)), host: host.to_owned() }
+    /// Uses an established connection. `host` becomes the `host` field of every request.
+    pub fn over(transport: impl Transport + 'static, host: &str) -> Self {
+        Self { stream: BufReader::new(Box::new(transport)), host: host.to_owned() }
     }
 
-    /// This connection's own address: the same as long as it is the same connection.
-    pub fn local(&self) -> Result<SocketAddr> {
+    /// This connection's local address, which identifies the connection.
+    pub fn local_addr(&self) -> Result<SocketAddr> {
         Ok(self.stream.get_ref().tcp().local_addr()?)
     }
 
@@ -92,18 +95,18 @@ impl Client {
         Ok(self.stream.get_mut().write_all(bytes)?)
     }
 
-    /// A GET with header lines such as `x-a: 1`.
+    /// Sends a GET with header lines such as `x-a: 1` and reads the response.
     pub fn get(&mut self, path: &str, headers: &[&str]) -> Result<Response> {
         self.send("GET", path, headers, b"")
     }
 
-    /// A request with a body, if it is not empty.
+    /// Sends a request and reads the response. An empty `body` sends no `content-length`.
     pub fn send(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Result<Response> {
         self.begin(method, path, headers, body)?;
         self.read(method == "HEAD")
     }
 
-    /// Sends a request without waiting for the answer.
+    /// Sends a request without reading the response.
     pub fn begin(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Result<()> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.host);
         for header in headers {
@@ -119,7 +122,7 @@ impl Client {
         self.write(&bytes)
     }
 
-    /// Reads one response.
+    /// Reads one response. `is_head`: the request's method was HEAD.
     pub fn read(&mut self, is_head: bool) -> Result<Response> {
         let mut response = self.read_head()?;
         let status = response.status;
@@ -139,27 +142,28 @@ impl Client {
         Ok(response)
     }
 
-    /// Reads a response's head.
+    /// Reads the head of a response.
     pub fn read_head(&mut self) -> Result<Response> {
         let start = self.line()?;
         let status = start
             .split(' ')
             .nth(1)
             .and_then(|status| status.parse().ok())
-            .with_context(|| format!("no status in {start:?}"))?;
+            .with_context(|| format!("the status line has no status: {start:?}"))?;
         let mut headers = vec![];
         loop {
             let line = self.line()?;
             if line.is_empty() {
                 break;
             }
-            let (name, value) = line.split_once(':').with_context(|| format!("no field: {line:?}"))?;
+            let (name, value) =
+                line.split_once(':').with_context(|| format!("a header line has no colon: {line:?}"))?;
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         Ok(Response { status, headers, body: vec![] })
     }
 
-    /// Reads a chunk of a body as it arrives; none at its end.
+    /// Reads one chunk of a chunked body, or `None` for the last chunk.
     pub fn read_chunk(&mut self) -> Result<Option<Vec<u8>>> {
         let size = usize::from_str_radix(&self.line()?, 16)?;
         let mut chunk = vec![0; size];
@@ -168,12 +172,12 @@ impl Client {
         Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
     }
 
-    /// Waits for the first byte of an answer; false where the connection ended before it.
-    pub fn answers(&mut self) -> bool {
+    /// Waits for the first byte of a response. False if the connection ended before it.
+    pub fn response_starts(&mut self) -> bool {
         self.stream.fill_buf().is_ok_and(|bytes| !bytes.is_empty())
     }
 
-    /// Whether the other side has closed.
+    /// Waits for the peer's next byte or close. True if the peer closed.
     pub fn is_closed(&mut self) -> bool {
         self.stream.fill_buf().is_ok_and(<[u8]>::is_empty)
     }
@@ -181,7 +185,7 @@ impl Client {
     fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 {
-            bail!("the connection was closed");
+            bail!("the peer closed the connection in the middle of a response");
         }
         Ok(line.trim_end_matches(['\r', '\n']).to_owned())
     }

@@ -1,7 +1,10 @@
-//! HTTP/2 frames by hand: what no well-behaved library would send, and what came back.
+//! HTTP/2 frames written by hand, for requests that no well-behaved library would send.
 //!
-//! Header blocks are literals without indexing and without Huffman, so any byte can be a name or a value. The dynamic table is set to zero, so that the
-//! status of an answer can be read without the state of a decoder.
+//! Header blocks consist of literals without indexing and without Huffman coding, so any byte can
+//! be part of a name or a value. SETTINGS announce a dynamic table of size 0, so the status of a
+//! response can be read without a stateful HPACK decoder.
+//!
+//! This module does not know: the gateway, how a test judges the outcome.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Types of frames (RFC 9113, section 6).
+/// Frame types (RFC 9113, section 6).
 #[allow(missing_docs)]
 pub mod kind {
     pub const DATA: u8 = 0;
@@ -23,7 +26,7 @@ pub mod kind {
     pub const CONTINUATION: u8 = 9;
 }
 
-/// Flags of frames. ACK and END_STREAM have the same bit.
+/// Frame flags. ACK and END_STREAM are the same bit.
 #[allow(missing_docs)]
 pub mod flag {
     pub const ACK: u8 = 0x1;
@@ -32,43 +35,43 @@ pub mod flag {
     pub const PADDED: u8 = 0x8;
 }
 
-/// What a client says first.
+/// The client connection preface (RFC 9113, section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// No dynamic table for what is sent to us.
+/// SETTINGS_HEADER_TABLE_SIZE = 0: the peer must not use a dynamic table.
 pub const NO_TABLE: (u16, u32) = (1, 0);
-/// The largest frame that every receiver takes.
+/// The frame payload size that every peer must accept, in bytes (RFC 9113, section 4.2).
 const FRAME_MAX: usize = 16384;
 
-/// One frame that came.
+/// A received frame.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// One of `kind`, or another.
+    /// The frame type, one of [`kind`] or unknown.
     pub kind: u8,
-    /// Of `flag`.
+    /// The flags, see [`flag`].
     pub flags: u8,
-    /// 0 is the connection.
+    /// The stream id. 0 stands for the connection.
     pub stream: u32,
-    /// Up to 16 MiB.
+    /// The payload, with padding if the frame has any.
     pub payload: Vec<u8>,
 }
 
-/// How a stream, or its connection, ended.
+/// How a stream or its connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// A whole response.
+    /// A complete response.
     Status(u16),
-    /// RST_STREAM with this code, before a whole response.
+    /// RST_STREAM with this code before a complete response.
     Reset(u32),
-    /// GOAWAY with an error code.
+    /// GOAWAY with this error code, which is not 0.
     GoAway(u32),
-    /// Closed without a word.
+    /// The connection was closed without GOAWAY or RST_STREAM.
     Closed,
-    /// Nothing of all that in time.
+    /// None of these happened before the deadline.
     Open,
 }
 
 impl End {
-    /// Whether the request was refused: a 4xx, 501, RST_STREAM or the connection's end.
+    /// Whether the request was refused: 4xx, 501, RST_STREAM, GOAWAY or a closed connection.
     pub fn is_refusal(self) -> bool {
         match self {
             Self::Status(status) => (400..500).contains(&status) || status == 501,
@@ -78,7 +81,7 @@ impl End {
     }
 }
 
-/// A frame as bytes.
+/// Encodes a frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
     let mut bytes = vec![length[1], length[2], length[3], kind, flags];
@@ -87,14 +90,14 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// SETTINGS with these identifiers and values.
+/// Encodes a SETTINGS frame with these identifiers and values.
 pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
     let payload: Vec<u8> =
         values.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()[..]].concat()).collect();
     frame(kind::SETTINGS, 0, 0, &payload)
 }
 
-/// A header block of literals; each character is one byte, so that `\u{ff}` is the byte ff.
+/// Encodes a header block of literals. Each character becomes one byte: `\u{ff}` is the byte FF.
 pub fn block<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
     let mut bytes = vec![];
     for (name, value) in fields {
@@ -108,7 +111,7 @@ pub fn block<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8
     bytes
 }
 
-/// A length with seven bits of prefix (RFC 7541, section 5.1).
+/// Encodes a length with a prefix of seven bits (RFC 7541, section 5.1).
 fn length(bytes: &mut Vec<u8>, mut value: usize) {
     if value < 127 {
         bytes.push(value as u8);
@@ -123,7 +126,7 @@ fn length(bytes: &mut Vec<u8>, mut value: usize) {
     bytes.push(value as u8);
 }
 
-/// A header block as HEADERS and as many CONTINUATION as it takes.
+/// Encodes a header block as one HEADERS frame and as many CONTINUATION frames as it needs.
 pub fn headers(stream: u32, block: &[u8], end_stream: bool) -> Vec<u8> {
     let mut parts = block.chunks(FRAME_MAX).peekable();
     let first = parts.next().unwrap_or_default();
@@ -140,49 +143,49 @@ pub fn headers(stream: u32, block: &[u8], end_stream: bool) -> Vec<u8> {
     bytes
 }
 
-/// The four pseudo-header fields of a GET.
+/// The header block of a GET: the four pseudo-header fields.
 pub fn get(path: &str) -> Vec<u8> {
     block([(":method", "GET"), (":scheme", "http"), (":authority", "test"), (":path", path)])
 }
 
-/// A connection that sends what it is told.
+/// A connection that sends arbitrary bytes and reads frames.
 pub struct Frames {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Frames {
-    /// Connects, sends the preface and SETTINGS without a dynamic table.
+    /// Connects, then sends the preface and SETTINGS without a dynamic table.
     pub fn connect(address: SocketAddr) -> Result<Self> {
-        Self::with(address, &[NO_TABLE])
+        Self::with_settings(address, &[NO_TABLE])
     }
 
-    /// The same with these settings.
-    pub fn with(address: SocketAddr, values: &[(u16, u32)]) -> Result<Self> {
-        let mut frames = Self::bare(address)?;
+    /// Connects, then sends the preface and these SETTINGS.
+    pub fn with_settings(address: SocketAddr, values: &[(u16, u32)]) -> Result<Self> {
+        let mut frames = Self::without_preface(address)?;
         frames.send(&[PREFACE, &settings(values)].concat())?;
         Ok(frames)
     }
 
     /// Connects and sends nothing.
-    pub fn bare(address: SocketAddr) -> Result<Self> {
+    pub fn without_preface(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: vec![] })
     }
 
-    /// Sends bytes; waits for at most five seconds until they are taken.
+    /// Sends bytes. Fails if the socket does not accept them within 5 seconds.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.set_write_timeout(Some(Duration::from_secs(5)))?;
         Ok(self.stream.write_all(bytes)?)
     }
 
-    /// The socket itself.
+    /// The TCP socket.
     pub fn socket(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// The next frame; none where the other side closed or nothing came until `deadline` (then `is_open`).
+    /// Reads the next frame, or `None` if the peer closed. Fails if no frame came until `deadline`.
     pub fn read(&mut self, deadline: Instant) -> Result<Option<Frame>> {
         loop {
             if let Some(frame) = self.buffered() {
@@ -190,7 +193,7 @@ impl Frames {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("no frame in time");
+                bail!("no frame came before the deadline");
             }
             self.stream.set_read_timeout(Some(left))?;
             let mut block = [0; 16384];
@@ -206,7 +209,7 @@ impl Frames {
         }
     }
 
-    /// Reads, and acknowledges SETTINGS, until this stream or the connection ends.
+    /// Reads frames, and acknowledges SETTINGS, until this stream or the connection ends.
     pub fn end(&mut self, stream: u32, limit: Duration) -> Result<End> {
         let deadline = Instant::now() + limit;
         let mut status = None;
@@ -227,7 +230,8 @@ impl Frames {
                     }
                 }
                 kind::RST_STREAM if frame.stream == stream => {
-                    // A refusal need not wait for the request's end: what follows it says no more.
+                    // A peer may refuse before the request's end and then reset the stream: the
+                    // refusal is the response, although END_STREAM never came.
                     let code = code(&frame.payload);
                     let whole = status.filter(|status| *status >= 400 || code == 0);
                     return Ok(whole.map_or(End::Reset(code), End::Status));
@@ -255,12 +259,13 @@ impl Frames {
     }
 }
 
-/// Four bytes as a number; 0 where they are not there.
+/// Reads four bytes as a number. 0 if there are fewer.
 fn code(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
-/// The status of a response's header block: its first field, since pseudo-header fields come first.
+/// The status in a response's header block. It is the first field, since pseudo-header fields come
+/// first.
 pub fn status_of(block: &[u8]) -> Option<u16> {
     const INDEXED: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
     let skip = block.iter().take_while(|byte| **byte & 0xe0 == 0x20).count();
@@ -269,14 +274,15 @@ pub fn status_of(block: &[u8]) -> Option<u16> {
     if (0x88..=0x8e).contains(&first) {
         return INDEXED.get(usize::from(first - 0x88)).copied();
     }
-    // A literal whose name is one of the seven indexes of `:status`, in any of the three representations.
+    // A literal whose name is one of the seven static-table entries of `:status`, in any of the
+    // three literal representations.
     let index = if first & 0x40 != 0 { first & 0x3f } else { first & 0x0f };
     let length = usize::from(block.get(1)? & 0x7f);
     let text = block.get(2..2 + length).filter(|_| (8..=14).contains(&index))?;
     if block.get(1)? & 0x80 == 0 { std::str::from_utf8(text).ok()?.parse().ok() } else { digits(text) }
 }
 
-/// Three digits in HPACK's Huffman code: 0 to 2 have five bits, 3 to 9 six.
+/// Decodes three digits in HPACK's Huffman code: 0 to 2 have five bits, 3 to 9 have six.
 fn digits(bytes: &[u8]) -> Option<u16> {
     let bits: Vec<u16> =
         bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1))).collect();

@@ -1,4 +1,6 @@
-//! Starts the real binary and ends it again.
+//! Starts the real binary with a configuration in a temporary folder, and ends it.
+//!
+//! This module does not know: any feature of the gateway beyond its start, its log and its metrics.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -13,20 +15,20 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Client, Response, wait_until, wait_up_to};
 
-/// Two signals in less than half a second are one to the gateway.
-const SIGNALS_APART: Duration = Duration::from_millis(600);
+/// The gateway takes two signals within half a second for one.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(600);
 
-/// The repository's folder.
+/// The repository's root folder.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
-/// The binary under test.
+/// The binary under test: the environment variable WITGATE, else the release build.
 fn binary() -> PathBuf {
     std::env::var_os("WITGATE").map_or_else(|| repository().join("target/release/witgate"), PathBuf::from)
 }
 
-/// What a gateway is started with: a folder, a configuration, filters.
+/// How to start a gateway: a folder with its configuration and filters.
 pub struct Setup {
     folder: tempfile::TempDir,
     yaml: String,
@@ -38,11 +40,11 @@ pub struct Setup {
     listener: String,
 }
 
-/// A running gateway. Dropped, it is ended, and its log is printed if the test failed.
+/// A running gateway. Drop ends the process, and prints its log if the test failed.
 pub struct Gateway {
-    /// The first listener.
+    /// The address of the last listener in the configuration (most tests have one).
     pub address: SocketAddr,
-    /// The admin listener.
+    /// The address of the admin listener.
     pub admin: SocketAddr,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
@@ -50,7 +52,8 @@ pub struct Gateway {
 }
 
 impl Setup {
-    /// A configuration without listeners, admin, state, log and workers: those are the harness's.
+    /// Takes a configuration without the keys `listeners`, `admin`, `state`, `log` and `workers`,
+    /// which the harness sets.
     pub fn new(yaml: &str) -> Result<Self> {
         Ok(Self {
             folder: tempfile::tempdir()?,
@@ -64,49 +67,50 @@ impl Setup {
         })
     }
 
-    /// Another number of threads than two.
+    /// Sets the number of worker threads. The default is 2.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
     }
 
-    /// This address instead of one that the system chooses.
+    /// Listens at this address. The default is a free port of 127.0.0.1.
     #[must_use]
     pub fn at(mut self, address: SocketAddr) -> Self {
         self.address = address.to_string();
         self
     }
 
-    /// More keys of the listener, such as `tls: {…}`.
+    /// Adds keys to the listener, such as `tls: {…}`.
     #[must_use]
     pub fn listener(mut self, keys: &str) -> Self {
         self.listener = format!(", {keys}");
         self
     }
 
-    /// Another log level than `debug`.
+    /// Sets the log level. The default is `info,witgate=debug`.
     #[must_use]
     pub fn level(mut self, level: &str) -> Self {
         self.level = level.to_owned();
         self
     }
 
-    /// An environment variable that is a path.
+    /// Sets an environment variable to a path.
     #[must_use]
     pub fn variable(mut self, name: &str, path: &Path) -> Self {
         self.variables.push((name.into(), path.to_owned()));
         self
     }
 
-    /// Puts a file into the folder.
+    /// Writes a file into the folder.
     pub fn with(self, name: &str, bytes: impl AsRef<[u8]>) -> Result<Self> {
         fs::write(self.folder.path().join(name), bytes)?;
         Ok(self)
     }
 
-    /// Puts a filter built by componentize into the folder: `typescript/api-key`, or a fixture such as `tests/python/probe`. What is compiled
-    /// from it is shared by all tests, since a language's engine takes seconds.
+    /// Copies a filter built by componentize into the folder: `typescript/api-key`, or a fixture
+    /// such as `tests/python/probe`. All tests share one compile cache for these filters, because a
+    /// language's engine takes seconds to compile.
     pub fn with_guest(mut self, name: &str, guest: &str) -> Result<Self> {
         let dist = guest
             .strip_prefix("tests/")
@@ -118,7 +122,7 @@ impl Setup {
         self.with(name, bytes)
     }
 
-    /// The whole configuration.
+    /// The complete configuration: `yaml` and the keys that the harness sets.
     pub fn text(&self, yaml: &str) -> String {
         let state =
             if self.shared_state { repository().join("target/e2e-state") } else { self.folder.path().join("state") };
@@ -132,18 +136,18 @@ impl Setup {
         )
     }
 
-    /// Writes the configuration without starting; gives its path.
+    /// Writes the configuration without starting the gateway. Returns its path.
     pub fn write(&self) -> Result<PathBuf> {
         let path = self.folder.path().join("gateway.yaml");
         fs::write(&path, self.text(&self.yaml))?;
         Ok(path)
     }
 
-    /// Runs `witgate check`; gives its exit code and what it said.
+    /// Runs `witgate check`. Returns its exit code and its output.
     pub fn check(&self) -> Result<(Option<i32>, String)> {
         let output = Command::new(binary()).arg("check").arg("--config").arg(self.write()?).output()?;
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        Ok((output.status.code(), said))
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Ok((output.status.code(), text))
     }
 
     /// Starts the gateway and waits until it is ready.
@@ -156,7 +160,7 @@ impl Setup {
 }
 
 impl Gateway {
-    /// Starts a process and waits until it says that it is ready.
+    /// Starts a process and waits until it prints `ready`.
     fn run(command: &mut Command, folder: Arc<tempfile::TempDir>) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::null())
@@ -195,56 +199,57 @@ impl Gateway {
         Ok(Self { address, admin, child, log, folder })
     }
 
-    /// Starts another process on the same folder that takes over from this one.
-    pub fn succeed(&self) -> Result<Self> {
+    /// Starts a second process on the same folder, which takes over from this one.
+    pub fn start_successor(&self) -> Result<Self> {
         let mut command = Command::new(binary());
         command.args(["run", "--takeover", "--config"]).arg(self.path("gateway.yaml"));
         Self::run(&mut command, self.folder.clone())
     }
 
-    /// A new connection.
+    /// Opens a new connection.
     pub fn client(&self) -> Result<Client> {
         Client::connect(self.address)
     }
 
-    /// A GET on a connection of its own.
+    /// Sends a GET on a new connection.
     pub fn get(&self, path: &str, headers: &[&str]) -> Result<Response> {
         self.client()?.get(path, headers)
     }
 
-    /// A GET on the admin listener.
+    /// Sends a GET to the admin listener.
     pub fn admin(&self, path: &str) -> Result<Response> {
         Client::connect(self.admin)?.get(path, &[])
     }
 
-    /// The value of one metric's line, such as `witgate_in_flight`; 0 where it is not there.
+    /// The value of one metric with its labels, such as `witgate_in_flight`. 0 if it is absent.
     pub fn metric(&self, line: &str) -> Result<f64> {
         let text = self.admin("/metrics")?.text();
         let found = text.lines().find_map(|own| own.strip_prefix(line)?.strip_prefix(' ')?.parse().ok());
         Ok(found.unwrap_or(0.0))
     }
 
-    /// Log lines that contain a text.
+    /// The log lines that contain `text`.
     pub fn logged(&self, text: &str) -> Vec<String> {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.iter().filter(|line| line.contains(text)).cloned().collect()
     }
 
-    /// Waits until `count` log lines contain a text; gives them. The log comes through a pipe: an answer may be here before its line.
+    /// Waits until at least `count` log lines contain `text` and returns them. The log comes
+    /// through a pipe, so a response may arrive before its log line.
     #[track_caller]
     pub fn wait_logged(&self, text: &str, count: usize) -> Vec<String> {
-        wait_until(&format!("{count} log lines with {text:?}"), || self.logged(text).len() >= count);
+        wait_until(&format!("{count} log lines contain {text:?}"), || self.logged(text).len() >= count);
         self.logged(text)
     }
 
-    /// Puts a file in place as builders do: written beside, then renamed.
+    /// Replaces a file atomically, as build tools do: written under another name, then renamed.
     pub fn replace(&self, name: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
         let beside = self.folder.path().join(format!(".{name}.new"));
         fs::write(&beside, bytes)?;
         Ok(fs::rename(beside, self.folder.path().join(name))?)
     }
 
-    /// A file of the gateway's folder.
+    /// The path of a file in the gateway's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -255,15 +260,15 @@ impl Gateway {
         Ok(kill_process(id, signal)?)
     }
 
-    /// The process's id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for the process's end.
+    /// Waits until the process ends and returns its status.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let mut status = None;
-        wait_up_to(limit, "the gateway's end", || {
+        wait_up_to(limit, "the gateway ends", || {
             status = self.child.try_wait().ok().flatten();
             status.is_some()
         });
@@ -273,13 +278,13 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // One that counts what it does writes that when it ends by itself (deploy/dist).
+        // An instrumented build writes its profile only when it exits by itself (deploy/dist).
         if std::env::var_os("LLVM_PROFILE_FILE").is_some() {
             for _ in 0..2 {
-                // Once it was waited for, its id may be another's.
+                // After the process was reaped, its id may belong to another process.
                 if matches!(self.child.try_wait(), Ok(None)) {
                     let _ = self.signal(Signal::TERM);
-                    std::thread::sleep(SIGNALS_APART);
+                    std::thread::sleep(SIGNAL_INTERVAL);
                 }
             }
         }

@@ -1,6 +1,10 @@
-//! The harness: the real binary in a folder of its own, a plain HTTP/1.1 client, an upstream that does as it is told, and filters from WAT text.
+//! The test harness: it starts the real binary in a temporary folder and provides a plain HTTP/1.1
+//! client, a controllable upstream, and filters made from WAT text.
 //!
-//! Nothing sleeps for a guessed time: what must become true is polled with a deadline, and a failure shows the gateway's whole log.
+//! Tests never sleep for a guessed time. They poll a condition until a deadline, and a failing test
+//! prints the gateway's whole log.
+//!
+//! This crate does not know: the gateway's sources, any particular test.
 
 mod client;
 pub mod frames;
@@ -11,7 +15,7 @@ pub mod wat;
 
 pub use client::{Client, Response};
 pub use gateway::{Gateway, Setup, repository};
-pub use upstream::{Mood, Upstream};
+pub use upstream::{Behavior, Upstream};
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -19,8 +23,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::net::{AddressFamily, SocketType};
 
-/// An address that refuses connections for as long as this process lives: bound, so that nobody else gets the port, and not listened on.
-pub fn nobody() -> Result<SocketAddr> {
+/// An address that refuses connections until this process ends.
+///
+/// The socket stays bound, so that no other process gets the port, and never listens.
+pub fn refusing_address() -> Result<SocketAddr> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
     rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let address = rustix::net::getsockname(&socket)?.try_into()?;
@@ -28,18 +34,18 @@ pub fn nobody() -> Result<SocketAddr> {
     Ok(address)
 }
 
-/// Polls until `condition` holds; panics with `what` after ten seconds.
+/// Polls until `condition` holds. Panics with `what` after 10 seconds.
 #[track_caller]
 pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     wait_up_to(Duration::from_secs(10), what, condition);
 }
 
-/// Polls until `condition` holds; panics with `what` after `limit`.
+/// Polls until `condition` holds. Panics with `what` after `limit`.
 #[track_caller]
 pub fn wait_up_to(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + limit;
     while !condition() {
-        assert!(Instant::now() < until, "not within {limit:?}: {what}");
+        assert!(Instant::now() < until, "this did not happen within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

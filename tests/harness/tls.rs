@@ -1,4 +1,6 @@
-//! Certificates made on the spot, and TLS clients that say what their handshake was like.
+//! Certificates issued by a test's own authority, and TLS clients that report their handshake.
+//!
+//! This module does not know: the gateway's TLS configuration, its code.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -23,19 +25,19 @@ pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A certificate and its key, PEM.
+/// A certificate and its private key, both PEM.
 #[derive(Clone)]
-pub struct Issued {
-    /// The certificate alone.
+pub struct IssuedCertificate {
+    /// The certificate without its issuer.
     pub certificate: String,
-    /// PKCS #8.
+    /// The private key, PKCS #8.
     pub key: String,
     /// SHA-256 of the certificate's DER, hexadecimal.
     pub sha256: String,
 }
 
 impl Authority {
-    /// A new one with this name.
+    /// Creates an authority with this common name.
     pub fn new(name: &str) -> Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -44,18 +46,18 @@ impl Authority {
         Ok(Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate()?)? })
     }
 
-    /// What those who trust it need.
+    /// The authority's own certificate.
     pub fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    /// A certificate for hosts or addresses; its subject is `CN=` the first.
-    pub fn issue(&self, names: &[&str]) -> Result<Issued> {
+    /// Issues a certificate for host names or IP addresses. The first is the common name.
+    pub fn issue(&self, names: &[&str]) -> Result<IssuedCertificate> {
         self.issue_with(names, |_| {})
     }
 
-    /// The same, changed before it is signed.
-    pub fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Result<Issued> {
+    /// Issues a certificate whose parameters `change` alters before the signature.
+    pub fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Result<IssuedCertificate> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone())?;
         params.distinguished_name = common_name(names.first().map_or("nobody", String::as_str));
@@ -63,7 +65,11 @@ impl Authority {
         change(&mut params);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem(), sha256: sha256(certificate.der())? })
+        Ok(IssuedCertificate {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+            sha256: sha256(certificate.der())?,
+        })
     }
 }
 
@@ -73,55 +79,55 @@ fn common_name(name: &str) -> DistinguishedName {
     distinguished
 }
 
-/// Another program's opinion, so that the gateway's is tested.
+/// Computed by another program, so that the gateway's implementation is tested.
 fn sha256(der: &[u8]) -> Result<String> {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
     let mut child = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     child.stdin.take().context("no standard input")?.write_all(der)?;
-    let said = String::from_utf8(child.wait_with_output()?.stdout)?;
-    Ok(said.split(' ').next().unwrap_or_default().to_owned())
+    let output = String::from_utf8(child.wait_with_output()?.stdout)?;
+    Ok(output.split(' ').next().unwrap_or_default().to_owned())
 }
 
-/// How a client speaks TLS.
+/// The TLS settings of a client, and its session cache.
 pub struct TlsClient {
     config: ClientConfig,
 }
 
-/// What a handshake was like.
+/// The result of a handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handshake {
-    /// `TLSv1.2`, `TLSv1.3`.
+    /// The negotiated version.
     pub version: Option<ProtocolVersion>,
-    /// What ALPN agreed on.
+    /// The protocol negotiated by ALPN.
     pub alpn: Option<String>,
-    /// Whether an earlier session went on.
+    /// Whether an earlier session was resumed.
     pub resumed: bool,
-    /// SHA-256 of the certificate that the server showed.
+    /// SHA-256 of the server's certificate, hexadecimal.
     pub certificate: String,
 }
 
 impl TlsClient {
-    /// Trusts this authority; every version of TLS, no ALPN, no certificate.
+    /// A client that trusts this authority, with TLS 1.2 and 1.3, no ALPN and no certificate.
     pub fn new(authority: &Authority) -> Result<Self> {
         Self::with(authority, &[&version::TLS13, &version::TLS12], None)
     }
 
-    /// Only this version.
-    pub fn only(authority: &Authority, version: &'static SupportedProtocolVersion) -> Result<Self> {
+    /// The same with only this TLS version.
+    pub fn with_version(authority: &Authority, version: &'static SupportedProtocolVersion) -> Result<Self> {
         Self::with(authority, &[version], None)
     }
 
-    /// Shows this certificate.
-    pub fn showing(authority: &Authority, identity: &Issued) -> Result<Self> {
+    /// The same with this client certificate.
+    pub fn with_certificate(authority: &Authority, identity: &IssuedCertificate) -> Result<Self> {
         Self::with(authority, &[&version::TLS13, &version::TLS12], Some(identity))
     }
 
-    /// Only this version, showing this certificate.
+    /// A client with these TLS versions and this client certificate.
     pub fn with(
         authority: &Authority,
         versions: &[&'static SupportedProtocolVersion],
-        identity: Option<&Issued>,
+        identity: Option<&IssuedCertificate>,
     ) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes())?)?;
@@ -138,26 +144,27 @@ impl TlsClient {
         Ok(Self { config })
     }
 
-    /// Offers these protocols.
+    /// Offers these protocols by ALPN.
     #[must_use]
     pub fn alpn(mut self, protocols: &[&str]) -> Self {
         self.config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         self
     }
 
-    /// Remembers no session.
+    /// Disables session resumption.
     #[must_use]
-    pub fn forgetful(mut self) -> Self {
+    pub fn without_resumption(mut self) -> Self {
         self.config.resumption = tokio_rustls::rustls::client::Resumption::disabled();
         self
     }
 
-    /// For clients of an asynchronous kind.
+    /// The rustls configuration, for asynchronous clients.
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::new(self.config.clone())
     }
 
-    /// Connects and shakes hands. An IP address as `name` is not sent (RFC 6066), but verified.
+    /// Connects and completes the handshake. An IP address as `name` is verified but not sent as
+    /// SNI (RFC 6066).
     pub fn connect(&self, address: SocketAddr, name: &str) -> Result<(Client, Handshake)> {
         let mut tcp = TcpStream::connect(address)?;
         tcp.set_read_timeout(Some(Duration::from_secs(20)))?;

@@ -1,4 +1,21 @@
-//! An upstream that does as the request says: status, delay, length, and how it ends.
+//! An upstream whose behaviour the request's path chooses: status, delay, length, faults.
+//!
+//! | path | response |
+//! |---|---|
+//! | `/status/503` | this status, no body |
+//! | `/delay/100` | `late` after so many milliseconds |
+//! | `/bytes/1000` | a body of so many bytes |
+//! | `/chunked` | `abcde` in two chunks |
+//! | `/cut` | the connection ends in the middle of the body |
+//! | `/reset` | the connection ends before the head |
+//! | `/halt` | nothing follows the first bytes of the body |
+//! | `/drip/10` | so many bytes, one every 20 ms |
+//! | `/length` | the length of the request's body as it arrived |
+//! | `/nominated` | fields that `connection` names |
+//! | `/address` | the upstream's own address |
+//! | other paths | `ok` |
+//!
+//! This module does not know: the gateway, a test's expectations.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,40 +26,40 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-/// Connections that may wait to be accepted.
+/// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// What the kernel holds of an answer; connections inherit it. Left to itself it is 4 MB, and four hundred downloads that nobody reads bring a machine to the kernel's limit for all sockets, where
-/// everybody's connections stand still.
+/// The kernel's send buffer for each connection, inherited from the listener. The kernel's default
+/// is 4 MB, and 400 downloads that nobody reads would reach the limit for all sockets (`tcp_mem`),
+/// where every connection of the machine stalls.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 
-/// A server on a thread for each connection. The path says what it does: `/status/503`, `/delay/100` (milliseconds), `/bytes/1000`, `/chunked`, `/cut`
-/// (ends in the middle of the body), `/reset` (ends before the head), `/halt` (stops in the middle of the body), `/drip/10` (a byte each 20 ms), `/length` (the body's length as it arrived), `/nominated`, `/who` (its address); unless a
-/// mood is set, which says so for all. Dropped, it goes on; killed, it is as if its process had been.
+/// A server with a thread for each connection. It serves after a drop, until [`Upstream::kill`],
+/// which has the effect of a killed process.
 pub struct Upstream {
-    /// Where it listens.
+    /// The address it listens at.
     pub address: SocketAddr,
-    own: Arc<Own>,
+    shared: Arc<Shared>,
 }
 
-/// What all requests meet, whatever their path.
+/// How the upstream responds to every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
-    /// The path says what it does.
-    Obey,
-    /// This status.
+pub enum Behavior {
+    /// As the path says.
+    FollowPath,
+    /// With this status, whatever the path.
     Status(u16),
-    /// The connection ends before the head.
+    /// It closes the connection before the head.
     Reset,
-    /// Nothing comes.
+    /// It sends nothing.
     Stall,
 }
 
-struct Own {
+struct Shared {
     address: SocketAddr,
     connections: AtomicUsize,
     requests: AtomicUsize,
-    mood: Mutex<Mood>,
-    /// The listener and the open connections; none once killed.
+    behavior: Mutex<Behavior>,
+    /// The listener and the open connections, or `None` after `kill`.
     open: Mutex<Option<(TcpListener, Vec<TcpStream>)>>,
 }
 
@@ -55,18 +72,19 @@ impl Upstream {
     /// Starts to listen at this address.
     pub fn at(address: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(address)?;
-        // Connections that come faster than threads start wait here: with the 128 of the standard library, some would be tried again only after 1 s, 3 s…
+        // The standard library's backlog is 128. A burst of connections would overflow it, and the
+        // client's kernel would retry only after 1 s, 3 s and so on.
         rustix::net::listen(&listener, BACKLOG)?;
         rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
         let address = listener.local_addr()?;
-        let own = Arc::new(Own {
+        let shared = Arc::new(Shared {
             address,
             connections: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
-            mood: Mutex::new(Mood::Obey),
+            behavior: Mutex::new(Behavior::FollowPath),
             open: Mutex::new(Some((listener.try_clone()?, vec![]))),
         });
-        let serving = own.clone();
+        let serving = shared.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let Ok(copy) = stream.try_clone() else { continue };
@@ -75,39 +93,39 @@ impl Upstream {
                     None => return,
                 }
                 serving.connections.fetch_add(1, Ordering::Relaxed);
-                let own = serving.clone();
-                std::thread::spawn(move || serve(stream, &own));
+                let shared = serving.clone();
+                std::thread::spawn(move || serve(stream, &shared));
             }
         });
-        Ok(Self { address, own })
+        Ok(Self { address, shared })
     }
 
-    /// Ends every connection and listens no more.
+    /// Ends every connection and stops listening.
     pub fn kill(self) {
-        let Some((listener, open)) = lock(&self.own.open).take() else { return };
-        // A socket is a socket: shutting it down ends the listening, also for the thread that accepts.
+        let Some((listener, open)) = lock(&self.shared.open).take() else { return };
+        // A shutdown of the listening socket also ends the thread that waits in accept.
         let _ = TcpStream::from(OwnedFd::from(listener)).shutdown(Shutdown::Both);
         for stream in open {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// What all requests meet from now on.
-    pub fn set_mood(&self, mood: Mood) {
-        *lock(&self.own.mood) = mood;
+    /// Sets the behaviour for all requests that follow.
+    pub fn set_behavior(&self, behavior: Behavior) {
+        *lock(&self.shared.behavior) = behavior;
     }
 
-    /// Connections so far.
+    /// The number of connections accepted so far.
     pub fn connections(&self) -> usize {
-        self.own.connections.load(Ordering::Relaxed)
+        self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// Requests so far, those to `/healthz` not counted.
+    /// The number of requests so far, without those to `/healthz`.
     pub fn requests(&self) -> usize {
-        self.own.requests.load(Ordering::Relaxed)
+        self.shared.requests.load(Ordering::Relaxed)
     }
 
-    /// As an entry of `upstreams:`.
+    /// This upstream as an entry of the configuration's `upstreams`.
     pub fn yaml(&self) -> String {
         format!("{{endpoints: [\"http://{}\"], timeout: 2s}}", self.address)
     }
@@ -117,36 +135,41 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve(stream: TcpStream, own: &Own) {
+fn serve(stream: TcpStream, shared: &Shared) {
     let Ok(mut out) = stream.try_clone() else { return };
-    // Head and body are written apart: the second must not wait for the first to be acknowledged.
+    // Head and body are separate writes: without this, the body waits until the head is
+    // acknowledged (Nagle's algorithm).
     let _ = out.set_nodelay(true);
     let mut input = BufReader::new(stream);
     while let Some((path, length)) = read_request(&mut input) {
         if path != "/healthz" {
-            own.requests.fetch_add(1, Ordering::Relaxed);
+            shared.requests.fetch_add(1, Ordering::Relaxed);
         }
-        let mood = *lock(&own.mood);
-        let answered = match mood {
-            Mood::Obey if path == "/who" => {
-                let who = own.address.to_string();
-                out.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{who}", who.len()).as_bytes())
+        let behavior = *lock(&shared.behavior);
+        let result = match behavior {
+            Behavior::FollowPath if path == "/address" => {
+                let address = shared.address.to_string();
+                out.write_all(
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{address}", address.len()).as_bytes(),
+                )
             }
-            Mood::Obey => answer(&mut out, &path, length),
-            Mood::Status(status) => answer(&mut out, &format!("/status/{status}"), length),
-            // Until the other side, or the test, has enough.
-            Mood::Stall => input.read(&mut [0]).map(|_| ()),
-            Mood::Reset => Ok(()),
+            Behavior::FollowPath => respond(&mut out, &path, length),
+            Behavior::Status(status) => respond(&mut out, &format!("/status/{status}"), length),
+            // Blocks until the peer closes or `kill` is called.
+            Behavior::Stall => input.read(&mut [0]).map(|_| ()),
+            Behavior::Reset => Ok(()),
         };
-        let ends = path.starts_with("/cut") || path.starts_with("/reset") || matches!(mood, Mood::Stall | Mood::Reset);
-        if answered.is_err() || ends {
+        let ends = path.starts_with("/cut")
+            || path.starts_with("/reset")
+            || matches!(behavior, Behavior::Stall | Behavior::Reset);
+        if result.is_err() || ends {
             let _ = out.shutdown(Shutdown::Both);
             return;
         }
     }
 }
 
-/// The path and the length of the body, which is read to its end.
+/// Reads one request with its body. Returns the path and the body's length.
 fn read_request(input: &mut BufReader<TcpStream>) -> Option<(String, usize)> {
     let mut line = String::new();
     input.read_line(&mut line).ok().filter(|read| *read > 0)?;
@@ -181,13 +204,13 @@ fn read_request(input: &mut BufReader<TcpStream>) -> Option<(String, usize)> {
     }
 }
 
-fn answer(out: &mut TcpStream, path: &str, length: usize) -> std::io::Result<()> {
+fn respond(out: &mut TcpStream, path: &str, length: usize) -> std::io::Result<()> {
     let mut parts = path.trim_start_matches('/').split('/');
-    let (what, number) =
+    let (kind, number) =
         (parts.next().unwrap_or_default(), parts.next().and_then(|n| n.parse().ok()).unwrap_or(0_usize));
     let plain =
         |status: usize, body: &str| format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    match what {
+    match kind {
         "status" => out.write_all(plain(number, "").as_bytes()),
         "delay" => {
             std::thread::sleep(Duration::from_millis(number as u64));
@@ -203,7 +226,7 @@ fn answer(out: &mut TcpStream, path: &str, length: usize) -> std::io::Result<()>
         "reset" => Ok(()),
         "halt" => {
             out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this")?;
-            // Until the other side has enough.
+            // Blocks until the peer closes.
             out.read(&mut [0]).map(|_| ())
         }
         "drip" => {

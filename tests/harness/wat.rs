@@ -1,18 +1,28 @@
-//! Filters from WAT text: the core module is the text, everything around it is made here. A hostile filter is then one line.
+//! Filters from WAT text. A test writes the handler's instructions, and this module adds the rest
+//! of the component, so a hostile filter fits in one line.
 //!
-//! Layout of what a handler returns (canonical ABI, `result<request-action, string>`): 0 = ok, 4 = the action (0 proceed, 1 respond), 8 = status,
-//! 12/16 = headers, 20/24 = body; for err (1 at 0) 4/8 = the string. Memory is zero, so a pointer to untouched memory is `ok(proceed)`.
+//! A handler returns a pointer to a `result<request-action, string>` (canonical ABI, byte offsets):
+//!
+//! | offset | `ok` (byte 0 is 0) | `err` (byte 0 is 1) |
+//! |---|---|---|
+//! | 4, 8 | action: 0 proceed, 1 respond; status | pointer and length of the text |
+//! | 12, 16 | pointer and count of the headers | |
+//! | 20, 24 | pointer and length of the body | |
+//!
+//! Memory starts as zeros, so a pointer to untouched memory means `ok(proceed)`.
+//!
+//! This module does not know: the SDKs, the gateway.
 
 use anyhow::Result;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// A request filter whose handler is `body`: instructions that leave an i32.
+/// A request filter whose handler consists of `body`, instructions that leave an i32.
 pub fn filter(body: &str) -> Result<Vec<u8>> {
     module("", body)
 }
 
-/// A request filter with more fields of the module (imports first, then globals, functions, data).
+/// The same with more fields of the core module: imports first, then globals, functions and data.
 pub fn module(fields: &str, body: &str) -> Result<Vec<u8>> {
     component(
         "include request-filter;",
@@ -25,31 +35,33 @@ pub fn module(fields: &str, body: &str) -> Result<Vec<u8>> {
     )
 }
 
-/// A filter that answers with this status, header and body.
-pub fn replying(status: u16, header: Option<(&str, &str)>, body: &str) -> Result<Vec<u8>> {
-    module(&reply(status, header, body), "(i32.const 1024)")
+/// A filter that responds with this status, header and body.
+pub fn responder(status: u16, header: Option<(&str, &str)>, body: &str) -> Result<Vec<u8>> {
+    module(&response_data(status, header, body), "(i32.const 1024)")
 }
 
-/// Where the body of an answer begins in memory.
+/// The address of a response's body in the filter's memory.
 const BODY: usize = 4096;
 
-/// A filter that answers with 200 and one digit for each expression of `found`, then does `after`; `fields` is what else its module has.
-pub fn telling(fields: &str, found: &[&str], after: &str) -> Result<Vec<u8>> {
+/// A filter that reports state: it responds with 200 and one digit for each of `expressions`.
+///
+/// It evaluates them first and executes `after` next. `fields` are more fields of the core module.
+pub fn state_reporter(fields: &str, expressions: &[&str], after: &str) -> Result<Vec<u8>> {
     let mut body = String::new();
-    for (place, expression) in found.iter().enumerate() {
-        let at = BODY + place;
+    for (index, expression) in expressions.iter().enumerate() {
+        let at = BODY + index;
         body.push_str(&format!("(i32.store8 (i32.const {at}) (i32.add (i32.const 48) {expression}))"));
     }
-    let fields = format!("{fields} {}", reply(200, None, &"-".repeat(found.len())));
+    let fields = format!("{fields} {}", response_data(200, None, &"-".repeat(expressions.len())));
     module(&fields, &format!("{body} {after} (i32.const 1024)"))
 }
 
-/// The data of an answer; its address is 1024.
-fn reply(status: u16, header: Option<(&str, &str)>, body: &str) -> String {
+/// The data segments of a response, whose address is 1024.
+fn response_data(status: u16, header: Option<(&str, &str)>, body: &str) -> String {
     let le = |n: usize| format!("\\{:02x}\\{:02x}\\00\\00", n & 255, n >> 8 & 255);
     let escape = |text: &str| text.bytes().map(|byte| format!("\\{byte:02x}")).collect::<String>();
     let (name, value) = header.unwrap_or_default();
-    // 1024: the result; 2048: the one header's two strings; 3072, 3584: their bytes; 4096: the body.
+    // 1024: the result. 2048: the header's two strings. 3072, 3584: their bytes. 4096: the body.
     format!(
         "(data (i32.const 1024) \"{}{}{}{}{}{}{}\")
          (data (i32.const 2048) \"{}{}{}{}\")
@@ -71,8 +83,8 @@ fn reply(status: u16, header: Option<(&str, &str)>, body: &str) -> String {
     )
 }
 
-/// A filter that sets one header of the request (or, with `remove`, removes it) and proceeds; what else `body` does comes after.
-pub fn setting(name: &str, value: &str, after: &str) -> Result<Vec<u8>> {
+/// A filter that sets one request header, executes `after` and proceeds.
+pub fn header_setter(name: &str, value: &str, after: &str) -> Result<Vec<u8>> {
     let escape = |text: &str| text.bytes().map(|byte| format!("\\{byte:02x}")).collect::<String>();
     let fields = format!(
         "(import \"witgate:gateway/request-edit@0.1.0\" \"set-header\" (func $set (param i32 i32 i32 i32)))
@@ -88,18 +100,18 @@ pub fn setting(name: &str, value: &str, after: &str) -> Result<Vec<u8>> {
     module(&fields, &body)
 }
 
-/// A filter that adds a line to a field of the response, after what the filters behind it added: shows order and presence.
-pub fn stamping(mark: &str, request: &str) -> Result<Vec<u8>> {
+/// A filter that appends `mark` to the field `x-order` of the request and of the response, which
+/// shows the order of the chain. Its request handler then executes `after`.
+pub fn order_marker(mark: &str, after: &str) -> Result<Vec<u8>> {
     let wat = format!(
         "(module
            (import \"witgate:gateway/request-edit@0.1.0\" \"append-header\" (func $request (param i32 i32 i32 i32)))
            (import \"witgate:gateway/response@0.1.0\" \"append-header\" (func $response (param i32 i32 i32 i32)))
            (memory (export \"memory\") 1)
            (data (i32.const 3072) \"x-order\") (data (i32.const 3584) \"{mark}\")
-           (func $stamp (param i32))
            (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 8192))
            (func (export \"witgate:gateway/request-handler@0.1.0#handle-request\") (result i32)
-             (call $request (i32.const 3072) (i32.const 7) (i32.const 3584) (i32.const {length})) {request} (i32.const 0))
+             (call $request (i32.const 3072) (i32.const 7) (i32.const 3584) (i32.const {length})) {after} (i32.const 0))
            (func (export \"witgate:gateway/response-handler@0.1.0#handle-response\") (result i32)
              (call $response (i32.const 3072) (i32.const 7) (i32.const 3584) (i32.const {length})) (i32.const 0)))",
         length = mark.len()
@@ -107,13 +119,14 @@ pub fn stamping(mark: &str, request: &str) -> Result<Vec<u8>> {
     component("include gateway-filter;", &wat)
 }
 
-/// A component from a core module's text and the items of its world.
+/// A component made of a core module's text and the items of its WIT world.
 pub fn component(world: &str, wat: &str) -> Result<Vec<u8>> {
-    component_of(world, wat::parse_str(wat)?)
+    component_from(world, wat::parse_str(wat)?)
 }
 
-/// A request filter whose handler does nothing, with more functions: one for each length, whose body has that many bytes.
-pub fn bulky(lengths: impl IntoIterator<Item = usize>) -> Result<Vec<u8>> {
+/// A request filter that proceeds, with one more function for each of `lengths`, whose body has
+/// about that many bytes.
+pub fn with_functions_of(lengths: impl IntoIterator<Item = usize>) -> Result<Vec<u8>> {
     use wasm_encoder::{
         CodeSection, ExportKind, ExportSection, Function, FunctionSection, MemorySection, MemoryType, Module,
         TypeSection, ValType,
@@ -132,7 +145,8 @@ pub fn bulky(lengths: impl IntoIterator<Item = usize>) -> Result<Vec<u8>> {
     for (at, length) in lengths.into_iter().enumerate() {
         functions.function(1);
         let mut function = Function::new([(1, ValType::I32)]);
-        // Each its own code, and none that the compiler could leave out: loads from addresses that it cannot know.
+        // Every function differs, and the compiler cannot fold the loads because it does not know
+        // their addresses.
         function.instructions().i32_const(at as i32).local_set(0);
         for _ in 0..length / STEP_BYTES {
             function
@@ -154,10 +168,10 @@ pub fn bulky(lengths: impl IntoIterator<Item = usize>) -> Result<Vec<u8>> {
     exports.export("witgate:gateway/request-handler@0.1.0#handle-request", ExportKind::Func, 1);
     let mut module = Module::new();
     module.section(&types).section(&functions).section(&memories).section(&exports).section(&code);
-    component_of("include request-filter;", module.finish())
+    component_from("include request-filter;", module.finish())
 }
 
-fn component_of(world: &str, mut module: Vec<u8>) -> Result<Vec<u8>> {
+fn component_from(world: &str, mut module: Vec<u8>) -> Result<Vec<u8>> {
     let mut resolve = Resolve::default();
     let folder = tempfile::tempdir()?;
     for entry in std::fs::read_dir(crate::repository().join("wit"))? {
@@ -174,7 +188,7 @@ fn component_of(world: &str, mut module: Vec<u8>) -> Result<Vec<u8>> {
     ComponentEncoder::default().module(&module)?.encode()
 }
 
-/// `component` with a manifest, as componentize embeds it.
+/// Embeds a manifest (JSON) in a component, as componentize does.
 pub fn with_manifest(mut component: Vec<u8>, json: &str) -> Vec<u8> {
     use wasm_encoder::{ComponentSection as _, CustomSection};
     CustomSection { name: "witgate:manifest".into(), data: json.as_bytes().into() }.append_to_component(&mut component);
