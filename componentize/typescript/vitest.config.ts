@@ -23,13 +23,13 @@ export default defineConfig({
       name: "witgate-fake",
       enforce: "pre",
       resolveId: (id) => (INTERFACE.test(id) ? `\0${id}` : undefined),
-      // Getters over the fake rather than its values: the fake imports the SDK, which imports these.
+      // Calls look the function up each time, so that a test can replace it.
       load: (id) => {
         const name = INTERFACE.exec(id.slice(1))?.[1];
         if (name === undefined) return undefined;
         const functions = FUNCTIONS[name] ?? [];
         const lines = functions.map((fn) => `const _${fn} = (...args) => interfaces["${name}"].${fn}(...args); export { _${fn} as ${fn} };`);
-        return `import { interfaces } from ${JSON.stringify(resolve(sdk, "testing.ts"))};\n${lines.join("\n")}`;
+        return `import { interfaces } from ${JSON.stringify(resolve(sdk, "fake.ts"))};\n${lines.join("\n")}`;
       },
     },
   ],

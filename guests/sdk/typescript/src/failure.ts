@@ -1,18 +1,22 @@
-// An uncaught exception as one line for the gateway's log, with the author's own file and line.
+// Describes an uncaught exception in one line for the gateway's log, with the author's file and
+// line.
 //
-// The engine names lines of the bundle; `build.mjs` leaves a table from those to the source at the bundle's end, where it moves no line.
+// A stack trace of the engine names lines of the bundle. `build.mjs` appends a table that maps them
+// to lines of the source; at the end of the bundle, the table moves no other line.
 
 declare const __WITGATE_LINES: { files: string[]; lines: Array<[number, number] | 0> } | undefined;
 
-/** `TypeError: x is not a function (src/filter.ts:12)`. */
-export function describe(failure: unknown): string {
-  if (!(failure instanceof Error)) return typeof failure === "string" ? failure : `thrown: ${JSON.stringify(failure)}`;
-  const where = origin(failure.stack ?? "");
-  return `${failure.name}: ${failure.message}${where === undefined ? "" : ` (${where})`}`;
+/** Returns a message such as `TypeError: x is not a function (src/filter.ts:12)`. */
+export function failureMessage(failure: unknown): string {
+  if (!(failure instanceof Error)) {
+    return typeof failure === "string" ? failure : `thrown: ${JSON.stringify(failure)}`;
+  }
+  const place = sourceLine(failure.stack ?? "");
+  return `${failure.name}: ${failure.message}${place === undefined ? "" : ` (${place})`}`;
 }
 
-/** The innermost frame in the author's source; else the innermost that is known. */
-function origin(stack: string): string | undefined {
+/** Finds the innermost frame in the author's source or, if there is none, in any known source. */
+function sourceLine(stack: string): string | undefined {
   const table = typeof __WITGATE_LINES === "undefined" ? undefined : __WITGATE_LINES;
   if (table === undefined) return undefined;
   const frames: string[] = [];

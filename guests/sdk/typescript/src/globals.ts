@@ -1,7 +1,11 @@
-// What an author expects to be there and QuickJS lacks, or gets wrong in a sandbox: imported by the entry before the author's module.
+// Defines the globals that an author expects and that QuickJS lacks or implements without a system:
+// the clock, randomness, `console`, `TextEncoder` and `TextDecoder`. The entry imports this module
+// before the author's module.
 //
-// A filter's memory is a snapshot made when it was built: `Math.random` would begin from the same seed in every instance, and `Date.now`
-// has no clock. Both go to the gateway. While the snapshot is made there is no gateway, so a value asked for then would be the same for ever: it throws.
+// The memory of a filter is a snapshot that is taken at build time. `Math.random` would start from
+// the same seed in every instance, and `Date.now` would have no clock, so both call the gateway.
+// There is no gateway at build time, and a value read then would be the same in every call.
+// Therefore these functions throw until the first call.
 import * as clock from "witgate:gateway/clock@0.1.0";
 import * as log from "witgate:gateway/log@0.1.0";
 import * as random from "witgate:gateway/random@0.1.0";
@@ -9,17 +13,18 @@ import { decode, encode } from "./text.ts";
 
 let running = false;
 
-/** From here on there is a gateway. */
-export function run(): void {
+/** Records that the gateway has called a handler: from then on its functions can be used. */
+export function markRunning(): void {
   running = true;
 }
 
-function needsGateway(what: string): void {
-  if (!running) throw new Error(`${what} is not there while the filter is built: call it inside onRequest or onResponse`);
+function requireGateway(what: string): void {
+  if (running) return;
+  throw new Error(`${what} cannot be used while the filter is built: call it inside onRequest or onResponse`);
 }
 
 function now(): number {
-  needsGateway("the clock");
+  requireGateway("the clock");
   const { seconds, nanoseconds } = clock.now();
   return seconds * 1000 + Math.floor(nanoseconds / 1e6);
 }
@@ -35,18 +40,18 @@ Object.defineProperty(GatewayDate, "prototype", { value: NativeDate.prototype })
 NativeDate.prototype.constructor = GatewayDate;
 GatewayDate.now = now;
 
-/** 53 random bits, as the language wants them. */
-function uniform(): number {
-  needsGateway("Math.random");
+/** A random number in [0, 1) with 53 bits, as `Math.random` requires. */
+function randomFraction(): number {
+  requireGateway("Math.random");
   return ((random.number() >>> 5) * 67108864 + (random.number() >>> 6)) / 9007199254740992;
 }
 
 function write(level: "debug" | "info" | "warn" | "error", args: unknown[]): void {
   if (!running) return;
-  log.write(level, args.map((arg) => (typeof arg === "string" ? arg : shown(arg))).join(" "));
+  log.write(level, args.map((arg) => (typeof arg === "string" ? arg : formatValue(arg))).join(" "));
 }
 
-function shown(value: unknown): string {
+function formatValue(value: unknown): string {
   if (value instanceof Error) return `${value.name}: ${value.message}`;
   try {
     return JSON.stringify(value) ?? String(value);
@@ -56,7 +61,7 @@ function shown(value: unknown): string {
 }
 
 function randomUUID(): string {
-  needsGateway("crypto.randomUUID");
+  requireGateway("crypto.randomUUID");
   const bytes = random.bytes(16);
   bytes[6] = ((bytes[6] as number) & 0x0f) | 0x40;
   bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80;
@@ -65,7 +70,7 @@ function randomUUID(): string {
 }
 
 function getRandomValues<T extends ArrayBufferView>(view: T): T {
-  needsGateway("crypto.getRandomValues");
+  requireGateway("crypto.getRandomValues");
   new Uint8Array(view.buffer, view.byteOffset, view.byteLength).set(random.bytes(view.byteLength));
   return view;
 }
@@ -80,7 +85,7 @@ Object.assign(globalThis, {
     error: (...args: unknown[]) => write("error", args),
   },
   crypto: { randomUUID, getRandomValues },
-  performance: { now: () => (needsGateway("performance.now"), clock.ticks() / 1000) },
+  performance: { now: () => (requireGateway("performance.now"), clock.ticks() / 1000) },
   TextEncoder: class {
     readonly encoding = "utf-8";
     encode(text = ""): Uint8Array {
@@ -94,4 +99,4 @@ Object.assign(globalThis, {
     }
   },
 });
-Math.random = uniform;
+Math.random = randomFraction;

@@ -1,7 +1,7 @@
-// What a filter's author imports: `import { config, log, reply, type Request } from "@witgate/filter"`.
+// What a filter imports: `import { config, log, reply, type Request } from "@witgate/filter"`.
 //
-// Everything here is thin: an object's method is one call of the gateway (the functions of wit/), nothing is copied that nobody asked for.
-// A filter is a module that exports `onRequest`, `onResponse` or both; returning nothing lets the exchange go on.
+// A filter is a module that exports `onRequest`, `onResponse` or both. The objects hold no state:
+// each method calls one function of the gateway (wit/), so a filter pays only for what it asks.
 import * as rawConfig from "witgate:gateway/config@0.1.0";
 import * as exchange from "witgate:gateway/exchange@0.1.0";
 import * as rawLog from "witgate:gateway/log@0.1.0";
@@ -13,55 +13,96 @@ export type { Response } from "./response.ts";
 import type { ReadonlyRequest, Request } from "./request.ts";
 import type { Response } from "./response.ts";
 
-/** The request phase: return nothing to let the request go on with your edits, or a reply to answer here. */
+/**
+ * The handler of the request phase.
+ *
+ * Return nothing to let the request continue with your edits. Return a {@link Reply} to answer the
+ * client here; the upstream then does not see the request, and your edits are discarded.
+ *
+ * If the handler throws, your edits are discarded too and the client receives status 502. The
+ * gateway logs the message with your file and line.
+ */
 export type OnRequest = (request: Request) => Reply | void;
-/** The response phase: return nothing to let the response go on with your edits, or a reply to put in its place. */
+
+/**
+ * The handler of the response phase.
+ *
+ * Return nothing to let the response continue with your edits. Return a {@link Reply} to replace
+ * the whole response. Exceptions have the same effect as in {@link OnRequest}.
+ */
 export type OnResponse = (response: Response, request: ReadonlyRequest) => Reply | void;
 
-/** The filter's configuration: what stands under `config:` in gateway.yaml. */
+/** The configuration of the filter: the values under `config:` in gateway.yaml. */
 export const config = {
-  /** The value of a key as text; undefined where it is not set. Lists and mappings come as JSON text. */
+  /**
+   * Returns the value of a key as text, or undefined if the key is not set. A value that is not a
+   * string is returned as JSON text.
+   */
   get(key: string): string | undefined {
     return rawConfig.get(key) ?? undefined;
   },
-  /** The value of a key as a number; throws where it is none. */
+
+  /**
+   * Returns the value of a key as a number, or `fallback` if the key is not set.
+   *
+   * @throws TypeError if the value is not a finite number.
+   */
   number(key: string, fallback: number): number {
     const text = rawConfig.get(key) ?? undefined;
     if (text === undefined) return fallback;
     const number = Number(text);
-    if (!Number.isFinite(number)) throw new TypeError(`config ${key}: ${JSON.stringify(text)} is not a number`);
-    return number;
+    if (Number.isFinite(number)) return number;
+    throw new TypeError(`config ${key}: ${JSON.stringify(text)} is not a number: correct it in gateway.yaml`);
   },
-  /** All keys that are set. */
+
+  /** Returns all keys that are set, sorted. */
   keys(): string[] {
     return rawConfig.keys();
   },
 };
 
-/** Lines for the gateway's log. `console` goes here too. */
+/**
+ * Writes lines to the gateway's log, which adds the name of the filter and the id of the exchange.
+ * `console` writes there too.
+ *
+ * A line is cut after 4 KiB. Lines after the 64th of a call are dropped.
+ */
 export const log = {
+  /** Writes a detail of a single step. */
   trace: (message: string): void => rawLog.write("trace", message),
+  /** Writes information for the author of the filter. */
   debug: (message: string): void => rawLog.write("debug", message),
+  /** Writes an event of normal operation. */
   info: (message: string): void => rawLog.write("info", message),
+  /** Writes a condition that an operator should look at. */
   warn: (message: string): void => rawLog.write("warn", message),
+  /** Writes a failure. */
   error: (message: string): void => rawLog.write("error", message),
 };
 
-/** Who sent the request. */
+/** Returns the client that sent the request: its address and, if encrypted, its TLS connection. */
 export function client(): exchange.ClientInfo {
   return exchange.client();
 }
 
-/** The name of the route in gateway.yaml. */
+/** Returns the name of the route in gateway.yaml. */
 export function route(): string {
   return exchange.route();
 }
 
-/** Strings attached to the exchange: how a filter's two phases, and filters among each other, speak. */
+/**
+ * Notes: named strings that are attached to the exchange. Use them to pass data from `onRequest` to
+ * `onResponse`, or to a later filter. Neither the client nor the upstream sees them.
+ *
+ * An exchange holds at most 32 notes. A name has 1 to 64 bytes, a value at most 4 KiB; exceeding a
+ * bound ends the call. Begin a name with the name of your filter: `limiter.remaining`.
+ */
 export const notes = {
+  /** Returns the value of a note, or undefined if no filter has set it. */
   get(name: string): string | undefined {
     return exchange.note(name) ?? undefined;
   },
+  /** Sets a note. It is discarded if the handler throws. */
   set(name: string, value: string): void {
     exchange.setNote(name, value);
   },

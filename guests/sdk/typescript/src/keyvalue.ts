@@ -1,37 +1,57 @@
-// Values that outlive a call: `import { keyvalue } from "@witgate/filter/keyvalue"`, with `services = ["keyvalue"]` in filter.toml
-// and `capabilities: [keyvalue]` in gateway.yaml. A module of its own, so that a filter that does not want it does not import it.
+// The key-value store: `import { keyvalue } from "@witgate/filter/keyvalue"`.
+//
+// It is a module of its own because a component may import only what its manifest asks for.
 import * as raw from "witgate:gateway/keyvalue@0.1.0";
 import { decode, encode } from "./text.ts";
 
-/** One store for all instances of this filter; each function is atomic. They throw an Error where the store says no. */
+/**
+ * Values that outlive a call. Requires `services = ["keyvalue"]` in filter.toml and
+ * `capabilities: [keyvalue]` in gateway.yaml.
+ *
+ * All instances of the filter share one store; other filters cannot see it. Each function is
+ * atomic. A key has 1 to 256 bytes, a value at most 64 KiB. Each function throws an Error if the
+ * store refuses, for example because it is full.
+ */
 export const keyvalue = {
-  /** The value of a key; undefined where it is absent or expired. */
+  /** Returns the value of a key, or undefined if the key is absent or has expired. */
   get(key: string): string | undefined {
-    const value = told(() => raw.get(key)) ?? undefined;
+    const value = callStore("get", key, () => raw.get(key)) ?? undefined;
     return value === undefined ? undefined : decode(value);
   },
-  /** Sets a key, for `ttlMs` milliseconds or, with 0, for good. */
+  /** Sets a key. It expires after `ttlMs` milliseconds; with 0 it does not expire. */
   set(key: string, value: string, ttlMs = 0): void {
-    told(() => raw.set(key, encode(value), ttlMs));
+    callStore("set", key, () => raw.set(key, encode(value), ttlMs));
   },
-  /** Removes a key; true where it was there. */
+  /** Removes a key. Returns true if the key was there and had not expired. */
   delete(key: string): boolean {
-    return told(() => raw.delete(key));
+    return callStore("delete", key, () => raw.delete(key));
   },
-  /** Adds to a counter and gives the sum. Only a new counter gets the `ttlMs`. */
+  /**
+   * Adds `delta` to a counter and returns the sum, which must fit into 32 bits.
+   *
+   * A new counter starts at 0 and expires after `ttlMs` milliseconds (0: does not expire). Later
+   * increments do not prolong its life.
+   */
   increment(key: string, delta = 1, ttlMs = 0): number {
-    return told(() => raw.increment(key, delta, ttlMs));
+    return callStore("increment", key, () => raw.increment(key, delta, ttlMs));
   },
 };
 
-/** The gateway's refusals are plain objects: an author expects an Error. */
-function told<T>(call: () => T): T {
+const REASONS = {
+  "too-large": "a key has 1 to 256 bytes and a value at most 64 KiB",
+  full: "raise filters.NAME.keyvalue in gateway.yaml, or let keys expire",
+  "not-a-number": "the value is not a counter, or the sum does not fit into 32 bits",
+};
+
+/** Calls the store. Errors of the gateway are plain objects: throws an Error with a message. */
+function callStore<T>(operation: string, key: string, call: () => T): T {
   try {
     return call();
   } catch (refusal) {
     const error = ((refusal as { payload?: raw.Error }).payload ?? refusal) as raw.Error;
     if (typeof error === "object" && error !== null && "tag" in error) {
-      throw new Error(`keyvalue: ${error.tag}${error.tag === "unavailable" ? `: ${error.val}` : ""}`);
+      const reason = error.tag === "unavailable" ? error.val : REASONS[error.tag];
+      throw new Error(`keyvalue.${operation} of key ${JSON.stringify(key)}: ${error.tag}: ${reason}`);
     }
     throw refusal;
   }

@@ -1,44 +1,52 @@
-// The request as an object. Its state is in the gateway: each method is one call. Must not know: the response.
+// The request as an object. Its state is in the gateway: each method calls one function of wit/.
+//
+// This module does not know the response.
 import * as raw from "witgate:gateway/request@0.1.0";
-import { decode, encode } from "./text.ts";
+import { decode, encodeBody } from "./text.ts";
 
-/** The request, to read. */
+/** The request, for reading. In `onResponse` it is the request as all filters left it. */
 export class ReadonlyRequest {
-  /** `GET`, `POST`, … */
+  /** The method, such as `GET`. */
   get method(): string {
     return raw.method();
   }
-  /** `http` or `https`. */
+  /** `https` if the client reached the gateway over TLS, otherwise `http`. */
   get scheme(): string {
     return raw.scheme();
   }
-  /** Host and port. */
+  /** The host, and the port if the client gave one, in lower case. Empty if there is no host. */
   get authority(): string {
     return raw.authority();
   }
-  /** The path, percent-encoded. */
+  /** The path without the query, percent-encoded. It begins with `/`. */
   get path(): string {
     return raw.path();
   }
-  /** What follows the `?`, undefined where there is none. */
+  /** The query without the `?`. Undefined if there is no `?`. */
   get query(): string | undefined {
     return raw.query() ?? undefined;
   }
-  /** One field, lines joined; undefined where it is absent. Case does not matter. */
+  /**
+   * Returns the value of a header field, or undefined if the field is absent. The case of the name
+   * does not matter. Several lines are joined with `, ` (those of `cookie` with `; `).
+   */
   header(name: string): string | undefined {
     return raw.header(name) ?? undefined;
   }
-  /** Each line of one field. */
+  /** Returns the value of each line of a header field, in order. Empty if the field is absent. */
   headerValues(name: string): string[] {
     return raw.headerValues(name);
   }
-  /** All fields. One `header(name)` costs less. */
+  /** All header fields in order, names in lower case. `header(name)` costs less. */
   get headers(): Array<[string, string]> {
     return raw.headers();
   }
 }
 
-/** The setters' functions; given by the entry, since only filters with a request phase import them. */
+/**
+ * The functions that change the request. The entry passes them in, because only filters with a
+ * request phase may import them.
+ */
 export interface RequestEdit {
   setHeader(name: string, value: string): void;
   appendHeader(name: string, value: string): void;
@@ -48,48 +56,64 @@ export interface RequestEdit {
   setBody(body: Uint8Array): void;
 }
 
-/** The request, to read and to change. Changes happen when the handler has ended well. */
+/**
+ * The request, for reading and changing.
+ *
+ * What you set, you read at once. The gateway applies the edits when `onRequest` returns nothing;
+ * it discards them if the handler returns a reply or throws.
+ *
+ * A name or value that HTTP forbids ends the call, and so does a field that only the gateway
+ * writes, such as `host` or `content-length` (wit/request.wit has the list).
+ */
 export class Request extends ReadonlyRequest {
   readonly #edit: RequestEdit;
 
+  /** Called by the entry, not by filters. */
   constructor(edit: RequestEdit) {
     super();
     this.#edit = edit;
   }
-  /** This one value in the place of all. */
+  /** Sets a header field. Replaces all lines of the field. */
   setHeader(name: string, value: string): void {
     this.#edit.setHeader(name, value);
   }
-  /** One more line. */
+  /** Adds a line to a header field. Keeps the lines that the field already has. */
   appendHeader(name: string, value: string): void {
     this.#edit.appendHeader(name, value);
   }
-  /** No line. */
+  /** Removes all lines of a header field. Does nothing if the field is absent. */
   removeHeader(name: string): void {
     this.#edit.removeHeader(name);
   }
-  /** Another path for the upstream. */
+  /** Sets the path for the upstream: percent-encoded, begins with `/`, without the query. */
   setPath(path: string): void {
     this.#edit.setPath(path);
   }
-  /** Another query for the upstream; undefined for none. */
+  /** Sets the query that the upstream receives, without the `?`. Undefined removes the query. */
   setQuery(query: string | undefined): void {
     this.#edit.setQuery(query);
   }
-  /** The whole body; needs `body = "buffer"` under [request] in filter.toml. */
+  /** Returns the whole body. Requires `body = "buffer"` under `[request]` in filter.toml. */
   bytes(): Uint8Array {
     return raw.body();
   }
-  /** The whole body as text. */
+  /** Returns the whole body as text. Invalid UTF-8 becomes U+FFFD. Requires what `bytes` does. */
   text(): string {
     return decode(raw.body());
   }
-  /** The whole body as JSON; throws where it is none. */
+  /**
+   * Returns the whole body, parsed as JSON. Requires what `bytes` does.
+   *
+   * @throws SyntaxError if the body is not valid JSON, an empty body included.
+   */
   json(): unknown {
     return JSON.parse(this.text());
   }
-  /** Another body: bytes, text, or anything else as JSON. */
+  /**
+   * Replaces the body, with at most 8 MiB (4 MiB without `body = "buffer"`). Bytes and text are
+   * sent as they are, any other value as JSON.
+   */
   setBody(body: unknown): void {
-    this.#edit.setBody(body instanceof Uint8Array ? body : encode(typeof body === "string" ? body : JSON.stringify(body)));
+    this.#edit.setBody(encodeBody(body));
   }
 }

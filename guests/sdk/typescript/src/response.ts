@@ -1,58 +1,81 @@
-// The response as an object. Its state is in the gateway: each method is one call. Must not know: the request.
+// The response as an object. Its state is in the gateway: each method calls one function of wit/.
+//
+// This module does not know the request.
 import * as raw from "witgate:gateway/response@0.1.0";
-import { decode, encode } from "./text.ts";
+import { decode, encodeBody } from "./text.ts";
 
-/** The response, to read and to change. Changes happen when the handler has ended well. */
+/**
+ * The response, for reading and changing.
+ *
+ * What you set, you read at once. The gateway applies the edits when `onResponse` returns nothing;
+ * it discards them if the handler returns a reply or throws.
+ *
+ * A status, name or value that HTTP forbids ends the call, and so does a field that only the
+ * gateway writes, such as `content-length` (wit/request.wit has the list).
+ */
 export class Response {
-  /** 200 to 599. */
+  /** The status code, 200 to 599. */
   get status(): number {
     return raw.status();
   }
   set status(status: number) {
     raw.setStatus(status);
   }
-  /** True where a filter or the gateway made the response. */
+  /** True if a filter or the gateway made the response, false if the upstream sent it. */
   get local(): boolean {
     return raw.local();
   }
-  /** One field, lines joined; undefined where it is absent. */
+  /**
+   * Returns the value of a header field, or undefined if the field is absent. The case of the name
+   * does not matter. Several lines are joined with `, `; use `headerValues` for `set-cookie`.
+   */
   header(name: string): string | undefined {
     return raw.header(name) ?? undefined;
   }
-  /** Each line of one field. */
+  /** Returns the value of each line of a header field, in order. Empty if the field is absent. */
   headerValues(name: string): string[] {
     return raw.headerValues(name);
   }
-  /** All fields. */
+  /** All header fields in order, names in lower case. `header(name)` costs less. */
   get headers(): Array<[string, string]> {
     return raw.headers();
   }
-  /** This one value in the place of all. */
+  /** Sets a header field. Replaces all lines of the field. */
   setHeader(name: string, value: string): void {
     raw.setHeader(name, value);
   }
-  /** One more line. */
+  /** Adds a line to a header field. Keeps the lines that the field already has. */
   appendHeader(name: string, value: string): void {
     raw.appendHeader(name, value);
   }
-  /** No line. */
+  /** Removes all lines of a header field. Does nothing if the field is absent. */
   removeHeader(name: string): void {
     raw.removeHeader(name);
   }
-  /** The whole body; needs `body = "buffer"` under [response] in filter.toml. */
+  /**
+   * Returns the whole body as the upstream sent it, still encoded if `content-encoding` is set.
+   * Requires `body = "buffer"` under `[response]` in filter.toml.
+   */
   bytes(): Uint8Array {
     return raw.body();
   }
-  /** The whole body as text. */
+  /** Returns the whole body as text. Invalid UTF-8 becomes U+FFFD. Requires what `bytes` does. */
   text(): string {
     return decode(raw.body());
   }
-  /** The whole body as JSON; throws where it is none. */
+  /**
+   * Returns the whole body, parsed as JSON. Requires what `bytes` does.
+   *
+   * @throws SyntaxError if the body is not valid JSON, an empty body included.
+   */
   json(): unknown {
     return JSON.parse(this.text());
   }
-  /** Another body: bytes, text, or anything else as JSON. */
+  /**
+   * Replaces the body, with at most 8 MiB (4 MiB without `body = "buffer"`). Bytes and text are
+   * sent as they are, any other value as JSON.
+   */
   setBody(body: unknown): void {
-    raw.setBody(body instanceof Uint8Array ? body : encode(typeof body === "string" ? body : JSON.stringify(body)));
+    raw.setBody(encodeBody(body));
   }
 }

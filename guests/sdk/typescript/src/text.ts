@@ -1,6 +1,7 @@
-// UTF-8 both ways (RFC 3629): QuickJS has no TextEncoder. Unpaired surrogates and bad bytes become U+FFFD, as the Encoding Standard says.
+// Encodes and decodes UTF-8 (RFC 3629), because QuickJS has no TextEncoder. Unpaired surrogates and
+// invalid bytes become U+FFFD, as the Encoding Standard requires.
 
-/** The UTF-8 of a string. */
+/** Encodes a string as UTF-8. */
 export function encode(text: string): Uint8Array {
   const bytes = new Uint8Array(text.length * 3);
   let at = 0;
@@ -35,18 +36,25 @@ export function encode(text: string): Uint8Array {
   return bytes.slice(0, at);
 }
 
-/** The string of some UTF-8. */
+/** Makes a body: text is encoded as UTF-8, bytes stay, any other value is encoded as JSON. */
+export function encodeBody(body: unknown): Uint8Array {
+  if (body instanceof Uint8Array) return body;
+  return encode(typeof body === "string" ? body : JSON.stringify(body));
+}
+
+/** Decodes UTF-8. A byte order mark is kept. */
 export function decode(bytes: Uint8Array): string {
   let text = "";
   let units: number[] = [];
   for (let i = 0; i < bytes.length; ) {
     const first = bytes[i] as number;
-    const length = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3 : first >= 0xf0 && first < 0xf5 ? 4 : 0;
+    const length = first < 0x80 ? 1 : sequenceLength(first);
     let code = length === 1 ? first : first & (0x7f >> length);
     let used = 1;
-    while (used < length && ((bytes[i + used] ?? 0) & 0xc0) === 0x80 && inRange(first, used, bytes[i + used] as number)) {
-      code = (code << 6) | ((bytes[i + used] as number) & 0x3f);
-      used++;
+    for (; used < length; used++) {
+      const byte = bytes[i + used] ?? 0;
+      if ((byte & 0xc0) !== 0x80 || !mayFollow(first, used, byte)) break;
+      code = (code << 6) | (byte & 0x3f);
     }
     if (used !== length) code = 0xfffd;
     i += used;
@@ -60,8 +68,18 @@ export function decode(bytes: Uint8Array): string {
   return text + String.fromCharCode(...units);
 }
 
-/** The second byte decides about overlong forms, surrogates and what is beyond U+10FFFF. */
-function inRange(first: number, at: number, byte: number): boolean {
+/** The length of a multi-byte sequence by its first byte; 0 if no sequence begins with that byte. */
+function sequenceLength(first: number): number {
+  if (first >= 0xc2 && first < 0xe0) return 2;
+  if (first >= 0xe0 && first < 0xf0) return 3;
+  return first >= 0xf0 && first < 0xf5 ? 4 : 0;
+}
+
+/**
+ * Tells whether a continuation byte may follow `first`. The second byte rules out overlong forms,
+ * surrogates and code points above U+10FFFF.
+ */
+function mayFollow(first: number, at: number, byte: number): boolean {
   if (at !== 1) return true;
   if (first === 0xe0) return byte >= 0xa0;
   if (first === 0xed) return byte < 0xa0;

@@ -1,5 +1,6 @@
-// Lets a request pass only with an API key, and keeps credentials from the upstream. The same filter exists in Python and Rust:
-// the three are what benchmarks compare.
+// Accepts a request only with an API key, and hides credentials from the upstream.
+//
+// The same filter exists in Python and Rust; the benchmarks compare the three.
 import { config, reply, type Reply, type Request } from "@witgate/filter";
 
 export function onRequest(request: Request): Reply | void {

@@ -16,21 +16,24 @@ beforeEach(() => {
   vi.useFakeTimers();
 });
 
-test("the request above the limit gets 429 and when to come back", () => {
+test("a request above the limit is answered with 429 and retry-after", () => {
   expect([send(0), send(1), send(2)]).toEqual([200, 200, 429]);
   vi.setSystemTime(START + 30_000);
   const { request } = fake({ config: { limit: 2 }, now: START + 30_000 });
-  expect(onRequest(request)).toMatchObject({ status: 429, headers: [["retry-after", "30"], ["content-type", "text/plain; charset=utf-8"]] });
+  expect(onRequest(request)).toMatchObject({
+    status: 429,
+    headers: [["retry-after", "30"], ["content-type", "text/plain; charset=utf-8"]],
+  });
 });
 
-test("the window slides: half of the last one still counts in the middle of the next", () => {
+test("in the middle of a window half of the previous window still counts", () => {
   expect([send(0), send(1)]).toEqual([200, 200]);
   expect(send(WINDOW)).toBe(429);
   expect([send(WINDOW * 1.5), send(WINDOW * 1.5 + 1)]).toEqual([200, 200]);
   expect(send(WINDOW * 1.5 + 2)).toBe(429);
 });
 
-test("clients are told apart", () => {
+test("clients are counted separately, by address or by header field", () => {
   expect([send(0), send(0), send(0)]).toEqual([200, 200, 429]);
   expect(send(0, { clientIp: "192.0.2.2" })).toBe(200);
   const config = { limit: 1, key: "header:x-api-key" };

@@ -1,0 +1,131 @@
+// A fake of the gateway for unit tests: its interfaces over an exchange in memory.
+//
+// In tests, imports of `witgate:gateway/…` resolve to `interfaces`, so the objects of the SDK run
+// as they do in a component. This module does not know these objects (testing.ts does): they
+// import it.
+import { decode, encode } from "./text.ts";
+
+export type Fields = Array<[string, string]>;
+
+/** The exchange that the functions below read and change. */
+export class FakeExchange {
+  method = "GET";
+  path = "/";
+  query: string | undefined = undefined;
+  request: Fields = [];
+  response: Fields = [];
+  body = new Uint8Array();
+  responseBody = new Uint8Array();
+  status = 200;
+  config = new Map<string, string>();
+  notes = new Map<string, string>();
+  log: string[] = [];
+  clientIp = "192.0.2.1";
+  /** Milliseconds since 1970. */
+  now = 1_700_000_000_000;
+}
+
+let current = new FakeExchange();
+/** Outlives an exchange, as the store of the gateway does. */
+const store = new Map<string, { value: Uint8Array; expires: number }>();
+
+/** Makes this the exchange that the functions below use. */
+export function enter(exchange: FakeExchange): void {
+  current = exchange;
+}
+
+/** Empties the key-value store. */
+export function clearStore(): void {
+  store.clear();
+}
+
+const valuesOf = (fields: Fields, name: string): string[] =>
+  fields.filter(([own]) => own === name.toLowerCase()).map(([, value]) => value);
+const joinedValue = (fields: Fields, name: string): string | undefined => {
+  const values = valuesOf(fields, name);
+  return values.length === 0 ? undefined : values.join(", ");
+};
+const withoutField = (fields: Fields, name: string): Fields => fields.filter(([own]) => own !== name.toLowerCase());
+const withField = (fields: Fields, name: string, value: string): Fields => [
+  ...withoutField(fields, name),
+  [name.toLowerCase(), value],
+];
+
+const readers = (fields: () => Fields) => ({
+  header: (name: string) => joinedValue(fields(), name),
+  headerValues: (name: string) => valuesOf(fields(), name),
+  headerBytes: (name: string) => {
+    const value = joinedValue(fields(), name);
+    return value === undefined ? undefined : encode(value);
+  },
+  headers: () => fields(),
+});
+
+const unexpired = (key: string) => {
+  const entry = store.get(key);
+  return entry !== undefined && entry.expires > current.now ? entry : undefined;
+};
+const expiry = (ttlMs: number) => (ttlMs === 0 ? Infinity : current.now + ttlMs);
+
+/** The interfaces of the gateway, by their names in wit/. */
+export const interfaces = {
+  request: {
+    method: () => current.method,
+    scheme: () => "http",
+    authority: () => joinedValue(current.request, "host") ?? "",
+    path: () => current.path,
+    query: () => current.query,
+    body: () => current.body,
+    ...readers(() => current.request),
+  },
+  "request-edit": {
+    setHeader: (name: string, value: string) => void (current.request = withField(current.request, name, value)),
+    appendHeader: (name: string, value: string) => void current.request.push([name.toLowerCase(), value]),
+    removeHeader: (name: string) => void (current.request = withoutField(current.request, name)),
+    setPath: (path: string) => void (current.path = path),
+    setQuery: (query: string | undefined) => void (current.query = query),
+    setBody: (body: Uint8Array) => void (current.body = body as Uint8Array<ArrayBuffer>),
+  },
+  response: {
+    status: () => current.status,
+    local: () => false,
+    body: () => current.responseBody,
+    setStatus: (status: number) => void (current.status = status),
+    setHeader: (name: string, value: string) => void (current.response = withField(current.response, name, value)),
+    appendHeader: (name: string, value: string) => void current.response.push([name.toLowerCase(), value]),
+    removeHeader: (name: string) => void (current.response = withoutField(current.response, name)),
+    setBody: (body: Uint8Array) => void (current.responseBody = body as Uint8Array<ArrayBuffer>),
+    ...readers(() => current.response),
+  },
+  exchange: {
+    client: () => ({ ip: current.clientIp, port: 12345 }),
+    route: () => "test",
+    id: () => "0".repeat(32),
+    note: (name: string) => current.notes.get(name),
+    setNote: (name: string, value: string) => void current.notes.set(name, value),
+  },
+  config: {
+    get: (key: string) => current.config.get(key),
+    keys: () => [...current.config.keys()].sort(),
+  },
+  log: { write: (level: string, message: string) => void current.log.push(`${level}: ${message}`) },
+  clock: {
+    now: () => ({ seconds: Math.floor(current.now / 1000), nanoseconds: (current.now % 1000) * 1e6 }),
+    ticks: () => (current.now * 1000) >>> 0,
+  },
+  random: {
+    bytes: (length: number) => Uint8Array.from({ length }, () => Math.floor(Math.random() * 256)),
+    number: () => Math.floor(Math.random() * 2 ** 32),
+  },
+  keyvalue: {
+    get: (key: string) => unexpired(key)?.value,
+    set: (key: string, value: Uint8Array, ttlMs: number) => void store.set(key, { value, expires: expiry(ttlMs) }),
+    delete: (key: string) => unexpired(key) !== undefined && store.delete(key),
+    increment: (key: string, delta: number, ttlMs: number) => {
+      const entry = unexpired(key);
+      const sum = Number(entry === undefined ? 0 : decode(entry.value)) + delta;
+      store.set(key, { value: encode(String(sum)), expires: entry?.expires ?? expiry(ttlMs) });
+      return sum;
+    },
+  },
+};
