@@ -1,4 +1,5 @@
-//! Compiling: in a child with limits, into a cache that is believed only where it should be; what a compile bomb gets, and what its neighbours feel.
+//! Compiling: in a child with limits, into a cache that is believed only where it should be; what a
+//! compile bomb gets, and what its neighbours feel.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::wat::{bulky, replying};
+use harness::wat::{responder, with_functions_of};
 use harness::{Gateway, Setup, repository, wait_until, wait_up_to};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -21,7 +22,7 @@ const ROUNDS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn start(more: &str) -> Result<Gateway> {
-    Setup::new(&format!("{more}\n{YAML}"))?.with("f.wasm", replying(200, None, "one")?)?.start()
+    Setup::new(&format!("{more}\n{YAML}"))?.with("f.wasm", responder(200, None, "one")?)?.start()
 }
 
 fn says(gateway: &Gateway, text: &str) -> bool {
@@ -69,8 +70,8 @@ fn quiet(gateway: &Gateway) -> Result<(Duration, Duration)> {
 #[test]
 fn compile_bombs_are_refused_with_the_limit_named() -> Result<()> {
     let gateway = start("")?;
-    let many = bulky(std::iter::repeat_n(0, 100_000))?;
-    let large = bulky([7_500_000])?;
+    let many = with_functions_of(std::iter::repeat_n(0, 100_000))?;
+    let large = with_functions_of([7_500_000])?;
     // The gateway's own part: not that of a client and a server that want the same core.
     let [first, rest] = cores()?;
     pin(gateway.id(), &first)?;
@@ -119,7 +120,7 @@ fn a_compilation_that_needs_too_much_is_ended() -> Result<()> {
     ] {
         let gateway = start(limits)?;
         // Within the limits of size: some seconds of work.
-        let bytes = bulky(std::iter::repeat_n(20_000, 200))?;
+        let bytes = with_functions_of(std::iter::repeat_n(20_000, 200))?;
         let before = quiet(&gateway)?;
         let seen = latencies(&gateway, || {
             gateway.replace("f.wasm", &bytes)?;
@@ -129,7 +130,7 @@ fn a_compilation_that_needs_too_much_is_ended() -> Result<()> {
         let line = gateway.logged("was refused").pop().unwrap_or_default();
         ensure!(line.contains("\"reason\":\"limits\"") && line.contains(words), "{line}");
         println!("{limits}: P50, P99 quiet {before:?}, meanwhile {seen:?}");
-        gateway.replace("f.wasm", replying(200, None, "two")?)?;
+        gateway.replace("f.wasm", responder(200, None, "two")?)?;
         wait_until("a good one after it", || says(&gateway, "two"));
     }
     Ok(())
@@ -138,7 +139,7 @@ fn a_compilation_that_needs_too_much_is_ended() -> Result<()> {
 #[test]
 fn the_compiler_is_a_child_that_ends_with_the_gateway() -> Result<()> {
     let mut gateway = start("")?;
-    gateway.replace("f.wasm", bulky(std::iter::repeat_n(20_000, 400))?)?;
+    gateway.replace("f.wasm", with_functions_of(std::iter::repeat_n(20_000, 400))?)?;
     let mut child = None;
     wait_until("a child compiles", || {
         child = children(gateway.id()).pop();
@@ -214,7 +215,7 @@ fn a_compiler_that_starves_begins_again_with_a_share() -> Result<()> {
             }
         });
         let seen = (|| {
-            gateway.replace("f.wasm", bulky(std::iter::repeat_n(20_000, 200))?)?;
+            gateway.replace("f.wasm", with_functions_of(std::iter::repeat_n(20_000, 200))?)?;
             let mut policies = vec![];
             wait_up_to(PATIENCE, "a compiler with a share", || {
                 let child = children(gateway.id()).pop();
@@ -244,7 +245,7 @@ fn is_zombie(process: u32) -> bool {
 #[test]
 fn what_was_compiled_ahead_is_taken_from_the_cache() -> Result<()> {
     let gateway = start("")?;
-    let new = replying(200, None, "two")?;
+    let new = responder(200, None, "two")?;
     std::fs::write(gateway.path("new.wasm"), &new)?;
     let precompile = || {
         Command::new(repository().join("target/release/witgate"))
@@ -255,15 +256,15 @@ fn what_was_compiled_ahead_is_taken_from_the_cache() -> Result<()> {
             .output()
     };
     let output = precompile()?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(output.status.success() && said.contains("compiled in"), "{said} {output:?}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success() && text.contains("compiled in"), "{text} {output:?}");
     ensure!(String::from_utf8_lossy(&precompile()?.stdout).contains("in the cache"));
     gateway.replace("f.wasm", new)?;
     wait_until("the new version", || says(&gateway, "two"));
     assert_eq!(gateway.wait_logged("taken from the cache", 1).len(), 1);
 
     // Damaged meanwhile: noticed, and compiled anew.
-    let three = replying(200, None, "three")?;
+    let three = responder(200, None, "three")?;
     std::fs::write(gateway.path("new.wasm"), &three)?;
     ensure!(precompile()?.status.success());
     for entry in std::fs::read_dir(gateway.path("state/artifacts"))? {
@@ -284,13 +285,15 @@ fn what_was_compiled_ahead_is_taken_from_the_cache() -> Result<()> {
     Ok(())
 }
 
-/// A changed filter of the same engine: how much of it is compiled anew. The time is printed and not judged.
+/// A changed filter of the same engine: how much of it is compiled anew. The time is printed and
+/// not judged.
 #[test]
 fn a_changed_filter_reuses_what_another_compiled() -> Result<()> {
     let original = std::fs::read(repository().join("guests/dist/typescript/api-key.wasm"))?;
     let changed = replace_all(&original, b"api key", b"API KEY");
     ensure!(original != changed, "the filter's text changed");
-    // The compiler's threads may take each other's workspace, and with it what keeps some functions from being found (componentize/src/flatten/doors.rs): seldom, so one of three is enough.
+    // The compiler's threads may take each other's workspace, and with it what keeps some functions
+    // from being found (componentize/src/flatten/doors.rs): seldom, so one of three is enough.
     let mut tries = vec![];
     for _ in 0..3 {
         let (new, known) = compiled_anew(&original, &changed)?;
@@ -302,7 +305,8 @@ fn a_changed_filter_reuses_what_another_compiled() -> Result<()> {
     bail!("functions compiled and known: {tries:?}")
 }
 
-/// How many functions of `second` were compiled and how many known on a host that compiled `first` before.
+/// How many functions of `second` were compiled and how many known on a host that compiled `first`
+/// before.
 fn compiled_anew(first: &[u8], second: &[u8]) -> Result<(usize, usize)> {
     let folder = tempfile::tempdir()?;
     let precompile = |bytes: &[u8]| -> Result<String> {
@@ -316,14 +320,14 @@ fn compiled_anew(first: &[u8], second: &[u8]) -> Result<(usize, usize)> {
             .arg(file)
             .output()?;
         ensure!(output.status.success(), "{output:?}");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        println!("{:?}: {said}", began.elapsed());
-        Ok(said)
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        println!("{:?}: {text}", began.elapsed());
+        Ok(text)
     };
-    let said = precompile(first)?;
-    ensure!(said.contains(" 0 known"), "{said}");
-    let said = precompile(second)?;
-    let words: Vec<&str> = said.split(' ').collect();
+    let output = precompile(first)?;
+    ensure!(text.contains(" 0 known"), "{text}");
+    let output = precompile(second)?;
+    let words: Vec<&str> = text.split(' ').collect();
     let before = |word: &str| {
         words.iter().position(|own| own.trim_end().starts_with(word)).and_then(|at| words[at - 1].parse::<usize>().ok())
     };
@@ -372,7 +376,8 @@ fn memory_does_not_grow_with_reloads() -> Result<()> {
     println!(
         "{reloads} reloads × {requests} requests: {early:.1} MiB after a quarter, {late:.1} MiB at the end: {readings:.1?}"
     );
-    // The allocator takes 4 MiB more once in a while, in one step: no growth. What stays at each reload, or a second step, is.
+    // The allocator takes 4 MiB more once in a while, in one step: no growth. What stays at each
+    // reload, or a second step, is.
     let step = readings[reloads / 4..].windows(2).map(|two| two[1] - two[0]).fold(0.0, f64::max);
     ensure!(late < early + 6.0, "memory grows: {readings:.1?}");
     ensure!(late - early - step < 2.0, "memory grows by more than one step of {step:.1} MiB: {readings:.1?}");

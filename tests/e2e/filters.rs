@@ -1,7 +1,7 @@
-//! The chain: order, answers, rules, configuration, bodies, failing open and closed.
+//! The filter chain: order, local responses, match rules, bodies, failing open and closed.
 
 use anyhow::Result;
-use harness::wat::{filter, module, replying, setting, stamping, with_manifest};
+use harness::wat::{filter, header_setter, module, order_marker, responder, with_manifest};
 use harness::{Gateway, Setup};
 
 const TAIL: &str = "upstreams: {echo: {builtin: echo}}\nroutes:\n";
@@ -16,7 +16,8 @@ fn start(filters: &str, routes: &str, files: &[(&str, Vec<u8>)]) -> Result<Gatew
 
 #[test]
 fn requests_go_down_the_chain_and_responses_up() -> Result<()> {
-    let files = [("a.wasm", stamping("a", "")?), ("b.wasm", stamping("b", "")?), ("c.wasm", stamping("c", "")?)];
+    let files =
+        [("a.wasm", order_marker("a", "")?), ("b.wasm", order_marker("b", "")?), ("c.wasm", order_marker("c", "")?)];
     let filters = "  a: {source: a.wasm}\n  b: {source: b.wasm}\n  c: {source: c.wasm}\n";
     let gateway = start(filters, "  - {filters: [a, b, c], upstream: echo}\n", &files)?;
     let response = gateway.get("/", &[])?;
@@ -36,9 +37,12 @@ fn requests_go_down_the_chain_and_responses_up() -> Result<()> {
 }
 
 #[test]
-fn an_answer_passes_only_the_filters_that_completed() -> Result<()> {
-    let files =
-        [("a.wasm", stamping("a", "")?), ("b.wasm", replying(418, None, "short")?), ("c.wasm", stamping("c", "")?)];
+fn a_local_response_passes_only_the_filters_before_it() -> Result<()> {
+    let files = [
+        ("a.wasm", order_marker("a", "")?),
+        ("b.wasm", responder(418, None, "short")?),
+        ("c.wasm", order_marker("c", "")?),
+    ];
     let filters = "  a: {source: a.wasm}\n  b: {source: b.wasm}\n  c: {source: c.wasm}\n";
     let gateway = start(filters, "  - {filters: [a, b, c], upstream: echo}\n", &files)?;
     let response = gateway.get("/", &[])?;
@@ -49,8 +53,8 @@ fn an_answer_passes_only_the_filters_that_completed() -> Result<()> {
 }
 
 #[test]
-fn a_failure_is_closed_unless_the_operator_says_open_and_leaves_nothing_behind() -> Result<()> {
-    let files = [("f.wasm", setting("x-a", "1", "(unreachable)")?)];
+fn a_failed_filter_fails_closed_or_open_and_its_edits_are_dropped() -> Result<()> {
+    let files = [("f.wasm", header_setter("x-a", "1", "(unreachable)")?)];
     let filters = "  closed: {source: f.wasm}\n  open: {source: f.wasm, on_error: open}\n";
     let routes = "  - {match: {path: /closed}, filters: [closed], upstream: echo}\n  - {match: {path: /open}, filters: [open], upstream: echo}\n";
     let gateway = start(filters, routes, &files)?;
@@ -62,8 +66,8 @@ fn a_failure_is_closed_unless_the_operator_says_open_and_leaves_nothing_behind()
 }
 
 #[test]
-fn rules_decide_whether_a_filter_is_called() -> Result<()> {
-    let files = [("f.wasm", setting("x-a", "1", "")?)];
+fn match_rules_decide_whether_a_filter_is_called() -> Result<()> {
+    let files = [("f.wasm", header_setter("x-a", "1", "")?)];
     let routes = "  - {filters: [{filter: f, match: {methods: [POST], path: /in, header: x-go}}], upstream: echo}\n";
     let gateway = start("  f: {source: f.wasm}\n", routes, &files)?;
     let mut client = gateway.client()?;
@@ -80,7 +84,7 @@ fn rules_decide_whether_a_filter_is_called() -> Result<()> {
 }
 
 #[test]
-fn the_budget_of_a_phase_ends_a_chain_of_slow_filters() -> Result<()> {
+fn the_time_budget_of_a_phase_ends_a_chain_of_slow_filters() -> Result<()> {
     let files = [("f.wasm", filter("(loop $l (br $l)) (unreachable)")?)];
     let yaml = "timeouts: {filters: 60ms}\nfilters:\n  f: {source: f.wasm, timeout: 50ms, on_error: open}\n";
     let mut setup = Setup::new(&format!("{yaml}{TAIL}  - {{filters: [f, f, f, f], upstream: echo}}\n"))?;
@@ -89,14 +93,14 @@ fn the_budget_of_a_phase_ends_a_chain_of_slow_filters() -> Result<()> {
     }
     let gateway = setup.start()?;
     assert_eq!(gateway.get("/", &[])?.status, 200);
-    // The first uses 50 of the 60 ms, the second the rest.
+    // The first filter uses 50 of the 60 ms, the second one the rest.
     gateway.wait_logged("was used up before it", 2);
     assert_eq!(gateway.metric("witgate_filter_errors_total{filter=\"f\",version=\"-\",kind=\"deadline\"}")?, 4.0);
     Ok(())
 }
 
 #[test]
-fn bodies_are_read_where_declared_and_bounded() -> Result<()> {
+fn bodies_are_buffered_if_declared_and_bounded() -> Result<()> {
     let import = "(import \"witgate:gateway/request@0.1.0\" \"body\" (func $body (param i32)))";
     let reads = module(import, "(call $body (i32.const 1024)) (i32.const 0)")?;
     let manifest = r#"{"name":"f","version":"2.0.0","request":{"body":"buffer","body_bytes_max":1000}}"#;
@@ -107,14 +111,14 @@ fn bodies_are_read_where_declared_and_bounded() -> Result<()> {
     let mut client = gateway.client()?;
     assert_eq!(client.send("POST", "/with", &[], &[b'x'; 1000])?.json()["body"].as_str().map(str::len), Some(1000));
     assert_eq!(gateway.client()?.send("POST", "/with", &[], &[b'x'; 1001])?.status, 413);
-    assert_eq!(gateway.client()?.send("POST", "/without", &[], b"x")?.status, 502, "a body that was not declared");
+    assert_eq!(gateway.client()?.send("POST", "/without", &[], b"x")?.status, 502, "the manifest declares no body");
     gateway.client()?.write(b"POST /with HTTP/1.1\r\nhost: t\r\ncontent-length: 100\r\n\r\npart")?;
-    assert_eq!(client.get("/with", &[])?.status, 200, "a client that breaks off harms nobody");
+    assert_eq!(client.get("/with", &[])?.status, 200, "a client that disconnects does not affect others");
     Ok(())
 }
 
 #[test]
-fn held_bodies_are_bounded_over_all_exchanges() -> Result<()> {
+fn buffered_bodies_of_all_exchanges_share_one_limit() -> Result<()> {
     let import = "(import \"witgate:gateway/request@0.1.0\" \"body\" (func $body (param i32)))";
     let manifest = r#"{"name":"f","version":"2.0.0","request":{"body":"buffer","body_bytes_max":1000000}}"#;
     let wasm = with_manifest(module(import, "(i32.const 0)")?, manifest);
@@ -125,6 +129,10 @@ fn held_bodies_are_bounded_over_all_exchanges() -> Result<()> {
     assert_eq!(gateway.client()?.send("POST", "/", &[], &[b'x'; 60_000])?.status, 200);
     let response = gateway.client()?.send("POST", "/", &[], &[b'x'; 70_000])?;
     assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));
-    assert_eq!(gateway.client()?.send("POST", "/", &[], &[b'x'; 60_000])?.status, 200, "what was held is given back");
+    assert_eq!(
+        gateway.client()?.send("POST", "/", &[], &[b'x'; 60_000])?.status,
+        200,
+        "the buffer's bytes are released"
+    );
     Ok(())
 }

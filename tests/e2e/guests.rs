@@ -1,11 +1,11 @@
-//! The filters in TypeScript, Python and Rust, as an operator would run them.
+//! The shipped filters in TypeScript, Python and Rust, as an operator runs them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use harness::{Gateway, Setup};
 
-/// The same filter from each language, flattened as by default and as the language's tools made it.
+/// The same filter in each language, optimized as by default and as the language's tools built it.
 const API_KEYS: [&str; 5] = [
     "rust/api-key",
     "typescript/api-key",
@@ -14,7 +14,8 @@ const API_KEYS: [&str; 5] = [
     "tests/python/unflattened/api-key",
 ];
 
-fn one(guest: &str, more: &str) -> Result<Gateway> {
+/// A gateway with this filter. `more` is appended to the filter's configuration.
+fn start(guest: &str, more: &str) -> Result<Gateway> {
     let yaml = format!(
         "timeouts: {{filters: 3s}}\nupstreams: {{echo: {{builtin: echo}}}}\nfilters: {{f: {{source: f.wasm, timeout: 2s{more}}}}}\nroutes: [{{filters: [f], upstream: echo}}]"
     );
@@ -22,9 +23,9 @@ fn one(guest: &str, more: &str) -> Result<Gateway> {
 }
 
 #[test]
-fn api_key_is_the_same_in_every_language_flattened_or_not() -> Result<()> {
+fn api_key_behaves_the_same_in_every_language_optimized_or_not() -> Result<()> {
     for language in API_KEYS {
-        let gateway = one(language, ", config: {key: s3cret}")?;
+        let gateway = start(language, ", config: {key: s3cret}")?;
         let mut client = gateway.client()?;
         for headers in [vec![], vec!["x-api-key: wrong"]] {
             let response = client.get("/", &headers)?;
@@ -42,7 +43,7 @@ fn api_key_is_the_same_in_every_language_flattened_or_not() -> Result<()> {
     Ok(())
 }
 
-/// One kind of Python for each path: see tests/fixtures/python/corpus.
+/// The paths of tests/fixtures/python/corpus, each of which executes another kind of Python code.
 const CORPUS: [&str; 15] = [
     "nothing",
     "headers",
@@ -62,19 +63,19 @@ const CORPUS: [&str; 15] = [
 ];
 
 #[test]
-fn any_python_answers_the_same_flattened_or_not() -> Result<()> {
-    let gateways = [one("tests/python/corpus", "")?, one("tests/python/unflattened/corpus", "")?];
+fn python_code_behaves_the_same_optimized_or_not() -> Result<()> {
+    let gateways = [start("tests/python/corpus", "")?, start("tests/python/unflattened/corpus", "")?];
     let body = br#"{"name": "ann", "items": [{"id": 1}, {"id": 2.5, "none": null}]}"#;
     let headers = ["user-agent: Curl/8.1 (x) Lib/2", "accept: text/html,*/*", "cookie: a=1", "x-api-key: s3cret"];
     for path in CORPUS.into_iter().chain(CORPUS.into_iter().rev()) {
-        let [flat, other] = [&gateways[0], &gateways[1]].map(|gateway| {
+        let [optimized, original] = [&gateways[0], &gateways[1]].map(|gateway| {
             let response = gateway.client()?.send("POST", &format!("/{path}"), &headers, body)?;
             let text = if path == "nothing" { response.json()["body"].to_string() } else { response.text() };
             anyhow::Ok((response.status, text))
         });
-        let flat = flat?;
-        assert_eq!(flat.0, 200, "{path}: {}", flat.1);
-        assert_eq!(flat, other?, "{path}");
+        let optimized = optimized?;
+        assert_eq!(optimized.0, 200, "{path}: {}", optimized.1);
+        assert_eq!(optimized, original?, "{path}");
     }
     Ok(())
 }
@@ -82,7 +83,7 @@ fn any_python_answers_the_same_flattened_or_not() -> Result<()> {
 #[test]
 fn clocks_and_randomness_work_and_do_not_repeat() -> Result<()> {
     for language in ["typescript", "python"] {
-        let gateway = one(&format!("tests/{language}/probe"), "")?;
+        let gateway = start(&format!("tests/{language}/probe"), "")?;
         let mut client = gateway.client()?;
         let (a, b) = (client.get("/", &[])?, client.get("/", &[])?);
         assert_eq!(a.status, 200, "{language}: {}", a.text());
@@ -91,7 +92,7 @@ fn clocks_and_randomness_work_and_do_not_repeat() -> Result<()> {
             assert!(a[key].is_null() || a[key] != b[key], "{language}: {key} repeats: {}", a[key]);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
-        assert!((now - a["now"].as_i64().context("now")?).abs() < 60_000, "{language}: {}", a["now"]);
+        assert!((now - a["now"].as_i64().context("now is no integer")?).abs() < 60_000, "{language}: {}", a["now"]);
         assert_eq!(a["isDate"], true, "{language}");
         if language == "typescript" {
             assert_eq!((&a["text"], &a["bytes"], &a["fixed"]), (&"aé€😀\u{fffd}".into(), &13.into(), &2020.into()));
@@ -107,7 +108,7 @@ fn an_exception_reaches_the_log_with_the_authors_file_and_line() -> Result<()> {
         ("typescript", "TypeError: on purpose (src/filter.ts:28)"),
         ("python", "ValueError: on purpose (filter.py:48 in on_purpose)"),
     ] {
-        let gateway = one(&format!("tests/{language}/probe"), "")?;
+        let gateway = start(&format!("tests/{language}/probe"), "")?;
         let response = gateway.get("/", &["x-fail: throw"])?;
         assert_eq!((response.status, response.text().contains("purpose")), (502, false), "{language}");
         harness::wait_until(expected, || {
@@ -119,9 +120,9 @@ fn an_exception_reaches_the_log_with_the_authors_file_and_line() -> Result<()> {
 }
 
 #[test]
-fn a_runaway_in_any_language_ends_alone() -> Result<()> {
+fn a_runaway_filter_fails_only_its_own_request() -> Result<()> {
     for language in ["typescript", "python"] {
-        let gateway = one(&format!("tests/{language}/probe"), "")?;
+        let gateway = start(&format!("tests/{language}/probe"), "")?;
         assert_eq!(gateway.get("/", &["x-fail: loop"])?.status, 504, "{language}");
         assert_eq!(gateway.get("/", &["x-fail: memory"])?.status, 502, "{language}");
         assert_eq!(gateway.get("/", &["x-fail: recursion"])?.status, 502, "{language}");
@@ -131,19 +132,19 @@ fn a_runaway_in_any_language_ends_alone() -> Result<()> {
 }
 
 #[test]
-fn redact_takes_credentials_and_personal_data_out() -> Result<()> {
+fn redact_removes_credentials_and_personal_data() -> Result<()> {
     let json = br#"{"mail":"ann@example.com","card":"4111 1111 1111 1111","token":"x","n":1}"#;
     let clean = r#"{"mail": "REDACTED", "card": "REDACTED", "token": "REDACTED", "n": 1}"#;
     let deep = format!("{}1{}", "[".repeat(500), "]".repeat(500));
     for guest in ["python/redact", "tests/python/unflattened/redact"] {
-        let gateway = one(guest, "")?;
+        let gateway = start(guest, "")?;
         let mut client = gateway.client()?;
         let headers = ["content-type: application/json", "authorization: Bearer x"];
         for (body, expected) in
             [(&json[..], clean), (b"{broken", "{broken"), (deep.as_bytes(), &deep), (b"[1, 2]", "[1, 2]")]
         {
             let response = client.send("POST", "/", &headers, body)?;
-            assert_eq!(response.json()["body"].as_str().context("a body")?, expected, "{guest}");
+            assert_eq!(response.json()["body"].as_str().context("the echo shows no body")?, expected, "{guest}");
             assert_eq!(response.echoed("authorization").as_deref(), Some("REDACTED"), "{guest}");
         }
     }
@@ -151,8 +152,8 @@ fn redact_takes_credentials_and_personal_data_out() -> Result<()> {
 }
 
 #[test]
-fn security_headers_are_on_every_response_even_a_failure() -> Result<()> {
-    let gateway = one("rust/security-headers", ", config: {referrer-policy: off, x-frame-options: SAMEORIGIN}")?;
+fn security_headers_are_added_to_responses() -> Result<()> {
+    let gateway = start("rust/security-headers", ", config: {referrer-policy: off, x-frame-options: SAMEORIGIN}")?;
     let response = gateway.get("/", &[])?;
     assert_eq!(response.header("x-frame-options"), Some("SAMEORIGIN"));
     assert_eq!(
@@ -163,17 +164,17 @@ fn security_headers_are_on_every_response_even_a_failure() -> Result<()> {
 }
 
 #[test]
-fn of_one_request_more_than_the_limit_exactly_one_is_too_many() -> Result<()> {
+fn rate_limit_rejects_exactly_the_requests_above_the_limit() -> Result<()> {
     const LIMIT: usize = 40;
-    let gateway = one(
+    let gateway = start(
         "typescript/rate-limit",
         &format!(", capabilities: [keyvalue], config: {{limit: {LIMIT}, window_ms: 86400000}}"),
     )?;
     let statuses: Vec<u16> = std::thread::scope(|scope| {
-        let sending: Vec<_> = (0..=LIMIT)
+        let threads: Vec<_> = (0..=LIMIT)
             .map(|_| scope.spawn(|| gateway.get("/", &[]).map(|response| response.status).unwrap()))
             .collect();
-        sending.into_iter().map(|thread| thread.join().unwrap()).collect()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 1, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), LIMIT);

@@ -1,11 +1,12 @@
-//! New files while the gateway runs: what is good goes live without a dropped connection, what is bad is refused and the old serves on.
+//! Reloads of filters and configuration: a valid file is served without a dropped connection, an
+//! invalid one is refused and the previous one stays in service.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
-use harness::wat::{component, filter, module, replying, with_manifest};
+use harness::wat::{component, filter, module, responder, with_manifest};
 use harness::{Gateway, Setup, wait_until};
 use rustix::process::Signal;
 
@@ -13,31 +14,32 @@ const YAML: &str =
     "filters: {f: {source: f.wasm}}\nupstreams: {echo: {builtin: echo}}\nroutes: [{filters: [f], upstream: echo}]";
 
 fn start() -> Result<Gateway> {
-    Setup::new(YAML)?.with("f.wasm", replying(200, None, "one")?)?.start()
+    Setup::new(YAML)?.with("f.wasm", responder(200, None, "one")?)?.start()
 }
 
-fn says(gateway: &Gateway, text: &str) -> bool {
+/// Whether the gateway responds with this body.
+fn responds_with(gateway: &Gateway, text: &str) -> bool {
     gateway.get("/", &[]).is_ok_and(|response| response.text() == text)
 }
 
 #[test]
-fn a_new_version_answers_on_the_same_connection() -> Result<()> {
+fn a_new_version_serves_existing_connections() -> Result<()> {
     let gateway = start()?;
     let mut client = gateway.client()?;
-    let port = client.local()?;
+    let port = client.local_addr()?;
     assert_eq!(client.get("/", &[])?.text(), "one");
-    gateway.replace("f.wasm", replying(200, None, "two")?)?;
-    wait_until("the new version", || client.get("/", &[]).is_ok_and(|response| response.text() == "two"));
-    assert_eq!(client.local()?, port);
+    gateway.replace("f.wasm", responder(200, None, "two")?)?;
+    wait_until("the new version serves", || client.get("/", &[]).is_ok_and(|response| response.text() == "two"));
+    assert_eq!(client.local_addr()?, port);
     assert_eq!(gateway.metric("witgate_reloads_total{result=\"applied\"}")?, 1.0);
     Ok(())
 }
 
 #[test]
-fn a_bad_file_is_refused_with_its_reason_and_the_old_version_serves_on() -> Result<()> {
+fn an_invalid_file_is_refused_with_its_reason_and_the_old_version_stays() -> Result<()> {
     let gateway = start()?;
-    let good = replying(200, None, "two")?;
-    let mut flipped = good.clone();
+    let valid = responder(200, None, "two")?;
+    let mut flipped = valid.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0x40;
     let keyvalue = "include request-filter; import keyvalue;";
@@ -54,15 +56,15 @@ fn a_bad_file_is_refused_with_its_reason_and_the_old_version_serves_on() -> Resu
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("empty", vec![], "not-wasm"),
         ("text", b"hello".to_vec(), "not-wasm"),
-        ("a core module", wat_module()?, "core-module"),
-        ("cut off", good[..good.len() - 20].to_vec(), "malformed"),
+        ("a core module", b"\0asm\x01\0\0\0".to_vec(), "core-module"),
+        ("cut off", valid[..valid.len() - 20].to_vec(), "malformed"),
         ("one bit flipped", flipped, ""),
         ("another world", component(stranger, strange)?, "wrong-world"),
         ("an unknown import", component(unknown, imports_unknown)?, "wrong-world"),
         ("an import that is not granted", component(keyvalue, imports_keyvalue)?, "not-granted"),
         ("a start that traps", module("(func $s (unreachable)) (start $s)", "(i32.const 0)")?, "instantiate"),
         ("a start that never ends", module("(func $s (loop $l (br $l))) (start $s)", "(i32.const 0)")?, "instantiate"),
-        ("4 GiB of memory", big_memory()?, "limits"),
+        ("4 GiB of memory", filter_with_4_gib()?, "limits"),
     ];
     for (before, (name, bytes, reason)) in cases.into_iter().enumerate() {
         gateway.replace("f.wasm", bytes)?;
@@ -70,19 +72,16 @@ fn a_bad_file_is_refused_with_its_reason_and_the_old_version_serves_on() -> Resu
         let line = gateway.logged("was refused").pop().unwrap_or_default();
         println!("{name}: {line}");
         ensure!(line.contains(&format!("\"reason\":\"{reason}")), "{name}: {line}");
-        ensure!(says(&gateway, "one"), "{name}: the old version serves on");
+        ensure!(responds_with(&gateway, "one"), "{name}: the old version must stay in service");
     }
-    gateway.replace("f.wasm", good)?;
-    wait_until("a good file after bad ones", || says(&gateway, "two"));
+    gateway.replace("f.wasm", valid)?;
+    wait_until("a valid file is served after invalid ones", || responds_with(&gateway, "two"));
     assert!(gateway.metric("witgate_filter_load_failures_total{filter=\"f\",reason=\"not-granted\"}")? == 1.0);
     Ok(())
 }
 
-fn wat_module() -> Result<Vec<u8>> {
-    Ok(b"\0asm\x01\0\0\0".to_vec())
-}
-
-fn big_memory() -> Result<Vec<u8>> {
+/// A filter whose memory has the maximum size, 4 GiB.
+fn filter_with_4_gib() -> Result<Vec<u8>> {
     component(
         "include request-filter;",
         "(module (memory (export \"memory\") 65536) (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 0))
@@ -91,39 +90,40 @@ fn big_memory() -> Result<Vec<u8>> {
 }
 
 #[test]
-fn a_file_that_grows_while_it_is_read_is_taken_when_it_is_whole() -> Result<()> {
+fn a_partially_written_file_is_refused_until_it_is_complete() -> Result<()> {
     let gateway = start()?;
-    let bytes = replying(200, None, "two")?;
+    let bytes = responder(200, None, "two")?;
     let path = gateway.path("f.wasm");
     std::fs::write(&path, &bytes[..bytes.len() / 2])?;
-    wait_until("the half is refused", || !gateway.logged("was refused").is_empty());
-    assert!(says(&gateway, "one"));
+    wait_until("the partial file is refused", || !gateway.logged("was refused").is_empty());
+    assert!(responds_with(&gateway, "one"));
     std::fs::write(&path, &bytes)?;
-    wait_until("the whole is taken", || says(&gateway, "two"));
+    wait_until("the complete file is served", || responds_with(&gateway, "two"));
     Ok(())
 }
 
 #[test]
-fn a_configuration_is_taken_whole_or_not_at_all() -> Result<()> {
+fn a_configuration_is_applied_completely_or_not_at_all() -> Result<()> {
     let setup = Setup::new(YAML)?;
     let with = |yaml: &str| setup.text(yaml);
-    let good =
+    let valid =
         with(&format!("{YAML}\nlimits: {{in_flight: 7}}").replace("{filters: [f]", "{name: renamed, filters: [f]"));
-    let bad = with(&format!("{YAML}\nlimits: {{in_flite: 7}}"));
+    let invalid = with(&format!("{YAML}\nlimits: {{in_flite: 7}}"));
     let missing = with(&YAML.replace("f.wasm", "g.wasm"));
-    let gateway = Setup::new(YAML)?.with("f.wasm", replying(200, None, "one")?)?.start()?;
-    let own = std::fs::read_to_string(gateway.path("gateway.yaml"))?;
-    // The state folder is this gateway's own: it cannot change.
-    let state = |text: &str| text.replace(setup_state(text), setup_state(&own));
-    for text in [bad, missing] {
+    let gateway = Setup::new(YAML)?.with("f.wasm", responder(200, None, "one")?)?.start()?;
+    let running = std::fs::read_to_string(gateway.path("gateway.yaml"))?;
+    // Each setup has its own state folder, and a reload cannot change it. So keep the running
+    // one's.
+    let state = |text: &str| text.replace(state_folder(text), state_folder(&running));
+    for text in [invalid, missing] {
         let before = gateway.logged("was refused").len();
         gateway.replace("gateway.yaml", state(&text))?;
-        wait_until("a refusal", || gateway.logged("was refused").len() > before);
-        assert!(says(&gateway, "one"));
+        wait_until("the configuration is refused", || gateway.logged("was refused").len() > before);
+        assert!(responds_with(&gateway, "one"));
     }
-    gateway.replace("gateway.yaml", state(&good))?;
-    wait_until("the good one", || {
-        says(&gateway, "one")
+    gateway.replace("gateway.yaml", state(&valid))?;
+    wait_until("the valid configuration is applied", || {
+        responds_with(&gateway, "one")
             && gateway
                 .metric("witgate_requests_total{route=\"renamed\",method=\"GET\",status=\"200\"}")
                 .is_ok_and(|n| n > 0.0)
@@ -131,33 +131,34 @@ fn a_configuration_is_taken_whole_or_not_at_all() -> Result<()> {
     Ok(())
 }
 
-fn setup_state(text: &str) -> &str {
+/// The value of `state.directory` in a configuration.
+fn state_folder(text: &str) -> &str {
     let start = text.find("directory: ").unwrap_or(0) + 11;
     &text[start..start + text[start..].find('}').unwrap_or(0)]
 }
 
 #[test]
-fn hangup_looks_at_everything() -> Result<()> {
+fn a_hangup_signal_reloads_everything() -> Result<()> {
     let yaml = format!("reload: {{watch: false, interval: off}}\n{YAML}");
-    let gateway = Setup::new(&yaml)?.with("f.wasm", replying(200, None, "one")?)?.start()?;
-    gateway.replace("f.wasm", replying(200, None, "two")?)?;
-    assert!(says(&gateway, "one"));
+    let gateway = Setup::new(&yaml)?.with("f.wasm", responder(200, None, "one")?)?.start()?;
+    gateway.replace("f.wasm", responder(200, None, "two")?)?;
+    assert!(responds_with(&gateway, "one"));
     gateway.signal(Signal::HUP)?;
-    wait_until("the new version", || says(&gateway, "two"));
+    wait_until("the new version serves", || responds_with(&gateway, "two"));
     Ok(())
 }
 
 #[test]
-fn the_interval_finds_what_nobody_watched() -> Result<()> {
+fn polling_finds_changes_without_a_file_watcher() -> Result<()> {
     let yaml = format!("reload: {{watch: false, interval: 100ms}}\n{YAML}");
-    let gateway = Setup::new(&yaml)?.with("f.wasm", replying(200, None, "one")?)?.start()?;
-    gateway.replace("f.wasm", replying(200, None, "two")?)?;
-    wait_until("the new version", || says(&gateway, "two"));
+    let gateway = Setup::new(&yaml)?.with("f.wasm", responder(200, None, "one")?)?.start()?;
+    gateway.replace("f.wasm", responder(200, None, "two")?)?;
+    wait_until("the new version serves", || responds_with(&gateway, "two"));
     Ok(())
 }
 
 #[test]
-fn a_filter_that_starts_with_more_memory_than_granted_is_not_loaded() -> Result<()> {
+fn a_filter_whose_initial_memory_exceeds_its_limit_is_not_loaded() -> Result<()> {
     let yaml = YAML.replace("source: f.wasm", "source: f.wasm, memory: 128KiB");
     let error = Setup::new(&yaml)?.with("f.wasm", filter("(i32.const 0)")?)?.start().err();
     let error = error.map(|error| error.to_string()).unwrap_or_default();
@@ -166,7 +167,7 @@ fn a_filter_that_starts_with_more_memory_than_granted_is_not_loaded() -> Result<
 }
 
 #[test]
-fn pins_hold() -> Result<()> {
+fn version_and_digest_pins_are_enforced() -> Result<()> {
     let wasm = with_manifest(filter("(i32.const 0)")?, r#"{"name":"f","version":"1.2.3","request":{}}"#);
     for (pin, expected) in [
         ("version: 1.2.4", "the component's version is 1.2.3, but the configuration pins 1.2.4"),
@@ -182,11 +183,12 @@ fn pins_hold() -> Result<()> {
     Ok(())
 }
 
-/// 50 keep-alive connections, 20 swaps: no request fails, and around each swap both versions are seen.
+/// 50 keep-alive connections and 20 swaps: no request fails, and clients see both versions around
+/// each swap.
 #[test]
 fn twenty_swaps_under_load_fail_no_request() -> Result<()> {
     const SWAPS: usize = 20;
-    let gateway = Setup::new(YAML)?.with("f.wasm", replying(200, None, "0")?)?.start()?;
+    let gateway = Setup::new(YAML)?.with("f.wasm", responder(200, None, "0")?)?.start()?;
     let (stop, current) = (AtomicBool::new(false), AtomicUsize::new(0));
     let seen: Vec<Mutex<BTreeSet<usize>>> = (0..=SWAPS).map(|_| Mutex::default()).collect();
     let total = AtomicUsize::new(0);
@@ -196,12 +198,13 @@ fn twenty_swaps_under_load_fail_no_request() -> Result<()> {
                 scope.spawn(|| -> Result<()> {
                     let mut client = gateway.client()?;
                     while !stop.load(Ordering::Relaxed) {
-                        // Taken before the request: its answer may come from a later version, never from one before the last swap.
+                        // Read before the request. The response may come from a later version, but
+                        // never from one that the last completed swap replaced.
                         let swap = current.load(Ordering::SeqCst);
                         let response = client.get("/", &[])?;
                         ensure!(response.status == 200, "status {}", response.status);
                         let version: usize = response.text().parse()?;
-                        ensure!(version + 1 >= swap, "version {version} after swap {swap} was over");
+                        ensure!(version + 1 >= swap, "version {version} served after swap {swap} was complete");
                         seen[swap].lock().unwrap().insert(version);
                         total.fetch_add(1, Ordering::Relaxed);
                     }
@@ -210,11 +213,11 @@ fn twenty_swaps_under_load_fail_no_request() -> Result<()> {
             })
             .collect();
         for swap in 1..=SWAPS {
-            wait_until("the version before", || seen[swap - 1].lock().unwrap().contains(&(swap - 1)));
+            wait_until("the previous version serves", || seen[swap - 1].lock().unwrap().contains(&(swap - 1)));
             current.store(swap, Ordering::SeqCst);
-            wait_until("the old version, still serving", || seen[swap].lock().unwrap().contains(&(swap - 1)));
-            gateway.replace("f.wasm", replying(200, None, &swap.to_string())?)?;
-            wait_until("the new version", || seen[swap].lock().unwrap().contains(&swap));
+            wait_until("the old version still serves", || seen[swap].lock().unwrap().contains(&(swap - 1)));
+            gateway.replace("f.wasm", responder(200, None, &swap.to_string())?)?;
+            wait_until("the new version serves", || seen[swap].lock().unwrap().contains(&swap));
         }
         stop.store(true, Ordering::Relaxed);
         for thread in load {

@@ -1,10 +1,12 @@
-//! Fresh instances: what a call writes to globals, memory and tables is never seen by another, of its filter or of any other.
+//! Isolation: no call sees what another call wrote to globals, memory or tables.
 //!
-//! Four filters that look for traces and then leave some, over two threads and many connections at once, so that slots of the pool go from hand to hand. Two
-//! thousand requests; `just isolation` makes 100,000. With `reuse` the same filters do find their traces: so the test could fail.
+//! Four filters look for traces of earlier calls and then leave some. Two threads and many
+//! connections call them at once, so that different filters get the same pool slots. The test sends
+//! 2,000 requests, `just isolation` 100,000. With `reuse` the same filters do find traces, which
+//! proves that the test can fail.
 
 use anyhow::{Context as _, Result, ensure};
-use harness::wat::telling;
+use harness::wat::state_reporter;
 use harness::{Client, Gateway, Setup};
 
 const GUESTS: [&str; 3] = ["rust", "typescript", "python"];
@@ -12,10 +14,11 @@ const ROUTES: [&str; 4] = ["rust", "typescript", "python", "wat"];
 const CONNECTIONS: usize = 8;
 const REQUESTS: usize = 2000;
 
-/// Looks at a global, at memory with and without data, at the sizes of memory and table, at an element that is empty and one that is not; then changes all.
+/// A filter that reports a global, memory with and without a data segment, the sizes of memory and
+/// table, an empty and a filled table element, and then changes all of them.
 fn wat() -> Result<Vec<u8>> {
-    let fields = "(global $mark (mut i32) (i32.const 0)) (table $table 4 100 funcref) (func $own)
-        (elem (table $table) (i32.const 0) func $own)";
+    let fields = "(global $mark (mut i32) (i32.const 0)) (table $table 4 100 funcref) (func $noop)
+        (elem (table $table) (i32.const 0) func $noop)";
     let found = [
         "(global.get $mark)",
         "(i32.load8_u (i32.const 5000))",
@@ -26,9 +29,9 @@ fn wat() -> Result<Vec<u8>> {
         "(ref.is_null (table.get $table (i32.const 0)))",
     ];
     let after = "(global.set $mark (i32.const 1)) (i32.store8 (i32.const 5000) (i32.const 1)) (i32.store8 (i32.const 140000) (i32.const 1))
-        (drop (memory.grow (i32.const 1))) (drop (table.grow $table (ref.func $own) (i32.const 1)))
-        (table.set $table (i32.const 3) (ref.func $own)) (table.set $table (i32.const 0) (ref.null func))";
-    telling(fields, &found, after)
+        (drop (memory.grow (i32.const 1))) (drop (table.grow $table (ref.func $noop) (i32.const 1)))
+        (table.set $table (i32.const 3) (ref.func $noop)) (table.set $table (i32.const 0) (ref.null func))";
+    state_reporter(fields, &found, after)
 }
 
 fn start(reuse: u32, workers: usize) -> Result<Gateway> {
@@ -48,7 +51,7 @@ fn start(reuse: u32, workers: usize) -> Result<Gateway> {
     setup.start()
 }
 
-/// What the filter found of each kind: nothing is 0.
+/// What the filter found, one number for each kind of state. 0 means no trace.
 fn traces(client: &mut Client, route: &str) -> Result<Vec<u64>> {
     let response = client.get(&format!("/{route}"), &[])?;
     ensure!(response.status == 200, "{route}: {} {}", response.status, response.text());
@@ -64,25 +67,25 @@ fn traces(client: &mut Client, route: &str) -> Result<Vec<u64>> {
 fn no_call_sees_what_another_wrote() -> Result<()> {
     let requests = std::env::var("ISOLATION_REQUESTS").ok().and_then(|text| text.parse().ok()).unwrap_or(REQUESTS);
     let gateway = start(1, 2)?;
-    let made = std::thread::scope(|scope| {
+    let sent = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..CONNECTIONS)
             .map(|first| {
                 let gateway = &gateway;
                 scope.spawn(move || -> Result<usize> {
                     let mut client = gateway.client()?;
-                    let own = requests / CONNECTIONS;
-                    for call in 0..own {
+                    let count = requests / CONNECTIONS;
+                    for call in 0..count {
                         let route = ROUTES[(first + call) % ROUTES.len()];
                         let found = traces(&mut client, route)?;
                         ensure!(found.iter().all(|trace| *trace == 0), "{route}: call {call} found {found:?}");
                     }
-                    Ok(own)
+                    Ok(count)
                 })
             })
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum::<Result<usize>>()
     })?;
-    println!("{made} requests, {CONNECTIONS} connections, 2 threads: no trace of another call");
+    println!("{sent} requests, {CONNECTIONS} connections, 2 threads: no trace of another call");
     Ok(())
 }
 

@@ -1,4 +1,6 @@
-//! The gateway from outside: the real binary, real sockets, real filters. A module for each feature.
+//! End-to-end tests: the real binary, real sockets, real filters. Each feature has its module.
+//!
+//! These tests do not know: the gateway's sources, which only `layering` and `words` read.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod cli;

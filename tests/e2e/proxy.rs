@@ -1,16 +1,17 @@
-//! Without filters: routing, connections, bodies, failures of the upstream, limits.
+//! Proxying without filters: routing, connections, bodies, upstream failures, limits.
 
-use std::io::Write as _;
 use std::process::Command;
 
 use anyhow::Result;
 use harness::{Client, Gateway, Setup, Upstream};
 
+/// A gateway whose routes use the echo upstream.
 fn echo(routes: &str) -> Result<Gateway> {
     Setup::new(&format!("upstreams: {{echo: {{builtin: echo}}}}\nroutes: {routes}"))?.start()
 }
 
-fn behind(upstream: &Upstream, more: &str) -> Result<Gateway> {
+/// A gateway that forwards every request to `upstream`. `more` are further top-level keys.
+fn gateway_to(upstream: &Upstream, more: &str) -> Result<Gateway> {
     Setup::new(&format!("{more}\nupstreams: {{u: {}}}\nroutes: [{{name: all, upstream: u}}]", upstream.yaml()))?.start()
 }
 
@@ -30,7 +31,7 @@ fn routes_by_host_path_and_method() -> Result<()> {
 }
 
 #[test]
-fn an_answer_of_the_gateway_says_little_to_the_client() -> Result<()> {
+fn an_error_response_reveals_no_internals() -> Result<()> {
     let response = echo("[{match: {path: /a}, upstream: echo}]")?.get("/b", &[])?;
     assert_eq!(response.text(), "{\"error\":\"no route for this request\"}\n");
     assert_eq!(response.header("proxy-status"), Some("witgate; error=destination_not_found; details=\"no-route\""));
@@ -38,9 +39,9 @@ fn an_answer_of_the_gateway_says_little_to_the_client() -> Result<()> {
 }
 
 #[test]
-fn upstream_connections_are_kept() -> Result<()> {
+fn upstream_connections_are_reused() -> Result<()> {
     let upstream = Upstream::start()?;
-    let gateway = behind(&upstream, "")?;
+    let gateway = gateway_to(&upstream, "")?;
     let mut client = gateway.client()?;
     for _ in 0..50 {
         assert_eq!(client.get("/", &[])?.text(), "ok");
@@ -52,7 +53,7 @@ fn upstream_connections_are_kept() -> Result<()> {
 #[test]
 fn bodies_pass_in_both_directions() -> Result<()> {
     let upstream = Upstream::start()?;
-    let gateway = behind(&upstream, "")?;
+    let gateway = gateway_to(&upstream, "")?;
     let mut client = gateway.client()?;
     let large = vec![b'y'; 10 << 20];
     assert_eq!(client.send("POST", "/length", &[], &large)?.text(), large.len().to_string());
@@ -68,9 +69,9 @@ fn bodies_pass_in_both_directions() -> Result<()> {
 }
 
 #[test]
-fn fields_of_one_connection_stay_on_it() -> Result<()> {
+fn hop_by_hop_fields_are_not_forwarded() -> Result<()> {
     let upstream = Upstream::start()?;
-    let gateway = behind(&upstream, "")?;
+    let gateway = gateway_to(&upstream, "")?;
     let response = gateway.get("/nominated", &[])?;
     assert_eq!((response.header("x-secret"), response.header("keep-alive")), (None, None));
     let echo = echo("[{upstream: echo}]")?;
@@ -83,14 +84,14 @@ fn fields_of_one_connection_stay_on_it() -> Result<()> {
 }
 
 #[test]
-fn what_an_upstream_does_wrong_has_its_status() -> Result<()> {
+fn upstream_failures_map_to_their_status() -> Result<()> {
     let upstream = Upstream::start()?;
-    let gateway = behind(&upstream, "timeouts: {filters: 50ms}")?;
+    let gateway = gateway_to(&upstream, "timeouts: {filters: 50ms}")?;
     assert_eq!(gateway.get("/status/503", &[])?.status, 503);
     assert_eq!(gateway.get("/reset", &[])?.status, 502);
     assert_eq!(gateway.get("/delay/3000", &[])?.status, 504);
-    assert!(gateway.get("/cut", &[]).is_err(), "a body that was cut never ends cleanly");
-    let free = harness::nobody()?;
+    assert!(gateway.get("/cut", &[]).is_err(), "a truncated body must not end cleanly");
+    let free = harness::refusing_address()?;
     let refused =
         Setup::new(&format!("upstreams: {{u: {{endpoints: [\"http://{free}\"]}}}}\nroutes: [{{upstream: u}}]"))?
             .start()?;
@@ -101,23 +102,26 @@ fn what_an_upstream_does_wrong_has_its_status() -> Result<()> {
 }
 
 #[test]
-fn requests_above_the_limit_are_told_to_come_back() -> Result<()> {
+fn requests_above_the_in_flight_limit_get_retry_after() -> Result<()> {
     let upstream = Upstream::start()?;
-    let gateway = behind(&upstream, "limits: {in_flight: 1}")?;
+    let gateway = gateway_to(&upstream, "limits: {in_flight: 1}")?;
     let mut slow = gateway.client()?;
     slow.begin("GET", "/delay/500", &[], b"")?;
-    harness::wait_until("the first is in flight", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 1.0));
+    harness::wait_until("the first request is in flight", || {
+        gateway.metric("witgate_in_flight").is_ok_and(|n| n == 1.0)
+    });
     let response = gateway.get("/", &[])?;
     assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));
     assert_eq!(slow.read(false)?.text(), "late");
-    // The place is given back once the last byte was sent, which the client may read a moment earlier.
-    harness::wait_until("its place is free", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 0.0));
+    // The gateway releases the slot after it sent the last byte. The client may read that byte
+    // earlier.
+    harness::wait_until("the slot is free", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 0.0));
     assert_eq!(gateway.get("/", &[])?.status, 200);
     Ok(())
 }
 
 #[test]
-fn a_client_that_lets_the_gateway_wait_is_cut() -> Result<()> {
+fn slow_and_idle_clients_are_disconnected() -> Result<()> {
     let gateway = Setup::new(
         "timeouts: {request_head: 200ms, idle: 400ms}\nupstreams: {e: {builtin: echo}}\nroutes: [{upstream: e}]",
     )?
@@ -132,7 +136,7 @@ fn a_client_that_lets_the_gateway_wait_is_cut() -> Result<()> {
 }
 
 #[test]
-fn requests_that_are_not_http_are_refused() -> Result<()> {
+fn malformed_requests_are_refused() -> Result<()> {
     let gateway = echo("[{upstream: echo}]")?;
     for (request, status) in [
         ("GET / HTTP/1.1\r\n\r\n", 400),
@@ -157,7 +161,7 @@ fn two_gateways_do_not_share_a_port() -> Result<()> {
 }
 
 #[test]
-fn http_1_0_is_answered_and_closed() -> Result<()> {
+fn http_1_0_gets_a_response_and_a_close() -> Result<()> {
     let gateway = echo("[{upstream: echo}]")?;
     let mut client = gateway.client()?;
     client.write(b"GET /old HTTP/1.0\r\n\r\n")?;
@@ -168,23 +172,23 @@ fn http_1_0_is_answered_and_closed() -> Result<()> {
 }
 
 #[test]
-fn http2_without_tls_is_spoken() -> Result<()> {
+fn http2_works_without_tls() -> Result<()> {
     let gateway = echo("[{upstream: echo}]")?;
     let url = format!("http://{}/h2", gateway.address);
     let output = Command::new("curl")
         .args(["-s", "--max-time", "10", "--http2-prior-knowledge", "-w", "%{http_version}", "-d", "abc", &url])
         .output()?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        said.ends_with('2') && said.contains("\"body\": \"abc\""),
-        "{said} {}",
+        text.ends_with('2') && text.contains("\"body\": \"abc\""),
+        "{text} {}",
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
 }
 
 #[test]
-fn paths_do_not_become_labels() -> Result<()> {
+fn metric_labels_contain_no_paths() -> Result<()> {
     let gateway = echo("[{name: all, upstream: echo}]")?;
     for path in ["/users/1", "/users/2", "/users/3"] {
         gateway.get(path, &[])?;
@@ -197,6 +201,5 @@ fn paths_do_not_become_labels() -> Result<()> {
         (gateway.admin("/healthz")?.status, gateway.admin("/readyz")?.status, gateway.admin("/x")?.status),
         (200, 200, 404)
     );
-    std::io::stdout().flush()?;
     Ok(())
 }

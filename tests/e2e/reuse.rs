@@ -1,22 +1,26 @@
-//! Instances that wait for a call. `reuse`: one serves so many calls, one at a time, until something goes wrong, its version goes, or nobody needs it. Without it each serves one, and may be made ahead of it.
+//! Reuse of instances. With `reuse: N` an instance serves up to N calls, one at a time, until a
+//! call fails, its version is replaced or it idles for too long. Without `reuse` it serves one
+//! call, and the gateway may create it before that call.
 
 use std::time::Duration;
 
 use anyhow::Result;
-use harness::wat::{component, replying, telling};
+use harness::wat::{component, responder, state_reporter};
 use harness::{Gateway, Setup, wait_until, wait_up_to};
 use rustix::process::Signal;
 use serde_json::json;
 
-/// Says how many calls its instance had before, up to nine.
+/// A filter that reports how many calls its instance served before, up to nine, then executes
+/// `after`.
 fn counting(after: &str) -> Result<Vec<u8>> {
-    telling(
+    state_reporter(
         "(global $n (mut i32) (i32.const 0))",
         &["(global.get $n)"],
         &format!("(global.set $n (i32.add (global.get $n) (i32.const 1))) {after}"),
     )
 }
 
+/// A gateway with one worker thread. `keys` is appended to the filter's configuration.
 fn start(filter: Vec<u8>, keys: &str) -> Result<Gateway> {
     let yaml = format!(
         "upstreams: {{echo: {{builtin: echo}}}}\nfilters: {{f: {{source: f.wasm{keys}}}}}\nroutes: [{{filters: [f], upstream: echo}}]"
@@ -24,41 +28,44 @@ fn start(filter: Vec<u8>, keys: &str) -> Result<Gateway> {
     Setup::new(&yaml)?.workers(1).with("f.wasm", filter)?.start()
 }
 
-fn says(gateway: &Gateway, calls: usize) -> Result<Vec<String>> {
+/// The bodies of so many responses on one connection. A status other than 200 stands for its body.
+fn bodies(gateway: &Gateway, calls: usize) -> Result<Vec<String>> {
     let mut client = gateway.client()?;
-    let one = |_| {
+    let call = |_| {
         client
             .get("/", &[])
             .map(|response| if response.status == 200 { response.text() } else { response.status.to_string() })
     };
-    (0..calls).map(one).collect()
+    (0..calls).map(call).collect()
 }
 
 #[test]
-fn an_instance_serves_as_many_calls_as_granted() -> Result<()> {
+fn an_instance_serves_as_many_calls_as_configured() -> Result<()> {
     for (keys, expected) in [("", ["0", "0", "0", "0", "0"]), (", reuse: 3", ["0", "1", "2", "0", "1"])] {
-        assert_eq!(says(&start(counting("")?, keys)?, 5)?, expected, "{keys}");
+        assert_eq!(bodies(&start(counting("")?, keys)?, 5)?, expected, "{keys}");
     }
     Ok(())
 }
 
 #[test]
-fn an_instance_is_made_ahead_of_its_call_unless_code_of_the_filter_would_run() -> Result<()> {
-    let starting = telling(
+fn an_instance_is_created_before_its_call_unless_that_runs_filter_code() -> Result<()> {
+    let starting = state_reporter(
         "(global $n (mut i32) (i32.const 0)) (func $start (global.set $n (i32.const 5))) (start $start)",
         &["(global.get $n)"],
         "(global.set $n (i32.const 7))",
     )?;
-    for (filter, expected, waiting) in [(counting("")?, "0", 1), (starting, "5", 0)] {
+    for (filter, expected, idle) in [(counting("")?, "0", 1), (starting, "5", 0)] {
         let gateway = start(filter, "")?;
         for _ in 0..5 {
-            assert_eq!(says(&gateway, 3)?, [expected; 3]);
+            assert_eq!(bodies(&gateway, 3)?, [expected; 3]);
             std::thread::sleep(Duration::from_millis(20));
-            wait_until("the thread prepares itself", || kept(&gateway).is_ok_and(|kept| kept == waiting));
+            wait_until("the thread has prepared an instance", || {
+                kept_instances(&gateway).is_ok_and(|kept| kept == idle)
+            });
         }
         gateway.replace("f.wasm", counting("(nop)")?)?;
-        wait_until("the new version serves", || says(&gateway, 1).is_ok_and(|said| said == ["0"]));
-        wait_up_to(Duration::from_secs(30), "those that wait in vain go", || {
+        wait_until("the new version serves", || bodies(&gateway, 1).is_ok_and(|bodies| bodies == ["0"]));
+        wait_up_to(Duration::from_secs(30), "idle instances are dropped", || {
             gateway.metric("witgate_instances").is_ok_and(|n| n == 0.0)
         });
     }
@@ -66,7 +73,7 @@ fn an_instance_is_made_ahead_of_its_call_unless_code_of_the_filter_would_run() -
 }
 
 #[test]
-fn after_a_failure_of_any_kind_an_instance_is_not_used_again() -> Result<()> {
+fn an_instance_is_not_reused_after_any_failure() -> Result<()> {
     let invalid = "(i32.store16 (i32.const 1032) (i32.const 99))";
     let error = "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store (i32.const 1028) (i32.const 4096)) (i32.store (i32.const 1032) (i32.const 1))";
     for (failing, status) in [
@@ -78,42 +85,44 @@ fn after_a_failure_of_any_kind_an_instance_is_not_used_again() -> Result<()> {
     ] {
         let filter = counting(&format!("(if (i32.eq (global.get $n) (i32.const 3)) (then {failing}))"))?;
         let gateway = start(filter, ", reuse: 100, memory: 1MiB")?;
-        assert_eq!(says(&gateway, 6)?, ["0", "1", status, "0", "1", status], "{failing}");
+        assert_eq!(bodies(&gateway, 6)?, ["0", "1", status, "0", "1", status], "{failing}");
     }
     Ok(())
 }
 
 #[test]
-fn an_instance_that_fills_up_goes_before_a_call_meets_the_limit() -> Result<()> {
+fn an_instance_is_replaced_before_its_memory_reaches_the_limit() -> Result<()> {
     let gateway = start(counting("(drop (memory.grow (i32.const 4)))")?, ", reuse: 100, memory: 1MiB")?;
-    assert_eq!(says(&gateway, 6)?, ["0", "1", "0", "1", "0", "1"]);
+    assert_eq!(bodies(&gateway, 6)?, ["0", "1", "0", "1", "0", "1"]);
     Ok(())
 }
 
 #[test]
-fn two_calls_are_never_in_one_instance() -> Result<()> {
-    // Longer than a calm clock leaves a call its thread, so that calls of the one thread overlap.
-    let busy = telling(
+fn an_instance_never_runs_two_calls_at_once() -> Result<()> {
+    // Each call spins for longer than the slow tick's time slice, so that the thread switches
+    // between calls and they overlap.
+    let busy = state_reporter(
         "(global $busy (mut i32) (i32.const 0)) (global $i (mut i32) (i32.const 0)) (func $spin (local $i i32) (loop $l (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 20000000)))))",
         &["(global.get $busy)"],
         "(global.set $busy (i32.const 1)) (call $spin) (global.set $busy (i32.const 0))",
     )?;
     let gateway = start(busy, ", reuse: 1000, timeout: 400ms")?;
-    let together = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..6).map(|_| scope.spawn(|| says(&gateway, 10))).collect();
+    let bodies_seen = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..6).map(|_| scope.spawn(|| bodies(&gateway, 10))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Result<Vec<_>>>()
     })?;
-    assert!(together.iter().flatten().all(|said| said == "0"), "{together:?}");
-    assert!(kept(&gateway)? > 1, "no two calls overlapped");
+    assert!(bodies_seen.iter().flatten().all(|body| body == "0"), "{bodies_seen:?}");
+    assert!(kept_instances(&gateway)? > 1, "no two calls overlapped");
     Ok(())
 }
 
-fn kept(gateway: &Gateway) -> Result<u64> {
+/// How many idle instances of the filter the gateway keeps.
+fn kept_instances(gateway: &Gateway) -> Result<u64> {
     Ok(gateway.admin("/filters")?.json()[0]["instances_kept"].as_u64().unwrap_or(u64::MAX))
 }
 
 #[test]
-fn both_phases_of_an_exchange_may_share_an_instance_and_routes_keep_their_configuration() -> Result<()> {
+fn phases_share_an_instance_and_routes_keep_their_own_configuration() -> Result<()> {
     let both = component(
         "include gateway-filter;",
         "(module
@@ -146,15 +155,15 @@ fn both_phases_of_an_exchange_may_share_an_instance_and_routes_keep_their_config
                 }
             }
         }
-        assert_eq!(kept(&gateway)?, 1, "{language}");
+        assert_eq!(kept_instances(&gateway)?, 1, "{language}");
     }
     Ok(())
 }
 
 #[test]
-fn instances_go_with_their_version_and_when_nobody_needs_them() -> Result<()> {
+fn instances_are_dropped_with_their_version_or_when_idle() -> Result<()> {
     let mut gateway = start(counting("")?, ", reuse: 1000")?;
-    assert_eq!(says(&gateway, 3)?, ["0", "1", "2"]);
+    assert_eq!(bodies(&gateway, 3)?, ["0", "1", "2"]);
     let filters = gateway.admin("/filters")?.json();
     assert_eq!((&filters[0]["reuse"], &filters[0]["instances_kept"]), (&json!(1000), &json!(1)));
     assert_eq!(gateway.metric("witgate_instances")?, 1.0);
@@ -163,22 +172,22 @@ fn instances_go_with_their_version_and_when_nobody_needs_them() -> Result<()> {
     assert_eq!(gateway.metric(&line)?, 1.0);
     gateway.replace("f.wasm", counting("(nop)")?)?;
     wait_until("the old version's instance is gone", || gateway.metric("witgate_instances").is_ok_and(|n| n == 0.0));
-    assert_eq!(says(&gateway, 2)?, ["0", "1"]);
+    assert_eq!(bodies(&gateway, 2)?, ["0", "1"]);
     wait_up_to(Duration::from_secs(30), "the idle instance is gone", || {
         gateway.metric("witgate_instances").is_ok_and(|n| n == 0.0)
     });
-    assert_eq!((says(&gateway, 1)?, kept(&gateway)?), (vec!["0".to_owned()], 1));
+    assert_eq!((bodies(&gateway, 1)?, kept_instances(&gateway)?), (vec!["0".to_owned()], 1));
     gateway.signal(Signal::TERM)?;
-    assert!(gateway.wait(Duration::from_secs(20))?.success(), "a drain with an instance that is kept");
+    assert!(gateway.wait(Duration::from_secs(20))?.success(), "the drain ends although an instance is kept");
     Ok(())
 }
 
 #[test]
-fn check_says_which_filters_reuse() -> Result<()> {
+fn check_reports_filters_with_reuse() -> Result<()> {
     let yaml = "upstreams: {echo: {builtin: echo}}\nfilters: {f: {source: f.wasm, reuse: 7}, g: {source: f.wasm}}\nroutes: [{upstream: echo, filters: [f, g]}]";
-    let (code, said) = Setup::new(yaml)?.with("f.wasm", replying(200, None, "")?)?.check()?;
-    let lines: Vec<&str> = said.lines().filter(|line| line.contains("reuse")).collect();
-    assert_eq!((code, lines.len()), (Some(0), 1), "{said}");
-    assert!(lines[0].starts_with("filter f: ") && lines[0].contains("7 calls"), "{said}");
+    let (code, text) = Setup::new(yaml)?.with("f.wasm", responder(200, None, "")?)?.check()?;
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("reuse")).collect();
+    assert_eq!((code, lines.len()), (Some(0), 1), "{text}");
+    assert!(lines[0].starts_with("filter f: ") && lines[0].contains("7 calls"), "{text}");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What a route does by itself: which one wins, rewrite, redirect, respond, split, mirror, limits, CORS, compression.
+//! Route features: precedence, rewrite, redirect, respond, traffic split, mirror, limits, CORS and
+//! compression.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -6,12 +7,13 @@ use std::net::TcpListener;
 use anyhow::{Context as _, Result};
 use harness::{Gateway, Response, Setup, Upstream, wait_until, wat};
 
+/// A gateway with these routes and the echo upstream.
 fn gateway(routes: &str) -> Result<Gateway> {
     let more = "upstreams: {echo: {builtin: echo}}\n";
     Setup::new(&format!("{more}routes:\n{routes}"))?.start()
 }
 
-/// What the upstream saw as path and query.
+/// The path and query that the echo upstream received.
 fn target(response: &Response) -> String {
     let json = response.json();
     let query = json["query"].as_str().map(|query| format!("?{query}")).unwrap_or_default();
@@ -19,7 +21,7 @@ fn target(response: &Response) -> String {
 }
 
 #[test]
-fn the_most_specific_route_takes_a_request() -> Result<()> {
+fn the_most_specific_route_wins() -> Result<()> {
     let gateway = gateway(
         "  - {match: {path: {exact: /a}}, respond: {body: exact}}
   - {match: {path: /a}, respond: {body: prefix}}
@@ -50,8 +52,8 @@ fn the_most_specific_route_takes_a_request() -> Result<()> {
 }
 
 #[test]
-fn the_upstream_sees_the_rewritten_request_and_filters_the_client_s() -> Result<()> {
-    let stamp = wat::setting("x-seen", "1", "")?;
+fn filters_see_the_original_request_and_the_upstream_the_rewritten_one() -> Result<()> {
+    let stamp = wat::header_setter("x-seen", "1", "")?;
     let yaml = "upstreams: {echo: {builtin: echo}}
 filters: {f: {source: f.wasm}}
 routes:
@@ -71,7 +73,7 @@ routes:
 }
 
 #[test]
-fn a_redirect_leads_elsewhere() -> Result<()> {
+fn redirects_send_the_configured_location() -> Result<()> {
     let gateway = gateway(
         "  - {match: {path: /secure, headers: {x-forwarded-proto: http}}, redirect: {status: 308, scheme: https}}
   - {match: {path: /docs}, redirect: {status: 301, host: 'docs.example:8443', prefix: /v2}}
@@ -90,7 +92,7 @@ fn a_redirect_leads_elsewhere() -> Result<()> {
     }
     assert_eq!(client.send("POST", "/secure", &[], b"body")?.status, 308);
     let claimed = client.get("/secure", &["x-forwarded-proto: https"])?;
-    assert_eq!(claimed.status, 308, "a client's word does not count");
+    assert_eq!(claimed.status, 308, "an untrusted x-forwarded-proto must not count");
     Ok(())
 }
 
@@ -109,7 +111,7 @@ routes: [{{upstreams: [{{name: a, weight: 3}}, {{name: none, weight: 0}}, {{name
     for _ in 0..400 {
         assert_eq!(client.get("/", &[])?.status, 200);
     }
-    // A share of 1/4 in 400: outside of these bounds once in more than ten million runs.
+    // The expected count is 100. It is outside these bounds once in more than ten million runs.
     let share = b.requests();
     assert!((50..=160).contains(&share) && a.requests() == 400 - share, "{share}");
     assert_eq!(none.requests(), 0);
@@ -117,7 +119,7 @@ routes: [{{upstreams: [{{name: a, weight: 3}}, {{name: none, weight: 0}}, {{name
 }
 
 #[test]
-fn a_route_has_its_own_timeout() -> Result<()> {
+fn a_route_overrides_the_timeout() -> Result<()> {
     let upstream = Upstream::start()?;
     let yaml = format!(
         "timeouts: {{filters: 20ms}}\nupstreams: {{u: {}}}
@@ -131,8 +133,8 @@ routes: [{{match: {{path: /delay}}, timeout: 50ms, upstream: u}}, {{upstream: u}
 }
 
 #[test]
-fn browsers_are_told_which_sites_may_use_a_route() -> Result<()> {
-    let deny = wat::replying(401, None, "no")?;
+fn cors_allows_the_configured_origins() -> Result<()> {
+    let deny = wat::responder(401, None, "no")?;
     let cors =
         "cors: {origins: ['https://*.example'], methods: [PUT], headers: [x-a], expose: [x-b], credentials: true}";
     let yaml = format!(
@@ -141,25 +143,25 @@ routes: [{{match: {{methods: [PUT]}}, filters: [deny], upstream: echo, {cors}}}]
     );
     let gateway = Setup::new(&yaml)?.with("deny.wasm", deny)?.start()?;
     let mut client = gateway.client()?;
-    let ask = ["origin: https://a.example", "access-control-request-method: PUT"];
-    let preflight = client.send("OPTIONS", "/", &ask, b"")?;
+    let preflight_fields = ["origin: https://a.example", "access-control-request-method: PUT"];
+    let preflight = client.send("OPTIONS", "/", &preflight_fields, b"")?;
     let fields = |response: &Response| {
-        let own = response.headers.iter().filter(|(name, _)| name.starts_with("access-control"));
-        let mut own: Vec<_> =
-            own.map(|(name, value)| format!("{}: {value}", &name["access-control-".len()..])).collect();
-        own.sort();
-        own.join(", ")
+        let selected = response.headers.iter().filter(|(name, _)| name.starts_with("access-control"));
+        let mut lines: Vec<_> =
+            selected.map(|(name, value)| format!("{}: {value}", &name["access-control-".len()..])).collect();
+        lines.sort();
+        lines.join(", ")
     };
     assert_eq!(preflight.status, 204);
     assert_eq!(
         fields(&preflight),
         "allow-credentials: true, allow-headers: x-a, allow-methods: PUT, allow-origin: https://a.example, max-age: 600"
     );
-    // The filter's answer too: a script must be able to read that it is refused.
-    let answer = client.send("PUT", "/", &["origin: https://a.example"], b"")?;
-    assert_eq!((answer.status, answer.header("vary")), (401, Some("Origin")));
-    assert_eq!(fields(&answer), "allow-credentials: true, allow-origin: https://a.example, expose-headers: x-b");
-    let other = client.send("OPTIONS", "/", &["origin: https://evil.test", ask[1]], b"")?;
+    // A filter's own response has the fields too, so that a script can read the refusal.
+    let refusal = client.send("PUT", "/", &["origin: https://a.example"], b"")?;
+    assert_eq!((refusal.status, refusal.header("vary")), (401, Some("Origin")));
+    assert_eq!(fields(&refusal), "allow-credentials: true, allow-origin: https://a.example, expose-headers: x-b");
+    let other = client.send("OPTIONS", "/", &["origin: https://evil.test", preflight_fields[1]], b"")?;
     assert_eq!((other.status, fields(&other).as_str()), (403, ""));
     assert_eq!(
         client.send("OPTIONS", "/", &["origin: https://a.example", "access-control-request-method: GET"], b"")?.status,
@@ -169,9 +171,9 @@ routes: [{{match: {{methods: [PUT]}}, filters: [deny], upstream: echo, {cors}}}]
 }
 
 #[test]
-fn a_mirror_gets_copies_and_does_nothing_to_the_exchange() -> Result<()> {
+fn a_mirror_gets_copies_and_does_not_affect_the_exchange() -> Result<()> {
     let (main, shadow) = (Upstream::start()?, Upstream::start()?);
-    let gone = harness::nobody()?;
+    let gone = harness::refusing_address()?;
     let yaml = format!(
         "upstreams: {{main: {}, shadow: {}, gone: {{endpoints: [\"http://{gone}\"], timeout: 1s}}}}
 routes:
@@ -192,20 +194,20 @@ routes:
         b"POST /length HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n",
     )?;
     assert_eq!(client.read(false)?.text(), "7");
-    wait_until("three copies", || count("seen", "answered") == 3.0);
+    wait_until("three copies were answered", || count("seen", "answered") == 3.0);
     assert_eq!((main.requests(), shadow.requests()), (3, 3));
     assert_eq!(client.send("POST", "/length", &[], &vec![b'x'; 100_000])?.text(), "100000");
-    wait_until("a copy that is too large", || count("seen", "body-too-large") == 1.0);
+    wait_until("the large body is not mirrored", || count("seen", "body-too-large") == 1.0);
     for _ in 0..3 {
         assert_eq!(client.get("/status/201", &[])?.status, 201);
     }
-    wait_until("failed copies", || count("lost", "failed") == 3.0);
+    wait_until("three copies failed", || count("lost", "failed") == 3.0);
     assert_eq!(shadow.requests(), 3);
     Ok(())
 }
 
 #[test]
-fn a_route_has_bounds_of_its_own() -> Result<()> {
+fn a_route_has_its_own_limits() -> Result<()> {
     let upstream = Upstream::start()?;
     let yaml = format!(
         "upstreams: {{u: {}}}
@@ -227,18 +229,18 @@ routes:
     let before = upstream.requests();
     let mut first = gateway.client()?;
     first.begin("GET", "/delay/500", &[], b"")?;
-    wait_until("the first request at the upstream", || upstream.requests() > before);
+    wait_until("the first request reached the upstream", || upstream.requests() > before);
     let second = gateway.get("/delay/0", &[])?;
     assert_eq!((second.status, second.header("retry-after")), (503, Some("1")));
-    assert_eq!(gateway.get("/status/204", &[])?.status, 204, "other routes are not concerned");
+    assert_eq!(gateway.get("/status/204", &[])?.status, 204, "the limit does not apply to other routes");
     assert_eq!(first.read(false)?.status, 200);
-    // A client may have its answer a moment before the gateway is done with it.
-    wait_until("the first one's place is free", || gateway.get("/delay/0", &[]).is_ok_and(|next| next.status == 200));
+    // The client may read the response before the gateway releases the slot.
+    wait_until("the slot is free", || gateway.get("/delay/0", &[]).is_ok_and(|next| next.status == 200));
     Ok(())
 }
 
 #[test]
-fn a_response_is_compressed_as_the_client_wishes() -> Result<()> {
+fn responses_are_compressed_by_accept_encoding() -> Result<()> {
     let text = "0123456789".repeat(500);
     let gateway = gateway(&format!(
         "  - {{match: {{path: /short}}, respond: {{body: short}}, compression: {{}}}}
@@ -268,12 +270,12 @@ fn a_response_is_compressed_as_the_client_wishes() -> Result<()> {
     }
     let head = client.send("HEAD", "/", &["accept-encoding: gzip"], b"")?;
     assert_eq!((head.status, head.header("content-encoding")), (200, None));
-    assert_eq!(client.get("/", &[])?.text(), text, "the connection is still in step");
+    assert_eq!(client.get("/", &[])?.text(), text, "the connection must still be in sync");
     Ok(())
 }
 
 #[test]
-fn an_event_is_not_held_back_by_compression() -> Result<()> {
+fn compression_does_not_delay_events() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let yaml = format!(
         "upstreams: {{u: {{endpoints: [\"http://{}\"], timeout: 5s}}}}\nroutes: [{{upstream: u, compression: {{encodings: [gzip]}}}}]",
@@ -289,14 +291,15 @@ fn an_event_is_not_held_back_by_compression() -> Result<()> {
     assert_eq!(client.read_head()?.header("content-encoding"), Some("gzip"));
     let (mut encoded, mut seen) = (vec![], String::new());
     for number in 1..=3 {
-        // The next event is sent only when this one has been read.
+        // Send the next event only after the client read this one.
         let event = format!("data: {number}\n\n");
         upstream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())?;
         seen.push_str(&event);
         loop {
             encoded.extend(client.read_chunk()?.context("the stream ended early")?);
             let mut plain = vec![];
-            // The stream goes on, so the decoder misses its end; what it gave so far counts.
+            // The decoder reports a missing end because the stream continues. Its output still
+            // counts.
             let _ = flate2::read::GzDecoder::new(&encoded[..]).read_to_end(&mut plain);
             if plain == seen.as_bytes() {
                 break;

@@ -1,4 +1,5 @@
-//! Several endpoints: who gets a request, what is tried again, who is left out, and when they are back.
+//! Several endpoints: who gets a request, what is tried again, who is left out, and when they are
+//! back.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use harness::{Client, Gateway, Mood, Response, Setup, Upstream, wait_until};
+use harness::{Behavior, Client, Gateway, Response, Setup, Upstream, wait_until};
 use rustix::process::Signal;
 
 /// An upstream `u` of these endpoints and terms.
@@ -32,7 +33,7 @@ fn behind(upstreams: &[&Upstream], terms: &str) -> Result<Gateway> {
 }
 
 fn who(client: &mut Client, headers: &[&str]) -> Result<String> {
-    Ok(client.get("/who", headers)?.text())
+    Ok(client.get("/address", headers)?.text())
 }
 
 fn of(metric: &str, upstream: &Upstream) -> String {
@@ -135,15 +136,15 @@ fn an_unhealthy_endpoint_gets_nothing_until_it_is_well_again() -> Result<()> {
         });
     };
     let mut client = gateway.client()?;
-    for mood in [Mood::Status(500), Mood::Reset, Mood::Stall] {
-        a.set_mood(mood);
+    for mood in [Behavior::Status(500), Behavior::Reset, Behavior::Stall] {
+        a.set_behavior(mood);
         healthy(0.0);
         let before = a.requests();
         for _ in 0..10 {
             assert_eq!(who(&mut client, &[])?, b.address.to_string(), "{mood:?}");
         }
         assert_eq!(a.requests(), before);
-        a.set_mood(Mood::Obey);
+        a.set_behavior(Behavior::FollowPath);
         healthy(1.0);
         let places: Vec<String> = (0..4).map(|_| who(&mut client, &[])).collect::<Result<_>>()?;
         assert!(places.contains(&a.address.to_string()), "{places:?}");
@@ -171,7 +172,7 @@ fn an_endpoint_that_fails_is_left_out_and_comes_back() -> Result<()> {
     let (a, b) = (Upstream::start()?, Upstream::start()?);
     let gateway = behind(&[&a, &b], "retries: {attempts: 0}, outlier: {failures: 3, eject: 400ms}")?;
     let mut client = gateway.client()?;
-    a.set_mood(Mood::Status(503));
+    a.set_behavior(Behavior::Status(503));
     let statuses: Vec<u16> = (0..12).map(|_| Ok(client.get("/", &[])?.status)).collect::<Result<_>>()?;
     assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 3, "{statuses:?}");
     assert_eq!(gateway.metric(&of("witgate_endpoint_ejected", &a))?, 1.0);
@@ -180,7 +181,7 @@ fn an_endpoint_that_fails_is_left_out_and_comes_back() -> Result<()> {
     wait_until("the next failure", || client.get("/", &[]).is_ok_and(|response| response.status == 503));
     let again = gateway.wait_logged("an endpoint is ejected", 2);
     assert!(again[1].contains("\"seconds\":0.8"), "{}", again[1]);
-    a.set_mood(Mood::Obey);
+    a.set_behavior(Behavior::FollowPath);
     wait_until("it is back", || who(&mut client, &[]).is_ok_and(|place| place == a.address.to_string()));
     gateway.wait_logged("an ejected endpoint answers again", 1);
     Ok(())
@@ -191,7 +192,7 @@ fn half_of_the_endpoints_stay() -> Result<()> {
     let (a, b, c) = (Upstream::start()?, Upstream::start()?, Upstream::start()?);
     let gateway = behind(&[&a, &b, &c], "retries: {attempts: 0}, outlier: {failures: 1, eject: 60s}")?;
     let mut client = gateway.client()?;
-    [&a, &b, &c].iter().for_each(|one| one.set_mood(Mood::Status(502)));
+    [&a, &b, &c].iter().for_each(|one| one.set_behavior(Behavior::Status(502)));
     for _ in 0..9 {
         assert_eq!(client.get("/", &[])?.status, 502);
     }
@@ -203,7 +204,7 @@ fn half_of_the_endpoints_stay() -> Result<()> {
 #[test]
 fn what_was_not_sent_goes_to_another_endpoint_whatever_it_is() -> Result<()> {
     let good = Upstream::start()?;
-    let endpoints = [url(harness::nobody()?), url(good.address)];
+    let endpoints = [url(harness::refusing_address()?), url(good.address)];
     let gateway = Setup::new(&yaml(&endpoints, "outlier: off"))?.workers(1).start()?;
     let mut client = gateway.client()?;
     for _ in 0..10 {
@@ -219,7 +220,7 @@ fn what_was_not_sent_goes_to_another_endpoint_whatever_it_is() -> Result<()> {
 #[test]
 fn what_was_sent_is_sent_again_only_if_it_may_be() -> Result<()> {
     let (bad, good) = (Upstream::start()?, Upstream::start()?);
-    bad.set_mood(Mood::Reset);
+    bad.set_behavior(Behavior::Reset);
     let gateway = behind(&[&bad, &good], "outlier: off")?;
     let mut client = gateway.client()?;
     for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
@@ -245,7 +246,7 @@ fn what_was_sent_is_sent_again_only_if_it_may_be() -> Result<()> {
 #[test]
 fn a_status_is_tried_again_where_the_configuration_says_so() -> Result<()> {
     let (bad, good) = (Upstream::start()?, Upstream::start()?);
-    bad.set_mood(Mood::Status(503));
+    bad.set_behavior(Behavior::Status(503));
     for (terms, expected) in [("retries: {on: [503]}", 0), ("retries: {on: [connect, 502]}", 5)] {
         let gateway = behind(&[&bad, &good], &format!("outlier: off, {terms}"))?;
         let mut client = gateway.client()?;
@@ -261,7 +262,7 @@ fn a_status_is_tried_again_where_the_configuration_says_so() -> Result<()> {
 #[test]
 fn a_try_has_its_own_time() -> Result<()> {
     let (bad, good) = (Upstream::start()?, Upstream::start()?);
-    bad.set_mood(Mood::Stall);
+    bad.set_behavior(Behavior::Stall);
     let terms = "timeout: 10s, outlier: off, retries: {per_try_timeout: 100ms, on: [timeout]}";
     let gateway = behind(&[&bad, &good], terms)?;
     let mut client = gateway.client()?;
@@ -278,7 +279,7 @@ fn a_try_has_its_own_time() -> Result<()> {
 #[test]
 fn retries_end_where_the_budget_does() -> Result<()> {
     let (a, b) = (Upstream::start()?, Upstream::start()?);
-    [&a, &b].iter().for_each(|one| one.set_mood(Mood::Reset));
+    [&a, &b].iter().for_each(|one| one.set_behavior(Behavior::Reset));
     let gateway = behind(&[&a, &b], "outlier: off, retries: {budget_percent: 10}")?;
     for _ in 0..30 {
         let response = gateway.get("/", &[])?;
@@ -361,7 +362,7 @@ fn a_reload_keeps_what_is_known_of_the_endpoints() -> Result<()> {
     let (a, b) = (Upstream::start()?, Upstream::start()?);
     let gateway = behind(&[&a, &b], "retries: {attempts: 0}, outlier: {failures: 1, eject: 60s}")?;
     let mut client = gateway.client()?;
-    a.set_mood(Mood::Reset);
+    a.set_behavior(Behavior::Reset);
     wait_until("it is ejected", || {
         client.get("/", &[]).is_ok_and(|response| response.status == 502)
             && gateway.metric(&of("witgate_endpoint_ejected", &a)).is_ok_and(|value| value == 1.0)
@@ -454,7 +455,7 @@ fn one_of_three_endpoints_dies_and_nobody_notices() -> Result<()> {
                 while !stop.load(Ordering::Relaxed) {
                     let good = client
                         .as_mut()
-                        .is_some_and(|client| client.get("/who", &[]).is_ok_and(|answer| answer.status == 200));
+                        .is_some_and(|client| client.get("/address", &[]).is_ok_and(|answer| answer.status == 200));
                     sent.fetch_add(1, Ordering::Relaxed);
                     if !good {
                         failed.fetch_add(1, Ordering::Relaxed);
