@@ -1,5 +1,7 @@
-"""Lets a request pass only with an API key, and keeps credentials from the upstream. The same filter exists in TypeScript and Rust:
-the three are what benchmarks compare."""
+"""Accepts a request only with an API key, and hides credentials from the upstream.
+
+The same filter exists in TypeScript and Rust; the benchmarks compare the three.
+"""
 
 from witgate import Reply, Request, config, reply
 

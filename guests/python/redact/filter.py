@@ -1,7 +1,8 @@
-"""Keeps credentials and personal data from the upstream: header fields, and values in a JSON body.
+"""Hides credentials and personal data from the upstream, in header fields and in a JSON body.
 
-In the body, values of telling keys (password, token, …) go whole; in other texts, e-mail addresses and card numbers (Luhn's check tells them from
-other digits) go. A body that is no JSON is passed on as it is.
+In the body, the filter replaces the whole value of a secret key (password, token, …). In other
+texts it replaces e-mail addresses and card numbers; Luhn's check tells card numbers from other
+digits. A body that is not JSON passes unchanged.
 """
 
 import json
@@ -12,7 +13,7 @@ from witgate import Reply, Request
 
 REDACTED = "REDACTED"
 HEADERS = ("authorization", "cookie", "x-api-key")
-KEYS = {"password", "passwd", "secret", "token", "access_token", "refresh_token", "ssn", "card_number", "cvv"}
+SECRET_KEYS = {"password", "passwd", "secret", "token", "access_token", "refresh_token", "ssn", "card_number", "cvv"}
 EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
 
@@ -21,8 +22,8 @@ def on_request(request: Request) -> Reply | None:
     for name in HEADERS:
         if request.header(name) is not None:
             request.set_header(name, REDACTED)
-    kind = request.header("content-type") or ""
-    if kind.split(";")[0].strip().endswith("json"):
+    content_type = request.header("content-type") or ""
+    if content_type.split(";")[0].strip().endswith("json"):
         redact_body(request)
     return None
 
@@ -38,9 +39,9 @@ def redact_body(request: Request) -> None:
 
 
 def redacted(value: Any) -> Any:
-    """The value without what is personal, at any depth."""
+    """Returns a copy of a JSON value with personal data replaced at any depth."""
     if isinstance(value, dict):
-        return {key: REDACTED if key.lower() in KEYS else redacted(inner) for key, inner in value.items()}
+        return {key: REDACTED if key.lower() in SECRET_KEYS else redacted(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [redacted(inner) for inner in value]
     if isinstance(value, str):
@@ -49,7 +50,7 @@ def redacted(value: Any) -> Any:
 
 
 def is_card(text: str) -> bool:
-    """Luhn's check (ISO/IEC 7812-1)."""
+    """Tells whether the check digit is right (Luhn's algorithm, ISO/IEC 7812-1)."""
     digits = [int(c) for c in text if c.isdigit()]
     doubled = [2 * d - 9 if d > 4 else 2 * d for d in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0

@@ -1,7 +1,15 @@
 """Write witgate filters in Python: ``from witgate import Request, Reply, reply, config``.
 
-A filter is a module ``filter.py`` with ``on_request(request)``, ``on_response(response, request)`` or both. Returning nothing lets the exchange go on
-with your edits; returning a reply answers here. Everything is thin: a method is one call of the gateway (the functions of wit/).
+A filter is a module ``filter.py`` that defines ``on_request(request)``,
+``on_response(response, request)`` or both.
+
+- A handler that returns ``None`` lets the exchange continue with its edits.
+- A handler that returns a ``Reply`` answers the client (``on_request``) or replaces the response
+  (``on_response``). Its edits are discarded.
+- If a handler raises an exception, its edits are discarded and the client receives status 502. The
+  gateway logs the message with the file and line.
+
+The objects hold no state: each method calls one function of the gateway (wit/).
 """
 
 from witgate._message import ReadonlyRequest, Reply, Request, Response, reply

@@ -1,4 +1,5 @@
-"""The gateway's functions: the generated bindings inside a component, a fake of them outside (see ``witgate.testing``)."""
+"""The functions of the gateway: in a component the generated bindings, elsewhere the fake of
+``witgate._fake``."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ else:
     if INSIDE:
         from wit_world.imports import clock, config, exchange, log, random, request
 
-        # A world has only what its manifest asks for.
+        # These interfaces are missing if the manifest does not ask for the phase or the service.
         try:
             from wit_world.imports import request_edit
         except ImportError:
@@ -30,7 +31,7 @@ else:
         except ImportError:
             keyvalue = None
     else:
-        from witgate.testing import (
+        from witgate._fake import (
             clock,
             config,
             exchange,

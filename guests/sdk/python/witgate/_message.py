@@ -1,4 +1,7 @@
-"""The request and the response as objects, and the reply that a filter may make. Their state is in the gateway: each method is one call."""
+"""The request and the response as objects, and the reply that a filter makes itself.
+
+The state of a message is in the gateway: each method calls one function of wit/.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -11,15 +14,25 @@ from witgate._host import response as _response
 
 @dataclass
 class Reply:
-    """An answer: made by ``reply``."""
+    """A complete response. Make one with ``reply``."""
 
     status: int
+    """The status code, 200 to 599."""
     headers: list[tuple[str, str]] = field(default_factory=list)
+    """Names and values; a name may appear several times. The gateway adds ``content-length``."""
     body: bytes = b""
+    """At most 8 MiB (4 MiB without ``body = "buffer"``). Empty with status 204 and 304."""
 
 
 def reply(status: int, body: object = None, headers: dict[str, str] | None = None) -> Reply:
-    """An answer with a text, bytes or, for anything else, JSON as its body. ``status`` is 200 to 599."""
+    """Makes a response for the handler to return: ``return reply(401, {"error": "no key"})``.
+
+    ``status`` is 200 to 599. Text and bytes are sent as they are, any other value as JSON; ``None``
+    means no body.
+
+    If ``headers`` has no ``content-type``, text is sent as ``text/plain; charset=utf-8`` and JSON
+    as ``application/json``. Bytes have no default.
+    """
     fields = list((headers or {}).items())
     if body is None:
         return Reply(status, fields)
@@ -31,96 +44,120 @@ def reply(status: int, body: object = None, headers: dict[str, str] | None = Non
 
 
 class ReadonlyRequest:
-    """The request, to read."""
+    """The request, for reading. In ``on_response`` it is the request as all filters left it."""
 
     __slots__ = ()
 
     @property
     def method(self) -> str:
-        """``GET``, ``POST``, …"""
+        """The method, such as ``GET``."""
         return _request.method()
 
     @property
     def scheme(self) -> str:
-        """``http`` or ``https``."""
+        """``https`` if the client reached the gateway over TLS, otherwise ``http``."""
         return _request.scheme()
 
     @property
     def authority(self) -> str:
-        """Host and port."""
+        """The host, and the port if the client gave one, in lower case. Empty if there is none."""
         return _request.authority()
 
     @property
     def path(self) -> str:
-        """The path, percent-encoded."""
+        """The path without the query, percent-encoded. It begins with ``/``."""
         return _request.path()
 
     @property
     def query(self) -> str | None:
-        """What follows the ``?``."""
+        """The query without the ``?``. ``None`` if there is no ``?``."""
         return _request.query()
 
     def header(self, name: str) -> str | None:
-        """One field, lines joined; None where it is absent. Case does not matter."""
+        """Returns the value of a header field, or ``None`` if the field is absent.
+
+        The case of the name does not matter. Several lines are joined with ``", "`` (those of
+        ``cookie`` with ``"; "``).
+        """
         return _request.header(name)
 
     def header_values(self, name: str) -> list[str]:
-        """Each line of one field."""
+        """Returns the value of each line of a header field, in order. Empty if it is absent."""
         return _request.header_values(name)
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """All fields. One ``header(name)`` costs less."""
+        """All header fields in order, names in lower case. ``header(name)`` costs less."""
         return _request.headers()
 
 
 class Request(ReadonlyRequest):
-    """The request, to read and to change. Changes happen when the handler has ended well."""
+    """The request, for reading and changing.
+
+    What you set, you read at once. The gateway applies the edits when ``on_request`` returns
+    ``None``; it discards them if the handler returns a reply or raises an exception.
+
+    A name or value that HTTP forbids ends the call, and so does a field that only the gateway
+    writes, such as ``host`` or ``content-length`` (wit/request.wit has the list).
+    """
 
     __slots__ = ()
 
     def set_header(self, name: str, value: str) -> None:
-        """This one value in the place of all."""
+        """Sets a header field. Replaces all lines of the field."""
         _edit.set_header(name, value)
 
     def append_header(self, name: str, value: str) -> None:
-        """One more line."""
+        """Adds a line to a header field. Keeps the lines that the field already has."""
         _edit.append_header(name, value)
 
     def remove_header(self, name: str) -> None:
-        """No line."""
+        """Removes all lines of a header field. Does nothing if the field is absent."""
         _edit.remove_header(name)
 
     def set_path(self, path: str) -> None:
-        """Another path for the upstream."""
+        """Sets the path for the upstream: percent-encoded, begins with ``/``, without the query."""
         _edit.set_path(path)
 
     def set_query(self, query: str | None) -> None:
-        """Another query for the upstream; None for none."""
+        """Sets the query for the upstream, without the ``?``. ``None`` removes the query."""
         _edit.set_query(query)
 
     @property
     def body(self) -> bytes:
-        """The whole body; needs ``body = "buffer"`` under [request] in filter.toml."""
+        """The whole body. Requires ``body = "buffer"`` under ``[request]`` in filter.toml."""
         return _request.body()
 
     def json(self) -> Any:
-        """The whole body as JSON; raises ValueError where it is none."""
+        """Returns the whole body, parsed as JSON. Requires what ``body`` does.
+
+        Raises ``ValueError`` if the body is not valid JSON, an empty body included.
+        """
         return json.loads(_request.body())
 
     def set_body(self, body: object) -> None:
-        """Another body: bytes, text, or anything else as JSON."""
+        """Replaces the body, with at most 8 MiB (4 MiB without ``body = "buffer"``).
+
+        Bytes and text are sent as they are, any other value as JSON.
+        """
         _edit.set_body(_encode(body))
 
 
 class Response:
-    """The response, to read and to change. Changes happen when the handler has ended well."""
+    """The response, for reading and changing.
+
+    What you set, you read at once. The gateway applies the edits when ``on_response`` returns
+    ``None``; it discards them if the handler returns a reply or raises an exception.
+
+    A status, name or value that HTTP forbids ends the call, and so does a field that only the
+    gateway writes, such as ``content-length`` (wit/request.wit has the list).
+    """
 
     __slots__ = ()
 
     @property
     def status(self) -> int:
-        """200 to 599."""
+        """The status code, 200 to 599."""
         return _response.status()
 
     @status.setter
@@ -129,49 +166,63 @@ class Response:
 
     @property
     def local(self) -> bool:
-        """True where a filter or the gateway made the response."""
+        """True if a filter or the gateway made the response, False if the upstream sent it."""
         return _response.local()
 
     def header(self, name: str) -> str | None:
-        """One field, lines joined; None where it is absent."""
+        """Returns the value of a header field, or ``None`` if the field is absent.
+
+        The case of the name does not matter. Several lines are joined with ``", "``; use
+        ``header_values`` for ``set-cookie``.
+        """
         return _response.header(name)
 
     def header_values(self, name: str) -> list[str]:
-        """Each line of one field."""
+        """Returns the value of each line of a header field, in order. Empty if it is absent."""
         return _response.header_values(name)
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """All fields."""
+        """All header fields in order, names in lower case. ``header(name)`` costs less."""
         return _response.headers()
 
     def set_header(self, name: str, value: str) -> None:
-        """This one value in the place of all."""
+        """Sets a header field. Replaces all lines of the field."""
         _response.set_header(name, value)
 
     def append_header(self, name: str, value: str) -> None:
-        """One more line."""
+        """Adds a line to a header field. Keeps the lines that the field already has."""
         _response.append_header(name, value)
 
     def remove_header(self, name: str) -> None:
-        """No line."""
+        """Removes all lines of a header field. Does nothing if the field is absent."""
         _response.remove_header(name)
 
     @property
     def body(self) -> bytes:
-        """The whole body; needs ``body = "buffer"`` under [response] in filter.toml."""
+        """The whole body as the upstream sent it, still encoded if ``content-encoding`` is set.
+
+        Requires ``body = "buffer"`` under ``[response]`` in filter.toml.
+        """
         return _response.body()
 
     def json(self) -> Any:
-        """The whole body as JSON; raises ValueError where it is none."""
+        """Returns the whole body, parsed as JSON. Requires what ``body`` does.
+
+        Raises ``ValueError`` if the body is not valid JSON, an empty body included.
+        """
         return json.loads(_response.body())
 
     def set_body(self, body: object) -> None:
-        """Another body: bytes, text, or anything else as JSON."""
+        """Replaces the body, with at most 8 MiB (4 MiB without ``body = "buffer"``).
+
+        Bytes and text are sent as they are, any other value as JSON.
+        """
         _response.set_body(_encode(body))
 
 
 def _encode(body: object) -> bytes:
+    """A body as bytes: text in UTF-8, bytes as they are, any other value as JSON."""
     if isinstance(body, (bytes, bytearray)):
         return bytes(body)
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()

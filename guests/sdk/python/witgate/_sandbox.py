@@ -1,13 +1,18 @@
-"""Makes the standard library's clock, randomness and output work in a component: imported before the author's module.
+"""Makes the clock, randomness and output of the standard library work in a component. The entry
+imports this module before the author's module.
 
-A filter's memory is a snapshot made when it was built, without a system below it: ``time.time`` would trap, and ``random`` would begin from the same seed in
-every instance. All of them go to the gateway, under every name by which an author may import them. While the snapshot is made there is no gateway: the
-clock then shows the builder's time (some libraries look at it when imported), but randomness is refused, since it would be the same in every instance for ever.
+The memory of a filter is a snapshot that is taken at build time, without an operating system below
+it: ``time.time`` would trap, and ``random`` would start from the same seed in every instance. This
+module sends them to the gateway, under every name by which an author may import them.
+
+There is no gateway at build time. The clock then shows the time of the build, because some
+libraries read it when they are imported. Randomness raises an error, because the value would be the
+same in every instance.
 """
 
 import datetime
 import io
-import logging  # noqa: F401 - looks at the clock when imported: before that is routed
+import logging  # noqa: F401 - reads the clock when imported: before the clock is replaced
 import os
 import random
 import secrets  # noqa: F401
@@ -18,20 +23,21 @@ from typing import Any
 
 from witgate import _host
 
+# Whether the build is over, so that the functions of the gateway can be called.
 running = False
 
 
-def _needs_gateway(what: str) -> None:
+def _require_gateway(what: str) -> None:
     if not running:
-        raise RuntimeError(f"{what} is not there while the filter is built: call it inside on_request or on_response")
+        raise RuntimeError(f"{what} cannot be used while the filter is built: call it inside on_request or on_response")
 
 
-# --- randomness -----------------------------------------------------------------------------------------------------------------
+# --- randomness -----------------------------------------------------------------------------------
 
 
 def _urandom(size: int, /) -> bytes:
-    """os.urandom: the gateway gives at most 64 KiB at once."""
-    _needs_gateway("randomness")
+    """Replaces ``os.urandom``. The gateway returns at most 64 KiB per call."""
+    _require_gateway("randomness")
     parts = []
     while size > 0:
         part = min(size, 65536)
@@ -41,21 +47,22 @@ def _urandom(size: int, /) -> bytes:
 
 
 class _Random(random.Random):
-    """random.Random whose missing seed comes from the gateway."""
+    """Replaces ``random.Random``: without an argument, the seed comes from the gateway."""
 
     def seed(self, a: Any = None, version: int = 2) -> None:
         super().seed(int.from_bytes(_urandom(32)) if a is None else a, version)
 
     def __new__(cls, *args: Any) -> "_Random":
-        # The base class seeds itself when made: with nothing given it would ask the system.
+        # Without an argument, the base class would read a seed from the operating system.
         return super().__new__(cls, 0)
 
 
-def _route_randomness() -> None:
+def _install_randomness() -> None:
     os.urandom = _urandom
     setattr(random, "_urandom", _urandom)
     system = random.SystemRandom()
-    # The module's functions are methods of one generator: here of one without a state, so that nothing is frozen in the snapshot.
+    # The functions of the module are methods of one generator. SystemRandom has no state that the
+    # snapshot could freeze.
     for name in random.__all__:
         if name[0].islower() and hasattr(system, name):
             setattr(random, name, getattr(system, name))
@@ -63,21 +70,21 @@ def _route_randomness() -> None:
     setattr(random, "Random", _Random)
 
 
-# --- the clock ------------------------------------------------------------------------------------------------------------------
+# --- the clock ------------------------------------------------------------------------------------
 
-_built_time, _built_ns = time.time, time.time_ns
-_built_gmtime, _built_strftime, _built_asctime = time.gmtime, time.strftime, time.asctime
+_original_time, _original_time_ns = time.time, time.time_ns
+_original_gmtime, _original_strftime, _original_asctime = time.gmtime, time.strftime, time.asctime
 
 
 def _time_ns() -> int:
     if not running:
-        return _built_ns()
+        return _original_time_ns()
     now = _host.clock.now()
     return now.seconds * 1_000_000_000 + now.nanoseconds
 
 
 def _time() -> float:
-    return _time_ns() / 1e9 if running else _built_time()
+    return _time_ns() / 1e9 if running else _original_time()
 
 
 def _monotonic_ns() -> int:
@@ -89,19 +96,19 @@ def _monotonic() -> float:
 
 
 def _sleep(seconds: float, /) -> None:
-    raise RuntimeError("time.sleep is not there in a filter: a call should end at once")
+    raise RuntimeError("time.sleep is not available in a filter: a call has to end within its timeout")
 
 
 def _gmtime(seconds: float | None = None, /) -> time.struct_time:
-    return _built_gmtime(_time() if seconds is None else seconds)
+    return _original_gmtime(_time() if seconds is None else seconds)
 
 
 def _strftime(format: str, when: Any = None, /) -> str:
-    return _built_strftime(format, _gmtime() if when is None else when)
+    return _original_strftime(format, _gmtime() if when is None else when)
 
 
 def _asctime(when: Any = None, /) -> str:
-    return _built_asctime(_gmtime() if when is None else when)
+    return _original_asctime(_gmtime() if when is None else when)
 
 
 def _ctime(seconds: float | None = None, /) -> str:
@@ -112,7 +119,7 @@ _date, _datetime = datetime.date, datetime.datetime
 
 
 class _DateType(type):
-    """Values that the library's own code makes are dates too."""
+    """Lets ``isinstance`` accept the dates that the standard library itself makes."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _datetime if issubclass(cls, _datetime) else _date)
@@ -127,7 +134,8 @@ class _Date(_date, metaclass=_DateType):
 class _Datetime(_datetime, metaclass=_DateType):
     @classmethod
     def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-        return cls.fromtimestamp(_time(), datetime.UTC).astimezone(tz) if tz else cls.fromtimestamp(_time(), datetime.UTC).replace(tzinfo=None)
+        now = cls.fromtimestamp(_time(), datetime.UTC)
+        return now.astimezone(tz) if tz else now.replace(tzinfo=None)
 
     @classmethod
     def utcnow(cls) -> Any:
@@ -138,12 +146,12 @@ class _Datetime(_datetime, metaclass=_DateType):
         return cls.now()
 
 
-def _route_clock() -> None:
+def _install_clock() -> None:
     time.time, time.time_ns, time.sleep = _time, _time_ns, _sleep
     for clock in ("monotonic", "perf_counter", "process_time", "thread_time"):
         setattr(time, clock, _monotonic)
         setattr(time, f"{clock}_ns", _monotonic_ns)
-    # There are no time zones in the sandbox: local time is UTC.
+    # The sandbox has no time zone data: local time is UTC.
     setattr(time, "gmtime", _gmtime)
     setattr(time, "localtime", _gmtime)
     setattr(time, "strftime", _strftime)
@@ -155,11 +163,11 @@ def _route_clock() -> None:
     setattr(datetime, "datetime", _Datetime)
 
 
-# --- output ---------------------------------------------------------------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------------------
 
 
 class _LogStream(io.TextIOBase):
-    """print and logging: whole lines to the gateway's log."""
+    """Replaces ``sys.stdout`` and ``sys.stderr``: writes whole lines to the gateway's log."""
 
     def __init__(self, level: str) -> None:
         self._level = level
@@ -178,11 +186,11 @@ class _LogStream(io.TextIOBase):
 
 
 def install() -> None:
-    """Routes everything. Does nothing outside a component."""
+    """Replaces the functions. Does nothing outside a component."""
     if not _host.INSIDE:
         return
-    _route_randomness()
-    _route_clock()
+    _install_randomness()
+    _install_clock()
     sys.stdout = _LogStream("INFO")
     sys.stderr = _LogStream("WARN")
 

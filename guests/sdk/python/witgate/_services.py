@@ -1,4 +1,4 @@
-"""What a filter can ask of the gateway beside the exchange's two messages."""
+"""What a filter can ask of the gateway besides the request and the response."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -11,98 +11,135 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class config:  # noqa: N801 - reads as a module
-    """The filter's configuration: what stands under ``config:`` in gateway.yaml."""
+class config:  # noqa: N801 - authors use it like a module
+    """The configuration of the filter: the values under ``config:`` in gateway.yaml."""
 
     @staticmethod
     def get(key: str) -> str | None:
-        """The value of a key as text; None where it is not set. Lists and mappings come as JSON text."""
+        """Returns the value of a key as text, or ``None`` if the key is not set.
+
+        A value that is not a string is returned as JSON text.
+        """
         return _host.config.get(key)
 
     @staticmethod
     def keys() -> list[str]:
-        """All keys that are set."""
+        """Returns all keys that are set, sorted."""
         return _host.config.keys()
 
 
 class log:  # noqa: N801
-    """Lines for the gateway's log. ``print`` and ``logging`` go there too."""
+    """Writes lines to the gateway's log, which adds the name of the filter and the id of the
+    exchange. ``print`` and ``logging`` write there too.
+
+    A line is cut after 4 KiB. Lines after the 64th of a call are dropped.
+    """
 
     @staticmethod
     def debug(message: str) -> None:
+        """Writes information for the author of the filter."""
         _host.log.write(_host.log.Level.DEBUG, message)
 
     @staticmethod
     def info(message: str) -> None:
+        """Writes an event of normal operation."""
         _host.log.write(_host.log.Level.INFO, message)
 
     @staticmethod
     def warn(message: str) -> None:
+        """Writes a condition that an operator should look at."""
         _host.log.write(_host.log.Level.WARN, message)
 
     @staticmethod
     def error(message: str) -> None:
+        """Writes a failure."""
         _host.log.write(_host.log.Level.ERROR, message)
 
 
 class notes:  # noqa: N801
-    """Strings attached to the exchange: how a filter's two phases, and filters among each other, speak."""
+    """Notes: named strings that are attached to the exchange.
+
+    Use them to pass data from ``on_request`` to ``on_response``, or to a later filter. Neither the
+    client nor the upstream sees them.
+
+    An exchange holds at most 32 notes. A name has 1 to 64 bytes, a value at most 4 KiB; exceeding a
+    bound ends the call. Begin a name with the name of your filter: ``limiter.remaining``.
+    """
 
     @staticmethod
     def get(name: str) -> str | None:
+        """Returns the value of a note, or ``None`` if no filter has set it."""
         return _host.exchange.note(name)
 
     @staticmethod
     def set(name: str, value: str) -> None:
+        """Sets a note. It is discarded if the handler raises an exception."""
         _host.exchange.set_note(name, value)
 
 
 def client() -> "ClientInfo":
-    """Who sent the request."""
+    """Returns the client that sent the request: its address and, if encrypted, its TLS
+    connection."""
     return _host.exchange.client()
 
 
 def route() -> str:
-    """The name of the route in gateway.yaml."""
+    """Returns the name of the route in gateway.yaml."""
     return _host.exchange.route()
 
 
 class keyvalue:  # noqa: N801
-    """Values that outlive a call; needs ``services = ["keyvalue"]`` in filter.toml and ``capabilities: [keyvalue]`` in gateway.yaml.
+    """Values that outlive a call. Requires ``services = ["keyvalue"]`` in filter.toml and
+    ``capabilities: [keyvalue]`` in gateway.yaml.
 
-    One store for all instances of this filter; each function is atomic. They raise RuntimeError where the store says no.
+    All instances of the filter share one store; other filters cannot see it. Each function is
+    atomic. A key has 1 to 256 bytes, a value at most 64 KiB. Each function raises ``RuntimeError``
+    if the store refuses, for example because it is full.
     """
 
     @staticmethod
     def get(key: str) -> str | None:
-        """The value of a key; None where it is absent or expired."""
-        value = _told(lambda: _host.keyvalue.get(key))
+        """Returns the value of a key, or ``None`` if the key is absent or has expired."""
+        value = _call_store("get", key, lambda: _host.keyvalue.get(key))
         return None if value is None else value.decode()
 
     @staticmethod
     def set(key: str, value: str, ttl_ms: int = 0) -> None:
-        """Sets a key, for ``ttl_ms`` milliseconds or, with 0, for good."""
-        _told(lambda: _host.keyvalue.set(key, value.encode(), ttl_ms))
+        """Sets a key. It expires after ``ttl_ms`` milliseconds; with 0 it does not expire."""
+        _call_store("set", key, lambda: _host.keyvalue.set(key, value.encode(), ttl_ms))
 
     @staticmethod
     def delete(key: str) -> bool:
-        """Removes a key; True where it was there."""
-        return _told(lambda: _host.keyvalue.delete(key))
+        """Removes a key. Returns True if the key was there and had not expired."""
+        return _call_store("delete", key, lambda: _host.keyvalue.delete(key))
 
     @staticmethod
     def increment(key: str, delta: int = 1, ttl_ms: int = 0) -> int:
-        """Adds to a counter and gives the sum. Only a new counter gets the ``ttl_ms``."""
-        return _told(lambda: _host.keyvalue.increment(key, delta, ttl_ms))
+        """Adds ``delta`` to a counter and returns the sum, which must fit into 32 bits.
+
+        A new counter starts at 0 and expires after ``ttl_ms`` milliseconds (0: does not expire).
+        Later increments do not prolong its life.
+        """
+        return _call_store("increment", key, lambda: _host.keyvalue.increment(key, delta, ttl_ms))
 
 
-def _told(call: Callable[[], T]) -> T:
-    """The bindings raise an ``Err`` of their own type: an author expects one that says something."""
+_REASONS = {
+    "Error_TooLarge": "too-large: a key has 1 to 256 bytes and a value at most 64 KiB",
+    "Error_Full": "full: raise filters.NAME.keyvalue in gateway.yaml, or let keys expire",
+    "Error_NotANumber": "not-a-number: the value is not a counter, or the sum does not fit into 32 bits",
+}
+
+
+def _call_store(operation: str, key: str, call: Callable[[], T]) -> T:
+    """Calls the store. The bindings raise an ``Err`` without a message: raises a ``RuntimeError``
+    with a message instead."""
     if _host.keyvalue is None:
-        raise RuntimeError('keyvalue is not there: add `services = ["keyvalue"]` to filter.toml')
+        raise RuntimeError('keyvalue is not available: add `services = ["keyvalue"]` to filter.toml')
     try:
         return call()
     except Exception as refusal:
-        value = getattr(refusal, "value", None)
-        if value is None:
+        error = getattr(refusal, "value", None)
+        if error is None:
             raise
-        raise RuntimeError(f"keyvalue: {type(value).__name__.removeprefix('Error_')} {getattr(value, 'value', '')}".rstrip()) from None
+        reason = _REASONS.get(type(error).__name__) or f"unavailable: {getattr(error, 'value', error)}"
+        raise RuntimeError(f"keyvalue.{operation} of key {key!r}: {reason}") from None

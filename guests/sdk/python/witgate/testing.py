@@ -1,55 +1,33 @@
-"""A fake of the exchange for unit tests with pytest, without Wasm.
+"""Unit tests of filters with pytest, without Wasm.
 
-``fake(headers={"x-api-key": "a"})`` makes an exchange and gives its two sides; the same objects that run in the gateway run here, over this module's
-stand-ins for the gateway's functions.
+``fake(headers={"x-api-key": "a"})`` makes an exchange and returns the objects that a handler takes.
+They are the objects that a filter uses in the gateway, on a fake of the gateway's functions.
 """
 
 from __future__ import annotations
 
-import enum
 import importlib.util
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from witgate._message import Request, Response
+from witgate import _fake
+from witgate._fake import Fields, State
+from witgate._message import Request, Response
 
-Fields = list[tuple[str, str]]
-
-
-@dataclass
-class State:
-    """What is behind the objects."""
-
-    method: str = "GET"
-    path: str = "/"
-    query: str | None = None
-    request: Fields = field(default_factory=list)
-    response: Fields = field(default_factory=list)
-    body: bytes = b""
-    response_body: bytes = b""
-    status: int = 200
-    config: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
-    log: list[str] = field(default_factory=list)
-    client_ip: str = "192.0.2.1"
-    now: float = 1_700_000_000.0
+__all__ = ["Fake", "State", "fake", "load", "reset"]
 
 
 @dataclass
 class Fake:
-    """An exchange made by hand."""
+    """The exchange of a test."""
 
     request: Request
+    """For ``on_request`` and ``on_response``."""
     response: Response
+    """For ``on_response``."""
     state: State
-
-
-_state = State()
-_store: dict[str, tuple[bytes, float]] = {}
+    """What the exchange contains. ``log`` and ``notes`` show what the filter wrote."""
 
 
 def fake(
@@ -66,16 +44,19 @@ def fake(
     client_ip: str = "192.0.2.1",
     now: float = 1_700_000_000.0,
 ) -> Fake:
-    """Makes an exchange; all of it may be left out. The key-value store lives on until ``reset()``."""
-    from witgate._message import Request, Response
+    """Makes an exchange. Each call starts a new one; the key-value store is kept until ``reset()``.
 
-    global _state
-    _state = State(
+    ``now`` is the time that the gateway's clock shows, in seconds since 1970. It does not advance.
+
+    In contrast to the gateway, edits take effect at once, and bounds and field names are not
+    checked.
+    """
+    state = State(
         method,
         path,
         query,
-        _lower(headers),
-        _lower(response_headers),
+        _fields(headers),
+        _fields(response_headers),
         body.encode() if isinstance(body, str) else body,
         response_body.encode() if isinstance(response_body, str) else response_body,
         status,
@@ -83,180 +64,29 @@ def fake(
         client_ip=client_ip,
         now=now,
     )
-    return Fake(Request(), Response(), _state)
+    _fake.enter(state)
+    return Fake(Request(), Response(), state)
 
 
 def reset() -> None:
     """Empties the key-value store."""
-    _store.clear()
+    _fake.clear_store()
 
 
-def _lower(headers: dict[str, str] | None) -> Fields:
+def _fields(headers: dict[str, str] | None) -> Fields:
     return [(name.lower(), value) for name, value in (headers or {}).items()]
 
 
-def _values(fields: Fields, name: str) -> list[str]:
-    return [value for own, value in fields if own == name.lower()]
-
-
-def _joined(fields: Fields, name: str) -> str | None:
-    values = _values(fields, name)
-    return ", ".join(values) if values else None
-
-
-def _without(fields: Fields, name: str) -> Fields:
-    return [(own, value) for own, value in fields if own != name.lower()]
-
-
-class request:  # noqa: N801 - stands in for a module
-    method = staticmethod(lambda: _state.method)
-    scheme = staticmethod(lambda: "http")
-    authority = staticmethod(lambda: _joined(_state.request, "host") or "")
-    path = staticmethod(lambda: _state.path)
-    query = staticmethod(lambda: _state.query)
-    header = staticmethod(lambda name: _joined(_state.request, name))
-    header_values = staticmethod(lambda name: _values(_state.request, name))
-    headers = staticmethod(lambda: list(_state.request))
-    body = staticmethod(lambda: _state.body)
-
-
-class request_edit:  # noqa: N801
-    @staticmethod
-    def set_header(name: str, value: str) -> None:
-        _state.request = [*_without(_state.request, name), (name.lower(), value)]
-
-    @staticmethod
-    def append_header(name: str, value: str) -> None:
-        _state.request.append((name.lower(), value))
-
-    @staticmethod
-    def remove_header(name: str) -> None:
-        _state.request = _without(_state.request, name)
-
-    @staticmethod
-    def set_path(path: str) -> None:
-        _state.path = path
-
-    @staticmethod
-    def set_query(query: str | None) -> None:
-        _state.query = query
-
-    @staticmethod
-    def set_body(body: bytes) -> None:
-        _state.body = body
-
-
-class response:  # noqa: N801
-    status = staticmethod(lambda: _state.status)
-    local = staticmethod(lambda: False)
-    header = staticmethod(lambda name: _joined(_state.response, name))
-    header_values = staticmethod(lambda name: _values(_state.response, name))
-    headers = staticmethod(lambda: list(_state.response))
-    body = staticmethod(lambda: _state.response_body)
-
-    @staticmethod
-    def set_status(status: int) -> None:
-        _state.status = status
-
-    @staticmethod
-    def set_header(name: str, value: str) -> None:
-        _state.response = [*_without(_state.response, name), (name.lower(), value)]
-
-    @staticmethod
-    def append_header(name: str, value: str) -> None:
-        _state.response.append((name.lower(), value))
-
-    @staticmethod
-    def remove_header(name: str) -> None:
-        _state.response = _without(_state.response, name)
-
-    @staticmethod
-    def set_body(body: bytes) -> None:
-        _state.response_body = body
-
-
-@dataclass
-class _Client:
-    ip: str
-    port: int = 12345
-    tls: None = None
-
-
-class exchange:  # noqa: N801
-    client = staticmethod(lambda: _Client(_state.client_ip))
-    route = staticmethod(lambda: "test")
-    note = staticmethod(lambda name: _state.notes.get(name))
-
-    @staticmethod
-    def set_note(name: str, value: str) -> None:
-        _state.notes[name] = value
-
-
-class config:  # noqa: N801
-    get = staticmethod(lambda key: _state.config.get(key))
-    keys = staticmethod(lambda: sorted(_state.config))
-
-
-class log:  # noqa: N801
-    class Level(enum.Enum):
-        TRACE = 0
-        DEBUG = 1
-        INFO = 2
-        WARN = 3
-        ERROR = 4
-
-    @staticmethod
-    def write(level: Level, message: str) -> None:
-        _state.log.append(f"{level.name.lower()}: {message}")
-
-
-@dataclass
-class _Datetime:
-    seconds: int
-    nanoseconds: int
-
-
-class clock:  # noqa: N801
-    now = staticmethod(lambda: _Datetime(int(_state.now), int(_state.now % 1 * 1e9)))
-    ticks = staticmethod(lambda: int(_state.now * 1e6) % 2**32)
-
-
-class random:  # noqa: N801
-    bytes = staticmethod(os.urandom)
-    number = staticmethod(lambda: int.from_bytes(os.urandom(4)))
-
-
-class keyvalue:  # noqa: N801
-    @staticmethod
-    def get(key: str) -> bytes | None:
-        value, expires = _store.get(key, (b"", 0.0))
-        return value if expires > _state.now else None
-
-    @staticmethod
-    def set(key: str, value: bytes, ttl_ms: int) -> None:
-        _store[key] = (value, _state.now + ttl_ms / 1000 if ttl_ms else float("inf"))
-
-    @staticmethod
-    def delete(key: str) -> bool:
-        return _store.pop(key, None) is not None
-
-    @staticmethod
-    def increment(key: str, delta: int, ttl_ms: int) -> int:
-        old = keyvalue.get(key)
-        total = int(old or 0) + delta
-        if old is None:
-            keyvalue.set(key, str(total).encode(), ttl_ms)
-        else:
-            _store[key] = (str(total).encode(), _store[key][1])
-        return total
-
-
 def load(test_file: str) -> ModuleType:
-    """The module ``filter.py`` of the folder above a test: every filter's module has that name, so an import would mix them up."""
+    """Loads the ``filter.py`` of the folder above a test: ``load(__file__)``.
+
+    Use it instead of an import: the module of every filter is called ``filter``, and an import
+    would return the first one that was loaded.
+    """
     path = Path(test_file).resolve().parent.parent / "filter.py"
     spec = importlib.util.spec_from_file_location(f"filter_{path.parent.name}", path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} cannot be loaded")
+        raise ImportError(f"cannot load {path}: a test must be in the folder tests/ beside filter.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
