@@ -9,6 +9,8 @@
 mod client;
 pub mod frames;
 mod gateway;
+pub mod recording_upstream;
+pub mod strict_http1;
 pub mod tls;
 mod upstream;
 pub mod wat;

@@ -1,55 +1,63 @@
-//! One request of the corpus as data: its bytes, why it is there, and which reactions are right.
+//! One request of the corpus as data: its bytes, the rule it tests and the reactions that are
+//! correct.
 
-/// A request, and what may become of it.
+/// A request and its expected handling.
 pub(crate) struct Case {
     pub(crate) name: String,
-    /// The section that decides (RFC 9110, 9112, 3986), or the kind of bug.
-    pub(crate) why: &'static str,
+    /// The section that decides (of RFC 9110, 9112, 3986, …), or `bug reports` where real servers
+    /// got it wrong.
+    pub(crate) rule: &'static str,
     pub(crate) bytes: Vec<u8>,
-    pub(crate) want: Want,
-    /// Statuses of a refusal; any 4xx, 501 and 505 where empty.
+    pub(crate) expect: Expect,
+    /// Statuses that an error response may have. If empty: any 4xx, 501 and 505.
     pub(crate) statuses: &'static [u16],
     pub(crate) checks: Vec<Check>,
-    /// A second request follows in the same write; its answer tells where the gateway saw the first one's end.
+    /// Whether a second request follows in the same write. Its response shows where the gateway
+    /// saw the end of the first request.
     pub(crate) canary: bool,
-    /// One of many made by a loop: summed up in the printed table.
+    /// One of many cases made by a loop. The printed table only counts them.
     pub(crate) sweep: bool,
 }
 
-/// The reactions that are right.
+/// The correct reactions to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Want {
-    /// Refused, the connection closed, nothing sent upstream: where the request ends is in doubt.
+pub(crate) enum Expect {
+    /// The gateway refuses the request and closes the connection, because the end of the request
+    /// is uncertain. Nothing reaches the upstream.
     Reject,
-    /// Answered by the gateway, nothing sent upstream; the connection may go on with the next request.
-    Refuse,
-    /// Sent on in a form that has one reading.
+    /// The gateway answers by itself. Nothing reaches the upstream, and the connection may serve
+    /// the next request.
+    LocalReply,
+    /// The gateway forwards the request in a form that all parsers read alike.
     Forward,
-    /// `Refuse` or `Forward`.
+    /// `LocalReply` or `Forward`.
     Either,
-    /// The fault is in the body: the upstream may have seen the beginning of the request, never its end.
-    Cut,
+    /// The body is invalid. The upstream may see the beginning of the request, but never its end.
+    AbortBody,
 }
 
-/// What a forwarded request must be.
+/// A property of the forwarded request.
 #[derive(Debug, Clone)]
 pub(crate) enum Check {
-    /// One of these targets.
+    /// The target is one of these.
     Target(Vec<&'static str>),
     Method(&'static str),
     Body(Vec<u8>),
+    /// The field is not forwarded.
     Absent(&'static str),
+    /// The field is forwarded once, with this value.
     Field(&'static str, &'static str),
-    /// The target of one more request in the same bytes.
+    /// The same bytes contain another request, which has this target.
     Next(&'static str),
 }
 
-fn case(want: Want, name: impl Into<String>, why: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
+/// A case with a canary and without further checks.
+pub(crate) fn new(expect: Expect, name: impl Into<String>, rule: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
     Case {
         name: name.into(),
-        why,
+        rule,
         bytes: bytes.into(),
-        want,
+        expect,
         statuses: &[],
         checks: vec![],
         canary: true,
@@ -57,28 +65,24 @@ fn case(want: Want, name: impl Into<String>, why: &'static str, bytes: impl Into
     }
 }
 
-pub(crate) fn of(want: Want, name: impl Into<String>, why: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
-    case(want, name, why, bytes)
+pub(crate) fn reject(name: impl Into<String>, rule: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
+    new(Expect::Reject, name, rule, bytes)
 }
 
-pub(crate) fn reject(name: impl Into<String>, why: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
-    case(Want::Reject, name, why, bytes)
+pub(crate) fn local_reply(name: impl Into<String>, rule: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
+    new(Expect::LocalReply, name, rule, bytes)
 }
 
-pub(crate) fn refuse(name: impl Into<String>, why: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
-    case(Want::Refuse, name, why, bytes)
+pub(crate) fn forward(name: impl Into<String>, rule: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
+    new(Expect::Forward, name, rule, bytes)
 }
 
-pub(crate) fn forward(name: impl Into<String>, why: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
-    case(Want::Forward, name, why, bytes)
+pub(crate) fn either(name: impl Into<String>, rule: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
+    new(Expect::Either, name, rule, bytes)
 }
 
-pub(crate) fn either(name: impl Into<String>, why: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
-    case(Want::Either, name, why, bytes)
-}
-
-pub(crate) fn cut(name: impl Into<String>, why: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
-    case(Want::Cut, name, why, bytes)
+pub(crate) fn abort_body(name: impl Into<String>, rule: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
+    new(Expect::AbortBody, name, rule, bytes)
 }
 
 impl Case {
@@ -87,13 +91,14 @@ impl Case {
         self
     }
 
-    /// Without a canary: the bytes do not end a request.
-    pub(crate) fn alone(mut self) -> Self {
+    /// Sends no canary, because the bytes are not a complete request.
+    pub(crate) fn without_canary(mut self) -> Self {
         self.canary = false;
         self
     }
 
-    pub(crate) fn swept(mut self) -> Self {
+    /// Marks the case as one of a sweep over all bytes.
+    pub(crate) fn in_sweep(mut self) -> Self {
         self.sweep = true;
         self
     }
@@ -123,7 +128,7 @@ impl Case {
         self
     }
 
-    /// The method as it was sent.
+    /// The method, as the case sends it.
     pub(crate) fn method(&self) -> String {
         String::from_utf8_lossy(self.bytes.split(|byte| *byte == b' ').next().unwrap_or_default()).into_owned()
     }
@@ -134,7 +139,7 @@ pub(crate) fn get(lines: &[u8]) -> Vec<u8> {
     [b"GET /case HTTP/1.1\r\nHost: t.test\r\n", lines, b"\r\n"].concat()
 }
 
-/// A POST with these field lines after `Host`, and these bytes after the head.
+/// A POST with these field lines after `Host`, and these bytes after the header section.
 pub(crate) fn post(lines: &[u8], body: &[u8]) -> Vec<u8> {
     [b"POST /case HTTP/1.1\r\nHost: t.test\r\n", lines, b"\r\n", body].concat()
 }

@@ -1,16 +1,20 @@
-//! The edge in HTTP/1, byte by byte: what a gateway must refuse, pass on and make of what misbehaves on either side.
+//! HTTP/1 on both sides of the gateway: what it must refuse, forward unchanged or repair, byte by
+//! byte.
 //!
-//! The suites say what the RFCs ask of a gateway, not what this one does. They share a recording upstream and a strict parser, and no code with the gateway.
+//! The suites check what the RFCs require of a gateway. They share a recording upstream and a
+//! strict parser with the HTTP/2 suites, and no code with the gateway.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod case;
-mod conduct;
 mod corpus;
-mod faults;
+mod fixed_response;
+mod forwarding_fields;
 mod interim;
-mod recorder;
-mod reuse;
+mod raw;
+mod request_limits;
+mod semantics;
 mod smuggling;
-mod strict;
+mod tunnel;
+mod upstream_connections;
+mod upstream_faults;
 mod websocket;
-mod wire;

@@ -1,7 +1,10 @@
-//! The smuggling corpus: ambiguous and invalid requests, each on a connection of its own, and what an upstream gets of them.
+//! Request smuggling: ambiguous and invalid requests, each on its own connection, and what reaches the
+//! upstream.
 //!
-//! A case passes if nothing reached the upstream but what has one reading, and if the reaction is one that its row allows. A canary request behind most
-//! cases shows where the gateway saw their end. `cargo test --test http1 smuggling -- --nocapture` prints the table.
+//! A case passes if the upstream received only bytes that all parsers read alike, and if the gateway
+//! reacted as the case expects. After most cases a canary request follows, whose response shows where
+//! the gateway saw the end of the case. `cargo test --test http1 smuggling -- --nocapture` prints the
+//! table.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -13,35 +16,41 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use harness::Setup;
 
-use super::case::{Case, Check, Want};
+use super::case::{Case, Check, Expect};
 use super::corpus;
-use super::recorder::{Recorder, Seen};
-use super::strict::{self, Message, Parsed};
+use harness::recording_upstream::{Received, RecordingUpstream};
+use harness::strict_http1::{self, Message, Parsed};
 
 const CANARY: &[u8] = b"GET /canary HTTP/1.1\r\nHost: canary.test\r\n\r\n";
-/// Gateways side by side, each with a recorder of its own.
+/// Gateways that run in parallel, each with its own upstream.
 const LANES: usize = 4;
-/// Above every timeout of the configuration.
+/// A connection without a reaction for this long hangs. Longer than all timeouts of the gateway.
 const HANGS_AFTER: Duration = Duration::from_secs(5);
 
-/// Longer cases are not sent in pieces.
-const PIECES_MAX: usize = 600;
+/// Cases with more bytes than this are not sent byte by byte.
+const BYTEWISE_MAX: usize = 600;
 
-/// What the client got.
-struct Got {
-    answers: Vec<Message>,
+/// What the client received.
+struct Reaction {
+    /// Final responses.
+    responses: Vec<Message>,
     closed: bool,
-    broken: Option<String>,
+    /// Why the bytes after the last response are invalid.
+    invalid: Option<String>,
 }
 
 #[test]
-fn nothing_with_two_readings_reaches_an_upstream() -> Result<()> {
+fn no_ambiguous_request_reaches_an_upstream() -> Result<()> {
     let cases = corpus::all();
-    assert!(cases.iter().filter(|case| !case.sweep).count() >= 250, "the corpus became small");
-    // All at once; then those by hand byte by byte, for the reaction must not depend on how the bytes arrive.
-    let by_hand = cases.iter().enumerate().filter(|(_, case)| !case.sweep && case.bytes.len() <= PIECES_MAX);
+    assert!(
+        cases.iter().filter(|case| !case.sweep).count() >= 250,
+        "the corpus has fewer than 250 cases outside of sweeps"
+    );
+    // First every case in one write. Then the cases outside of sweeps byte by byte, because the
+    // reaction must not depend on how the bytes arrive.
+    let bytewise = cases.iter().enumerate().filter(|(_, case)| !case.sweep && case.bytes.len() <= BYTEWISE_MAX);
     let runs: Vec<Run> =
-        (0..cases.len()).map(|index| (index, false)).chain(by_hand.map(|(index, _)| (index, true))).collect();
+        (0..cases.len()).map(|index| (index, false)).chain(bytewise.map(|(index, _)| (index, true))).collect();
     let (next, results) = (AtomicUsize::new(0), Mutex::new(vec![]));
     std::thread::scope(|scope| {
         let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(|| lane(&cases, &runs, &next, &results))).collect();
@@ -53,12 +62,12 @@ fn nothing_with_two_readings_reaches_an_upstream() -> Result<()> {
     report(&cases, &results)
 }
 
-/// A case, and whether its bytes come one by one.
+/// The index of a case, and whether it is sent byte by byte.
 type Run = (usize, bool);
 type Verdict = (Run, Result<String, String>);
 
 fn lane(cases: &[Case], runs: &[Run], next: &AtomicUsize, results: &Mutex<Vec<Verdict>>) -> Result<()> {
-    let recorder = Recorder::start()?;
+    let recorder = RecordingUpstream::start()?;
     let yaml = format!(
         "timeouts: {{request_head: 600ms, request_body: 600ms, idle: 2s, filters: 50ms}}\nupstreams: {{u: {{endpoints: [\"http://{}\"], timeout: 2s}}}}\nroutes: [{{upstream: u}}]",
         recorder.address
@@ -75,8 +84,9 @@ fn lane(cases: &[Case], runs: &[Run], next: &AtomicUsize, results: &Mutex<Vec<Ve
     }
 }
 
-/// Sends the case and its canary, in one write or `in_pieces`; reads until the canary is answered, the connection ends, or it hangs.
-fn send(address: SocketAddr, case: &Case, in_pieces: bool) -> Result<Got> {
+/// Sends the case and its canary. Reads until the canary is answered, or the connection is closed or
+/// hangs.
+fn send(address: SocketAddr, case: &Case, bytewise: bool) -> Result<Reaction> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
@@ -84,8 +94,8 @@ fn send(address: SocketAddr, case: &Case, in_pieces: bool) -> Result<Got> {
     if case.canary {
         bytes.extend_from_slice(CANARY);
     }
-    // A gateway that has refused may have closed already.
-    let _ = bytes.chunks(if in_pieces { 1 } else { bytes.len() }).try_for_each(|piece| stream.write_all(piece));
+    // Writing fails if the gateway has already rejected the request and closed.
+    let _ = bytes.chunks(if bytewise { 1 } else { bytes.len() }).try_for_each(|part| stream.write_all(part));
     let (mut received, mut block, mut closed) = (vec![], vec![0; 64 << 10], false);
     let until = Instant::now() + HANGS_AFTER;
     while !closed && Instant::now() < until {
@@ -95,110 +105,115 @@ fn send(address: SocketAddr, case: &Case, in_pieces: bool) -> Result<Got> {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(_) => closed = true,
         }
-        let (answers, _) = answers(&received, &case.method(), false);
-        let last = answers.last();
+        let (responses, _) = responses(&received, &case.method(), false);
+        let last = responses.last();
         let done = |last: &Message| if case.canary { is_canary(last) } else { last.status() < 300 };
         if last.is_some_and(done) {
             break;
         }
     }
-    let (answers, broken) = answers(&received, &case.method(), closed);
-    Ok(Got { answers, closed, broken })
+    let (responses, invalid) = responses(&received, &case.method(), closed);
+    Ok(Reaction { responses, closed, invalid })
 }
 
-/// The final answers in these bytes, and what is wrong with what follows them.
-fn answers(bytes: &[u8], method: &str, ended: bool) -> (Vec<Message>, Option<String>) {
-    let (mut answers, mut at) = (vec![], 0);
+/// Parses the final responses. Also returns why the bytes after them are invalid, if they are.
+fn responses(bytes: &[u8], method: &str, ended: bool) -> (Vec<Message>, Option<String>) {
+    let (mut responses, mut at) = (vec![], 0);
     while at < bytes.len() {
-        let method = if answers.is_empty() { method } else { "GET" };
-        match strict::response(&bytes[at..], method, ended) {
-            Parsed::Whole(message, length) => {
+        let method = if responses.is_empty() { method } else { "GET" };
+        match strict_http1::response(&bytes[at..], method, ended) {
+            Parsed::Complete(message, length) => {
                 at += length;
                 if message.status() >= 200 {
-                    answers.push(message);
+                    responses.push(message);
                 }
             }
-            Parsed::Part(_) => return (answers, ended.then(|| "an answer was cut".to_owned())),
-            Parsed::Bad(why) => return (answers, Some(why)),
+            Parsed::Partial(_) => return (responses, ended.then(|| "a response is truncated".to_owned())),
+            Parsed::Invalid(why) => return (responses, Some(why)),
         }
     }
-    (answers, None)
+    (responses, None)
 }
 
-fn is_canary(answer: &Message) -> bool {
-    answer.body == b"saw GET /canary"
+fn is_canary(response: &Message) -> bool {
+    response.body == b"saw GET /canary"
 }
 
-/// Whether an answer was the recorder's.
-fn is_upstream(answer: &Message) -> bool {
-    answer.body.starts_with(b"saw ") || answer.field("proxy-status").is_none() && answer.status() == 200
+/// Whether the upstream sent this response.
+fn is_from_upstream(response: &Message) -> bool {
+    response.body.starts_with(b"saw ") || response.field("proxy-status").is_none() && response.status() == 200
 }
 
-/// The reaction in a word or two, or why it is wrong.
-fn judge(case: &Case, got: &Got, seen: &[Seen]) -> Result<String, String> {
-    let mut whole = vec![];
-    let (mut body_cut, mut head_cut) = (false, false);
-    for seen in seen {
-        match seen {
-            Seen::Clean(message) => whole.push(message),
-            // A body that broke in the case before this one may end its connection only now.
-            Seen::Cut(bytes) if bytes.starts_with(b"POST /body ") => body_cut = true,
-            Seen::Cut(_) => head_cut = true,
-            Seen::Dirty(why, bytes) => return Err(format!("DIRTY: {why}: {}", bytes.escape_ascii())),
+/// Returns the reaction in a few words, or why it is wrong.
+fn judge(case: &Case, got: &Reaction, received: &[Received]) -> Result<String, String> {
+    let mut requests = vec![];
+    let (mut body_truncated, mut head_truncated) = (false, false);
+    for received in received {
+        match received {
+            Received::Request(message) => requests.push(message),
+            // The previous case may have left a truncated body, whose connection ends only later.
+            Received::Truncated(bytes) if bytes.starts_with(b"POST /body ") => body_truncated = true,
+            Received::Truncated(_) => head_truncated = true,
+            Received::Malformed(why, bytes) => return Err(format!("MALFORMED: {why}: {}", bytes.escape_ascii())),
         }
     }
-    if let Some(why) = &got.broken {
-        return Err(format!("the client got what is not HTTP: {why}"));
+    if let Some(why) = &got.invalid {
+        return Err(format!("the client received invalid HTTP: {why}"));
     }
-    let answered = got.answers.iter().any(is_canary);
-    let canaries = whole.iter().filter(|message| message.target() == "/canary").count();
-    if canaries != usize::from(answered) || (answered && !got.answers.last().is_some_and(is_canary)) {
-        return Err(format!("DESYNC: {canaries} canaries upstream, answered: {answered}"));
+    let answered = got.responses.iter().any(is_canary);
+    let canaries = requests.iter().filter(|message| message.target() == "/canary").count();
+    if canaries != usize::from(answered) || (answered && !got.responses.last().is_some_and(is_canary)) {
+        return Err(format!("DESYNC: the upstream received {canaries} canaries, answered: {answered}"));
     }
-    if !got.closed && !answered && (case.canary || got.answers.is_empty()) {
-        return Err("HANG: neither closed nor answered".to_owned());
+    if !got.closed && !answered && (case.canary || got.responses.is_empty()) {
+        return Err("HANG: the connection is neither closed nor answered".to_owned());
     }
-    let own: Vec<&Message> = whole.into_iter().filter(|message| message.target() != "/canary").collect();
-    let first = got.answers.first();
+    let own: Vec<&Message> = requests.into_iter().filter(|message| message.target() != "/canary").collect();
+    let first = got.responses.first();
     let status = first.map_or(0, Message::status);
     let refused = own.is_empty();
-    match case.want {
-        _ if head_cut => Err("a request was begun and broken off".to_owned()),
-        Want::Reject if !refused || answered || !got.closed => Err(format!("not rejected: {status}{}", shown(&own))),
-        Want::Refuse if !refused => Err(format!("not refused: {status}{}", shown(&own))),
-        Want::Cut if !own.is_empty() || answered || !got.closed => {
-            Err(format!("came to an end: {status}{}", shown(&own)))
+    match case.expect {
+        _ if head_truncated => Err("the upstream received a truncated header section".to_owned()),
+        Expect::Reject if !refused || answered || !got.closed => Err(format!("not rejected: {status}{}", shown(&own))),
+        Expect::LocalReply if !refused => Err(format!("not refused: {status}{}", shown(&own))),
+        Expect::AbortBody if !own.is_empty() || answered || !got.closed => {
+            Err(format!("the request was completed: {status}{}", shown(&own)))
         }
-        Want::Cut => refusal(case, first, true).map(|said| format!("{said}{}", if body_cut { ", cut" } else { "" })),
-        Want::Forward if refused => Err(format!("refused: {status}")),
-        _ if refused => refusal(case, first, false).map(|said| said + if got.closed { ", closed" } else { "" }),
+        Expect::AbortBody => refusal(case, first, true)
+            .map(|reaction| format!("{reaction}{}", if body_truncated { ", body aborted" } else { "" })),
+        Expect::Forward if refused => Err(format!("refused: {status}")),
+        _ if refused => refusal(case, first, false).map(|reaction| reaction + if got.closed { ", closed" } else { "" }),
         _ => forwarded(case, &own, got).map(|()| format!("forwarded as {}", own[0].target())),
     }
 }
 
-/// A refusal's status; `silent`: closing without an answer is right too.
-fn refusal(case: &Case, first: Option<&Message>, silent: bool) -> Result<String, String> {
-    let Some(answer) = first else {
-        return if silent { Ok("closed".to_owned()) } else { Err("closed without an answer".to_owned()) };
+/// Checks the status of a refusal. With `may_be_silent`, closing without a response is correct too.
+fn refusal(case: &Case, first: Option<&Message>, may_be_silent: bool) -> Result<String, String> {
+    let Some(response) = first else {
+        return if may_be_silent { Ok("closed".to_owned()) } else { Err("closed without a response".to_owned()) };
     };
-    let status = answer.status();
-    let right = match case.statuses {
+    let status = response.status();
+    let is_expected = match case.statuses {
         [] => (400..500).contains(&status) || matches!(status, 501 | 505),
         some => some.contains(&status),
     };
-    if right { Ok(status.to_string()) } else { Err(format!("status {status}, not {:?}", case.statuses)) }
+    if is_expected { Ok(status.to_string()) } else { Err(format!("status {status}, not {:?}", case.statuses)) }
 }
 
-fn forwarded(case: &Case, own: &[&Message], got: &Got) -> Result<(), String> {
-    let upstream = got.answers.iter().filter(|answer| is_upstream(answer) && !is_canary(answer)).count();
+/// Checks the requests that the upstream received.
+fn forwarded(case: &Case, own: &[&Message], got: &Reaction) -> Result<(), String> {
+    let upstream = got.responses.iter().filter(|response| is_from_upstream(response) && !is_canary(response)).count();
     if upstream != own.len() {
-        return Err(format!("{} requests upstream, {upstream} answers of it", own.len()));
+        return Err(format!(
+            "the upstream received {} requests, the client received {upstream} of its responses",
+            own.len()
+        ));
     }
     let mut targets = own.iter().map(|message| message.target());
     let first = own[0];
     targets.next();
     for check in &case.checks {
-        let right = match check {
+        let holds = match check {
             Check::Target(some) => some.contains(&first.target()),
             Check::Method(method) => first.start[0] == *method,
             Check::Body(body) => first.body == *body,
@@ -206,7 +221,7 @@ fn forwarded(case: &Case, own: &[&Message], got: &Got) -> Result<(), String> {
             Check::Field(name, value) => first.all(name) == [*value],
             Check::Next(target) => targets.next() == Some(target),
         };
-        if !right {
+        if !holds {
             return Err(format!("{check:?} does not hold:{}", shown(own)));
         }
     }
@@ -222,35 +237,37 @@ fn shown(own: &[&Message]) -> String {
         .collect()
 }
 
-/// Prints the table; fails with every case that is not right.
+/// Prints the table. Fails with a list of the cases that failed.
 fn report(cases: &[Case], results: &[Verdict]) -> Result<()> {
-    let (mut wrong, mut sums) = (vec![], BTreeMap::<String, BTreeMap<&str, usize>>::new());
-    for ((index, in_pieces), verdict) in results {
+    let (mut failures, mut sums) = (vec![], BTreeMap::<String, BTreeMap<&str, usize>>::new());
+    for ((index, bytewise), verdict) in results {
         let case = &cases[*index];
-        let row = format!("{:<58} {:<20} {:?}", case.name, case.why, case.want);
+        let row = format!("{:<58} {:<20} {:?}", case.name, case.rule, case.expect);
         match verdict {
-            Ok(_) if *in_pieces => {}
+            Ok(_) if *bytewise => {}
             Ok(reaction) if case.sweep => {
                 let group = case.name.rsplit_once(' ').map_or("", |(group, _)| group).to_owned();
                 *sums.entry(group).or_default().entry(reaction).or_default() += 1;
             }
             Ok(reaction) => println!("{row}: {reaction}"),
-            Err(why) => wrong.push(format!("{row}{}: {why}", if *in_pieces { ", in pieces" } else { "" })),
+            Err(why) => failures.push(format!("{row}{}: {why}", if *bytewise { ", byte by byte" } else { "" })),
         }
     }
     for (group, reactions) in sums {
         println!("{group:<58} {reactions:?}");
     }
-    let dirty =
-        wrong.iter().filter(|line| ["DIRTY", "DESYNC", "SMUGGLED"].iter().any(|word| line.contains(word))).count();
+    let dangerous = failures
+        .iter()
+        .filter(|line| ["MALFORMED", "DESYNC", "SMUGGLED"].iter().any(|word| line.contains(word)))
+        .count();
     let swept = cases.iter().filter(|case| case.sweep).count();
     println!(
-        "smuggling: {} cases by hand (and byte by byte), {swept} by sweep; of {} runs {} as they should be, {} not, of which dirty {dirty}",
+        "smuggling: {} single cases, {swept} cases in sweeps; {} runs, {} passed, {} failed, {dangerous} of them malformed, desynchronized or smuggled",
         cases.len() - swept,
         results.len(),
-        results.len() - wrong.len(),
-        wrong.len()
+        results.len() - failures.len(),
+        failures.len()
     );
-    assert!(wrong.is_empty(), "{} cases are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! gRPC through the gateway, with the client and the server that people use (`grpcio`), and with a filter on the route or without.
+//! gRPC through the gateway, between a `grpcio` client and a `grpcio` server, with and without a
+//! filter on the route.
 
 use std::process::Command;
 use std::time::Duration;
@@ -6,56 +7,57 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use harness::{Setup, repository};
 
-use super::peers::{H2Upstream, connect, request, run, write};
+use super::client::{connect, request, run, write};
 use super::tools;
+use super::upstream::H2Upstream;
 
-/// Cases of the script.
+/// The minimum number of calls that the script makes.
 const CASES_MIN: usize = 16;
 
 #[test]
-fn a_client_that_listens_to_an_answer_may_be_silent() -> Result<()> {
+fn the_request_body_timeout_stops_once_the_response_has_begun() -> Result<()> {
     let upstream = H2Upstream::start()?;
     let gateway = Setup::new(&format!("timeouts: {{request_body: 300ms}}\n{}", upstream.yaml()))?.start()?;
     run(async {
         let (send, _driver) = connect(gateway.address).await?;
         let (response, mut stream) = send.ready().await?.send_request(request("POST", "/echo"), false)?;
-        let mut answer = response.await?.into_body();
+        let mut body = response.await?.into_body();
         for part in ["one", "two", "three"] {
             write(&mut stream, part.into(), false).await?;
-            ensure!(answer.data().await.context("it ended")?? == part);
-            // Longer than a client may be silent that owes its request.
+            ensure!(body.data().await.context("the response ended")?? == part);
+            // Longer than the timeout for the request body.
             tokio::time::sleep(Duration::from_millis(700)).await;
         }
         stream.send_data(bytes::Bytes::new(), true)?;
-        while let Some(rest) = answer.data().await {
-            ensure!(rest?.is_empty(), "more than was sent");
+        while let Some(rest) = body.data().await {
+            ensure!(rest?.is_empty(), "the response has more data than was sent");
         }
         Ok(())
     })
 }
 
 #[test]
-fn every_kind_of_call_passes() -> Result<()> {
+fn every_kind_of_call_works() -> Result<()> {
     let python = tools::install("grpc")?.join("grpc/bin/python");
     let script = repository().join("tests/grpc/calls.py");
-    // The upstream chooses its port and says it; the gateway is started for it, then the calls go through the gateway.
+    // The upstream prints the port that it chose, so it starts before the gateway.
     let mut upstream = Upstream::start(&python, &script)?;
     let gateway = Setup::new(&upstream.yaml())?.with_guest("api-key.wasm", "typescript/api-key")?.start()?;
     let output = Command::new(&python)
         .arg(&script)
         .args(["calls", &gateway.address.to_string(), &upstream.address])
         .output()
-        .context("the calls cannot be made")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    print!("{said}");
-    upstream.end();
-    ensure!(output.status.success(), "calls failed:\n{said}{}", String::from_utf8_lossy(&output.stderr));
-    let passed = said.lines().filter(|line| line.starts_with("ok ")).count();
-    ensure!(passed >= CASES_MIN, "only {passed} calls were made");
+        .context("cannot run the calls")?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    print!("{stdout}");
+    upstream.kill();
+    ensure!(output.status.success(), "calls failed:\n{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    let passed = stdout.lines().filter(|line| line.starts_with("ok ")).count();
+    ensure!(passed >= CASES_MIN, "only {passed} calls passed, at least {CASES_MIN} must");
     Ok(())
 }
 
-/// The server of `calls.py` in a process of its own, ended when dropped.
+/// The server of `calls.py`, in its own process, which is killed on drop.
 struct Upstream {
     child: std::process::Child,
     address: String,
@@ -72,7 +74,8 @@ impl Upstream {
         Ok(Self { child, address })
     }
 
-    /// Service `plain` has no filter, `filtered` has one, `down` has nobody behind it.
+    /// The service `plain` has no filter, `filtered` has one, and the upstream of `down` refuses
+    /// connections.
     fn yaml(&self) -> String {
         format!(
             "timeouts: {{filters: 3s, idle: 30s}}
@@ -88,7 +91,7 @@ routes:
         )
     }
 
-    fn end(&mut self) {
+    fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -96,6 +99,6 @@ routes:
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        self.end();
+        self.kill();
     }
 }

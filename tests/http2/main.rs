@@ -1,17 +1,31 @@
-//! HTTP/2 from outside: conformance (h2spec), what it becomes on HTTP/1 upstreams, its conduct, gRPC and the TLS below it.
+//! HTTP/2 on both sides of the gateway: conformance (h2spec), translation to HTTP/1 upstreams, flow
+//! control, cancellation, gRPC, and the TLS below it (testssl.sh).
 #![allow(clippy::unwrap_used, missing_docs)]
 
-mod conduct;
-mod duplex;
+mod cancellation;
+mod client;
+mod extended_connect;
+mod flow_control;
 mod grpc;
 mod h2spec;
-mod peers;
-#[path = "../edge/recorder.rs"]
-#[allow(dead_code)]
-mod recorder;
+mod scripted;
+mod semantics;
 mod smuggling;
-#[path = "../edge/strict.rs"]
-#[allow(dead_code)]
-mod strict;
 mod testssl;
 mod tools;
+mod upstream;
+mod upstream_connections;
+mod websocket_accept;
+
+use harness::{Gateway, Setup, Upstream};
+
+/// Starts a gateway with one thread.
+fn start_gateway(yaml: &str) -> anyhow::Result<Gateway> {
+    Setup::new(yaml)?.workers(1).start()
+}
+
+/// Starts a gateway with one thread, whose only route goes to this upstream.
+fn gateway_to(upstream: &Upstream) -> anyhow::Result<Gateway> {
+    let yaml = upstream.yaml().replace("2s", "20s");
+    start_gateway(&format!("upstreams: {{u: {yaml}}}\nroutes: [{{upstream: u}}]"))
+}

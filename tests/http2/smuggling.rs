@@ -1,7 +1,9 @@
-//! HTTP/2 → HTTP/1: no request may reach an upstream in a form that two parsers could read differently.
+//! Request smuggling from HTTP/2 to HTTP/1: no request may reach an upstream in a form that two
+//! parsers could read differently.
 //!
-//! Each case has a connection of its own; then a plain request goes over another, so that everything before it has arrived. The gateway has one thread,
-//! so the cases share its connections to the upstream: what one leaves there would be found at the next.
+//! Each case uses its own connection. Then a control request uses another connection, so that
+//! everything before it has arrived at the upstream. The gateway has one thread, so all cases share
+//! its connections to the upstream, and surplus bytes of one case would reach the next.
 
 mod cases;
 
@@ -11,73 +13,79 @@ use anyhow::{Context as _, Result, ensure};
 use harness::frames::{End, Frames};
 use harness::{Client, Gateway, Setup};
 
-use super::recorder::{Recorder, Seen};
-use super::strict;
 use cases::{Case, Expect};
+use harness::recording_upstream::{Received, RecordingUpstream};
+use harness::strict_http1;
 
-/// The fewest cases; the reference figures have 64.
+/// The minimum number of cases.
 const CASES_MIN: usize = 64;
 
-/// Sends one case; gives how the stream ended and what the upstream saw of it.
-fn run(gateway: &Gateway, upstream: &Recorder, case: &Case) -> Result<(End, Vec<Seen>)> {
+/// Sends one case. Returns how the stream ended and what the upstream received.
+fn run(gateway: &Gateway, upstream: &RecordingUpstream, case: &Case) -> Result<(End, Vec<Received>)> {
     let mut frames = Frames::connect(gateway.address)?;
-    // A gateway that refuses early may close while the rest is being sent.
+    // Sending fails if the gateway refuses the request early and closes.
     let _ = frames.send(&case.bytes());
     let end = frames.end(1, Duration::from_secs(3))?;
     drop(frames);
     let response = Client::connect(gateway.address)?.get("/control", &[])?;
-    ensure!(response.text() == "saw GET /control", "the next request got {} {}", response.status, response.text());
+    ensure!(response.text() == "saw GET /control", "the control request got {} {}", response.status, response.text());
     let began = Instant::now();
-    let mut seen = upstream.take();
-    ensure!(began.elapsed() < Duration::from_secs(4), "half a request stays open at the upstream");
-    let control = seen.iter().position(|seen| matches!(seen, Seen::Clean(message) if message.target() == "/control"));
-    seen.remove(control.context("the upstream did not read the next request")?);
-    Ok((end, seen))
+    let mut received = upstream.take();
+    ensure!(began.elapsed() < Duration::from_secs(4), "a partial request stays open at the upstream");
+    let control = received
+        .iter()
+        .position(|received| matches!(received, Received::Request(message) if message.target() == "/control"));
+    received.remove(control.context("the upstream did not receive the control request")?);
+    Ok((end, received))
 }
 
-/// What is wrong with the outcome, if anything.
-fn fault(case: &Case, end: End, seen: &[Seen]) -> Option<String> {
-    let whole: Vec<_> =
-        seen.iter().filter_map(|seen| if let Seen::Clean(message) = seen { Some(message) } else { None }).collect();
-    if let Some(Seen::Dirty(why, bytes)) = seen.iter().find(|seen| matches!(seen, Seen::Dirty(..))) {
-        return Some(format!("dirty: {why}: {}", bytes[..bytes.len().min(300)].escape_ascii()));
+/// Returns what is wrong with the outcome, or `None`.
+fn fault(case: &Case, end: End, received: &[Received]) -> Option<String> {
+    let requests: Vec<_> = received
+        .iter()
+        .filter_map(|received| if let Received::Request(message) = received { Some(message) } else { None })
+        .collect();
+    if let Some(Received::Malformed(why, bytes)) =
+        received.iter().find(|received| matches!(received, Received::Malformed(..)))
+    {
+        return Some(format!("malformed: {why}: {}", bytes[..bytes.len().min(300)].escape_ascii()));
     }
-    let refused = end.is_refusal() && whole.is_empty() && (seen.is_empty() || case.may_begin());
-    let forwarded = end == End::Status(200) && seen.len() == 1 && whole.len() == 1;
+    let refused = end.is_refusal() && requests.is_empty() && (received.is_empty() || case.may_begin());
+    let forwarded = end == End::Status(200) && received.len() == 1 && requests.len() == 1;
     match case.expect {
         Expect::Refused if refused => None,
-        Expect::Clean if refused || forwarded || (seen.is_empty() && matches!(end, End::Status(_))) => None,
-        Expect::Passes(check) if forwarded && check(whole[0]) => None,
+        Expect::Unambiguous if refused || forwarded || (received.is_empty() && matches!(end, End::Status(_))) => None,
+        Expect::Forwarded(check) if forwarded && check(requests[0]) => None,
         Expect::Refused => Some("must be refused".to_owned()),
-        Expect::Clean => Some("must be refused or forwarded whole".to_owned()),
-        Expect::Passes(_) => Some("must pass, and be read as meant".to_owned()),
+        Expect::Unambiguous => Some("must be refused or forwarded completely".to_owned()),
+        Expect::Forwarded(_) => Some("must be forwarded with the expected content".to_owned()),
     }
 }
 
-fn shown(seen: &[Seen]) -> String {
-    let one = |seen: &Seen| match seen {
-        Seen::Clean(message) => format!("{} {:.40}", message.start[0], message.target()),
-        Seen::Cut(bytes) => format!("{} bytes, then cut", bytes.len()),
-        Seen::Dirty(why, _) => format!("DIRTY {why:.60}"),
+fn shown(received: &[Received]) -> String {
+    let one = |received: &Received| match received {
+        Received::Request(message) => format!("{} {:.40}", message.start[0], message.target()),
+        Received::Truncated(bytes) => format!("{} bytes, truncated", bytes.len()),
+        Received::Malformed(why, _) => format!("MALFORMED {why:.60}"),
     };
-    if seen.is_empty() { "nothing".to_owned() } else { seen.iter().map(one).collect::<Vec<_>>().join(" + ") }
+    if received.is_empty() { "nothing".to_owned() } else { received.iter().map(one).collect::<Vec<_>>().join(" + ") }
 }
 
 #[test]
-fn a_request_on_http_2_has_one_reading_on_http_1() -> Result<()> {
-    let upstream = Recorder::start()?;
+fn no_ambiguous_request_reaches_an_http_1_upstream() -> Result<()> {
+    let upstream = RecordingUpstream::start()?;
     let yaml = format!("upstreams: {{u: {{endpoints: [\"http://{}\"]}}}}\nroutes: [{{upstream: u}}]", upstream.address);
     let gateway = Setup::new(&yaml)?.workers(1).level("warn").start()?;
     let cases = cases::all();
     ensure!(cases.len() >= CASES_MIN, "only {} cases", cases.len());
     let mut faults = vec![];
-    println!("| case | reaction | upstream saw |\n|---|---|---|");
+    println!("| case | reaction | upstream received |\n|---|---|---|");
     for case in &cases {
         match run(&gateway, &upstream, case) {
-            Ok((end, seen)) => {
-                println!("| {} | {end:?} | {} |", case.name, shown(&seen));
-                if let Some(why) = fault(case, end, &seen) {
-                    faults.push(format!("{}: {end:?}, upstream saw {}: {why}", case.name, shown(&seen)));
+            Ok((end, received)) => {
+                println!("| {} | {end:?} | {} |", case.name, shown(&received));
+                if let Some(why) = fault(case, end, &received) {
+                    faults.push(format!("{}: {end:?}, upstream received {}: {why}", case.name, shown(&received)));
                 }
             }
             Err(error) => faults.push(format!("{}: {error:#}", case.name)),
@@ -88,9 +96,9 @@ fn a_request_on_http_2_has_one_reading_on_http_1() -> Result<()> {
     Ok(())
 }
 
-// The parser itself must find fault, or a clean result would mean nothing.
+// The other tests rely on the parser to reject ambiguous requests.
 #[test]
-fn the_strict_parser_is_strict() {
+fn the_strict_parser_rejects_ambiguous_requests() {
     for bytes in [
         "GET / HTTP/1.1\r\nhost: a\r\nx: 1\nb: 2\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
@@ -99,6 +107,6 @@ fn the_strict_parser_is_strict() {
         "GET /a b HTTP/1.1\r\nhost: a\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\nte: gzip\r\n\r\n",
     ] {
-        assert!(matches!(strict::request(bytes.as_bytes()), strict::Parsed::Bad(_)), "{bytes:?}");
+        assert!(matches!(strict_http1::request(bytes.as_bytes()), strict_http1::Parsed::Invalid(_)), "{bytes:?}");
     }
 }

@@ -1,26 +1,27 @@
-//! The corpus: requests as data, a file for each part of the syntax. Bytes are written as they go over the wire.
+//! The corpus: requests as data, one file for each part of the syntax. Bytes are written exactly as
+//! they are sent.
 
-mod chunks;
-pub(crate) mod faults;
+mod chunked;
+mod content_length;
+mod field_lines;
 mod fields;
-mod heads;
 mod host;
-mod lengths;
-mod lines;
 mod paths;
+mod request_lines;
 mod targets;
-mod transfer;
+mod transfer_encoding;
+pub(crate) mod upstream_faults;
 
 use super::case::Case;
 
-/// Every case.
+/// Returns all cases.
 pub(crate) fn all() -> Vec<Case> {
     let all = [
-        transfer::cases(),
-        lengths::cases(),
-        chunks::cases(),
-        lines::cases(),
-        heads::cases(),
+        transfer_encoding::cases(),
+        content_length::cases(),
+        chunked::cases(),
+        field_lines::cases(),
+        request_lines::cases(),
         targets::cases(),
         host::cases(),
         fields::cases(),

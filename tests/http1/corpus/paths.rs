@@ -1,10 +1,11 @@
-//! One normalised path for router, filter and upstream: dot segments removed, `//` merged, unreserved bytes decoded, `%2F` kept (RFC 3986, section 6.2.2).
+//! Path normalization (RFC 3986, section 6.2.2): the router, filters and the upstream see the same
+//! path. Dot segments are removed, `//` is merged, unreserved bytes are decoded, `%2F` is kept.
 
-use crate::case::Want::{Either, Forward, Reject};
-use crate::case::{self, Case, Want};
+use crate::case::Expect::{Either, Forward, Reject};
+use crate::case::{self, Case, Expect};
 
-/// The target, and what it may have become.
-type Row = (&'static str, Want, &'static [&'static str]);
+/// The target, the expected reaction, and the targets that may be forwarded instead.
+type Row = (&'static str, Expect, &'static [&'static str]);
 
 const PATHS: &[Row] = &[
     ("/a/../b", Forward, &["/b"]),
@@ -28,7 +29,7 @@ const PATHS: &[Row] = &[
     ("//a", Forward, &["/a"]),
     ("///a///b///", Forward, &["/a/b/"]),
     ("//", Forward, &["/"]),
-    // Merged first or last: both are normal forms, and both readers then see the same.
+    // Slashes may be merged before or after dot segments are removed. Both results are normalized.
     ("/a//../b", Forward, &["/b", "/a/b"]),
     ("/a/.//../b", Forward, &["/b", "/a/b"]),
     ("//../b", Either, &["/b"]),
@@ -101,11 +102,11 @@ const PATHS: &[Row] = &[
 ];
 
 pub(crate) fn cases() -> Vec<Case> {
-    let rows = PATHS.iter().map(|(target, want, becomes)| {
-        // Where it ends is clear: the connection may go on.
-        let want = if *want == Reject { Want::Refuse } else { *want };
-        let case = case::of(want, format!("path {target}"), "3986 6.2.2", case::target(target.as_bytes()));
-        if becomes.is_empty() { case.status(&[400]) } else { case.targets(becomes) }
+    let rows = PATHS.iter().map(|(target, expect, forwarded)| {
+        // The end of the request is certain, so the connection may stay open.
+        let expect = if *expect == Reject { Expect::LocalReply } else { *expect };
+        let case = case::new(expect, format!("path {target}"), "3986 6.2.2", case::target(target.as_bytes()));
+        if forwarded.is_empty() { case.status(&[400]) } else { case.targets(forwarded) }
     });
     let mut cases: Vec<Case> = rows.collect();
     let deep = "/a/..".repeat(1500);

@@ -1,32 +1,34 @@
-//! Line ends and the shape of field lines: exact CRLF, a token, a colon, a value (RFC 9112, sections 2.2, 5; RFC 9110, sections 5.1, 5.5).
+//! Line ends and field lines: exact CRLF, a token as name, a colon, a value (RFC 9112, sections 2.2
+//! and 5; RFC 9110, sections 5.1 and 5.5).
 
-use crate::case::Want::{Either, Forward, Reject};
-use crate::case::{self, Case, Want};
+use crate::case::Expect::{Either, Forward, Reject};
+use crate::case::{self, Case, Expect};
 
-type Row = (&'static str, &'static str, Want, &'static [u8]);
+/// Title, deciding section, expected reaction, bytes.
+type Row = (&'static str, &'static str, Expect, &'static [u8]);
 
-/// Whole requests.
+/// Complete requests.
 const REQUESTS: &[Row] = &[
     ("plain", "9112 2.1", Forward, b"GET /case HTTP/1.1\r\nHost: t.test\r\n\r\n"),
-    ("all line ends LF", "9112 2.2", Reject, b"GET /case HTTP/1.1\nHost: t.test\n\n"),
+    ("all lines end with LF", "9112 2.2", Reject, b"GET /case HTTP/1.1\nHost: t.test\n\n"),
     ("request line ends with LF", "9112 2.2", Reject, b"GET /case HTTP/1.1\nHost: t.test\r\n\r\n"),
     ("field line ends with LF", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\nHost: t.test\n\r\n"),
-    ("head ends with LF", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\nHost: t.test\r\n\n"),
-    ("head ends with LF CR LF", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\nHost: t.test\n\r\n"),
-    ("all line ends CR", "9112 2.2", Reject, b"GET /case HTTP/1.1\rHost: t.test\r\r"),
+    ("header section ends with LF", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\nHost: t.test\r\n\n"),
+    ("header section ends with LF CR LF", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\nHost: t.test\n\r\n"),
+    ("all lines end with CR", "9112 2.2", Reject, b"GET /case HTTP/1.1\rHost: t.test\r\r"),
     ("request line ends with CR", "9112 2.2", Reject, b"GET /case HTTP/1.1\rHost: t.test\r\n\r\n"),
     ("field line ends with CR", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\nHost: t.test\rX-A: b\r\n\r\n"),
     ("request line ends with CR CR LF", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\r\nHost: t.test\r\n\r\n"),
     ("field line ends with CR CR LF", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\nHost: t.test\r\r\n\r\n"),
-    ("head ends with CR CR LF", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\nHost: t.test\r\n\r\r\n"),
+    ("header section ends with CR CR LF", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\nHost: t.test\r\n\r\r\n"),
     (
-        "head ends with CR and a request",
+        "header section ends with CR and a request",
         "9112 2.2",
         Reject,
         b"GET /case HTTP/1.1\r\nHost: t.test\r\n\rGET /smuggled HTTP/1.1\r\nHost: t.test\r\n\r\n",
     ),
-    ("all line ends LF CR", "9112 2.2", Reject, b"GET /case HTTP/1.1\n\rHost: t.test\n\r\n\r"),
-    ("line ends NEL", "9112 2.2", Reject, b"GET /case HTTP/1.1\x85Host: t.test\x85\x85\r\n\r\n"),
+    ("all lines end with LF CR", "9112 2.2", Reject, b"GET /case HTTP/1.1\n\rHost: t.test\n\r\n\r"),
+    ("lines end with NEL", "9112 2.2", Reject, b"GET /case HTTP/1.1\x85Host: t.test\x85\x85\r\n\r\n"),
     ("one empty line first", "9112 2.2", Forward, b"\r\nGET /case HTTP/1.1\r\nHost: t.test\r\n\r\n"),
     ("two empty lines first", "9112 2.2", Either, b"\r\n\r\nGET /case HTTP/1.1\r\nHost: t.test\r\n\r\n"),
     ("LF first", "9112 2.2", Either, b"\nGET /case HTTP/1.1\r\nHost: t.test\r\n\r\n"),
@@ -36,14 +38,19 @@ const REQUESTS: &[Row] = &[
     ("NUL first", "9112 3", Reject, b"\0GET /case HTTP/1.1\r\nHost: t.test\r\n\r\n"),
     ("byte order mark first", "9112 3", Reject, b"\xef\xbb\xbfGET /case HTTP/1.1\r\nHost: t.test\r\n\r\n"),
     (
-        "space on the line behind the request line",
+        "whitespace-only line after the request line",
         "9112 2.2",
         Reject,
         b"GET /case HTTP/1.1\r\n \r\nHost: t.test\r\n\r\n",
     ),
-    ("a fold as the first field", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\n X-A: b\r\nHost: t.test\r\n\r\n"),
-    ("a tab fold as the first field", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\n\tX-A: b\r\nHost: t.test\r\n\r\n"),
-    ("Host in a fold", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\n Host: t.test\r\n\r\n"),
+    ("an obs-fold as the first field", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\n X-A: b\r\nHost: t.test\r\n\r\n"),
+    (
+        "an obs-fold with tab as the first field",
+        "9112 2.2",
+        Reject,
+        b"GET /case HTTP/1.1\r\n\tX-A: b\r\nHost: t.test\r\n\r\n",
+    ),
+    ("Host in an obs-fold", "9112 2.2", Reject, b"GET /case HTTP/1.1\r\n Host: t.test\r\n\r\n"),
 ];
 
 /// Field lines of a GET.
@@ -70,15 +77,15 @@ const FIELDS: &[Row] = &[
     ("no name, space", "9112 5", Reject, b" : b\r\n"),
     ("only a colon", "9112 5", Reject, b":\r\n"),
     ("colon first", "9112 5", Reject, b":X-A: b\r\n"),
-    ("fold", "9112 5.2", Reject, b"X-A: b\r\n c\r\n"),
+    ("obs-fold", "9112 5.2", Reject, b"X-A: b\r\n c\r\n"),
     ("fold with tab", "9112 5.2", Reject, b"X-A: b\r\n\tc\r\n"),
-    ("fold of an empty field", "9112 5.2", Reject, b"X-A:\r\n b\r\n"),
-    ("fold that is empty", "9112 5.2", Reject, b"X-A: b\r\n \r\n"),
-    ("fold that looks like a field", "9112 5.2", Reject, b"X-A: b\r\n X-B: c\r\n"),
-    ("fold behind LF", "9112 5.2", Reject, b"X-A: b\n c\r\n"),
+    ("obs-fold of an empty field", "9112 5.2", Reject, b"X-A:\r\n b\r\n"),
+    ("obs-fold that is empty", "9112 5.2", Reject, b"X-A: b\r\n \r\n"),
+    ("obs-fold that looks like a field", "9112 5.2", Reject, b"X-A: b\r\n X-B: c\r\n"),
+    ("obs-fold after LF", "9112 5.2", Reject, b"X-A: b\n c\r\n"),
     ("a request as a field", "9112 5", Reject, b"GET /smuggled HTTP/1.1\r\n"),
-    ("a request in a value behind LF", "9112 2.2", Reject, b"X-A: b\n\nGET /smuggled HTTP/1.1\r\nHost: t.test\r\n"),
-    ("a request in a value behind CR", "9112 2.2", Reject, b"X-A: b\r\rGET /smuggled HTTP/1.1\r\nHost: t.test\r\n"),
+    ("a request in a value after LF", "9112 2.2", Reject, b"X-A: b\n\nGET /smuggled HTTP/1.1\r\nHost: t.test\r\n"),
+    ("a request in a value after CR", "9112 2.2", Reject, b"X-A: b\r\rGET /smuggled HTTP/1.1\r\nHost: t.test\r\n"),
     ("space in a name", "9110 5.1", Reject, b"X A: b\r\n"),
     ("name in brackets", "9110 5.1", Reject, b"[X-A]: b\r\n"),
     ("name with a slash", "9110 5.1", Reject, b"X/A: b\r\n"),
@@ -90,26 +97,28 @@ const FIELDS: &[Row] = &[
 ];
 
 pub(crate) fn cases() -> Vec<Case> {
-    let whole = REQUESTS.iter().map(|(name, why, want, bytes)| case::of(*want, *name, why, *bytes));
-    let fields = FIELDS.iter().map(|(name, why, want, lines)| case::of(*want, *name, why, case::get(lines)));
+    let whole = REQUESTS.iter().map(|(name, rule, expect, bytes)| case::new(*expect, *name, rule, *bytes));
+    let fields = FIELDS.iter().map(|(name, rule, expect, lines)| case::new(*expect, *name, rule, case::get(lines)));
     let mut cases: Vec<Case> = whole.chain(fields).collect();
     let many = [&b"\r\n".repeat(2000)[..], &case::get(b"")].concat();
     cases.push(case::either("2000 empty lines first", "9112 2.2", many));
     for byte in 0..=255_u8 {
         let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        let want = if token || byte == b':' { Forward } else { Reject };
+        let expect = if token || byte == b':' { Forward } else { Reject };
         let lines = [b"X", &[byte][..], b"A: b\r\n"].concat();
         cases.push(
-            case::of(want, format!("sweep: a byte in a name 0x{byte:02x}"), "9110 5.1", case::get(&lines)).swept(),
+            case::new(expect, format!("sweep: a byte in a name 0x{byte:02x}"), "9110 5.1", case::get(&lines))
+                .in_sweep(),
         );
-        let want = match byte {
+        let expect = match byte {
             b'\t' | b' '..=b'~' => Forward,
             0x80.. => Either,
             _ => Reject,
         };
         let lines = [b"X-A: b", &[byte][..], b"c\r\n"].concat();
         cases.push(
-            case::of(want, format!("sweep: a byte in a value 0x{byte:02x}"), "9110 5.5", case::get(&lines)).swept(),
+            case::new(expect, format!("sweep: a byte in a value 0x{byte:02x}"), "9110 5.5", case::get(&lines))
+                .in_sweep(),
         );
     }
     cases

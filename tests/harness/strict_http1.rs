@@ -1,36 +1,38 @@
-//! The strictest reading of HTTP/1 there is: what this parser takes, every lenient one takes for the same.
+//! The strictest HTTP/1 parser: every lenient parser reads what it accepts in the same way.
 //!
-//! It reads what the gateway sends, to upstreams and to clients. Exact CRLF, no folding, one `Host`, one framing field at most and in its plainest form,
-//! names that nothing downstream could mistake for another, a normalised path. Written for the tests alone: it must share no code with the gateway.
+//! It parses what the gateway sends to upstreams and to clients. It requires exact CRLF, no
+//! obs-fold, one `Host`, at most one framing field in its plainest form, field names that no server
+//! confuses with others, and a normalized path. It must share no code with the gateway.
 
 /// A request or a response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Message {
-    /// Method, target, version; or version, status, reason.
-    pub(crate) start: [String; 3],
-    /// Names in lower case, in order.
-    pub(crate) fields: Fields,
-    /// Without chunking.
-    pub(crate) body: Vec<u8>,
-    /// Fields after the last chunk.
-    pub(crate) trailers: Fields,
+pub struct Message {
+    /// Method, target and version of a request; version, status and reason of a response.
+    pub start: [String; 3],
+    /// Names in lower case, in the order received.
+    pub fields: Fields,
+    /// The content, with the chunked coding removed.
+    pub body: Vec<u8>,
+    /// Trailer fields.
+    pub trailers: Fields,
 }
 
-/// What the bytes are so far.
+/// The result of parsing the bytes received so far.
 #[derive(Debug)]
-pub(crate) enum Parsed {
-    /// A whole message and its length in bytes.
-    Whole(Message, usize),
-    /// The beginning of one; its head if that is whole, and the bytes of body so far.
-    Part(Option<Message>),
-    /// What no message may be.
-    Bad(String),
+pub enum Parsed {
+    /// A complete message and its length in bytes.
+    Complete(Message, usize),
+    /// The beginning of a message. Contains the header section, if complete, and the body so far.
+    Partial(Option<Message>),
+    /// Bytes that are not a valid message, and the reason.
+    Invalid(String),
 }
 
 type Fallible<T> = Result<T, String>;
 type Fields = Vec<(String, String)>;
 
-/// Fields that must not come in a trailer section: they frame, route or authenticate (RFC 9110, section 6.5.1).
+/// Fields for framing, routing or authentication, which are not allowed in trailers (RFC 9110,
+/// section 6.5.1).
 const NOT_IN_TRAILERS: &[&str] = &[
     "transfer-encoding",
     "content-length",
@@ -55,43 +57,44 @@ const NOT_IN_TRAILERS: &[&str] = &[
 ];
 
 impl Message {
-    /// A field's values.
-    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+    /// All values of a field.
+    pub fn all(&self, name: &str) -> Vec<&str> {
         self.fields.iter().filter(|field| field.0 == name).map(|field| field.1.as_str()).collect()
     }
 
-    /// A field's first value.
-    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+    /// The first value of a field.
+    pub fn field(&self, name: &str) -> Option<&str> {
         self.all(name).first().copied()
     }
 
-    /// A request's target.
-    pub(crate) fn target(&self) -> &str {
+    /// The target of a request.
+    pub fn target(&self) -> &str {
         &self.start[1]
     }
 
-    /// A response's status; 0 for a request.
-    pub(crate) fn status(&self) -> u16 {
+    /// The status of a response; 0 for a request.
+    pub fn status(&self) -> u16 {
         self.start[1].parse().unwrap_or(0)
     }
 }
 
-/// Reads one request.
-pub(crate) fn request(bytes: &[u8]) -> Parsed {
+/// Parses one request.
+pub fn request(bytes: &[u8]) -> Parsed {
     finish(parse_request(bytes))
 }
 
-/// Reads one response to `method`; `ended` says that no more bytes will come.
-pub(crate) fn response(bytes: &[u8], method: &str, ended: bool) -> Parsed {
+/// Parses one response to `method`. `ended` means that the connection is closed, so no more bytes
+/// follow.
+pub fn response(bytes: &[u8], method: &str, ended: bool) -> Parsed {
     finish(parse_response(bytes, method, ended))
 }
 
 fn finish(result: Fallible<Parsed>) -> Parsed {
-    result.unwrap_or_else(Parsed::Bad)
+    result.unwrap_or_else(Parsed::Invalid)
 }
 
 fn parse_request(bytes: &[u8]) -> Fallible<Parsed> {
-    let Some((message, at)) = head(bytes)? else { return Ok(Parsed::Part(None)) };
+    let Some((message, at)) = head(bytes)? else { return Ok(Parsed::Partial(None)) };
     let [method, target, version] = &message.start;
     if method.is_empty() || !method.bytes().all(is_token) {
         return Err(format!("method {method:?}"));
@@ -104,12 +107,12 @@ fn parse_request(bytes: &[u8]) -> Fallible<Parsed> {
         [host] if is_host(host) => {}
         ref hosts => return Err(format!("host {hosts:?}")),
     }
-    check_hop(&message)?;
+    check_hop_by_hop(&message)?;
     body(bytes, message, at, Some(0))
 }
 
 fn parse_response(bytes: &[u8], method: &str, ended: bool) -> Fallible<Parsed> {
-    let Some((message, at)) = head(bytes)? else { return Ok(Parsed::Part(None)) };
+    let Some((message, at)) = head(bytes)? else { return Ok(Parsed::Partial(None)) };
     let [version, status, _] = &message.start;
     if version != "HTTP/1.1" && version != "HTTP/1.0" {
         return Err(format!("version {version:?}"));
@@ -126,12 +129,12 @@ fn parse_response(bytes: &[u8], method: &str, ended: bool) -> Fallible<Parsed> {
     }
     if method == "HEAD" || status < 200 || status == 204 || status == 304 {
         framing(&message)?;
-        return Ok(Parsed::Whole(message, at));
+        return Ok(Parsed::Complete(message, at));
     }
     body(bytes, message, at, ended.then_some(bytes.len() - at))
 }
 
-/// The start line and the fields, and where the body begins.
+/// Parses the start line and the fields. Also returns where the body begins.
 fn head(bytes: &[u8]) -> Fallible<Option<(Message, usize)>> {
     let Some((start, mut at)) = line(bytes, 0)? else { return Ok(None) };
     let start = text(start)?;
@@ -160,7 +163,7 @@ fn head(bytes: &[u8]) -> Fallible<Option<(Message, usize)>> {
     Ok(Some((message, at)))
 }
 
-/// Fields up to the empty line.
+/// Parses fields up to the empty line.
 fn fields(bytes: &[u8], mut at: usize) -> Fallible<Option<(Fields, usize)>> {
     let mut fields = vec![];
     loop {
@@ -186,7 +189,7 @@ fn fields(bytes: &[u8], mut at: usize) -> Fallible<Option<(Fields, usize)>> {
     }
 }
 
-/// A line that ends with exactly CRLF, and where the next begins.
+/// Returns the line that begins at `at` and ends with CRLF, and where the next one begins.
 fn line(bytes: &[u8], at: usize) -> Fallible<Option<(&[u8], usize)>> {
     let rest = &bytes[at..];
     let Some(end) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else { return Ok(None) };
@@ -206,7 +209,8 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Length of the body, `None` for chunked; a message without framing has `unframed`.
+/// The framing of the body: `Some(Some(length))`, `Some(None)` for chunked, or `None` if no field
+/// says it.
 fn framing(message: &Message) -> Fallible<Option<Option<usize>>> {
     let (lengths, codings) = (message.all("content-length"), message.all("transfer-encoding"));
     match (&lengths[..], &codings[..]) {
@@ -221,7 +225,8 @@ fn framing(message: &Message) -> Fallible<Option<Option<usize>>> {
     }
 }
 
-/// The body; without framing it has `unframed` bytes, `None` where its end is not known yet.
+/// Parses the body. Without a framing field it has `unframed` bytes; `None` means that its end is
+/// still unknown.
 fn body(bytes: &[u8], mut message: Message, at: usize, unframed: Option<usize>) -> Fallible<Parsed> {
     let length = match framing(&message)? {
         Some(None) => return chunks(bytes, message, at),
@@ -231,18 +236,18 @@ fn body(bytes: &[u8], mut message: Message, at: usize, unframed: Option<usize>) 
     match length.map(|length| at + length) {
         Some(end) if end <= bytes.len() => {
             message.body = bytes[at..end].to_vec();
-            Ok(Parsed::Whole(message, end))
+            Ok(Parsed::Complete(message, end))
         }
         _ => {
             message.body = bytes[at..].to_vec();
-            Ok(Parsed::Part(Some(message)))
+            Ok(Parsed::Partial(Some(message)))
         }
     }
 }
 
 fn chunks(bytes: &[u8], mut message: Message, mut at: usize) -> Fallible<Parsed> {
     loop {
-        let Some((size, next)) = line(bytes, at)? else { return Ok(Parsed::Part(Some(message))) };
+        let Some((size, next)) = line(bytes, at)? else { return Ok(Parsed::Partial(Some(message))) };
         let digits = text(size)?;
         let plain = !digits.is_empty()
             && digits.len() <= 15
@@ -253,31 +258,32 @@ fn chunks(bytes: &[u8], mut message: Message, mut at: usize) -> Fallible<Parsed>
         if size == 0 {
             break;
         }
-        let Some(data) = bytes.get(at..at + size) else { return Ok(Parsed::Part(Some(message))) };
+        let Some(data) = bytes.get(at..at + size) else { return Ok(Parsed::Partial(Some(message))) };
         message.body.extend_from_slice(data);
         at += size;
         match bytes.get(at..at + 2) {
             Some(b"\r\n") => at += 2,
             Some(other) => return Err(format!("after a chunk: {}", other.escape_ascii())),
-            None => return Ok(Parsed::Part(Some(message))),
+            None => return Ok(Parsed::Partial(Some(message))),
         }
     }
-    let Some((trailers, end)) = fields(bytes, at)? else { return Ok(Parsed::Part(Some(message))) };
+    let Some((trailers, end)) = fields(bytes, at)? else { return Ok(Parsed::Partial(Some(message))) };
     if let Some((name, _)) = trailers.iter().find(|field| NOT_IN_TRAILERS.contains(&field.0.as_str())) {
-        return Err(format!("{name} in the trailers"));
+        return Err(format!("{name} in the trailer section"));
     }
     message.trailers = trailers;
-    Ok(Parsed::Whole(message, end))
+    Ok(Parsed::Complete(message, end))
 }
 
-/// Origin form with one reading: no dot segment, no empty segment, no encoded unreserved byte, no `%00`.
+/// Checks for origin form that all parsers read alike: no dot segment, no empty segment, no encoded
+/// unreserved byte, no `%00`.
 fn check_target(method: &str, target: &str) -> Fallible<()> {
     let bad = |why: &str| Err(format!("target {target:?}: {why}"));
     if target == "*" && method == "OPTIONS" {
         return Ok(());
     }
     if !target.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#') {
-        return bad("a byte that no URI has");
+        return bad("a byte that is not allowed in a URI");
     }
     let path = target.split('?').next().unwrap_or_default();
     let Some(segments) = path.strip_prefix('/') else { return bad("not origin form") };
@@ -287,14 +293,14 @@ fn check_target(method: &str, target: &str) -> Fallible<()> {
     let segments: Vec<&str> = segments.split('/').collect();
     for (at, segment) in segments.iter().enumerate() {
         if matches!(*segment, "." | "..") || (segment.is_empty() && at + 1 < segments.len()) {
-            return bad("not normalised");
+            return bad("not normalized");
         }
     }
     let mut rest = path;
     while let Some(at) = rest.find('%') {
         let Some(code) = rest.get(at + 1..at + 3).filter(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()))
         else {
-            return bad("a bad percent-encoding");
+            return bad("invalid percent-encoding");
         };
         let byte = u8::from_str_radix(code, 16).unwrap_or(0);
         if byte == 0 || byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -305,7 +311,8 @@ fn check_target(method: &str, target: &str) -> Fallible<()> {
     Ok(())
 }
 
-/// `uri-host [ ":" port ]` in its plainest form; empty for a request that had none.
+/// Whether this is `uri-host [ ":" port ]` in its plainest form. It may be empty, for a request that
+/// had no host.
 fn is_host(host: &str) -> bool {
     let port = |port: &str| port.parse::<u16>().is_ok() && port.bytes().all(|byte| byte.is_ascii_digit());
     if let Some(rest) = host.strip_prefix('[') {
@@ -319,27 +326,27 @@ fn is_host(host: &str) -> bool {
         && number.is_none_or(|number| !name.is_empty() && port(number))
 }
 
-/// What belongs to one connection must not have crossed the gateway.
-fn check_hop(message: &Message) -> Fallible<()> {
+/// Checks that the gateway removed the fields that apply to one connection.
+fn check_hop_by_hop(message: &Message) -> Fallible<()> {
     for value in message.all("connection") {
         for token in value.split(',').map(|token| token.trim().to_ascii_lowercase()) {
             if !matches!(token.as_str(), "keep-alive" | "close" | "upgrade" | "te") {
-                return Err(format!("connection {value:?} went on"));
+                return Err(format!("connection {value:?} was forwarded"));
             }
         }
     }
     for name in ["keep-alive", "proxy-connection", "http2-settings"] {
         if message.field(name).is_some() {
-            return Err(format!("{name} went on"));
+            return Err(format!("{name} was forwarded"));
         }
     }
     match message.all("te")[..] {
         [] | ["trailers"] => {}
-        ref other => return Err(format!("te {other:?} went on")),
+        ref other => return Err(format!("te {other:?} was forwarded")),
     }
     match message.all("upgrade")[..] {
         [] => Ok(()),
         [one] if !one.to_ascii_lowercase().contains("h2c") => Ok(()),
-        ref other => Err(format!("upgrade {other:?} went on")),
+        ref other => Err(format!("upgrade {other:?} was forwarded")),
     }
 }

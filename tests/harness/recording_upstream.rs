@@ -1,4 +1,5 @@
-//! An upstream that keeps the exact bytes it receives, reads them with the strict parser, and says in its answer what it read.
+//! An upstream that records the exact bytes of each request and parses them strictly. Each response
+//! names the request that it belongs to.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,36 +8,36 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::strict::{self, Message, Parsed};
+use super::strict_http1::{self, Message, Parsed};
 
-/// What came over the upstream's connections.
+/// What one of the upstream's connections received.
 #[derive(Debug, Clone)]
-pub(crate) enum Seen {
-    /// A whole request; the strict parser found nothing wrong.
-    Clean(Message),
-    /// A request that was broken off: as far as it came, nothing was wrong.
-    Cut(Vec<u8>),
-    /// Bytes that are not exactly one reading of HTTP/1.1, and why.
-    Dirty(String, Vec<u8>),
+pub enum Received {
+    /// A complete and valid request.
+    Request(Message),
+    /// A request that ended early. The bytes that arrived are valid.
+    Truncated(Vec<u8>),
+    /// Bytes that parsers could read differently, and the reason.
+    Malformed(String, Vec<u8>),
 }
 
-/// The recording upstream.
-pub(crate) struct Recorder {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
+/// The upstream. It listens until the process ends.
+pub struct RecordingUpstream {
+    /// The address that it listens on.
+    pub address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
 struct State {
-    seen: Vec<Seen>,
-    /// Connections in the middle of a request.
+    seen: Vec<Received>,
+    /// Connections that have received a part of a request.
     open: usize,
 }
 
-impl Recorder {
-    /// Starts to listen.
-    pub(crate) fn start() -> Result<Self> {
+impl RecordingUpstream {
+    /// Binds a free port and starts a thread that accepts connections.
+    pub fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let state: Arc<Mutex<State>> = Arc::default();
@@ -50,8 +51,8 @@ impl Recorder {
         Ok(Self { address, state })
     }
 
-    /// What was seen since the last call, once no request is half here any more.
-    pub(crate) fn take(&self) -> Vec<Seen> {
+    /// Returns everything received since the last call. Waits up to 5 s for partial requests to end.
+    pub fn take(&self) -> Vec<Received> {
         let until = Instant::now() + Duration::from_secs(5);
         loop {
             let mut state = lock(&self.state);
@@ -68,7 +69,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One connection, until it ends or something dirty comes.
+/// Serves one connection until it ends or sends something malformed.
 fn serve(mut stream: TcpStream, state: &Mutex<State>) {
     let (mut bytes, mut block, mut continued) = (vec![], vec![0; 64 << 10], false);
     loop {
@@ -77,7 +78,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
             if !bytes.is_empty() {
                 let mut state = lock(state);
                 state.open -= 1;
-                state.seen.push(Seen::Cut(bytes));
+                state.seen.push(Received::Truncated(bytes));
             }
             return;
         }
@@ -86,31 +87,31 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
         }
         bytes.extend_from_slice(&block[..read]);
         while !bytes.is_empty() {
-            match strict::request(&bytes) {
-                Parsed::Whole(message, length) => {
+            match strict_http1::request(&bytes) {
+                Parsed::Complete(message, length) => {
                     bytes.drain(..length);
                     continued = false;
-                    let answer = answer(&message);
+                    let response = response(&message);
                     let mut state = lock(state);
-                    state.seen.push(Seen::Clean(message));
+                    state.seen.push(Received::Request(message));
                     if bytes.is_empty() {
                         state.open -= 1;
                     }
                     drop(state);
-                    let _ = stream.write_all(answer.as_bytes());
+                    let _ = stream.write_all(response.as_bytes());
                 }
-                Parsed::Part(head) => {
-                    let waits = head.is_some_and(|head| head.field("expect").is_some());
-                    if waits && !continued {
+                Parsed::Partial(head) => {
+                    let expects_continue = head.is_some_and(|head| head.field("expect").is_some());
+                    if expects_continue && !continued {
                         continued = true;
                         let _ = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
                     }
                     break;
                 }
-                Parsed::Bad(why) => {
+                Parsed::Invalid(why) => {
                     let mut state = lock(state);
                     state.open -= 1;
-                    state.seen.push(Seen::Dirty(why, bytes));
+                    state.seen.push(Received::Malformed(why, bytes));
                     return;
                 }
             }
@@ -118,8 +119,8 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
     }
 }
 
-/// Names the request that it answers, so that a test sees which answer a client took for which request.
-fn answer(message: &Message) -> String {
+/// A response that names its request, so that a test sees whether a client got the right one.
+fn response(message: &Message) -> String {
     let text = format!("saw {} {}", message.start[0], message.target());
     let body = if message.start[0] == "HEAD" { "" } else { text.as_str() };
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", text.len())

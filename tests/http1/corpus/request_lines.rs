@@ -1,11 +1,13 @@
-//! Request lines but for the target: method, spaces, version; and heads that are too large (RFC 9112, section 3; RFC 9110, sections 9, 15.5).
+//! Request lines except the target: method, spaces and version; and size limits of the header section
+//! (RFC 9112, section 3; RFC 9110, sections 9 and 15.5).
 
-use crate::case::Want::{Either, Forward, Refuse, Reject};
-use crate::case::{self, Case, Want};
+use crate::case::Expect::{Either, Forward, LocalReply, Reject};
+use crate::case::{self, Case, Expect};
 
-type Row = (&'static str, &'static str, Want, &'static [u8]);
+/// Title, deciding section, expected reaction, request line.
+type Row = (&'static str, &'static str, Expect, &'static [u8]);
 
-/// Request lines; `Host` follows.
+/// Each request line is followed by `Host`.
 const LINES: &[Row] = &[
     ("HTTP/0.9", "9112 3", Reject, b"GET /case"),
     ("HTTP/0.9 with a space", "9112 3", Reject, b"GET /case "),
@@ -38,23 +40,23 @@ const LINES: &[Row] = &[
     ("version HTTPS", "9112 2.3", Reject, b"GET /case HTTPS/1.1"),
     ("version ICY", "9112 2.3", Reject, b"GET /case ICY/1.1"),
     ("version with a space before the slash", "9112 2.3", Reject, b"GET /case HTTP /1.1"),
-    ("version with a space behind the slash", "9112 2.3", Reject, b"GET /case HTTP/ 1.1"),
+    ("version with a space after the slash", "9112 2.3", Reject, b"GET /case HTTP/ 1.1"),
     ("version in full-width digits", "9112 2.3", Reject, b"GET /case HTTP/\xef\xbc\x91.1"),
-    ("space behind the version", "9112 3", Reject, b"GET /case HTTP/1.1 "),
-    ("tab behind the version", "9112 3", Reject, b"GET /case HTTP/1.1\t"),
-    ("NUL behind the version", "9112 3", Reject, b"GET /case HTTP/1.1\0"),
-    ("a word behind the version", "9112 3", Reject, b"GET /case HTTP/1.1 x"),
+    ("space after the version", "9112 3", Reject, b"GET /case HTTP/1.1 "),
+    ("tab after the version", "9112 3", Reject, b"GET /case HTTP/1.1\t"),
+    ("NUL after the version", "9112 3", Reject, b"GET /case HTTP/1.1\0"),
+    ("extra text after the version", "9112 3", Reject, b"GET /case HTTP/1.1 x"),
     ("two versions", "9112 3", Reject, b"GET /case HTTP/1.1 HTTP/1.1"),
-    ("two spaces behind the method", "9112 3", Reject, b"GET  /case HTTP/1.1"),
+    ("two spaces after the method", "9112 3", Reject, b"GET  /case HTTP/1.1"),
     ("two spaces before the version", "9112 3", Reject, b"GET /case  HTTP/1.1"),
-    ("tab behind the method", "9112 3", Reject, b"GET\t/case HTTP/1.1"),
+    ("tab after the method", "9112 3", Reject, b"GET\t/case HTTP/1.1"),
     ("tab before the version", "9112 3", Reject, b"GET /case\tHTTP/1.1"),
-    ("VT behind the method", "9112 3", Reject, b"GET\x0b/case HTTP/1.1"),
+    ("VT after the method", "9112 3", Reject, b"GET\x0b/case HTTP/1.1"),
     ("FF before the version", "9112 3", Reject, b"GET /case\x0cHTTP/1.1"),
-    ("CR behind the method", "9112 3", Reject, b"GET\r/case HTTP/1.1"),
-    ("NBSP behind the method", "9112 3", Reject, b"GET\xa0/case HTTP/1.1"),
-    ("NUL behind the method", "9112 3", Reject, b"GET\0/case HTTP/1.1"),
-    ("no space behind the method", "9112 3", Reject, b"GET/case HTTP/1.1"),
+    ("CR after the method", "9112 3", Reject, b"GET\r/case HTTP/1.1"),
+    ("NBSP after the method", "9112 3", Reject, b"GET\xa0/case HTTP/1.1"),
+    ("NUL after the method", "9112 3", Reject, b"GET\0/case HTTP/1.1"),
+    ("no space after the method", "9112 3", Reject, b"GET/case HTTP/1.1"),
     ("no space before the version", "9112 3", Reject, b"GET /caseHTTP/1.1"),
     ("no target", "9112 3.2", Reject, b"GET HTTP/1.1"),
     ("no target, two spaces", "9112 3.2", Reject, b"GET  HTTP/1.1"),
@@ -62,10 +64,10 @@ const LINES: &[Row] = &[
     ("only a method", "9112 3", Reject, b"GET"),
     ("a space in the target", "9112 3.2", Reject, b"GET /ca se HTTP/1.1"),
     ("a request in the target", "bug reports", Reject, b"GET /case HTTP/1.1 /smuggled HTTP/1.1"),
-    ("an answer", "9112 2.1", Reject, b"HTTP/1.1 200 OK"),
+    ("a status line", "9112 2.1", Reject, b"HTTP/1.1 200 OK"),
     ("method in lower case", "9110 9.1", Either, b"get /case HTTP/1.1"),
     ("method in mixed case", "9110 9.1", Either, b"Get /case HTTP/1.1"),
-    ("method unknown", "9110 9.1", Forward, b"FOO /case HTTP/1.1"),
+    ("unknown method", "9110 9.1", Forward, b"FOO /case HTTP/1.1"),
     ("method with a hyphen", "9110 9.1", Forward, b"M-SEARCH /case HTTP/1.1"),
     ("method of token bytes", "9110 9.1", Either, b"!#$%&'*+-.^_`|~ /case HTTP/1.1"),
     ("method of digits", "9110 9.1", Either, b"123 /case HTTP/1.1"),
@@ -81,17 +83,19 @@ const LINES: &[Row] = &[
     ("CONNECT, another host", "9110 9.3.6", Reject, b"CONNECT other.test:22 HTTP/1.1"),
     ("CONNECT with a path", "9112 3.2.3", Reject, b"CONNECT /case HTTP/1.1"),
     ("CONNECT without port", "9112 3.2.3", Reject, b"CONNECT t.test HTTP/1.1"),
-    ("connect in lower case", "9110 9.1", Refuse, b"connect t.test:443 HTTP/1.1"),
-    ("TRACE", "9110 9.3.8", Refuse, b"TRACE /case HTTP/1.1"),
-    ("PRI", "9113 3.4", Refuse, b"PRI * HTTP/1.1"),
+    ("connect in lower case", "9110 9.1", LocalReply, b"connect t.test:443 HTTP/1.1"),
+    ("TRACE", "9110 9.3.8", LocalReply, b"TRACE /case HTTP/1.1"),
+    ("PRI", "9113 3.4", LocalReply, b"PRI * HTTP/1.1"),
 ];
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = LINES
         .iter()
-        .map(|(name, why, want, line)| case::of(*want, *name, why, [line, &b"\r\nHost: t.test\r\n\r\n"[..]].concat()))
+        .map(|(name, rule, expect, line)| {
+            case::new(*expect, *name, rule, [line, &b"\r\nHost: t.test\r\n\r\n"[..]].concat())
+        })
         .collect();
-    for (name, method) in [("method in lower case", "get"), ("method in mixed case", "Get"), ("method unknown", "FOO")]
+    for (name, method) in [("method in lower case", "get"), ("method in mixed case", "Get"), ("unknown method", "FOO")]
     {
         let case = cases.iter_mut().find(|case| case.name == name);
         case.into_iter().for_each(|case| case.checks.push(case::Check::Method(method)));
@@ -125,7 +129,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// What must be taken, and what must be too much.
+/// Sizes that must be accepted, and sizes that must be refused.
 fn sizes() -> Vec<Case> {
     let long = |length: usize| case::target(&[b"/case?", &vec![b'q'; length - 6][..]].concat());
     let field = |length: usize| case::get(&[b"X-A: ", &vec![b'v'; length][..], b"\r\n"].concat());
