@@ -1,9 +1,12 @@
-//! What an attacker does with a connection, and what it costs: floods, and connections that go slowly on purpose. By itself, since it measures.
+//! Attacks on connections, and their cost: floods, and connections that are slow on purpose.
+//!
+//! A test binary of its own, because it measures memory and time and cargo runs test binaries one
+//! after the other. It does not know: the gateway's sources.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-mod beside;
+mod flood_writer;
 mod floods;
-mod pour;
+mod measure;
 mod slow;
 
 use std::sync::Mutex;
@@ -11,20 +14,20 @@ use std::sync::Mutex;
 use anyhow::Result;
 use harness::{Gateway, Setup, Upstream};
 
-/// Held by the test that measures.
-static ALONE: Mutex<()> = Mutex::new(());
+/// Serializes the tests, so that only one of them measures at a time.
+static MEASURING: Mutex<()> = Mutex::new(());
 
-/// Short deadlines, so that the suite is short; the rules are those of any configuration.
+/// Short timeouts keep the suite short.
 const TIMEOUTS: &str = "timeouts: {request_head: 1s, request_body: 2s, idle: 3s, send: 2s, filters: 500ms}";
 
-/// One thread: an attack and its neighbours share it.
+/// A gateway with one worker thread, which an attack shares with normal traffic.
 fn gateway(upstream: &Upstream) -> Result<Gateway> {
     let yaml = format!(
         "{TIMEOUTS}\nlimits: {{in_flight: 4096, min_bytes_per_second: 240}}\nupstreams: {{u: {{endpoints: [\"http://{}\"], timeout: 15s}}}}\nroutes: [{{upstream: u}}]",
         upstream.address
     );
     let gateway = Setup::new(&yaml)?.workers(1).level("error").start()?;
-    // What it allocates once is not an attack's growth.
+    // Memory that the gateway allocates only once must not count as growth under an attack.
     for _ in 0..200 {
         gateway.get("/bytes/100000", &[])?;
     }

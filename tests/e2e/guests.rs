@@ -105,8 +105,8 @@ fn clocks_and_randomness_work_and_do_not_repeat() -> Result<()> {
 #[test]
 fn an_exception_reaches_the_log_with_the_authors_file_and_line() -> Result<()> {
     for (language, expected) in [
-        ("typescript", "TypeError: on purpose (src/filter.ts:28)"),
-        ("python", "ValueError: on purpose (filter.py:48 in on_purpose)"),
+        ("typescript", "TypeError: on purpose (src/filter.ts:29)"),
+        ("python", "ValueError: on purpose (filter.py:51 in on_purpose)"),
     ] {
         let gateway = start(&format!("tests/{language}/probe"), "")?;
         let response = gateway.get("/", &["x-fail: throw"])?;

@@ -1,10 +1,12 @@
 """gRPC calls with grpcio, without generated code: messages are bytes.
 
-    calls.py serve                     a server; prints its address, serves until it is ended
-    calls.py calls GATEWAY UPSTREAM    makes the calls through the gateway; one line each, exit code 1 if one failed
+    calls.py serve                     runs a server: prints its address, serves until it is killed
+    calls.py calls GATEWAY UPSTREAM    makes the calls through the gateway: prints a line for each,
+                                       exits with 1 if a call failed
 
-The service is there under three names: `plain` (no filter), `filtered` (a filter that wants an API key), `down` (nobody behind it). What a handler sees of
-a call that is cancelled is asked for at the server directly, past the gateway.
+The gateway routes three services: `plain` (no filter), `filtered` (a filter that requires an API
+key) and `down` (no server). Tests of cancelled calls ask the server directly whether its handler
+ended, without the gateway.
 """
 
 import sys
@@ -15,18 +17,18 @@ from concurrent import futures
 import grpc
 
 KEY = ("x-api-key", "s3cret")
-# google.rpc.Status with code 3 and message "why", as a client would read it from grpc-status-details-bin.
+# google.rpc.Status with code 3 and message "why": the value of grpc-status-details-bin.
 DETAILS = bytes([0x08, 0x03, 0x12, 0x03]) + b"why"
 
 
-# --- the server ---------------------------------------------------------------------------------------------------------------------------------------
+# --- the server ---
 
 
 class Service:
-    """Which calls began and ended is kept by their name."""
+    """The handlers. It records by name which calls began and which ended."""
 
     def __init__(self) -> None:
-        self.noted: set[str] = set()
+        self.events: set[str] = set()
         self.changed = threading.Condition()
 
     def unary(self, request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -43,22 +45,22 @@ class Service:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no: é % \n\r done")
 
     def hang(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        name, over = request.decode(), threading.Event()
-        context.add_callback(over.set)
-        self.note(f"began {name}")
-        over.wait(20)
-        self.note(f"ended {name}")
+        name, done = request.decode(), threading.Event()
+        context.add_callback(done.set)
+        self.record(f"began {name}")
+        done.wait(20)
+        self.record(f"ended {name}")
         return b"late"
 
-    def note(self, what: str) -> None:
+    def record(self, event: str) -> None:
         with self.changed:
-            self.noted.add(what)
+            self.events.add(event)
             self.changed.notify_all()
 
     def wait(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        """Waits until that was noted."""
+        """Waits until the event was recorded."""
         with self.changed:
-            return b"yes" if self.changed.wait_for(lambda: request.decode() in self.noted, 5) else b"never"
+            return b"yes" if self.changed.wait_for(lambda: request.decode() in self.events, 5) else b"never"
 
     def down_stream(self, request: bytes, context: grpc.ServicerContext):
         for number in range(int(request)):
@@ -72,7 +74,7 @@ class Service:
             yield b"re: " + request
 
     def endless(self, request: bytes, context: grpc.ServicerContext):
-        context.add_callback(lambda: self.note(f"ended {request.decode()}"))
+        context.add_callback(lambda: self.record(f"ended {request.decode()}"))
         while context.is_active():
             yield b"x" * 10_000
 
@@ -111,7 +113,7 @@ def serve() -> None:
     server.wait_for_termination(120)
 
 
-# --- the calls ----------------------------------------------------------------------------------------------------------------------------------------
+# --- the calls ---
 
 
 class Caller:
@@ -135,13 +137,13 @@ class Caller:
         return self.channel.stream_stream(self.path(method))(requests, metadata=(KEY,), timeout=timeout)
 
 
-def error(run, code: grpc.StatusCode) -> grpc.RpcError:
+def expect_error(run, code: grpc.StatusCode) -> grpc.RpcError:
     try:
         got = run()
     except grpc.RpcError as failure:
-        assert failure.code() == code, f"{failure.code()}, not {code}: {failure.details()}"
+        assert failure.code() == code, f"the code is {failure.code()}, not {code}: {failure.details()}"
         return failure
-    raise AssertionError(f"no failure but {got!r:.60}")
+    raise AssertionError(f"the call did not fail but returned {got!r:.60}")
 
 
 def unary(call: Caller, _: Caller) -> None:
@@ -180,12 +182,12 @@ def client_streaming_large(call: Caller, _: Caller) -> None:
 
 
 def bidirectional_interleaved(call: Caller, _: Caller) -> None:
-    """Each message is sent only once the answer to the one before is here."""
+    """Sends each message only after the response to the previous one."""
     answered, done = threading.Semaphore(1), 50
 
     def requests():
         for number in range(done):
-            assert answered.acquire(timeout=5), "no answer to the message before"
+            assert answered.acquire(timeout=5), "the previous message got no response"
             yield f"{number}".encode()
 
     got = []
@@ -212,37 +214,37 @@ def metadata(call: Caller, _: Caller) -> None:
 
 
 def error_in_trailers_only(call: Caller, _: Caller) -> None:
-    failure = error(lambda: call.unary("Fail")(b""), grpc.StatusCode.INVALID_ARGUMENT)
+    failure = expect_error(lambda: call.unary("Fail")(b""), grpc.StatusCode.INVALID_ARGUMENT)
     assert failure.details() == "no: é % \n\r done", repr(failure.details())
 
 
 def status_details(call: Caller, _: Caller) -> None:
-    failure = error(lambda: call.unary("Fail")(b""), grpc.StatusCode.INVALID_ARGUMENT)
+    failure = expect_error(lambda: call.unary("Fail")(b""), grpc.StatusCode.INVALID_ARGUMENT)
     assert dict(failure.trailing_metadata())["grpc-status-details-bin"] == DETAILS
 
 
 def error_in_the_middle_of_a_stream(call: Caller, _: Caller) -> None:
     got = []
-    failure = error(lambda: got.extend(call.down("Half", b"")), grpc.StatusCode.DATA_LOSS)
+    failure = expect_error(lambda: got.extend(call.down("Half", b"")), grpc.StatusCode.DATA_LOSS)
     assert (got, failure.details()) == ([b"one"], "in the middle")
 
 
 def unimplemented(call: Caller, _: Caller) -> None:
-    error(lambda: call.unary("Nothing")(b""), grpc.StatusCode.UNIMPLEMENTED)
+    expect_error(lambda: call.unary("Nothing")(b""), grpc.StatusCode.UNIMPLEMENTED)
 
 
 def deadline(call: Caller, direct: Caller) -> None:
     name = f"deadline-{call.service}".encode()
     began = time.monotonic()
-    error(lambda: call.unary("Hang")(name, timeout=0.5), grpc.StatusCode.DEADLINE_EXCEEDED)
+    expect_error(lambda: call.unary("Hang")(name, timeout=0.5), grpc.StatusCode.DEADLINE_EXCEEDED)
     assert time.monotonic() - began < 2
-    assert direct.unary("Wait")(b"ended " + name) == b"yes", "the upstream's call goes on"
+    assert direct.unary("Wait")(b"ended " + name) == b"yes", "the upstream's call did not end"
 
 
 def deadline_of_a_stream(call: Caller, direct: Caller) -> None:
     name = f"stream-deadline-{call.service}".encode()
-    error(lambda: [time.sleep(0.01) for _ in call.down("Endless", name, timeout=0.5)], grpc.StatusCode.DEADLINE_EXCEEDED)
-    assert direct.unary("Wait")(b"ended " + name) == b"yes", "the upstream's call goes on"
+    expect_error(lambda: [time.sleep(0.01) for _ in call.down("Endless", name, timeout=0.5)], grpc.StatusCode.DEADLINE_EXCEEDED)
+    assert direct.unary("Wait")(b"ended " + name) == b"yes", "the upstream's call did not end"
 
 
 def cancellation(call: Caller, direct: Caller) -> None:
@@ -250,7 +252,7 @@ def cancellation(call: Caller, direct: Caller) -> None:
     waiting = call.channel.unary_unary(call.path("Hang")).future(name, metadata=(KEY,), timeout=15)
     assert direct.unary("Wait")(b"began " + name) == b"yes", "the call did not arrive"
     waiting.cancel()
-    assert direct.unary("Wait")(b"ended " + name) == b"yes", "the upstream's call goes on"
+    assert direct.unary("Wait")(b"ended " + name) == b"yes", "the upstream's call did not end"
 
 
 def cancellation_of_a_stream(call: Caller, direct: Caller) -> None:
@@ -258,7 +260,7 @@ def cancellation_of_a_stream(call: Caller, direct: Caller) -> None:
     stream = call.down("Endless", name, timeout=15)
     assert len(next(stream)) == 10_000
     stream.cancel()
-    assert direct.unary("Wait")(b"ended " + name) == b"yes", "the upstream's call goes on"
+    assert direct.unary("Wait")(b"ended " + name) == b"yes", "the upstream's call did not end"
     assert call.unary("Unary")(b"after") == b"re: after"
 
 
@@ -285,28 +287,28 @@ CALLS = [
 ]
 
 
-def no_key_is_an_error_that_grpc_knows(gateway: grpc.Channel) -> None:
-    """The filter answers 401, which gRPC reads as UNAUTHENTICATED."""
+def a_missing_key_is_unauthenticated(gateway: grpc.Channel) -> None:
+    """The filter responds with 401, which gRPC maps to UNAUTHENTICATED."""
     call = gateway.unary_unary("/filtered/Unary")
-    error(lambda: call(b"", timeout=5), grpc.StatusCode.UNAUTHENTICATED)
+    expect_error(lambda: call(b"", timeout=5), grpc.StatusCode.UNAUTHENTICATED)
 
 
 def upstream_down(gateway: grpc.Channel) -> None:
     call = gateway.unary_unary("/down/Unary")
-    error(lambda: call(b"", timeout=5), grpc.StatusCode.UNAVAILABLE)
+    expect_error(lambda: call(b"", timeout=5), grpc.StatusCode.UNAVAILABLE)
 
 
 def no_route(gateway: grpc.Channel) -> None:
-    """404 is UNIMPLEMENTED (the gRPC mapping of HTTP statuses)."""
+    """The gateway responds with 404, which gRPC maps to UNIMPLEMENTED."""
     call = gateway.unary_unary("/elsewhere/Unary")
-    error(lambda: call(b"", timeout=5), grpc.StatusCode.UNIMPLEMENTED)
+    expect_error(lambda: call(b"", timeout=5), grpc.StatusCode.UNIMPLEMENTED)
 
 
 def attempt(name: str, run) -> bool:
     began = time.monotonic()
     try:
         run()
-    except Exception as failure:  # whatever it is, it is this call's
+    except Exception as failure:  # any exception fails only this call
         print(f"FAILED {name}: {type(failure).__name__}: {str(failure)[:400]}", flush=True)
         return False
     print(f"ok {name} ({(time.monotonic() - began) * 1000:.0f} ms)", flush=True)
@@ -320,7 +322,7 @@ def calls(gateway_address: str, upstream_address: str) -> int:
     for service in ("plain", "filtered"):
         caller = Caller(gateway, service)
         results += [attempt(f"{service}: {call.__name__}", lambda call=call: call(caller, direct)) for call in CALLS]
-    for call in (no_key_is_an_error_that_grpc_knows, upstream_down, no_route):
+    for call in (a_missing_key_is_unauthenticated, upstream_down, no_route):
         results.append(attempt(call.__name__, lambda call=call: call(gateway)))
     print(f"{sum(results)} of {len(results)} calls passed", flush=True)
     return 0 if all(results) else 1
