@@ -1,5 +1,6 @@
-//! Lets a request pass only with an API key, and keeps credentials from the upstream. The same filter exists in TypeScript and Python:
-//! the three are what benchmarks compare.
+//! Accepts a request only with an API key, and hides credentials from the upstream.
+//!
+//! The same filter exists in TypeScript and Python; the benchmarks compare the three.
 
 use witgate_filter::{Action, Request, config, reply_json};
 
@@ -26,7 +27,7 @@ mod tests {
     use witgate_filter::testing::Fake;
 
     #[test]
-    fn a_missing_or_wrong_key_is_answered_with_401() {
+    fn a_request_without_a_key_or_with_a_wrong_key_is_answered_with_401() {
         for fake in [Fake::new(), Fake::new().with_header("x-api-key", "a").with_config("key", "b")] {
             let (action, _) = fake.run_request(on_request);
             assert_eq!(action, Ok(reply_json(401, r#"{"error":"missing or wrong api key"}"#)));
@@ -34,13 +35,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_configured_key_any_will_do() {
+    fn any_key_is_accepted_if_none_is_configured() {
         let (action, _) = Fake::new().with_header("x-api-key", "a").run_request(on_request);
         assert_eq!(action, Ok(Action::Proceed));
     }
 
     #[test]
-    fn with_a_key_credentials_stay_here() {
+    fn a_request_with_the_key_passes_and_its_credentials_are_hidden_from_the_upstream() {
         let fake = Fake::new().with_header("x-api-key", "b").with_header("cookie", "id=1").with_config("key", "b");
         let (action, after) = fake.run_request(on_request);
         assert_eq!(action, Ok(Action::Proceed));

@@ -1,8 +1,9 @@
-//! Sets the usual security fields on every response and removes those that name the software.
+//! Sets the usual security fields on every response, and removes the fields that name the software.
 
 use witgate_filter::{Action, Request, Response, config};
 
-/// Name and default; the filter's configuration may give another value, or `off`.
+/// Names and default values. The configuration may set another value, or `off` to leave the field
+/// as the upstream sent it.
 const FIELDS: [(&str, &str); 5] = [
     ("strict-transport-security", "max-age=31536000; includeSubDomains"),
     ("x-content-type-options", "nosniff"),
@@ -32,7 +33,7 @@ mod tests {
     use witgate_filter::testing::Fake;
 
     #[test]
-    fn fields_are_set_and_those_that_name_the_software_go() {
+    fn security_fields_are_set_and_fields_that_name_the_software_are_removed() {
         let fake = Fake::new().with_response_header("server", "x/1").with_response_header("X-Powered-By", "y");
         let (action, after) = fake.run_response(on_response);
         assert_eq!(action, Ok(Action::Proceed));
@@ -43,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_can_be_given_another_value_or_left_to_the_upstream() {
+    fn a_field_can_be_configured_or_left_to_the_upstream() {
         let fake = Fake::new().with_response_header("referrer-policy", "origin");
         let fake = fake.with_config("x-frame-options", "SAMEORIGIN").with_config("referrer-policy", "off");
         let (_, after) = fake.run_response(on_response);

@@ -1,7 +1,12 @@
-//! Generated from `wit/`: the imports once, and one module for each world that a filter may export. A filter with both phases exports both:
-//! the component encoder joins the two worlds, and keeps only the imports that the code uses.
+//! The bindings that `wit-bindgen` generates from `wit/`, and the conversions to and from them.
 //!
-//! Also compiled outside Wasm, for its types: what the functions do there is the fake's.
+//! The imports are generated once, and the exports in one module per phase. A filter with both
+//! phases uses both modules: the component encoder merges the two worlds, and keeps only the
+//! imports that the code uses.
+//!
+//! Builds outside Wasm use the types of this module, and the functions of `fake`.
+//!
+//! This module does not know any particular filter.
 #![allow(missing_docs, clippy::all)]
 
 pub mod imports {
@@ -50,19 +55,20 @@ world!(response_filter, "response-filter", "export_response_filter", {
     "witgate:gateway/response@0.1.0": crate::bindings::response,
 });
 
-/// One request phase, as the gateway calls it.
+/// The export `handle-request`.
 pub fn handle_request(on_request: crate::OnRequest) -> Result<types::RequestAction, String> {
     set_panic_hook();
     on_request(&mut { crate::Request::CURRENT }).map(Into::into)
 }
 
-/// One response phase, as the gateway calls it.
+/// The export `handle-response`.
 pub fn handle_response(on_response: crate::OnResponse) -> Result<types::ResponseAction, String> {
     set_panic_hook();
     on_response(&mut { crate::Response::CURRENT }, &crate::Request::CURRENT).map(Into::into)
 }
 
-/// A panic ends in a bare trap: its message and line go to the gateway's log before. On one line, since the log escapes line breaks.
+/// Logs the message and line of a panic, because a panic ends in a trap that carries neither. The
+/// text is on one line, because the log escapes line breaks.
 fn set_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("panic");

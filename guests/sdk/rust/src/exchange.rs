@@ -1,120 +1,146 @@
-//! The request and the response as objects. They hold nothing: each method is one call of the gateway.
+//! The request and the response as objects. They hold no state: each method calls one function of
+//! the gateway.
+//!
+//! This module does not know whether the functions are those of the gateway or of the fake.
 
 use crate::ClientInfo;
 use crate::host::{exchange, request, request_edit, response};
 
-/// The request: read in both phases, changed only in the request phase. What you set, you read. The rules are those of `wit/request.wit`.
+/// The request, for reading in both phases and for changing in the request phase.
+///
+/// What you set, you read at once. The gateway applies the edits when the handler returns
+/// [`Action::Proceed`](crate::Action::Proceed), and discards them otherwise.
+///
+/// A name or value that HTTP forbids ends the call, and so does a field that only the gateway
+/// writes, such as `host` or `content-length` (`wit/request.wit` has the list).
 #[derive(Debug)]
 pub struct Request(());
 
-/// The response; only in the response phase. The rules are those of `wit/response.wit`.
+/// The response, for reading and changing in the response phase.
+///
+/// What you set, you read at once. The gateway applies the edits when the handler returns
+/// [`Action::Proceed`](crate::Action::Proceed), and discards them otherwise.
+///
+/// A status, name or value that HTTP forbids ends the call, and so does a field that only the
+/// gateway writes, such as `content-length` (`wit/request.wit` has the list).
 #[derive(Debug)]
 pub struct Response(());
 
 impl Request {
     pub(crate) const CURRENT: Self = Self(());
 
-    /// `GET`, `POST`, …
+    /// Returns the method, such as `GET`.
     pub fn method(&self) -> String {
         request::method()
     }
 
-    /// `http` or `https`.
+    /// Returns `https` if the client reached the gateway over TLS, otherwise `http`.
     pub fn scheme(&self) -> String {
         request::scheme()
     }
 
-    /// Host and, where given, port.
+    /// Returns the host, and the port if the client gave one, in lower case. Empty if there is no
+    /// host.
     pub fn authority(&self) -> String {
         request::authority()
     }
 
-    /// The path, percent-encoded.
+    /// Returns the path without the query, percent-encoded. It begins with `/`.
     pub fn path(&self) -> String {
         request::path()
     }
 
-    /// What follows the `?`, none where there is none.
+    /// Returns the query without the `?`. `None` if there is no `?`.
     pub fn query(&self) -> Option<String> {
         request::query()
     }
 
-    /// One field, lines joined; none where it is absent. Case does not matter.
+    /// Returns the value of a header field. `None` if the field is absent.
+    ///
+    /// The case of the name does not matter. Several lines are joined with `, ` (those of `cookie`
+    /// with `; `).
     pub fn header(&self, name: &str) -> Option<String> {
         request::header(name)
     }
 
-    /// Each line of one field.
+    /// Returns the value of each line of a header field, in order. Empty if the field is absent.
     pub fn header_values(&self, name: &str) -> Vec<String> {
         request::header_values(name)
     }
 
-    /// One field as the bytes received: for values that are not UTF-8.
+    /// Like [`header`](Self::header), but returns the bytes of the value, which need not be UTF-8.
     pub fn header_bytes(&self, name: &str) -> Option<Vec<u8>> {
         request::header_bytes(name)
     }
 
-    /// All fields in the order received, names in lower case. One [`header`](Self::header) costs less.
+    /// Returns all header fields in order, names in lower case. Costs more than
+    /// [`header`](Self::header).
     pub fn headers(&self) -> Vec<(String, String)> {
         request::headers()
     }
 
-    /// The whole body; traps without `body = "buffer"` under `[request]` in filter.toml.
+    /// Returns the whole body. Empty if the request has none.
+    ///
+    /// Ends the call unless filter.toml has `body = "buffer"` under `[request]`.
     pub fn body(&self) -> Vec<u8> {
         request::body()
     }
 
-    /// Who sent it.
+    /// Returns the client that sent the request.
     pub fn client(&self) -> ClientInfo {
         exchange::client()
     }
 
-    /// The route's name in gateway.yaml.
+    /// Returns the name of the route in gateway.yaml.
     pub fn route(&self) -> String {
         exchange::route()
     }
 
-    /// The exchange's id, 32 hexadecimal digits: the one in the gateway's log.
+    /// Returns the id of the exchange, 32 hexadecimal digits. The gateway's log has the same id.
     pub fn id(&self) -> String {
         exchange::id()
     }
 
-    /// A note that a filter left on the exchange.
+    /// Returns the value of a note. `None` if no filter has set it.
     pub fn note(&self, name: &str) -> Option<String> {
         exchange::note(name)
     }
 
-    /// Leaves a note for later filters, this filter's response phase and the access log. Begin the name with the filter's.
+    /// Sets a note: a named string that later filters and the response phase of this filter can
+    /// read. Neither the client nor the upstream sees it.
+    ///
+    /// An exchange holds at most 32 notes. A name has 1 to 64 bytes, a value at most 4 KiB;
+    /// exceeding a bound ends the call. Begin the name with the name of your filter.
     pub fn set_note(&self, name: &str, value: &str) {
         exchange::set_note(name, value);
     }
 
-    /// This one value in the place of all.
+    /// Sets a header field. Replaces all lines of the field.
     pub fn set_header(&mut self, name: &str, value: &str) {
         request_edit::set_header(name, value);
     }
 
-    /// One more line.
+    /// Adds a line to a header field. Keeps the lines that the field already has.
     pub fn append_header(&mut self, name: &str, value: &str) {
         request_edit::append_header(name, value);
     }
 
-    /// No line.
+    /// Removes all lines of a header field. Does nothing if the field is absent.
     pub fn remove_header(&mut self, name: &str) {
         request_edit::remove_header(name);
     }
 
-    /// Another path for the upstream, percent-encoded, without a query; the route stays.
+    /// Sets the path for the upstream: percent-encoded, begins with `/`, without the query.
     pub fn set_path(&mut self, path: &str) {
         request_edit::set_path(path);
     }
 
-    /// Another query for the upstream, without `?`; none removes it.
+    /// Sets the query for the upstream, without the `?`. `None` removes the query.
     pub fn set_query(&mut self, query: Option<&str>) {
         request_edit::set_query(query);
     }
 
-    /// Another body, at most 8 MiB.
+    /// Replaces the body, with at most 8 MiB (4 MiB without `body = "buffer"`).
     pub fn set_body(&mut self, body: &[u8]) {
         request_edit::set_body(body);
     }
@@ -123,62 +149,68 @@ impl Request {
 impl Response {
     pub(crate) const CURRENT: Self = Self(());
 
-    /// 200 to 599.
+    /// Returns the status code, 200 to 599.
     pub fn status(&self) -> u16 {
         response::status()
     }
 
-    /// Whether a filter or the gateway made it, not the upstream.
+    /// Returns whether a filter or the gateway made the response, rather than the upstream.
     pub fn local(&self) -> bool {
         response::local()
     }
 
-    /// One field, lines joined; none where it is absent. For `set-cookie`, [`header_values`](Self::header_values).
+    /// Returns the value of a header field. `None` if the field is absent.
+    ///
+    /// The case of the name does not matter. Several lines are joined with `, `; use
+    /// [`header_values`](Self::header_values) for `set-cookie`.
     pub fn header(&self, name: &str) -> Option<String> {
         response::header(name)
     }
 
-    /// Each line of one field.
+    /// Returns the value of each line of a header field, in order. Empty if the field is absent.
     pub fn header_values(&self, name: &str) -> Vec<String> {
         response::header_values(name)
     }
 
-    /// One field as the bytes received.
+    /// Like [`header`](Self::header), but returns the bytes of the value, which need not be UTF-8.
     pub fn header_bytes(&self, name: &str) -> Option<Vec<u8>> {
         response::header_bytes(name)
     }
 
-    /// All fields in the order received, names in lower case.
+    /// Returns all header fields in order, names in lower case. Costs more than
+    /// [`header`](Self::header).
     pub fn headers(&self) -> Vec<(String, String)> {
         response::headers()
     }
 
-    /// The whole body, as the upstream encoded it; traps without `body = "buffer"` under `[response]` in filter.toml.
+    /// Returns the whole body as the upstream sent it, still encoded if `content-encoding` is set.
+    ///
+    /// Ends the call unless filter.toml has `body = "buffer"` under `[response]`.
     pub fn body(&self) -> Vec<u8> {
         response::body()
     }
 
-    /// Another status, 200 to 599.
+    /// Sets the status code, 200 to 599.
     pub fn set_status(&mut self, status: u16) {
         response::set_status(status);
     }
 
-    /// This one value in the place of all.
+    /// Sets a header field. Replaces all lines of the field.
     pub fn set_header(&mut self, name: &str, value: &str) {
         response::set_header(name, value);
     }
 
-    /// One more line.
+    /// Adds a line to a header field. Keeps the lines that the field already has.
     pub fn append_header(&mut self, name: &str, value: &str) {
         response::append_header(name, value);
     }
 
-    /// No line.
+    /// Removes all lines of a header field. Does nothing if the field is absent.
     pub fn remove_header(&mut self, name: &str) {
         response::remove_header(name);
     }
 
-    /// Another body, at most 8 MiB.
+    /// Replaces the body, with at most 8 MiB (4 MiB without `body = "buffer"`).
     pub fn set_body(&mut self, body: &[u8]) {
         response::set_body(body);
     }

@@ -1,6 +1,9 @@
-//! The gateway's functions over a fake exchange of this thread: the modules have the names and signatures of `bindings`, whose types they use.
+//! A fake of the gateway for unit tests: its functions over an exchange in memory.
 //!
-//! Must not know: how a test makes and reads a fake (`testing`).
+//! The modules have the names and signatures of `bindings`, and use its types. Each thread has its
+//! own exchange, because tests run in parallel.
+//!
+//! This module does not know how a test makes and reads a fake (`testing`).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,37 +15,37 @@ thread_local! {
     static FAKE: RefCell<Fake> = RefCell::default();
 }
 
-/// An exchange made by hand.
+/// The exchange of a test.
 #[derive(Debug, Clone)]
 pub struct Fake {
-    /// `GET`, …
+    /// The method of the request.
     pub method: String,
-    /// Without the query.
+    /// The path, without the query.
     pub path: String,
-    /// Without `?`.
+    /// The query, without the `?`.
     pub query: Option<String>,
     pub(crate) request: Fields,
-    /// None where the manifest declares none.
+    /// The body of the request. `None` if the manifest does not declare one.
     pub request_body: Option<Vec<u8>>,
-    /// Of the response.
+    /// The status of the response.
     pub status: u16,
     pub(crate) response: Fields,
-    /// None where the manifest declares none.
+    /// The body of the response. `None` if the manifest does not declare one.
     pub response_body: Option<Vec<u8>>,
-    /// Who sent the request.
+    /// The client that sent the request.
     pub client: ClientInfo,
-    /// The filter's configuration.
+    /// The configuration of the filter.
     pub config: BTreeMap<String, String>,
-    /// Of the exchange.
+    /// The notes of the exchange.
     pub notes: BTreeMap<String, String>,
-    /// What the filter logged: `info: hello`.
+    /// The lines that the filter has logged, such as `info: hello`.
     pub log: Vec<String>,
-    /// Milliseconds since 1970.
+    /// The time that the gateway's clock shows, in milliseconds since 1970.
     pub now_ms: u64,
     pub(crate) store: BTreeMap<String, Entry>,
 }
 
-/// A value of the key-value store and when it expires.
+/// A value of the key-value store, and the time at which it expires.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     value: Vec<u8>,
@@ -71,25 +74,25 @@ impl Default for Fake {
     }
 }
 
-/// Makes this the exchange that the functions below see.
+/// Makes this the exchange that the functions below use.
 pub(crate) fn enter(fake: Fake) {
     FAKE.set(fake);
 }
 
-/// Takes it out again.
+/// Takes the exchange out again.
 pub(crate) fn leave() -> Fake {
     FAKE.take()
 }
 
-fn with<T>(look: impl FnOnce(&mut Fake) -> T) -> T {
-    FAKE.with_borrow_mut(look)
+fn with<T>(access: impl FnOnce(&mut Fake) -> T) -> T {
+    FAKE.with_borrow_mut(access)
 }
 
-/// A header: names in lower case, lines in order.
+/// The header fields of a message: names in lower case, lines in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fields(Vec<Field>);
 
-/// Fields that the gateway owns.
+/// Fields that only the gateway writes.
 const OWNED: [&str; 9] = [
     "host",
     "content-length",
@@ -127,19 +130,24 @@ impl Fields {
     }
 }
 
-/// Panics where the gateway would trap as `invalid-output`.
+/// Panics if the gateway would trap as `invalid-output`.
 fn check_field(name: &str, value: &str) {
-    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    assert!(!name.is_empty() && name.chars().all(token), "invalid-output: {name:?} is no field name");
-    assert!(!OWNED.contains(&name.to_ascii_lowercase().as_str()), "invalid-output: the gateway owns {name}");
-    assert!(!value.contains(['\r', '\n', '\0']), "invalid-output: {name}: CR, LF or NUL in the value {value:?}");
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let is_owned = OWNED.contains(&name.to_ascii_lowercase().as_str());
+    assert!(
+        !name.is_empty() && name.chars().all(is_token),
+        "invalid-output: {name:?} is not a valid field name (RFC 9110, section 5.6.2)"
+    );
+    assert!(!is_owned, "invalid-output: only the gateway writes the field {name}: remove this call");
+    assert!(!value.contains(['\r', '\n', '\0']), "invalid-output: field {name}: the value {value:?} has CR, LF or NUL");
 }
 
-fn refused(text: &str, more: &str) -> bool {
-    text.contains(|c: char| c == ' ' || c.is_control() || more.contains(c))
+/// Tells whether a path or query has a space, a control character or one of `delimiters`.
+fn has_forbidden_char(text: &str, delimiters: &str) -> bool {
+    text.contains(|c: char| c == ' ' || c.is_control() || delimiters.contains(c))
 }
 
-/// The readers and setters that request and response share.
+/// The readers and setters that the request and the response have in common.
 macro_rules! fields {
     (read $fields:ident, $body:ident, $phase:literal) => {
         pub fn header(name: &str) -> Option<String> {
@@ -156,9 +164,11 @@ macro_rules! fields {
         }
         pub fn body() -> Vec<u8> {
             with(|fake| fake.$body.clone()).expect(concat!(
-                "a body: give the fake one, and filter.toml `body = \"buffer\"` under [",
+                "the fake has no ",
                 $phase,
-                "]"
+                " body: give it one, and set `body = \"buffer\"` under [",
+                $phase,
+                "] in filter.toml"
             ))
         }
     };
@@ -206,11 +216,17 @@ pub(crate) mod request_edit {
     use super::*;
 
     pub fn set_path(path: &str) {
-        assert!(path.starts_with('/') && !refused(path, "?#"), "invalid-output: {path:?} is no path");
+        assert!(
+            path.starts_with('/') && !has_forbidden_char(path, "?#"),
+            "invalid-output: path {path:?}: must begin with / and have no ?, #, space or control character"
+        );
         with(|fake| fake.path = path.to_owned());
     }
     pub fn set_query(query: Option<&str>) {
-        assert!(!refused(query.unwrap_or_default(), "#"), "invalid-output: {query:?} is no query");
+        assert!(
+            !has_forbidden_char(query.unwrap_or_default(), "#"),
+            "invalid-output: query {query:?}: must have no #, space or control character"
+        );
         with(|fake| fake.query = query.map(str::to_owned));
     }
     fields!(edit request, request_body);
@@ -270,63 +286,69 @@ pub(crate) mod log {
 }
 
 pub mod config {
-    //! The filter's configuration.
+    //! The configuration of the filter: the values under `config:` in gateway.yaml.
     use super::with;
 
-    /// The value of a key; what is not a string comes as JSON text.
+    /// Returns the value of a key. `None` if the key is not set. A value that is not a string is
+    /// returned as JSON text.
     pub fn get(key: &str) -> Option<String> {
         with(|fake| fake.config.get(key).cloned())
     }
 
-    /// All keys that are set, sorted.
+    /// Returns all keys that are set, sorted.
     pub fn keys() -> Vec<String> {
         with(|fake| fake.config.keys().cloned().collect())
     }
 }
 
 pub mod clock {
-    //! What time it is; in a test it stands still.
+    //! The clock of the gateway. In a test it does not advance.
     use super::with;
     pub use crate::bindings::clock::Datetime;
 
-    /// The wall clock.
+    /// Returns the wall-clock time.
     pub fn now() -> Datetime {
         let now = with(|fake| fake.now_ms);
         Datetime { seconds: (now / 1000) as u32, nanoseconds: (now % 1000) as u32 * 1_000_000 }
     }
 
-    /// Microseconds; wraps.
+    /// Returns microseconds since an arbitrary moment, for measuring durations within one call.
+    /// Wraps to 0 after 2^32.
     pub fn ticks() -> u32 {
         with(|fake| fake.now_ms.wrapping_mul(1000) as u32)
     }
 }
 
 pub mod random {
-    //! Unpredictable numbers.
+    //! Unpredictable numbers from the operating system.
     use std::hash::{BuildHasher as _, RandomState};
 
-    /// So many random bytes.
+    /// Returns `len` random bytes, at most 65,536. A larger value ends the call.
     pub fn bytes(len: u32) -> Vec<u8> {
         (0..len).map(|_| number() as u8).collect()
     }
 
-    /// One random number.
+    /// Returns a random number.
     pub fn number() -> u32 {
         RandomState::new().hash_one(0) as u32
     }
 }
 
 pub mod keyvalue {
-    //! Small values that outlive a call. Needs `services = ["keyvalue"]` in filter.toml.
+    //! Values that outlive a call. Requires `services = ["keyvalue"]` in filter.toml and
+    //! `capabilities: [keyvalue]` in gateway.yaml.
+    //!
+    //! All instances of the filter share one store; other filters cannot see it. Each function is
+    //! atomic. A key has 1 to 256 bytes, a value at most 64 KiB.
     use super::{Entry, Fake, with};
     pub use crate::bindings::keyvalue::Error;
 
-    /// The value of a key, none where it is absent or expired.
+    /// Returns the value of a key. `None` if the key is absent or has expired.
     pub fn get(key: &str) -> Result<Option<Vec<u8>>, Error> {
-        with_key(key, |fake| Ok(live(fake, key).map(|entry| entry.value.clone())))
+        with_key(key, |fake| Ok(unexpired(fake, key).map(|entry| entry.value.clone())))
     }
 
-    /// Sets a key; `ttl_ms` 0: it does not expire.
+    /// Sets a key. It expires after `ttl_ms` milliseconds; with 0 it does not expire.
     pub fn set(key: &str, value: &[u8], ttl_ms: u32) -> Result<(), Error> {
         if value.len() > 64 << 10 {
             return Err(Error::TooLarge);
@@ -338,19 +360,22 @@ pub mod keyvalue {
         })
     }
 
-    /// Removes a key; true where it was there.
+    /// Removes a key. Returns true if the key was there and had not expired.
     pub fn delete(key: &str) -> Result<bool, Error> {
         with_key(key, |fake| {
-            let there = live(fake, key).is_some();
+            let existed = unexpired(fake, key).is_some();
             fake.store.remove(key);
-            Ok(there)
+            Ok(existed)
         })
     }
 
-    /// Adds to a counter and gives the sum; `ttl_ms` is applied where the counter begins.
+    /// Adds `delta` to a counter and returns the sum.
+    ///
+    /// A new counter starts at 0 and expires after `ttl_ms` milliseconds (0: does not expire).
+    /// Later increments do not prolong its life.
     pub fn increment(key: &str, delta: i32, ttl_ms: u32) -> Result<i32, Error> {
         with_key(key, |fake| {
-            let (before, expires_ms) = match live(fake, key) {
+            let (before, expires_ms) = match unexpired(fake, key) {
                 Some(entry) if !entry.is_counter => return Err(Error::NotANumber),
                 Some(entry) => (String::from_utf8_lossy(&entry.value).parse().unwrap_or(0), entry.expires_ms),
                 None => (0, expiry(fake, ttl_ms)),
@@ -361,11 +386,11 @@ pub mod keyvalue {
         })
     }
 
-    fn with_key<T>(key: &str, look: impl FnOnce(&mut Fake) -> Result<T, Error>) -> Result<T, Error> {
-        if (1..=256).contains(&key.len()) { with(look) } else { Err(Error::TooLarge) }
+    fn with_key<T>(key: &str, access: impl FnOnce(&mut Fake) -> Result<T, Error>) -> Result<T, Error> {
+        if (1..=256).contains(&key.len()) { with(access) } else { Err(Error::TooLarge) }
     }
 
-    fn live<'a>(fake: &'a Fake, key: &str) -> Option<&'a Entry> {
+    fn unexpired<'a>(fake: &'a Fake, key: &str) -> Option<&'a Entry> {
         fake.store.get(key).filter(|entry| entry.expires_ms > fake.now_ms)
     }
 

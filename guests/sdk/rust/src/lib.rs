@@ -1,4 +1,5 @@
-//! Write witgate filters in Rust: two small objects over the functions of `wit/`, and a macro that exports the handlers.
+//! Write witgate filters in Rust, with two objects over the functions of `wit/` and a macro that
+//! exports the handlers.
 //!
 //! ```
 //! use witgate_filter::{Action, Request, config, reply};
@@ -14,12 +15,16 @@
 //! witgate_filter::filter!(request: on_request);
 //! ```
 //!
-//! The objects hold nothing: every method is one call of the gateway, which is where the rules and bounds stand (`wit/request.wit`,
-//! `wit/response.wit`, `wit/services.wit`). Outside Wasm the same functions work on a fake of the exchange ([`testing`]), so a filter is tested with
-//! `cargo test`. Must not know: any particular filter.
+//! The objects hold no state: each method calls one function of the gateway. The WIT documents the
+//! rules and bounds of each function (`wit/request.wit`, `wit/response.wit`, `wit/services.wit`).
+//! Outside Wasm, the functions work on a fake of the exchange ([`testing`]), so `cargo test` tests
+//! a filter.
 //!
-//! `Err` is the filter's own failure: its text goes to the gateway's log, the client gets 502 (or, under `on_error: open`, the request goes
-//! on without this filter's edits). A panic ends the same way, its message and line in the log. To refuse a request, [`reply`].
+//! A handler returns `Err` only if the filter itself fails, and [`reply`] to refuse a request.
+//! After an `Err` or a panic the gateway discards the edits, logs the message and answers with
+//! status 502. With `on_error: open` in gateway.yaml, the exchange continues without this filter.
+//!
+//! This crate does not know any particular filter.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -33,7 +38,7 @@ mod heap;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
-/// Where the gateway's functions come from: the gateway itself, or the fake of this thread.
+/// The functions of the gateway: the bindings in Wasm, the fake elsewhere.
 #[cfg(target_arch = "wasm32")]
 use bindings as host;
 #[cfg(not(target_arch = "wasm32"))]
@@ -45,36 +50,39 @@ pub use host::{clock, config, keyvalue, random};
 pub use reply::{Action, Reply, reply, reply_json};
 
 pub mod log {
-    //! Lines for the gateway's log: they appear there with the filter's name and the exchange's id.
+    //! Writes lines to the gateway's log, which adds the name of the filter and the id of the
+    //! exchange.
+    //!
+    //! A line is cut after 4 KiB. Lines after the 64th of a call are dropped.
     use crate::host::log::write;
 
     pub use crate::bindings::log::Level;
 
-    /// What only matters to who develops the filter.
+    /// Writes information for the author of the filter.
     pub fn debug(message: &str) {
         write(Level::Debug, message);
     }
 
-    /// What an operator may want to know.
+    /// Writes an event of normal operation.
     pub fn info(message: &str) {
         write(Level::Info, message);
     }
 
-    /// What an operator should look at.
+    /// Writes a condition that an operator should look at.
     pub fn warn(message: &str) {
         write(Level::Warn, message);
     }
 
-    /// What went wrong although the filter goes on.
+    /// Writes a failure.
     pub fn error(message: &str) {
         write(Level::Error, message);
     }
 }
 
-/// Exports a filter's handlers: `filter!(request: f)`, `filter!(response: g)` or `filter!(request: f, response: g)`. Which ones there are
-/// must agree with filter.toml.
+/// Exports the handlers of a filter: `filter!(request: f)`, `filter!(response: g)` or
+/// `filter!(request: f, response: g)`. The phases must be those of filter.toml.
 ///
-/// `f` is `fn(&mut Request) -> Result<Action, String>`, `g` is `fn(&mut Response, &Request) -> Result<Action, String>`.
+/// `f` is an [`OnRequest`], `g` is an [`OnResponse`].
 #[macro_export]
 macro_rules! filter {
     (request: $on_request:path) => {
@@ -113,8 +121,9 @@ macro_rules! filter {
     };
 }
 
-/// A request handler.
+/// The handler of the request phase.
 pub type OnRequest = fn(&mut Request) -> Result<Action, String>;
 
-/// A response handler. The request is there to read: as it went to the upstream.
+/// The handler of the response phase. The request is for reading: it is the request as all filters
+/// left it.
 pub type OnResponse = fn(&mut Response, &Request) -> Result<Action, String>;

@@ -1,40 +1,43 @@
-//! What a handler answers with.
+//! The decision that a handler returns, and the response that it may make.
+//!
+//! This module does not know the exchange.
 
-/// What becomes of a request or response.
+/// The decision of a handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Go on, with the edits made.
+    /// Continue. The gateway applies the edits of this call.
     Proceed,
-    /// In the request phase: answer with this, the upstream sees nothing. In the response phase: put this in the place of the whole
-    /// response. Edits of this call are dropped.
+    /// In the request phase: answer the client; the upstream does not see the request. In the
+    /// response phase: replace the whole response. The gateway discards the edits of this call.
     Reply(Reply),
 }
 
-/// An answer made by the filter.
+/// A complete response that the filter makes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reply {
-    /// 200 to 599.
+    /// The status code, 200 to 599.
     pub status: u16,
-    /// Name and value. Without `content-length` and the connection's fields: those are the gateway's.
+    /// Names and values; a name may appear several times. The gateway adds `content-length`, and
+    /// does not accept the fields that only it writes (`wit/request.wit` has the list).
     pub headers: Vec<(String, String)>,
-    /// At most 8 MiB; empty with 204 and 304.
+    /// At most 8 MiB (4 MiB without `body = "buffer"`). Empty with status 204 and 304.
     pub body: Vec<u8>,
 }
 
 impl Reply {
-    /// An answer without fields and body.
+    /// Makes a response without header fields and without a body.
     pub fn new(status: u16) -> Self {
         Self { status, ..Self::default() }
     }
 
-    /// With one more field.
+    /// Adds a header field.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// With this body.
+    /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
@@ -48,12 +51,12 @@ impl From<Reply> for Action {
     }
 }
 
-/// A plain-text answer.
+/// Makes a plain-text response: `return Ok(reply(401, "no key"))`.
 pub fn reply(status: u16, text: &str) -> Action {
     Reply::new(status).header("content-type", "text/plain; charset=utf-8").body(text).into()
 }
 
-/// A JSON answer; `json` is its text.
+/// Makes a JSON response. `json` is sent as it is.
 pub fn reply_json(status: u16, json: &str) -> Action {
     Reply::new(status).header("content-type", "application/json").body(json).into()
 }

@@ -1,4 +1,4 @@
-//! A fake of the exchange, for unit tests without Wasm.
+//! Unit tests of filters, without Wasm: a fake of the exchange.
 //!
 //! ```
 //! use witgate_filter::{Action, Request, config, reply, testing::Fake};
@@ -8,31 +8,36 @@
 //!     Ok(Action::Proceed)
 //! }
 //!
-//! let (action, after) = Fake::new().with_header("host", "example.com").with_config("whom", "world").run_request(on_request);
+//! let fake = Fake::new().with_header("host", "example.com").with_config("whom", "world");
+//! let (action, after) = fake.run_request(on_request);
 //! assert_eq!(action, Ok(Action::Proceed));
 //! assert_eq!(after.request_header("x-hello").as_deref(), Some("world"));
 //! ```
 //!
-//! As in the gateway, edits hold only where the handler answers [`Action::Proceed`](crate::Action::Proceed), and what the gateway would refuse (a field that
-//! it owns, a line break in a value, …) panics. The clock stands still. Bounds on number and size are the gateway's alone.
+//! As in the gateway, edits are kept only if the handler returns
+//! [`Action::Proceed`](crate::Action::Proceed). A call that the gateway would not accept panics: a
+//! field that only the gateway writes, for example, or a line break in a value. The clock does not
+//! advance. The fake does not check bounds on number and size.
+//!
+//! This module does not know how the functions of the gateway are faked (`fake`).
 
 pub use crate::fake::Fake;
 use crate::{Action, OnRequest, OnResponse, Request, Response, fake};
 
 impl Fake {
-    /// `GET /` with no fields, answered with 200; from 192.0.2.1, on route `test`.
+    /// Makes an exchange: `GET /` from 192.0.2.1 on route `test`, answered with status 200.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With this method.
+    /// Sets the method.
     #[must_use]
     pub fn with_method(mut self, method: &str) -> Self {
         self.method = method.into();
         self
     }
 
-    /// With this path; what follows a `?` is the query.
+    /// Sets the path and the query, which are separated by a `?`.
     #[must_use]
     pub fn with_path(mut self, path: &str) -> Self {
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query.into())));
@@ -40,68 +45,70 @@ impl Fake {
         self
     }
 
-    /// With one more line of the request's header.
+    /// Adds a line to a header field of the request.
     #[must_use]
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
         self.request.append(name, value);
         self
     }
 
-    /// With a request body, as for `body = "buffer"`. Without it, reading the body panics.
+    /// Sets the body of the request, as with `body = "buffer"`. Without it, reading the body
+    /// panics.
     #[must_use]
     pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.request_body = Some(body.into());
         self
     }
 
-    /// With this status of the response.
+    /// Sets the status of the response.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         self.status = status;
         self
     }
 
-    /// With one more line of the response's header.
+    /// Adds a line to a header field of the response.
     #[must_use]
     pub fn with_response_header(mut self, name: &str, value: &str) -> Self {
         self.response.append(name, value);
         self
     }
 
-    /// With a response body, as for `body = "buffer"`. Without it, reading the body panics.
+    /// Sets the body of the response, as with `body = "buffer"`. Without it, reading the body
+    /// panics.
     #[must_use]
     pub fn with_response_body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.response_body = Some(body.into());
         self
     }
 
-    /// With a key of the filter's configuration.
+    /// Sets a key of the configuration.
     #[must_use]
     pub fn with_config(mut self, key: &str, value: &str) -> Self {
         self.config.insert(key.into(), value.into());
         self
     }
 
-    /// From this address.
+    /// Sets the IP address of the client.
     #[must_use]
     pub fn with_client_ip(mut self, ip: &str) -> Self {
         self.client.ip = ip.into();
         self
     }
 
-    /// So many milliseconds later: what the key-value store holds grows older.
+    /// Advances the clock, so that keys of the key-value store can expire.
     #[must_use]
     pub fn later(mut self, milliseconds: u64) -> Self {
         self.now_ms += milliseconds;
         self
     }
 
-    /// Runs the request phase; gives its answer and what became of the exchange.
+    /// Calls the handler of the request phase. Returns its decision and the exchange after it.
     pub fn run_request(self, on_request: OnRequest) -> (Result<Action, String>, Self) {
         self.run(|| on_request(&mut { Request::CURRENT }))
     }
 
-    /// Runs the response phase; gives its answer and what became of the exchange.
+    /// Calls the handler of the response phase. Returns its decision and the exchange after it.
     pub fn run_response(self, on_response: OnResponse) -> (Result<Action, String>, Self) {
         self.run(|| on_response(&mut { Response::CURRENT }, &Request::CURRENT))
     }
@@ -119,12 +126,12 @@ impl Fake {
         (action, kept)
     }
 
-    /// A field of the request, lines joined.
+    /// Returns the value of a header field of the request, lines joined.
     pub fn request_header(&self, name: &str) -> Option<String> {
         self.request.joined(name)
     }
 
-    /// A field of the response, lines joined.
+    /// Returns the value of a header field of the response, lines joined.
     pub fn response_header(&self, name: &str) -> Option<String> {
         self.response.joined(name)
     }
@@ -136,7 +143,7 @@ mod tests {
     use crate::{clock, config, keyvalue, log, random, reply};
 
     #[test]
-    fn edits_are_seen_at_once_and_hold_where_the_filter_proceeds() {
+    fn edits_are_visible_at_once_and_kept_only_if_the_filter_proceeds() {
         fn edit(request: &mut Request) -> Result<Action, String> {
             request.set_header("X-A", "1");
             request.append_header("x-a", "2");
@@ -170,8 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_joined_as_the_gateway_joins_them() {
-        fn look(request: &mut Request) -> Result<Action, String> {
+    fn lines_of_a_field_are_joined_as_in_the_gateway() {
+        fn read(request: &mut Request) -> Result<Action, String> {
             assert_eq!(request.header("COOKIE").as_deref(), Some("a=1; b=2"));
             assert_eq!(request.header_values("cookie"), ["a=1", "b=2"]);
             assert_eq!(request.header_bytes("x-absent"), None);
@@ -180,12 +187,12 @@ mod tests {
         }
         let fake =
             Fake::new().with_header("Cookie", "a=1").with_header("cookie", "b=2").with_header("host", "example.com");
-        assert_eq!(fake.run_request(look).0, Ok(Action::Proceed));
+        assert_eq!(fake.run_request(read).0, Ok(Action::Proceed));
     }
 
     #[test]
-    fn what_the_gateway_would_refuse_panics() {
-        let wrong: [fn(&mut Request); 6] = [
+    fn calls_that_the_gateway_would_not_accept_panic() {
+        let rejected: [fn(&mut Request); 6] = [
             |request| request.set_header("content-length", "1"),
             |request| request.set_header("x-a", "a\r\nb: c"),
             |request| request.set_header("x a", "a"),
@@ -193,17 +200,17 @@ mod tests {
             |request| request.set_query(Some("a#b")),
             |request| drop(request.body()),
         ];
-        for change in wrong {
-            let refused = std::panic::catch_unwind(|| {
+        for edit in rejected {
+            let result = std::panic::catch_unwind(|| {
                 crate::fake::enter(Fake::new());
-                change(&mut { Request::CURRENT });
+                edit(&mut { Request::CURRENT });
             });
-            assert!(refused.is_err());
+            assert!(result.is_err());
         }
     }
 
     #[test]
-    fn counters_expire_and_survive_an_exchange() {
+    fn a_counter_outlives_an_exchange_and_expires() {
         fn count(_: &mut Request) -> Result<Action, String> {
             let count = keyvalue::increment("n", 1, 1000).map_err(|error| error.to_string())?;
             keyvalue::set("text", b"x", 0).map_err(|error| error.to_string())?;
@@ -219,8 +226,8 @@ mod tests {
     }
 
     #[test]
-    fn the_services_are_there() {
-        fn use_them(response: &mut Response, request: &Request) -> Result<Action, String> {
+    fn a_filter_can_use_the_services() {
+        fn use_services(response: &mut Response, request: &Request) -> Result<Action, String> {
             assert_eq!((response.status(), response.local(), response.body()), (404, false, b"no".to_vec()));
             assert_eq!(config::keys(), ["a", "b"]);
             assert_eq!(clock::now().seconds, 1_700_000_000);
@@ -237,7 +244,7 @@ mod tests {
             .with_client_ip("203.0.113.9")
             .with_config("b", "2")
             .with_config("a", "1");
-        let (_, after) = fake.with_response_header("x-a", "1").run_response(use_them);
+        let (_, after) = fake.with_response_header("x-a", "1").run_response(use_services);
         assert_eq!((after.status, after.response_header("set-cookie").as_deref()), (200, Some("a=1")));
     }
 }
