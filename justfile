@@ -1,7 +1,7 @@
 # The project's commands. `just` lists them; without just: `npx -y rust-just RECIPE`.
 #
-# Every cargo command has `--workspace`: cargo unifies features over the selected packages, so another
-# selection would compile the runtime again.
+# Every cargo command has `--workspace`: cargo unifies features over the selected packages, so
+# another selection would compile the runtime again.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
@@ -19,7 +19,7 @@ demo: build build-guests
 build:
     cargo build --release --locked --workspace
 
-# build the gateway to install, target/dist/witgate (30 minutes at first, then 5 to 10; see deploy/dist)
+# build the gateway to install, target/dist/witgate (30 minutes at first, then 5 to 10)
 dist: build build-guests build-fixtures
     cargo build --release --locked --workspace --examples
     deploy/dist
