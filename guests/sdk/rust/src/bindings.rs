@@ -13,9 +13,15 @@ pub mod imports {
     wit_bindgen::generate!({
         path: "../../../wit",
         inline: "package witgate:sdk; world imports {
-            import witgate:gateway/request@0.1.0; import witgate:gateway/request-edit@0.1.0; import witgate:gateway/response@0.1.0;
-            import witgate:gateway/exchange@0.1.0; import witgate:gateway/log@0.1.0; import witgate:gateway/config@0.1.0;
-            import witgate:gateway/clock@0.1.0; import witgate:gateway/random@0.1.0; import witgate:gateway/keyvalue@0.1.0;
+            import witgate:gateway/request@0.1.0;
+            import witgate:gateway/request-edit@0.1.0;
+            import witgate:gateway/response@0.1.0;
+            import witgate:gateway/exchange@0.1.0;
+            import witgate:gateway/log@0.1.0;
+            import witgate:gateway/config@0.1.0;
+            import witgate:gateway/clock@0.1.0;
+            import witgate:gateway/random@0.1.0;
+            import witgate:gateway/keyvalue@0.1.0;
         }",
         world: "witgate:sdk/imports",
         generate_all,
