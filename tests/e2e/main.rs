@@ -19,3 +19,4 @@ mod reuse;
 mod routes;
 mod tls;
 mod upstreams;
+mod words;

@@ -150,8 +150,8 @@ fn memory_does_not_grow_with_reloads() -> Result<()> {
     println!(
         "{reloads} reloads × {requests} requests: {early:.1} MiB after a quarter, {late:.1} MiB at the end: {readings:.1?}"
     );
-    // The allocator occasionally takes 4 MiB in one step, which is no growth. Memory that stays with
-    // each reload, or a second step, is growth.
+    // The allocator occasionally takes 4 MiB in one step, which is no growth. Memory that stays
+    // with each reload, or a second step, is growth.
     let step = readings[reloads / 4..].windows(2).map(|two| two[1] - two[0]).fold(0.0, f64::max);
     ensure!(late < early + 6.0, "memory grows: {readings:.1?}");
     ensure!(late - early - step < 2.0, "memory grows by more than one step of {step:.1} MiB: {readings:.1?}");

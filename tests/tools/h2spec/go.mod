@@ -1,4 +1,5 @@
-// h2spec, the conformance suite of HTTP/2, as a tool of the tests: its own module has no go.mod, so its dependencies are pinned here.
+// h2spec is the conformance suite of HTTP/2. It has no go.mod itself, so this module pins its
+// dependencies.
 module witgate/tests/tools/h2spec
 
 go 1.22.0
