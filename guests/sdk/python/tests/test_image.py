@@ -1,5 +1,7 @@
-"""What of the image's making can be seen without an image."""
+"""The parts of the memory layout that can be tested outside a component."""
 
+import ast
+import re
 import sys
 from pathlib import Path
 from types import CodeType
@@ -14,31 +16,32 @@ def outer(number: int) -> list[int]:
     return [inner(one) for one in (1, 2)]
 
 
-def test_copied_code_does_the_same_and_is_elsewhere() -> None:
+def test_copied_code_behaves_the_same_and_has_another_address() -> None:
     before = outer.__code__
     inner = [one for one in before.co_consts if isinstance(one, CodeType)]
     outer.__code__ = _image.copied(before)
     assert outer(3) == [4, 5]
     assert outer.__code__ == before and outer.__code__ is not before
-    assert outer.__code__.co_firstlineno == before.co_firstlineno, "lines in failures stay"
+    assert outer.__code__.co_firstlineno == before.co_firstlineno, "line numbers in tracebacks are kept"
     assert not set(map(id, inner)) & set(map(id, outer.__code__.co_consts))
 
 
-def test_alive_looks_into_code_and_not_at_itself() -> None:
+def test_live_objects_include_constants_of_code_but_not_the_search_itself() -> None:
     found = _image.alive([outer])
     ids = set(map(id, found))
     assert {id(outer), id(outer.__code__), id(type(outer))} <= ids
     assert all(id(one) in ids for one in outer.__code__.co_consts)
     assert len(ids) == len(found)
     before = len(_image.alive([outer]))
-    assert abs(len(_image.alive([outer])) - before) < 10, "what is made on the way does not count"
+    assert abs(len(_image.alive([outer])) - before) < 10, "objects that the search itself makes are not counted"
 
 
-def test_another_interpreter_is_left_alone() -> None:
+def test_an_interpreter_with_another_memory_layout_is_not_changed() -> None:
     assert sys.maxsize > 1 << 32 and not _image.is_known()
 
 
-def test_the_magic_is_the_builders() -> None:
-    source = Path(__file__).parents[4] / "componentize/src/flatten/pins.rs"
-    assert 'b"witgate pins:\\0\\xfe\\xff"' in source.read_text()
-    assert _image._MAGIC == b"witgate pins:\0\xfe\xff"
+def test_the_builder_looks_for_the_same_magic() -> None:
+    source = Path(__file__).parents[4] / "componentize/src/optimize/immortal_objects.rs"
+    literal = re.search(r'^const MAGIC: .* = (b".*");$', source.read_text(), re.MULTILINE)
+    assert literal is not None
+    assert ast.literal_eval(literal[1]) == _image._MAGIC
