@@ -1,15 +1,15 @@
-//! What is compared: every case by name, whether or not this machine can run it, and what is read of it.
+//! The cases that are compared, including those that this machine cannot run, and their readings.
 //!
-//! Must not know: how a gateway is started, how a table looks.
+//! This module does not know: how a gateway starts, how a table looks.
 
 use std::net::SocketAddr;
 
-/// Who else a filter's call shares its sandbox with.
+/// How filter calls are isolated from each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sandbox {
     /// No filter.
     Plain,
-    /// The filter runs in the gateway's own process or VM, without a wall.
+    /// The filter runs in the gateway's process or VM, without a sandbox.
     None,
     /// One instance for all requests.
     Shared,
@@ -18,7 +18,7 @@ pub(crate) enum Sandbox {
 }
 
 impl Sandbox {
-    /// For a table's cell.
+    /// The text of a table cell.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Plain => "plain proxy",
@@ -29,13 +29,13 @@ impl Sandbox {
     }
 }
 
-/// One line of the comparison.
+/// One row of the comparison.
 #[derive(Debug)]
 pub(crate) struct Case {
-    /// For the code and `targets`.
+    /// The name that the code and the targets use.
     pub(crate) id: &'static str,
     pub(crate) title: &'static str,
-    /// Who runs it: a name of `--peers`, or `witgate`.
+    /// The gateway: a name of `--peers`, or `witgate`.
     pub(crate) gateway: &'static str,
     pub(crate) sandbox: Sandbox,
 }
@@ -44,7 +44,7 @@ const fn case(id: &'static str, gateway: &'static str, title: &'static str, sand
     Case { id, title, gateway, sandbox }
 }
 
-/// All cases, ours first; a gateway's plain case comes before its others.
+/// All cases. A gateway's case without a filter comes before its other cases.
 pub(crate) const CASES: [Case; 20] = [
     case("plain", "witgate", "witgate", Sandbox::Plain),
     case("rust", "witgate", "witgate, Rust", Sandbox::Fresh),
@@ -62,41 +62,41 @@ pub(crate) const CASES: [Case; 20] = [
     case("node", "node", "Node (fastify)", Sandbox::Plain),
     case("node-filter", "node", "Node (fastify) + hook", Sandbox::None),
     case("extism", "extism", "Go (net/http)", Sandbox::Plain),
-    case("extism-shared", "extism", "the article's: Go + Extism", Sandbox::Shared),
-    case("extism-fresh", "extism", "the article's, instance per request", Sandbox::Fresh),
+    case("extism-shared", "extism", "Go + Extism", Sandbox::Shared),
+    case("extism-fresh", "extism", "Go + Extism, instance per request", Sandbox::Fresh),
     case("typescript-unflattened", "witgate", "witgate, TypeScript, not flattened", Sandbox::Fresh),
     case("python-unflattened", "witgate", "witgate, Python, not flattened", Sandbox::Fresh),
 ];
 
-/// A case that runs.
+/// A case whose gateway is running.
 #[derive(Debug, Clone)]
-pub(crate) struct Running {
+pub(crate) struct RunningCase {
     pub(crate) id: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) path: String,
-    /// Whose CPU counts, with its descendants'.
+    /// The gateway's process. Its CPU and that of its descendants is measured.
     pub(crate) process: u32,
 }
 
-/// What was read of a case, a value for each round.
+/// The readings of a case, one value for each round.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Readings {
     /// CPU per request, µs.
     pub(crate) cpu: Vec<f64>,
-    /// Requests a second in closed loop.
+    /// Requests per second in the closed loop.
     pub(crate) rate: Vec<f64>,
-    /// Open loop, µs.
+    /// Median latency in the open loop, µs.
     pub(crate) p50: Vec<f64>,
-    /// Open loop, µs.
+    /// 99th percentile of latency in the open loop, µs.
     pub(crate) p99: Vec<f64>,
 }
 
-/// The middle one; none where nothing was read.
+/// The median, or `None` without values.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
     percentile(values, 0.5)
 }
 
-/// The value below which this share lies.
+/// The value below which this share of the values lies, or `None` without values.
 pub(crate) fn percentile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -104,7 +104,7 @@ pub(crate) fn percentile(values: &[f64], share: f64) -> Option<f64> {
     sorted.get((last as f64 * share).round() as usize).copied()
 }
 
-/// The smallest.
+/// The smallest value, or `None` without values.
 pub(crate) fn minimum(values: &[f64]) -> Option<f64> {
     values.iter().copied().min_by(f64::total_cmp)
 }

@@ -1,6 +1,9 @@
-//! What the system says: cores, CPU and memory of a gateway's processes, what the machine is and how noisy it was.
+//! What the system reports: cores, CPU and memory of a gateway's processes, a description of the
+//! machine, and its noise.
 //!
-//! A gateway is counted whole: its process and all that descend from it. Must not know: cases, load.
+//! The CPU and memory of a gateway include all descendants of its process.
+//!
+//! This module does not know: cases, load.
 
 use std::fs;
 use std::process::Command;
@@ -9,22 +12,25 @@ use anyhow::{Context as _, Result};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Who runs where: two cores, or one where there is but one.
+/// The cores of gateway and load. They are the same if there is only one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cores {
     pub(crate) gateway: usize,
     pub(crate) load: usize,
-    /// Two for a gateway and two for the load, where there are as many.
+    /// Two cores for the gateway and two for the load, if there are four.
     pub(crate) four: Option<[usize; 4]>,
     pub(crate) count: usize,
 }
 
 impl Cores {
-    /// Gateway on the first core that this process may use, load and upstream on the last.
+    /// Puts the gateway on the first core that this process may use, load and upstream on the last.
     pub(crate) fn choose() -> Result<Self> {
         let allowed = sched_getaffinity(None)?;
         let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
-        let (first, last) = (cores.first().context("no core")?, cores.last().context("no core")?);
+        let (first, last) = (
+            cores.first().context("this process may use no core")?,
+            cores.last().context("this process may use no core")?,
+        );
         let four = cores.first_chunk::<4>().copied();
         Ok(Self { gateway: *first, load: *last, four, count: cores.len() })
     }
@@ -38,8 +44,9 @@ fn set(cores: &[usize]) -> CpuSet {
     set
 }
 
-/// Keeps the calling thread on a core meanwhile. What it starts inherits that, and has it before its first instruction.
-pub(crate) fn on<T>(core: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Binds the calling thread to a core while `work` runs. Processes that it starts inherit the
+/// binding.
+pub(crate) fn run_on_core<T>(core: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = sched_getaffinity(None)?;
     sched_setaffinity(None, &set(&[core]))?;
     let done = work();
@@ -47,18 +54,18 @@ pub(crate) fn on<T>(core: usize, work: impl FnOnce() -> Result<T>) -> Result<T> 
     done
 }
 
-/// Moves a process that runs, all its threads.
+/// Binds all threads of a running process to these cores.
 pub(crate) fn pin(id: u32, cores: &[usize]) -> Result<()> {
     let set = set(cores);
     for task in fs::read_dir(format!("/proc/{id}/task"))? {
         let task: i32 = task?.file_name().to_string_lossy().parse()?;
-        // A thread that has ended meanwhile needs no core.
+        // The thread may have ended meanwhile.
         let _ = sched_setaffinity(Pid::from_raw(task), &set);
     }
     Ok(())
 }
 
-/// A process and its descendants.
+/// The ids of a process and its descendants.
 fn tree(id: u32) -> Vec<u32> {
     let mut parents = vec![];
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -76,42 +83,42 @@ fn tree(id: u32) -> Vec<u32> {
     tree
 }
 
-/// Fields of /proc/PID/stat from the state on, which is the third of proc(5).
+/// The fields of `/proc/PID/stat`, beginning with the third one (state) of proc(5).
 fn stat(id: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     Some(text.rsplit(')').next()?.split_whitespace().map(str::to_owned).collect())
 }
 
-/// CPU so far in microseconds, user and system, of a process and its descendants.
+/// User and system time so far of a process and its descendants, in microseconds.
 pub(crate) fn cpu(id: u32) -> Result<f64> {
     let mut ticks = 0.0;
     for id in tree(id) {
         let Some(fields) = stat(id) else { continue };
         for field in [11, 12] {
-            ticks += fields.get(field).context("a short stat")?.parse::<f64>()?;
+            ticks += fields.get(field).context("/proc/PID/stat has too few fields")?.parse::<f64>()?;
         }
     }
     Ok(ticks * 10_000.0)
 }
 
-/// Resident memory in MiB, of a process and its descendants.
+/// Resident memory of a process and its descendants, in MiB.
 pub(crate) fn rss(id: u32) -> Result<f64> {
     let mut pages = 0.0;
     for id in tree(id) {
         let Ok(text) = fs::read_to_string(format!("/proc/{id}/statm")) else { continue };
-        pages += text.split(' ').nth(1).context("a short statm")?.parse::<f64>()?;
+        pages += text.split(' ').nth(1).context("/proc/PID/statm has too few fields")?.parse::<f64>()?;
     }
     Ok(pages * 4096.0 / 1_048_576.0)
 }
 
-/// The first line that a program prints.
-pub(crate) fn says(command: &mut Command) -> Option<String> {
+/// Runs a program and returns the first line that it prints.
+pub(crate) fn first_line(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     let text = [output.stdout, output.stderr].concat();
     Some(String::from_utf8_lossy(&text).lines().find(|line| !line.trim().is_empty())?.trim().to_owned())
 }
 
-/// Processor, cores, memory, kernel.
+/// Describes the machine: processor, cores, memory, kernel.
 pub(crate) fn describe(cores: Cores) -> String {
     let of = |path: &str, key: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
@@ -134,7 +141,7 @@ pub(crate) fn describe(cores: Cores) -> String {
     )
 }
 
-/// Counters of all cores since the system started, to tell what else ran.
+/// CPU counters of all cores since the system started, for the noise of other virtual machines.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Noise {
     total: f64,
@@ -142,7 +149,7 @@ pub(crate) struct Noise {
 }
 
 impl Noise {
-    /// Now.
+    /// Reads the counters.
     pub(crate) fn now() -> Self {
         let text = fs::read_to_string("/proc/stat").unwrap_or_default();
         let fields: Vec<f64> =
@@ -150,14 +157,15 @@ impl Noise {
         Self { total: fields.iter().take(8).sum(), stolen: fields.get(7).copied().unwrap_or_default() }
     }
 
-    /// The share of time since then that the hypervisor gave to others, in percent.
+    /// The share of CPU time since then that the hypervisor gave to other machines, in percent.
     pub(crate) fn stolen(&self) -> f64 {
         let now = Self::now();
         100.0 * (now.stolen - self.stolen) / (now.total - self.total).max(1.0)
     }
 }
 
-/// Processes that wanted to run, averaged over the last minute: above 0 before the start, somebody else works here.
+/// The load average of the last minute. Other processes are running if it is above 0 before the
+/// start.
 pub(crate) fn load_average() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or_default().to_owned()

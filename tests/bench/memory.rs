@@ -1,6 +1,9 @@
-//! Memory of the gateway: idle with the three filters, under many connections, half a minute after; and over many reloads.
+//! Memory of the gateway: idle with three filters, under many connections, half a minute later, and
+//! over many reloads.
 //!
-//! Resident memory of its process and of those that it started. Must not know: tables.
+//! This is the resident memory of its process and their descendants.
+//!
+//! This module does not know: tables.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,14 +17,14 @@ use crate::load::{self, Driver, KEY, Target};
 use crate::{machine, witgate};
 
 const CONNECTIONS: usize = 500;
-/// After the start, before memory is read: what is let go of then is gone.
+/// Time from the start until memory is read, so that memory freed after the start does not count.
 const SETTLE: Duration = Duration::from_secs(20);
-/// After the load, before memory is read again.
+/// Time from the end of the load until memory is read again.
 const REST: Duration = Duration::from_secs(30);
 const RELOADS: usize = 100;
 const REQUESTS: u64 = 10_000;
 
-/// MiB.
+/// Resident memory in MiB.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
     pub(crate) idle: f64,
@@ -29,16 +32,16 @@ pub(crate) struct Memory {
     pub(crate) after: f64,
 }
 
-/// A gateway that rests after its load; other things may be measured meanwhile.
-pub(crate) struct Resting {
+/// A gateway that is idle after its load. Other measurements may run meanwhile.
+pub(crate) struct RestingGateway {
     gateway: Gateway,
     idle: f64,
     loaded: f64,
     since: Instant,
 }
 
-/// Two workers, three filters, the load through the TypeScript one.
-pub(crate) fn load(driver: &Driver, upstream: SocketAddr, length: Duration) -> Result<Resting> {
+/// Puts load on a gateway with two workers and three filters, through the TypeScript filter.
+pub(crate) fn load(driver: &Driver, upstream: SocketAddr, length: Duration) -> Result<RestingGateway> {
     let languages = ["rust", "typescript", "python"];
     let filters: String = languages
         .map(|name| format!("  {name}: {{source: {name}.wasm, timeout: 1s, config: {{key: s3cret}}}}\n"))
@@ -53,43 +56,45 @@ pub(crate) fn load(driver: &Driver, upstream: SocketAddr, length: Duration) -> R
         }
         Ok(setup)
     };
-    // Once to compile what must be compiled; a gateway that did is not idle memory as after a restart.
+    // The first gateway compiles the filters. The measured one loads them from the cache, as it
+    // does after a restart.
     setup()?.start()?;
     let gateway = setup()?.start()?;
     std::thread::sleep(SETTLE);
     let idle = machine::rss(gateway.id())?;
     let target = Target::new(gateway.address, "/typescript", KEY);
-    let (most, result) = highest(gateway.id(), || driver.run(load::closed(&target, CONNECTIONS, length, u64::MAX)));
+    let (peak, result) =
+        peak_during(gateway.id(), || driver.run(load::closed_loop(&target, CONNECTIONS, length, u64::MAX)));
     result?;
-    Ok(Resting { gateway, idle, loaded: most, since: Instant::now() })
+    Ok(RestingGateway { gateway, idle, loaded: peak, since: Instant::now() })
 }
 
-impl Resting {
-    /// Waits for what is left of the rest.
-    pub(crate) fn done(self) -> Result<Memory> {
+impl RestingGateway {
+    /// Waits for the remaining idle time, then reads the memory.
+    pub(crate) fn finish(self) -> Result<Memory> {
         std::thread::sleep(REST.saturating_sub(self.since.elapsed()));
         Ok(Memory { idle: self.idle, loaded: self.loaded, after: machine::rss(self.gateway.id())? })
     }
 }
 
-/// The highest memory of a process while something is done.
-fn highest<T>(id: u32, work: impl FnOnce() -> T) -> (f64, T) {
+/// Returns the highest memory of a process while `work` runs, in MiB.
+fn peak_during<T>(id: u32, work: impl FnOnce() -> T) -> (f64, T) {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
-    let watch = std::thread::spawn(move || {
-        let mut most = 0.0_f64;
+    let sampler = std::thread::spawn(move || {
+        let mut peak = 0.0_f64;
         while !stopped.load(Ordering::Relaxed) {
-            most = most.max(machine::rss(id).unwrap_or_default());
+            peak = peak.max(machine::rss(id).unwrap_or_default());
             std::thread::sleep(Duration::from_millis(50));
         }
-        most
+        peak
     });
-    let done = work();
+    let result = work();
     stop.store(true, Ordering::Relaxed);
-    (watch.join().unwrap_or_default(), done)
+    (sampler.join().unwrap_or_default(), result)
 }
 
-/// MiB after a tenth of the reloads, when all is warm, and after all.
+/// Memory in MiB after a tenth of the reloads, when caches are warm, and after all of them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Growth {
     pub(crate) early: f64,
@@ -98,10 +103,10 @@ pub(crate) struct Growth {
     pub(crate) requests: u64,
 }
 
-/// Two versions of a TypeScript filter take turns, with requests between.
-pub(crate) fn growth(driver: &Driver, upstream: SocketAddr, mut said: impl FnMut(usize)) -> Result<Growth> {
+/// Reloads two versions of a TypeScript filter in turn, with requests after each reload.
+pub(crate) fn growth(driver: &Driver, upstream: SocketAddr, mut progress: impl FnMut(usize)) -> Result<Growth> {
     let first = std::fs::read(harness::repository().join("guests/dist/typescript/api-key.wasm"))?;
-    // An empty custom section: another digest, the same filter.
+    // An empty custom section changes the digest, but not the filter.
     let second = [first.as_slice(), &[0, 5, 4, b'e', b'v', b'e', b'n']].concat();
     let yaml = format!(
         "{}filters: {{f: {{source: f.wasm, timeout: 1s, config: {{key: s3cret}}}}}}\nroutes: [{{filters: [f], upstream: u}}]",
@@ -115,16 +120,16 @@ pub(crate) fn growth(driver: &Driver, upstream: SocketAddr, mut said: impl FnMut
         gateway.replace("f.wasm", if reload % 2 == 1 { &second } else { &first })?;
         let began = Instant::now();
         while gateway.admin("/filters")?.text() == before {
-            ensure!(began.elapsed() < Duration::from_secs(60), "reload {reload} did not come");
+            ensure!(began.elapsed() < Duration::from_secs(60), "reload {reload} did not happen");
             std::thread::sleep(Duration::from_millis(2));
         }
-        let most = Duration::from_secs(60);
-        let answered = driver.run(load::closed(&target, 64, most, REQUESTS))?;
-        ensure!(answered >= REQUESTS, "only {answered} answers after reload {reload}");
+        let limit = Duration::from_secs(60);
+        let answered = driver.run(load::closed_loop(&target, 64, limit, REQUESTS))?;
+        ensure!(answered >= REQUESTS, "only {answered} responses after reload {reload}");
         memory.push(machine::rss(gateway.id())?);
-        said(reload);
+        progress(reload);
     }
-    let early = *memory.get(RELOADS / 10 - 1).context("no early reading")?;
+    let early = *memory.get(RELOADS / 10 - 1).context("too few readings")?;
     let late = *memory.last().context("no reading")?;
     Ok(Growth { early, late, reloads: RELOADS, requests: REQUESTS })
 }

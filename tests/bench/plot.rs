@@ -1,6 +1,8 @@
 //! The plot: CPU per request of every case as bars, in SVG.
 //!
-//! Bars begin at zero; one that is far longer than the others is cut, and says so. Must not know: Markdown.
+//! Bars begin at zero. A bar that is far longer than the others is cut, which a white slash marks.
+//!
+//! This module does not know: Markdown.
 
 use std::fmt::Write as _;
 
@@ -13,19 +15,19 @@ const RIGHT: f64 = 70.0;
 const TOP: f64 = 92.0;
 const ROW: f64 = 26.0;
 const BAR: f64 = 16.0;
-/// A bar that is this many times the next shorter one is cut.
+/// A bar is cut if it is this many times as long as the next shorter one.
 const CUT: f64 = 2.5;
 const FONT: &str = "font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\"";
 
-/// Colour by sandbox, and what the legend says.
-const COLOURS: [(Sandbox, &str, &str); 4] = [
+/// The color and the legend of each sandbox.
+const COLORS: [(Sandbox, &str, &str); 4] = [
     (Sandbox::Plain, "#94a3b8", "plain proxy"),
     (Sandbox::None, "#f59e0b", "filter without a sandbox"),
     (Sandbox::Shared, "#8b5cf6", "one sandbox for all requests"),
     (Sandbox::Fresh, "#059669", "a fresh sandbox per request"),
 ];
 
-/// The whole picture. Cheapest first; the unflattened guests are history and not in it.
+/// Draws the cases, the cheapest first. Leaves out the guests that are not flattened.
 pub(crate) fn svg(results: &Results) -> String {
     let mut bars: Vec<(&Case, f64)> = CASES
         .iter()
@@ -46,7 +48,7 @@ pub(crate) fn svg(results: &Results) -> String {
     for (index, (case, value)) in bars.iter().enumerate() {
         bar(&mut text, TOP + ROW * index as f64, case, *value, end);
     }
-    let note = "minimum of the rounds, one worker, 64 keep-alive connections, 1 KB answers";
+    let note = "minimum of the rounds, one worker, 64 keep-alive connections, 1 KB responses";
     let _ = writeln!(text, "<text x=\"24\" y=\"{}\" font-size=\"11\" fill=\"#64748b\">{note}</text>", height - 12.0);
     text.push_str("</svg>\n");
     text
@@ -56,7 +58,7 @@ fn x(value: f64, end: f64) -> f64 {
     LEFT + (WIDTH - LEFT - RIGHT) * value.min(end) / end
 }
 
-/// The longest bar that is not cut, and a little room.
+/// The end of the axis: the longest bar that is not cut, plus 5 %.
 fn end_of_axis(sorted: &[f64]) -> f64 {
     let mut shown = sorted;
     while let [.., before, last] = shown
@@ -70,10 +72,10 @@ fn end_of_axis(sorted: &[f64]) -> f64 {
 
 fn legend(text: &mut String) {
     let mut left = 24.0;
-    for (_, colour, label) in COLOURS {
+    for (_, color, label) in COLORS {
         let _ = writeln!(
             text,
-            "<rect x=\"{left}\" y=\"51\" width=\"11\" height=\"11\" rx=\"2\" fill=\"{colour}\"/><text x=\"{}\" y=\"61\" font-size=\"12\" fill=\"#334155\">{label}</text>",
+            "<rect x=\"{left}\" y=\"51\" width=\"11\" height=\"11\" rx=\"2\" fill=\"{color}\"/><text x=\"{}\" y=\"61\" font-size=\"12\" fill=\"#334155\">{label}</text>",
             left + 17.0
         );
         left += 40.0 + 6.6 * label.len() as f64;
@@ -100,20 +102,20 @@ fn grid(text: &mut String, end: f64, height: f64) {
 }
 
 fn bar(text: &mut String, top: f64, case: &Case, value: f64, end: f64) {
-    let colour = COLOURS.iter().find(|colour| colour.0 == case.sandbox).map_or("#000000", |colour| colour.1);
+    let color = COLORS.iter().find(|color| color.0 == case.sandbox).map_or("#000000", |color| color.1);
     let ours = case.gateway == "witgate";
     let (weight, ink) = if ours { ("600", "#0f172a") } else { ("400", "#334155") };
     let (right, middle) = (x(value, end), top + BAR / 2.0 + 4.5);
     let title = case.title.replace('`', "");
     let _ = writeln!(
         text,
-        "<text x=\"{}\" y=\"{middle}\" text-anchor=\"end\" font-weight=\"{weight}\" fill=\"{ink}\">{title}</text><rect x=\"{LEFT}\" y=\"{top}\" width=\"{:.1}\" height=\"{BAR}\" rx=\"2\" fill=\"{colour}\"/><text x=\"{:.1}\" y=\"{middle}\" font-weight=\"{weight}\" fill=\"{ink}\">{value:.0}</text>",
+        "<text x=\"{}\" y=\"{middle}\" text-anchor=\"end\" font-weight=\"{weight}\" fill=\"{ink}\">{title}</text><rect x=\"{LEFT}\" y=\"{top}\" width=\"{:.1}\" height=\"{BAR}\" rx=\"2\" fill=\"{color}\"/><text x=\"{:.1}\" y=\"{middle}\" font-weight=\"{weight}\" fill=\"{ink}\">{value:.0}</text>",
         LEFT - 10.0,
         right - LEFT,
         right + 7.0
     );
     if value > end {
-        // A white slash across the bar: it goes on.
+        // A white slash across the bar marks the cut.
         let cut = right - 26.0;
         let _ = writeln!(
             text,
@@ -131,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_far_longer_than_the_others_does_not_squeeze_them() {
+    fn a_bar_far_longer_than_the_others_is_cut() {
         assert_eq!(end_of_axis(&[10.0, 20.0, 30.0]), 31.5);
         assert_eq!(end_of_axis(&[10.0, 20.0, 30.0, 900.0]), 31.5);
         assert_eq!(end_of_axis(&[10.0, 90.0]), 94.5);

@@ -1,11 +1,12 @@
-//! What a run is at, on standard error: one line that is written over on a terminal, a line each where it goes into a file.
+//! Progress of a run on standard error: on a terminal one line that is overwritten, in a file one
+//! line for each step.
 //!
-//! Must not know: what is measured.
+//! This module does not know: what is measured.
 
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::time::Instant;
 
-/// Steps of a run whose number is known.
+/// The progress of a run whose number of steps is known.
 #[derive(Debug)]
 pub(crate) struct Progress {
     began: Instant,
@@ -15,29 +16,29 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Of so many steps.
+    /// Starts a run of this many steps.
     pub(crate) fn new(steps: usize) -> Self {
         Self { began: Instant::now(), done: 0, steps, is_terminal: stderr().is_terminal() }
     }
 
-    /// So many are left: known better than at the start.
+    /// Corrects the number of steps that are left.
     pub(crate) fn expect(&mut self, left: usize) {
         self.steps = self.done + left;
     }
 
-    /// The next step begins.
+    /// Announces the next step.
     pub(crate) fn step(&mut self, what: &str) {
         self.done = (self.done + 1).min(self.steps);
         let seconds = self.began.elapsed().as_secs();
         let line = format!("{:3} % {:2}:{:02}  {what}", 100 * self.done / self.steps, seconds / 60, seconds % 60);
         let mut out = stderr().lock();
-        // Nobody who reads is no reason to stop.
+        // The run goes on if standard error is closed.
         let _ = if self.is_terminal { write!(out, "\r\x1b[2K{line}") } else { writeln!(out, "{line}") };
         let _ = out.flush();
     }
 
-    /// Something that stays to be read.
-    pub(crate) fn note(&self, what: &str) {
+    /// Prints a line that is not overwritten.
+    pub(crate) fn print(&self, what: &str) {
         let begin = if self.is_terminal { "\r\x1b[2K" } else { "" };
         let _ = writeln!(stderr(), "{begin}{what}");
     }

@@ -1,6 +1,6 @@
-//! All that one run read, and the few figures that are made of it.
+//! The readings of one run, and the figures derived from them.
 //!
-//! Must not know: how it was measured, how it looks.
+//! This module does not know: how readings are made or shown.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use crate::memory::{Growth, Memory};
 use crate::scaling::Scaling;
 use crate::swap::Swap;
 
-/// One run.
+/// The results of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
-    /// By case.
+    /// The readings of each case.
     pub(crate) readings: BTreeMap<&'static str, Readings>,
-    /// Cases without readings, and why.
+    /// Cases without readings, and the reasons.
     pub(crate) missing: BTreeMap<&'static str, String>,
     pub(crate) versions: Vec<String>,
     pub(crate) memory: Option<Memory>,
@@ -24,17 +24,17 @@ pub(crate) struct Results {
     pub(crate) run: Run,
 }
 
-/// How and where.
+/// How and where the run took place.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     pub(crate) command: String,
     pub(crate) machine: String,
     pub(crate) commit: String,
-    /// How noisy it was, in words.
+    /// How noisy the machine was, in words.
     pub(crate) noise: String,
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
-    /// The load's own error, µs: P99.
+    /// The load's own error: the P99 of each open loop, µs.
     pub(crate) late: Vec<f64>,
 }
 
@@ -43,50 +43,50 @@ impl Results {
         self.readings.get(id)
     }
 
-    /// CPU per request: the minimum of the rounds, since noise only adds.
+    /// CPU per request in µs: the minimum of the rounds, because noise only adds.
     pub(crate) fn cpu(&self, id: &str) -> Option<f64> {
         minimum(&self.of(id)?.cpu)
     }
 
-    /// CPU per request: the median of the rounds.
+    /// CPU per request in µs: the median of the rounds.
     pub(crate) fn cpu_median(&self, id: &str) -> Option<f64> {
         median(&self.of(id)?.cpu)
     }
 
-    /// CPU per request above the same gateway's plain case, of minima.
+    /// CPU per request above the case without a filter of the same gateway, in µs (minima).
     pub(crate) fn over_plain(&self, case: &Case) -> Option<f64> {
         let plain = CASES.iter().find(|plain| plain.gateway == case.gateway)?;
         (plain.id != case.id).then_some(())?;
         Some(self.cpu(case.id)? - self.cpu(plain.id)?)
     }
 
-    /// Latency in open loop: medians of the rounds.
+    /// Median latency in the open loop in µs: the median of the rounds.
     pub(crate) fn p50(&self, id: &str) -> Option<f64> {
         median(&self.of(id)?.p50)
     }
 
-    /// Latency in open loop: medians of the rounds.
+    /// 99th percentile of latency in the open loop in µs: the median of the rounds.
     pub(crate) fn p99(&self, id: &str) -> Option<f64> {
         median(&self.of(id)?.p99)
     }
 
-    /// Requests a second in closed loop: median.
+    /// Requests per second in the closed loop: the median of the rounds.
     pub(crate) fn rate(&self, id: &str) -> Option<f64> {
         median(&self.of(id)?.rate)
     }
 
-    /// A case's CPU as a multiple of another's.
-    pub(crate) fn times(&self, id: &str, other: &str) -> Option<f64> {
+    /// The ratio of one case's CPU to another's.
+    pub(crate) fn ratio(&self, id: &str, other: &str) -> Option<f64> {
         Some(self.cpu(id)? / self.cpu(other)?)
     }
 
-    /// A language's swap.
+    /// The swap of a language.
     pub(crate) fn swap(&self, language: &str) -> Option<&Swap> {
         self.swaps.iter().find(|swap| swap.language == language)
     }
 
-    /// Why a case has no readings.
+    /// The reason why a case has no readings.
     pub(crate) fn why_missing(&self, id: &str) -> String {
-        self.missing.get(id).cloned().unwrap_or_else(|| "not asked for".into())
+        self.missing.get(id).cloned().unwrap_or_else(|| "not requested".into())
     }
 }

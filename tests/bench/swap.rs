@@ -1,7 +1,11 @@
-//! From a new filter's file to its first answer, and what traffic feels while it is compiled.
+//! Filter swaps: the time from a new filter file to its first response, and the latency of other
+//! traffic while the filter is compiled.
 //!
-//! A gateway that has loaded another filter of the language gets a new one: cold, then the old one back from the cache. For the traffic, gateway
-//! and compiler share one core, which is the worst case; the load has the other. Must not know: tables.
+//! A gateway that has loaded another filter of the language gets a new filter, which it must
+//! compile. Then it gets the old one back, from the cache. For the traffic, gateway and compiler
+//! share one core, which is the worst case, and the load has another.
+//!
+//! This module does not know: tables.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command};
@@ -16,47 +20,50 @@ use crate::cases::{median, percentile};
 use crate::load::{self, Driver, KEY, Target};
 use crate::machine::{self, Cores};
 
-/// Two filters of a language of which the first answers 401 to a bare request and the second lets it pass.
+/// Two filters of each language. The first answers 401 to a request without fields, the second lets
+/// it pass.
 const SWAPS: [(&str, &str, &str); 3] = [
     ("Rust", "rust/api-key", "rust/security-headers"),
     ("TypeScript", "typescript/api-key", "typescript/rate-limit"),
     ("Python", "python/api-key", "python/redact"),
 ];
-/// A compiler that takes longer is an error.
+/// A compilation that takes longer is an error.
 const COMPILE_MAX: Duration = Duration::from_secs(120);
 const QUIET: Duration = Duration::from_secs(4);
 const RATE: u32 = 1000;
 const CONNECTIONS: u32 = 32;
 
-/// Medians of one language.
+/// Results of one language. Swap times are medians; P99s are over the traffic of all rounds
+/// together, because a fast compiler leaves few requests in each round.
 #[derive(Debug, Clone)]
 pub(crate) struct Swap {
     pub(crate) language: &'static str,
-    /// Milliseconds.
+    /// Time until a new filter responds that must be compiled, ms.
     pub(crate) cold: f64,
-    /// Milliseconds.
+    /// Time until a filter responds that is in the cache, ms.
     pub(crate) cached: f64,
-    /// P99 of traffic through another filter before, µs; of all rounds together, as the next two: a quick compiler leaves few requests in each.
+    /// P99 of traffic through another filter before the swap, µs.
     pub(crate) quiet: f64,
-    /// The same while a process of the idle class does nothing on the gateway's core but run, µs: the machine's own part.
+    /// P99 while a process of the idle class spins on the gateway's core, µs. This part is due to
+    /// the machine.
     pub(crate) crowded: f64,
-    /// The same while the new filter is compiled, µs.
+    /// P99 while the new filter is compiled, µs.
     pub(crate) busy: f64,
 }
 
-/// All languages.
+/// Measures all languages.
 pub(crate) fn swaps(
     driver: &Driver,
     upstream: SocketAddr,
     cores: Cores,
     rounds: usize,
-    mut said: impl FnMut(&str),
+    mut progress: impl FnMut(&str),
 ) -> Result<Vec<Swap>> {
     let mut swaps = vec![];
     for (language, first, second) in SWAPS {
         let (mut cold, mut cached, mut quiet, mut crowded, mut busy) = (vec![], vec![], vec![], vec![], vec![]);
         for _ in 0..rounds {
-            said(language);
+            progress(language);
             let gateway = start(upstream, first)?;
             cold.push(swap(&gateway, second, 200)?);
             cached.push(swap(&gateway, first, 401)?);
@@ -64,12 +71,12 @@ pub(crate) fn swaps(
             let gateway = start(upstream, first)?;
             machine::pin(gateway.id(), &[cores.gateway])?;
             let target = Target::new(gateway.address, "/traffic", KEY);
-            let calm = || driver.run(load::open(&target, CONNECTIONS, RATE, QUIET, Arc::default()));
-            quiet.append(&mut calm()?.answers);
+            let measure = || driver.run(load::open_loop(&target, CONNECTIONS, RATE, QUIET, Arc::default()));
+            quiet.append(&mut measure()?.responses);
             let spinner = Spinner::start(cores.gateway)?;
-            crowded.append(&mut calm()?.answers);
+            crowded.append(&mut measure()?.responses);
             drop(spinner);
-            busy.append(&mut meanwhile(driver, &gateway, &target, second)?);
+            busy.append(&mut latencies_during_swap(driver, &gateway, &target, second)?);
         }
         swaps.push(Swap {
             language,
@@ -83,7 +90,7 @@ pub(crate) fn swaps(
     Ok(swaps)
 }
 
-/// A process that takes what others leave of a core, as the compiler does.
+/// A process of the idle class, as the compiler is, that spins on a core until it is dropped.
 struct Spinner(Child);
 
 impl Spinner {
@@ -96,13 +103,12 @@ impl Spinner {
 
 impl Drop for Spinner {
     fn drop(&mut self) {
-        // It does not end by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A gateway with nothing compiled but this filter and that of the traffic.
+/// Starts a gateway that has compiled only this filter and the one of the traffic.
 fn start(upstream: SocketAddr, guest: &str) -> Result<Gateway> {
     let yaml = format!(
         "timeouts: {{filters: 2s}}\nupstreams: {{echo: {{builtin: echo}}, u: {{endpoints: [\"http://{upstream}\"]}}}}\nfilters:\n  f: {{source: f.wasm, capabilities: [keyvalue]}}\n  t: {{source: t.wasm, timeout: 1s, config: {{key: s3cret}}}}\nroutes:\n  - {{filters: [f], upstream: echo}}\n  - {{match: {{path: /traffic}}, filters: [t], upstream: u}}\n",
@@ -115,49 +121,51 @@ fn bytes(guest: &str) -> Result<Vec<u8>> {
     Ok(std::fs::read(harness::repository().join(format!("guests/dist/{guest}.wasm")))?)
 }
 
-/// From a file's replacement to the first answer of the new version on a connection that was there before, in milliseconds.
+/// Replaces the filter file. Returns the time until the first response of the new version on an
+/// open connection, in milliseconds.
 fn swap(gateway: &Gateway, guest: &str, status: u16) -> Result<f64> {
     let mut client = gateway.client()?;
     let port = client.local_addr()?;
-    ensure!(client.get("/", &[])?.status != status, "the old version must answer otherwise");
+    ensure!(client.get("/", &[])?.status != status, "the old version already answers {status}");
     let bytes = bytes(guest)?;
     gateway.replace("f.wasm", bytes)?;
     let began = Instant::now();
-    answers(&mut client, status, Duration::from_micros(500))?;
-    ensure!(client.local_addr()? == port, "the connection stays");
+    wait_for_status(&mut client, status, Duration::from_micros(500))?;
+    ensure!(client.local_addr()? == port, "the gateway closed the connection at the swap");
     Ok(began.elapsed().as_secs_f64() * 1e3)
 }
 
-/// Waits for the new version's status; with pauses, since the compiler needs the cores.
-fn answers(client: &mut Client, status: u16, pause: Duration) -> Result<()> {
+/// Sends requests until the new version answers. Pauses in between, because the compiler needs the
+/// cores.
+fn wait_for_status(client: &mut Client, status: u16, pause: Duration) -> Result<()> {
     let began = Instant::now();
     while client.get("/", &[])?.status != status {
-        ensure!(began.elapsed() < COMPILE_MAX, "the new version did not come");
+        ensure!(began.elapsed() < COMPILE_MAX, "the new version did not answer within {COMPILE_MAX:?}");
         std::thread::sleep(pause);
     }
     Ok(())
 }
 
-/// Latencies from the file's replacement until the new version answers.
-fn meanwhile(driver: &Driver, gateway: &Gateway, target: &Target, guest: &str) -> Result<Vec<f64>> {
+/// Measures latencies while the filter file is replaced, until the new version answers.
+fn latencies_during_swap(driver: &Driver, gateway: &Gateway, target: &Target, guest: &str) -> Result<Vec<f64>> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut client = gateway.client()?;
     let bytes = bytes(guest)?;
     std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            // The load's connections are open and warm by then.
+        let swapper = scope.spawn(|| {
+            // By then the load's connections have warmed up.
             std::thread::sleep(load::WARM_UP + Duration::from_millis(100));
             let replaced = gateway.replace("f.wasm", bytes);
-            let live = replaced.and_then(|()| answers(&mut client, 200, Duration::from_millis(20)));
+            let result = replaced.and_then(|()| wait_for_status(&mut client, 200, Duration::from_millis(20)));
             stop.store(true, Ordering::Relaxed);
-            live
+            result
         });
-        let seen = driver.run(load::open(target, CONNECTIONS, RATE, COMPILE_MAX, stop.clone()));
+        let latencies = driver.run(load::open_loop(target, CONNECTIONS, RATE, COMPILE_MAX, stop.clone()));
         stop.store(true, Ordering::Relaxed);
-        match watch.join() {
-            Ok(live) => live?,
-            Err(_) => anyhow::bail!("the watch ended"),
+        match swapper.join() {
+            Ok(result) => result?,
+            Err(_) => anyhow::bail!("the thread that swaps the filter panicked"),
         }
-        Ok(seen?.answers)
+        Ok(latencies?.responses)
     })
 }

@@ -1,10 +1,12 @@
-//! What this project wants to reach, and whether a run reached it.
+//! The performance targets of the project, and whether a run meets them.
 //!
-//! Ratios are of the minima of one run on one machine; latencies are of medians. Must not know: how anything was measured.
+//! CPU ratios are of minima and latencies of medians, both within one run on one machine.
+//!
+//! This module does not know: how anything is measured.
 
 use crate::results::Results;
 
-/// One demand.
+/// One target.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) what: String,
@@ -12,21 +14,21 @@ pub(crate) struct Target {
     pub(crate) unit: &'static str,
     pub(crate) measured: Option<f64>,
     pub(crate) limit: f64,
-    /// The measured one must be at least the limit, instead of at most.
+    /// Whether the measured value must be at least the limit, instead of at most.
     pub(crate) at_least: bool,
-    /// For where nothing was measured.
+    /// Why there is no measured value.
     pub(crate) why: String,
 }
 
 impl Target {
-    /// Measured over demanded: at most 1 is well, whichever way the limit goes.
+    /// Measured ÷ limit, or limit ÷ measured with `at_least`. The target is met if it is at most 1.
     pub(crate) fn ratio(&self) -> Option<f64> {
         let measured = self.measured?;
         Some(if self.at_least { self.limit / measured } else { measured / self.limit })
     }
 }
 
-/// All demands, in order.
+/// Returns all targets, in the table's order.
 pub(crate) fn targets(results: &Results) -> Vec<Target> {
     let mut all = vec![];
     all.extend(cpu(results));
@@ -43,36 +45,36 @@ fn at_most(what: impl Into<String>, unit: &'static str, measured: Option<f64>, l
 }
 
 fn cpu(results: &Results) -> Vec<Target> {
-    let demands = [
+    let limits = [
         ("CPU, plain proxy ÷ nginx", "plain", "nginx", 1.3),
         ("CPU, plain proxy ÷ Envoy", "plain", "envoy", 0.45),
         ("CPU, Rust ÷ Envoy + proxy-wasm", "rust", "envoy-wasm", 0.45),
         ("CPU, Rust ÷ nginx + Lua", "rust", "nginx-lua", 2.0),
         ("CPU, TypeScript ÷ Envoy + proxy-wasm", "typescript", "envoy-wasm", 0.7),
         ("CPU, TypeScript ÷ Envoy + Lua", "typescript", "envoy-lua", 0.9),
-        ("CPU, TypeScript ÷ the article's, shared instances", "typescript", "extism-shared", 0.4),
-        ("CPU, Python ÷ the article's, shared instances", "python", "extism-shared", 1.0),
-        ("CPU, Python ÷ the article's, instance per request", "python", "extism-fresh", 0.15),
+        ("CPU, TypeScript ÷ Go + Extism, shared instances", "typescript", "extism-shared", 0.4),
+        ("CPU, Python ÷ Go + Extism, shared instances", "python", "extism-shared", 1.0),
+        ("CPU, Python ÷ Go + Extism, instance per request", "python", "extism-fresh", 0.15),
     ];
     let target = |(what, id, other, limit): (&str, &str, &str, f64)| {
-        let lacking = if results.cpu(id).is_none() { id } else { other };
-        at_most(what, "×", results.times(id, other), limit, results.why_missing(lacking))
+        let missing = if results.cpu(id).is_none() { id } else { other };
+        at_most(what, "×", results.ratio(id, other), limit, results.why_missing(missing))
     };
-    demands.into_iter().map(target).collect()
+    limits.into_iter().map(target).collect()
 }
 
 fn latency(results: &Results) -> Vec<Target> {
-    let demands = [("Rust", "rust", 30.0), ("TypeScript", "typescript", 60.0), ("Python", "python", 120.0)];
+    let limits = [("Rust", "rust", 30.0), ("TypeScript", "typescript", 60.0), ("Python", "python", 120.0)];
     let target = |(language, id, limit): (&str, &str, f64)| {
         let over = results.p50(id).zip(results.p50("plain")).map(|(with, plain)| with - plain);
         let what = format!("P50 at 1000 requests/s over the plain proxy, {language}");
         at_most(what, "µs", over, limit, results.why_missing(id))
     };
-    demands.into_iter().map(target).collect()
+    limits.into_iter().map(target).collect()
 }
 
 fn scaling(results: &Results) -> Target {
-    let why = "it could not be measured".to_owned();
+    let why = "the measurement failed".to_owned();
     let what = match results.scaling {
         Some(scaling) if scaling.of_requests => "requests/s, TypeScript, two workers ÷ one",
         _ => "calls/s, TypeScript, two threads ÷ one (no HTTP: too few cores)",
@@ -83,7 +85,7 @@ fn scaling(results: &Results) -> Target {
 
 fn memory(results: &Results) -> Vec<Target> {
     let memory = results.memory;
-    let failed = || "the gateway could not be measured".to_owned();
+    let failed = || "the measurement failed".to_owned();
     let grown = results.growth.map(|growth| growth.late / growth.early);
     vec![
         at_most("memory, idle with three filters", "MiB", memory.map(|memory| memory.idle), 60.0, failed()),
@@ -95,7 +97,7 @@ fn memory(results: &Results) -> Vec<Target> {
 
 fn swaps(results: &Results) -> Vec<Target> {
     let mut all = vec![];
-    let failed = || "no swap was measured".to_owned();
+    let failed = || "the measurement failed".to_owned();
     for (language, limit) in [("TypeScript", 500.0), ("Python", 5000.0)] {
         let swap = results.swap(language);
         let (cold, cached) = (swap.map(|swap| swap.cold), swap.map(|swap| swap.cached));
@@ -108,10 +110,10 @@ fn swaps(results: &Results) -> Vec<Target> {
 }
 
 fn reuse(results: &Results) -> Vec<Target> {
-    let demands = [("TypeScript", "typescript-reuse"), ("Python", "python-reuse")];
+    let limits = [("TypeScript", "typescript-reuse"), ("Python", "python-reuse")];
     let target = |(language, id): (&str, &str)| {
         let over = results.cpu(id).zip(results.cpu("plain")).map(|(with, plain)| with - plain);
         at_most(format!("CPU over the plain proxy with `reuse`, {language}"), "µs", over, 25.0, results.why_missing(id))
     };
-    demands.into_iter().map(target).collect()
+    limits.into_iter().map(target).collect()
 }

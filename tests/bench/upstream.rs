@@ -1,7 +1,10 @@
-//! The upstream behind every gateway: 1 KB to whatever request arrives, as cheaply as can be, on the load's own thread.
+//! The upstream of every gateway, which answers every request with 1 KB at little cost.
 //!
-//! One thread for both, so that a core has no two that wait for each other. A request line with `seen` is answered with the request's head
-//! instead: so a case is checked before it is measured. Must not know: who asks.
+//! It runs on the load's thread, because two threads on one core would wait for each other. If the
+//! request line contains `seen`, the response is the request's header section. Cases are checked
+//! with that before they are measured.
+//!
+//! This module does not know: which gateway sends the requests.
 
 use std::net::SocketAddr;
 
@@ -9,27 +12,27 @@ use anyhow::Result;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Bytes of an answer's body.
+/// Size of a response's body, in bytes.
 pub(crate) const BODY: usize = 1024;
-/// No request here is longer: a head, no body.
+/// Limit for the size of a request, which has no body.
 const HEAD_MAX: usize = 16 * 1024;
 
-/// Serves on a port of the system's choice while the runtime runs.
+/// Listens on a free port, and serves while the runtime runs.
 pub(crate) async fn start() -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let answer = answer("x".repeat(BODY).as_bytes());
+    let usual = response("x".repeat(BODY).as_bytes());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let answer = answer.clone();
-            // A gateway that goes away ends its connections; nobody waits for the reason.
-            tokio::spawn(async move { serve(stream, &answer).await.is_ok() });
+            let usual = usual.clone();
+            // A connection ends with an error when its gateway exits.
+            tokio::spawn(async move { serve(stream, &usual).await.is_ok() });
         }
     });
     Ok(address)
 }
 
-fn answer(body: &[u8]) -> Vec<u8> {
+fn response(body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
@@ -47,8 +50,8 @@ async fn serve(mut stream: TcpStream, usual: &[u8]) -> Result<()> {
             filled += read;
             continue;
         };
-        if is_seen(&buffer[..end]) {
-            let head = answer(&buffer[..end]);
+        if wants_head(&buffer[..end]) {
+            let head = response(&buffer[..end]);
             stream.write_all(&head).await?;
         } else {
             stream.write_all(usual).await?;
@@ -58,12 +61,13 @@ async fn serve(mut stream: TcpStream, usual: &[u8]) -> Result<()> {
     }
 }
 
-/// After the empty line.
+/// Returns where the header section ends, after its empty line.
 pub(crate) fn end_of_head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }
 
-fn is_seen(head: &[u8]) -> bool {
+/// Whether the request line contains `seen`.
+fn wants_head(head: &[u8]) -> bool {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     line.windows(4).any(|four| four == b"seen")
 }

@@ -13,12 +13,12 @@ fn list(message: &Message, name: &str) -> Vec<String> {
 
 #[test]
 fn via_lists_the_gateway_in_requests() -> Result<()> {
-    let upstream = FixedResponse::start("HTTP/1.1 200 OK\r\nVia: 1.0 behind\r\nContent-Length: 0\r\n\r\n")?;
+    let upstream = FixedResponse::start("HTTP/1.1 200 OK\r\nVia: 1.0 backend\r\nContent-Length: 0\r\n\r\n")?;
     let gateway = upstream.gateway("")?;
     let response = exchange(&gateway, "GET / HTTP/1.1", &["Via: 1.0 before"])?;
     assert_eq!(list(&upstream.last(), "via"), ["1.0 before", "1.1 witgate"]);
     // A gateway may add itself to responses (RFC 9110, section 7.6.3). This one does not.
-    assert_eq!(list(&response, "via"), ["1.0 behind"]);
+    assert_eq!(list(&response, "via"), ["1.0 backend"]);
     exchange(&gateway, "GET / HTTP/1.0", &[])?;
     assert_eq!(list(&upstream.last(), "via"), ["1.0 witgate"], "Via has the version of the received request");
     Ok(())

@@ -1,10 +1,10 @@
-//! Request smuggling: ambiguous and invalid requests, each on its own connection, and what reaches the
-//! upstream.
+//! Request smuggling: ambiguous and invalid requests, each on its own connection, and what reaches
+//! the upstream.
 //!
-//! A case passes if the upstream received only bytes that all parsers read alike, and if the gateway
-//! reacted as the case expects. After most cases a canary request follows, whose response shows where
-//! the gateway saw the end of the case. `cargo test --test http1 smuggling -- --nocapture` prints the
-//! table.
+//! A case passes if the upstream received only bytes that all parsers read alike, and if the
+//! gateway reacted as the case expects. After most cases a canary request follows, whose response
+//! shows where the gateway saw the end of the case. `cargo test --test http1 smuggling --
+//! --nocapture` prints the table.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -31,7 +31,7 @@ const HANGS_AFTER: Duration = Duration::from_secs(5);
 const BYTEWISE_MAX: usize = 600;
 
 /// What the client received.
-struct Reaction {
+struct ClientResult {
     /// Final responses.
     responses: Vec<Message>,
     closed: bool,
@@ -66,27 +66,28 @@ fn no_ambiguous_request_reaches_an_upstream() -> Result<()> {
 type Run = (usize, bool);
 type Verdict = (Run, Result<String, String>);
 
+/// Runs cases on one gateway until none is left.
 fn lane(cases: &[Case], runs: &[Run], next: &AtomicUsize, results: &Mutex<Vec<Verdict>>) -> Result<()> {
-    let recorder = RecordingUpstream::start()?;
+    let upstream = RecordingUpstream::start()?;
     let yaml = format!(
         "timeouts: {{request_head: 600ms, request_body: 600ms, idle: 2s, filters: 50ms}}\nupstreams: {{u: {{endpoints: [\"http://{}\"], timeout: 2s}}}}\nroutes: [{{upstream: u}}]",
-        recorder.address
+        upstream.address
     );
     let gateway = Setup::new(&yaml)?.level("error").start()?;
     loop {
         let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) else { return Ok(()) };
         let case = &cases[run.0];
-        let got = send(gateway.address, case, run.1)?;
-        let verdict = judge(case, &got, &recorder.take());
+        let client = send(gateway.address, case, run.1)?;
+        let verdict = judge(case, &client, &upstream.take());
         if let Ok(mut results) = results.lock() {
             results.push((*run, verdict));
         }
     }
 }
 
-/// Sends the case and its canary. Reads until the canary is answered, or the connection is closed or
-/// hangs.
-fn send(address: SocketAddr, case: &Case, bytewise: bool) -> Result<Reaction> {
+/// Sends the case and its canary. Reads until the canary is answered, or the connection is closed
+/// or hangs.
+fn send(address: SocketAddr, case: &Case, bytewise: bool) -> Result<ClientResult> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
@@ -113,7 +114,7 @@ fn send(address: SocketAddr, case: &Case, bytewise: bool) -> Result<Reaction> {
         }
     }
     let (responses, invalid) = responses(&received, &case.method(), closed);
-    Ok(Reaction { responses, closed, invalid })
+    Ok(ClientResult { responses, closed, invalid })
 }
 
 /// Parses the final responses. Also returns why the bytes after them are invalid, if they are.
@@ -145,7 +146,7 @@ fn is_from_upstream(response: &Message) -> bool {
 }
 
 /// Returns the reaction in a few words, or why it is wrong.
-fn judge(case: &Case, got: &Reaction, received: &[Received]) -> Result<String, String> {
+fn judge(case: &Case, client: &ClientResult, received: &[Received]) -> Result<String, String> {
     let mut requests = vec![];
     let (mut body_truncated, mut head_truncated) = (false, false);
     for received in received {
@@ -157,33 +158,33 @@ fn judge(case: &Case, got: &Reaction, received: &[Received]) -> Result<String, S
             Received::Malformed(why, bytes) => return Err(format!("MALFORMED: {why}: {}", bytes.escape_ascii())),
         }
     }
-    if let Some(why) = &got.invalid {
+    if let Some(why) = &client.invalid {
         return Err(format!("the client received invalid HTTP: {why}"));
     }
-    let answered = got.responses.iter().any(is_canary);
+    let answered = client.responses.iter().any(is_canary);
     let canaries = requests.iter().filter(|message| message.target() == "/canary").count();
-    if canaries != usize::from(answered) || (answered && !got.responses.last().is_some_and(is_canary)) {
+    if canaries != usize::from(answered) || (answered && !client.responses.last().is_some_and(is_canary)) {
         return Err(format!("DESYNC: the upstream received {canaries} canaries, answered: {answered}"));
     }
-    if !got.closed && !answered && (case.canary || got.responses.is_empty()) {
+    if !client.closed && !answered && (case.canary || client.responses.is_empty()) {
         return Err("HANG: the connection is neither closed nor answered".to_owned());
     }
     let own: Vec<&Message> = requests.into_iter().filter(|message| message.target() != "/canary").collect();
-    let first = got.responses.first();
+    let first = client.responses.first();
     let status = first.map_or(0, Message::status);
     let refused = own.is_empty();
     match case.expect {
         _ if head_truncated => Err("the upstream received a truncated header section".to_owned()),
-        Expect::Reject if !refused || answered || !got.closed => Err(format!("not rejected: {status}{}", shown(&own))),
+        Expect::Reject if !refused || answered || !client.closed => Err(format!("not rejected: {status}{}", shown(&own))),
         Expect::LocalReply if !refused => Err(format!("not refused: {status}{}", shown(&own))),
-        Expect::AbortBody if !own.is_empty() || answered || !got.closed => {
+        Expect::AbortBody if !own.is_empty() || answered || !client.closed => {
             Err(format!("the request was completed: {status}{}", shown(&own)))
         }
         Expect::AbortBody => refusal(case, first, true)
             .map(|reaction| format!("{reaction}{}", if body_truncated { ", body aborted" } else { "" })),
         Expect::Forward if refused => Err(format!("refused: {status}")),
-        _ if refused => refusal(case, first, false).map(|reaction| reaction + if got.closed { ", closed" } else { "" }),
-        _ => forwarded(case, &own, got).map(|()| format!("forwarded as {}", own[0].target())),
+        _ if refused => refusal(case, first, false).map(|reaction| reaction + if client.closed { ", closed" } else { "" }),
+        _ => forwarded(case, &own, client).map(|()| format!("forwarded as {}", own[0].target())),
     }
 }
 
@@ -201,8 +202,8 @@ fn refusal(case: &Case, first: Option<&Message>, may_be_silent: bool) -> Result<
 }
 
 /// Checks the requests that the upstream received.
-fn forwarded(case: &Case, own: &[&Message], got: &Reaction) -> Result<(), String> {
-    let upstream = got.responses.iter().filter(|response| is_from_upstream(response) && !is_canary(response)).count();
+fn forwarded(case: &Case, own: &[&Message], client: &ClientResult) -> Result<(), String> {
+    let upstream = client.responses.iter().filter(|response| is_from_upstream(response) && !is_canary(response)).count();
     if upstream != own.len() {
         return Err(format!(
             "the upstream received {} requests, the client received {upstream} of its responses",

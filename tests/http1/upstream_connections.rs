@@ -1,6 +1,6 @@
 //! Keep-alive connections to upstreams: surplus bytes of a response never reach another request, a
-//! request without a response is retried only if that is safe, and a client that disconnects cancels
-//! its upstream request.
+//! request without a response is retried only if that is safe, and a client that disconnects
+//! cancels its upstream request.
 
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Title, the first request's method, a response with surplus bytes, and the status and body that the
-/// client must receive.
+/// Title, the first request's method, a response with surplus bytes, and the status and body that
+/// the client must receive.
 const SURPLUS: &[(&str, &str, &str, u16, &str)] = &[
     (
         "body longer than Content-Length",
@@ -126,7 +126,8 @@ fn surplus_bytes_of_a_response_reach_no_other_request() -> Result<()> {
 
 #[test]
 fn an_unsolicited_response_closes_the_connection() -> Result<()> {
-    // Some servers send a 408 on an idle connection before they close it. It responds to no request.
+    // Some servers send a 408 on an idle connection before they close it. It responds to no
+    // request.
     let upstream = ScriptedUpstream::start(|connection| {
         connection.read_request()?;
         connection.send(ok("first"))?;
@@ -143,8 +144,8 @@ fn an_unsolicited_response_closes_the_connection() -> Result<()> {
     Ok(())
 }
 
-/// An upstream that closes its first connection at the second request, after it has read the request
-/// or before. `seen` counts the requests, and the close.
+/// An upstream that closes its first connection at the second request, after it has read the
+/// request or before. `seen` counts the requests, and the close.
 fn closing_when_reused(seen: &Arc<AtomicUsize>, read: bool) -> Result<ScriptedUpstream> {
     let seen = seen.clone();
     ScriptedUpstream::start(move |connection| {
@@ -211,8 +212,8 @@ fn a_response_before_the_end_of_the_request_body_is_forwarded() -> Result<()> {
     for (name, close) in [("close", true), ("keep-alive", false)] {
         let upstream = ScriptedUpstream::start(move |connection| {
             connection.read_request_head()?;
-            let connection = if close { "Connection: close\r\n" } else { "" };
-            connection.send(format!("HTTP/1.1 413 Content Too Large\r\n{connection}Content-Length: 4\r\n\r\nmuch"))?;
+            let close_field = if close { "Connection: close\r\n" } else { "" };
+            connection.send(format!("HTTP/1.1 413 Content Too Large\r\n{close_field}Content-Length: 4\r\n\r\nmuch"))?;
             if close { Ok(()) } else { connection.wait_closed(Duration::from_secs(10)).map(drop) }
         })?;
         let gateway = single_thread_gateway(&upstream)?;

@@ -1,5 +1,5 @@
-//! Faults of an upstream, and what the client receives: an error of the gateway with its reason, or a
-//! truncated body. A truncated body never gets a clean end.
+//! Faults of an upstream, and what the client receives: an error of the gateway with its reason, or
+//! a truncated body. A truncated body never gets a clean end.
 //!
 //! Each fault has its own upstream behind one gateway, so all faults run in parallel.
 

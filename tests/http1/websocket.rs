@@ -83,7 +83,8 @@ pub(crate) fn next_frame(connection: &mut RawConnection) -> Result<(u8, Vec<u8>)
     Ok((head[0], payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect()))
 }
 
-/// A WebSocket server that echoes each frame, replies to pings, and returns a close frame and closes.
+/// A WebSocket server that echoes each frame, replies to pings, and returns a close frame and
+/// closes.
 fn server() -> Result<ScriptedUpstream> {
     ScriptedUpstream::start(|connection| {
         let request = connection.read_request()?;
@@ -226,14 +227,14 @@ fn a_response_other_than_101_opens_no_tunnel() -> Result<()> {
 
 #[test]
 fn a_101_without_the_requested_protocol_gets_502() -> Result<()> {
-    for upgrade in ["Connection: Upgrade\r\nUpgrade: other\r\n", "", "Connection: Upgrade\r\nUpgrade: h2c\r\n"] {
+    for fields in ["Connection: Upgrade\r\nUpgrade: other\r\n", "", "Connection: Upgrade\r\nUpgrade: h2c\r\n"] {
         let upstream = ScriptedUpstream::start(move |connection| {
             connection.read_request()?;
-            connection.send(format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}\r\n"))?;
+            connection.send(format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n"))?;
             connection.wait_closed(DEADLINE).map(drop)
         })?;
         for (name, gateway) in gateways(&upstream)? {
-            assert_eq!(upgrade(&gateway)?.1.status(), 502, "{name} {upgrade:?}");
+            assert_eq!(upgrade(&gateway)?.1.status(), 502, "{name} {fields:?}");
         }
     }
     Ok(())

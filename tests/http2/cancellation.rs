@@ -12,7 +12,7 @@ use super::scripted::ScriptedUpstream;
 use super::upstream::H2Upstream;
 use super::{gateway_to, start_gateway};
 
-/// Limit for the time from a client's cancellation until the upstream is told.
+/// Limit for the time from a client's cancellation until the upstream notices it.
 const CANCEL_MAX: Duration = Duration::from_millis(100);
 
 /// The shortest of several measurements, because a busy machine may delay one.
@@ -43,7 +43,7 @@ fn a_cancelled_request_closes_its_http_1_upstream_connection() -> Result<()> {
             frames.send(&frames::frame(kind::RST_STREAM, 0, 1, &8_u32.to_be_bytes()))?;
             Ok(upstream.wait("closed")?.saturating_duration_since(began))
         })?;
-        ensure!(took <= CANCEL_MAX, "{path}: the upstream was told of RST_STREAM after {took:?}");
+        ensure!(took <= CANCEL_MAX, "{path}: the upstream noticed RST_STREAM after {took:?}");
         let took = quickest(|| {
             let mut frames = Frames::connect(gateway.address)?;
             frames.send(&frames::headers(1, &frames::get(path), true))?;
@@ -52,7 +52,7 @@ fn a_cancelled_request_closes_its_http_1_upstream_connection() -> Result<()> {
             drop(frames);
             Ok(upstream.wait("closed")?.saturating_duration_since(began))
         })?;
-        ensure!(took <= CANCEL_MAX, "{path}: the upstream was told of the client's disconnect after {took:?}");
+        ensure!(took <= CANCEL_MAX, "{path}: the upstream noticed the client's disconnect after {took:?}");
     }
     wait_until("nothing is in flight", || gateway.metric("witgate_in_flight").is_ok_and(|n| n == 0.0));
     Ok(())
@@ -73,7 +73,7 @@ fn a_cancelled_request_resets_its_http_2_upstream_stream() -> Result<()> {
             wait_until("the upstream's stream is reset", || upstream.resets().len() > before);
             Ok(upstream.resets()[before].0.saturating_duration_since(began))
         })?;
-        ensure!(took <= CANCEL_MAX, "{path}: the upstream was told of RST_STREAM after {took:?}");
+        ensure!(took <= CANCEL_MAX, "{path}: the upstream noticed RST_STREAM after {took:?}");
     }
     ensure!(upstream.connections() == 1, "cancelling a stream opened more connections: {}", upstream.connections());
     ensure!(gateway.get("/", &[])?.text() == "ok", "the gateway does not serve the next request");

@@ -1,5 +1,5 @@
-//! Flow control and stream limits: large and small frames, stalled streams, and legitimate load that
-//! must not trigger flood protection.
+//! Flow control and stream limits: large and small frames, stalled streams, and legitimate load
+//! that must not trigger flood protection.
 
 use std::future::poll_fn;
 use std::time::{Duration, Instant};
@@ -59,7 +59,8 @@ fn a_body_larger_than_the_windows_is_forwarded() -> Result<()> {
     Ok(())
 }
 
-// A stream of small messages looks like this. The limit on small frames must not treat it as a flood.
+// A stream of small messages looks like this. The limit on small frames must not treat it as a
+// flood.
 #[test]
 fn a_body_of_many_small_frames_is_forwarded() -> Result<()> {
     let (h1, h2) = (Upstream::start()?, H2Upstream::start()?);
@@ -79,8 +80,8 @@ fn a_body_of_many_small_frames_is_forwarded() -> Result<()> {
     Ok(())
 }
 
-// On a slow link nearly every read ends inside a frame. The timeout applies to each frame, not to the
-// time since a read last ended at a frame boundary.
+// On a slow link nearly every read ends inside a frame. The timeout applies to each frame, not to
+// the time since a read last ended at a frame boundary.
 #[test]
 fn a_slow_upload_does_not_hit_the_timeout_of_a_single_frame() -> Result<()> {
     let upstream = Upstream::start()?;

@@ -1,5 +1,5 @@
-//! How HTTP semantics pass between HTTP/2 and HTTP/1: trailers, interim responses, responses without
-//! a body, connection fields, and responses before the end of a request.
+//! How HTTP semantics pass between HTTP/2 and HTTP/1: trailers, interim responses, responses
+//! without a body, connection fields, and responses before the end of a request.
 
 use std::future::poll_fn;
 use std::io::{BufRead as _, Read as _};

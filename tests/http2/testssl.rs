@@ -1,4 +1,5 @@
-//! testssl.sh finds no severe problem on a TLS listener, except that the certificate is self-signed.
+//! testssl.sh finds no severe problem on a TLS listener, except that the certificate is
+//! self-signed.
 
 use std::fs;
 use std::process::Command;
@@ -8,8 +9,8 @@ use harness::Setup;
 
 use super::tools;
 
-/// Findings that say nothing about the gateway. Most concern the self-signed certificate, which cannot
-/// be trusted, revoked or logged.
+/// Findings that say nothing about the gateway. Most concern the self-signed certificate, which
+/// cannot be trusted, revoked or logged.
 const IGNORED: &[&str] = &[
     "cert_chain_of_trust",
     "cert_caIssuers",
@@ -42,8 +43,8 @@ const IGNORED: &[&str] = &[
     "HTTP_clock_skew",
 ];
 
-/// Whether the scanner's client closed before it received the session ticket of TLS 1.3. The scanner
-/// reports that as a connect problem. The e2e tests of TLS cover session resumption.
+/// Whether the scanner's client closed before it received the session ticket of TLS 1.3. The
+/// scanner reports that as a connect problem. The e2e tests of TLS cover session resumption.
 fn closed_before_ticket(finding: &serde_json::Value) -> bool {
     finding["id"].to_string().contains("sessionresumption_") && is_connect_problem(finding)
 }

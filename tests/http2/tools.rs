@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Installs a tool with `tests/tools/install`, unless it is installed. Returns the folder of the tools
-/// that the script builds.
+/// Installs a tool with `tests/tools/install`, unless it is installed. Returns the folder of the
+/// tools that the script builds.
 pub(crate) fn install(tool: &str) -> Result<PathBuf> {
     let script = harness::repository().join("tests/tools/install");
     let output = Command::new(&script).arg(tool).output().context("cannot run tests/tools/install")?;

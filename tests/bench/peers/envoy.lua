@@ -1,4 +1,4 @@
--- What guests/*/api-key do.
+-- The same filter as guests/*/api-key.
 function envoy_on_request(handle)
     local headers = handle:headers()
     if headers:get("x-api-key") ~= "s3cret" then

@@ -1,18 +1,20 @@
-//! The article's gateway (extism/ beside this file): Go, the Extism SDK on wazero, a plugin in AssemblyScript, JSON between them.
+//! A gateway in Go with the Extism SDK on wazero and a plugin in AssemblyScript, which exchange
+//! JSON. Its source is in extism/ in this folder. It rebuilds the gateway of a published article
+//! that witgate answers to.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
 use super::install::{run, source};
-use super::{Peer, Place, running};
+use super::{Environment, Peer, running_case};
 use crate::machine;
 
-pub(crate) const SETTINGS: &str = "GOMAXPROCS=1, no access log, 512 idle connections to the upstream, module compiled once, two shared instances or one per request, plugin in AssemblyScript (`-O3`, json-as with its transform), timeout and memory limit as the article has them";
+pub(crate) const SETTINGS: &str = "GOMAXPROCS=1, no access log, 512 idle connections to the upstream, module compiled once, two shared instances or one per request, plugin in AssemblyScript (`-O3`, json-as with its transform), timeout and memory limit of the original";
 
-pub(super) fn start(place: &Place) -> Result<Peer> {
-    let version = machine::says(Command::new("go").arg("version")).context("Go is not installed")?;
-    let folder = place.of("extism")?;
+pub(super) fn start(environment: &Environment) -> Result<Peer> {
+    let version = machine::first_line(Command::new("go").arg("version")).context("cannot run Go")?;
+    let folder = environment.folder_of("extism")?;
     let program = folder.join("gateway");
     let mut build = Command::new("go");
     build
@@ -22,13 +24,13 @@ pub(super) fn start(place: &Place) -> Result<Peer> {
         .env("GOFLAGS", "-mod=readonly")
         .env("GOTOOLCHAIN", "local");
     run(build.current_dir(source("extism"))).context("building the gateway")?;
-    let plugin = place.npm("extism", &source("extism/plugin"), &["plugin.ts"])?;
+    let plugin = environment.npm("extism", &source("extism/plugin"), &["plugin.ts"])?;
     let mut compile = Command::new(plugin.join("node_modules/.bin/asc"));
     compile.args(["plugin.ts", "-O3", "--transform", "json-as/transform", "--use", "abort=plugin/stop"]);
     run(compile.args(["-o", "plugin.wasm"]).current_dir(&plugin)).context("building the plugin")?;
     let mut command = Command::new(&program);
-    command.arg(plugin.join("plugin.wasm")).arg(format!("http://{}", place.upstream));
-    let mut process = place.spawn("extism", command.env("GOMAXPROCS", "1").stdout(Stdio::piped()))?;
+    command.arg(plugin.join("plugin.wasm")).arg(format!("http://{}", environment.upstream));
+    let mut process = environment.spawn("extism", command.env("GOMAXPROCS", "1").stdout(Stdio::piped()))?;
     let address = process.port()?;
     Ok(Peer {
         version: format!(
@@ -36,9 +38,9 @@ pub(super) fn start(place: &Place) -> Result<Peer> {
             version.split(' ').nth(2).unwrap_or_default().trim_start_matches("go")
         ),
         cases: vec![
-            running("extism", address, "/plain", &process),
-            running("extism-shared", address, "/shared", &process),
-            running("extism-fresh", address, "/fresh", &process),
+            running_case("extism", address, "/plain", &process),
+            running_case("extism-shared", address, "/shared", &process),
+            running_case("extism-fresh", address, "/fresh", &process),
         ],
         _process: process,
     })

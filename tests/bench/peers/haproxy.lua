@@ -1,4 +1,4 @@
--- What guests/*/api-key do.
+-- The same filter as guests/*/api-key.
 core.register_action("api_key", { "http-req" }, function(transaction)
     local headers = transaction.http:req_get_headers()
     local key = headers["x-api-key"]

@@ -1,18 +1,18 @@
-//! HAProxy with Lua (haproxy.cfg and haproxy.lua beside this file).
+//! HAProxy with a Lua action. Its configuration is haproxy.cfg and haproxy.lua in this folder.
 
 use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use super::{Peer, Place, configure, free_address, running};
+use super::{Environment, Peer, configure, free_address, running_case};
 use crate::machine;
 
 pub(crate) const SETTINGS: &str =
     "nbthread 1, no log, http-reuse always, pool-max-conn without limit, Lua action (`lua-load`)";
 
-pub(super) fn start(place: &Place) -> Result<Peer> {
-    let root = place.debian("haproxy", &["haproxy"], &["liblua", "libopentracing", "libpcre"])?;
-    let folder = place.of("haproxy")?;
+pub(super) fn start(environment: &Environment) -> Result<Peer> {
+    let root = environment.debian("haproxy", &["haproxy"], &["liblua", "libopentracing", "libpcre"])?;
+    let folder = environment.folder_of("haproxy")?;
     let (plain, lua) = (free_address()?, free_address()?);
     let conf = folder.join("haproxy.cfg");
     fs::write(folder.join("api-key.lua"), include_str!("haproxy.lua"))?;
@@ -20,16 +20,17 @@ pub(super) fn start(place: &Place) -> Result<Peer> {
         ("FOLDER", folder.display().to_string()),
         ("ADDRESS", plain.to_string()),
         ("SECOND", lua.to_string()),
-        ("UPSTREAM", place.upstream.to_string()),
+        ("UPSTREAM", environment.upstream.to_string()),
     ];
     configure(include_str!("haproxy.cfg"), &values, &conf)?;
     let mut command = root.command("usr/sbin/haproxy");
-    let mut process = place.spawn("haproxy", command.args(["-db", "-q", "-f"]).arg(conf))?;
+    let mut process = environment.spawn("haproxy", command.args(["-db", "-q", "-f"]).arg(conf))?;
     process.wait_for(lua)?;
-    let version = machine::says(root.command("usr/sbin/haproxy").arg("-v")).context("no version")?;
+    let version =
+        machine::first_line(root.command("usr/sbin/haproxy").arg("-v")).context("HAProxy prints no version")?;
     Ok(Peer {
         version: version.split(' ').filter(|word| *word != "version").take(2).collect::<Vec<_>>().join(" "),
-        cases: vec![running("haproxy", plain, "/", &process), running("haproxy-lua", lua, "/", &process)],
+        cases: vec![running_case("haproxy", plain, "/", &process), running_case("haproxy-lua", lua, "/", &process)],
         _process: process,
     })
 }

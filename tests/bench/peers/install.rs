@@ -1,6 +1,8 @@
-//! Brings peers onto the machine, below target/bench and without root: nothing of the system changes.
+//! Installs peers below target/bench, without root and without changes to the system.
 //!
-//! Each step is done once for each state of what it depends on. Must not know: how a peer is configured.
+//! An installation is repeated only if its requirements or its lock file change.
+//!
+//! This module does not know: how a peer is configured.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,18 +11,18 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Place;
+use super::Environment;
 
 /// A folder with unpacked Debian packages.
 pub(super) struct Root(PathBuf);
 
 impl Root {
-    /// A file of it.
+    /// The path of a file in this folder.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         self.0.join(path)
     }
 
-    /// A program of it, which finds its libraries there.
+    /// A program in this folder, with its library path set to this folder.
     pub(super) fn command(&self, program: &str) -> Command {
         let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
         let libraries = ["usr/lib", "lib"].map(|lib| self.0.join(lib).join(&multiarch).display().to_string());
@@ -30,10 +32,11 @@ impl Root {
     }
 }
 
-impl Place {
-    /// Debian packages, downloaded and unpacked: these and what of their dependencies the system lacks and begins with one of `with`.
+impl Environment {
+    /// Downloads and unpacks Debian packages. Includes the dependencies that the system lacks and
+    /// whose names begin with one of `with`.
     pub(super) fn debian(&self, name: &str, packages: &[&str], with: &[&str]) -> Result<Root> {
-        let root = self.of(name)?.join("root");
+        let root = self.folder_of(name)?.join("root");
         once(&root, &packages.join(" "), || {
             let mut names: Vec<String> = packages.iter().map(|name| (*name).to_owned()).collect();
             names.extend(dependencies(packages)?.into_iter().filter(|name| {
@@ -43,7 +46,7 @@ impl Place {
             }));
             let mut download = Command::new("apt-get");
             download.args(["download", "-q"]).args(&names).current_dir(&root);
-            run(&mut download).context("`apt-get update` may help")?;
+            run(&mut download).context("downloading Debian packages; `apt-get update` may help")?;
             for entry in fs::read_dir(&root)? {
                 let path = entry?.path();
                 if path.extension() == Some(OsStr::new("deb")) {
@@ -56,9 +59,9 @@ impl Place {
         Ok(Root(root))
     }
 
-    /// A wheel in a virtual environment; gives that.
+    /// Installs a wheel in a virtual environment, and returns the environment's folder.
     pub(super) fn python(&self, name: &str, requirement: &str) -> Result<PathBuf> {
-        let venv = self.of(name)?.join("venv");
+        let venv = self.folder_of(name)?.join("venv");
         once(&venv, requirement, || {
             run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
             let mut pip = Command::new(venv.join("bin/python"));
@@ -68,9 +71,10 @@ impl Place {
         Ok(venv)
     }
 
-    /// npm packages of a lock file; gives the folder with them and copies of `files`, which lie beside it.
+    /// Installs the npm packages of a lock file. Returns their folder, to which `files` are copied
+    /// from the folder of the lock file.
     pub(super) fn npm(&self, name: &str, source: &Path, files: &[&str]) -> Result<PathBuf> {
-        let folder = self.of(name)?.join("npm");
+        let folder = self.folder_of(name)?.join("npm");
         let lock_file = source.join("package-lock.json");
         let lock = fs::read_to_string(&lock_file).with_context(|| format!("{}", lock_file.display()))?;
         once(&folder, &lock, || {
@@ -87,29 +91,30 @@ impl Place {
     }
 }
 
-/// Where the sources of the peers are.
+/// Returns the path of a peer's source file or folder.
 pub(super) fn source(path: &str) -> PathBuf {
     harness::repository().join("tests/bench/peers").join(path)
 }
 
-/// Empties the folder and calls `install`, unless it was done for the same text.
-fn once(folder: &Path, text: &str, install: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Empties the folder and calls `install`, unless that was done before for the same `key`.
+fn once(folder: &Path, key: &str, install: impl FnOnce() -> Result<()>) -> Result<()> {
     let stamp = folder.join(".installed");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == text) {
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == key) {
         return Ok(());
     }
     let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
     install()?;
-    Ok(fs::write(stamp, text)?)
+    Ok(fs::write(stamp, key)?)
 }
 
-/// Names of all that packages depend on; what each needs stands indented below it, `<name>` is one that no package has.
+/// Returns the names of all packages that these depend on. In the output of apt-cache, the
+/// dependencies of a package are indented below it, and `<name>` is a virtual package.
 fn dependencies(packages: &[&str]) -> Result<Vec<String>> {
     let mut depends = Command::new("apt-cache");
     depends.args(["depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks"]);
     let output = depends.args(["--no-replaces", "--no-enhances"]).args(packages).output();
-    let output = output.context("there is no apt-cache: only Debian and its kin have these packages")?;
+    let output = output.context("cannot run apt-cache; these packages exist only on Debian and its derivatives")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let names = text.lines().filter(|line| !line.starts_with([' ', '<', '|'])).map(|line| line.trim().to_owned());
     Ok(names.collect())
@@ -120,14 +125,14 @@ fn is_installed(package: &str) -> bool {
     status.is_ok_and(|output| output.stdout == b"installed")
 }
 
-/// Runs a tool; what it said is shown only where it fails.
+/// Runs a tool. Its output appears only in the error, if it fails.
 pub(super) fn run(command: &mut Command) -> Result<()> {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("there is no {program}"))?;
+    let output = command.output().with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        let line = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let bytes = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&bytes);
+        let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
         bail!("{program} failed: {}", line.trim());
     }
     Ok(())

@@ -1,6 +1,9 @@
-//! The gateways that witgate is compared with: installed below target/bench, started on the gateway's core, one worker each.
+//! The gateways that witgate is compared with. They are installed below target/bench and run on the
+//! gateway's core, with one worker each.
 //!
-//! A peer that cannot be had here is a reason in the table, never the end of the run. Must not know: witgate, load, tables.
+//! If a peer cannot be installed or started, the table says why, and the run goes on.
+//!
+//! This module does not know: witgate, load, tables.
 
 mod envoy;
 mod extism;
@@ -19,63 +22,65 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cases::Running;
+use crate::cases::RunningCase;
 use crate::machine::{self, Cores};
 
-/// How the error of a peer begins that is installed and does not run.
+/// The beginning of the error of a peer that is installed but does not start.
 pub(crate) const NOT_STARTED: &str = "it did not start";
-/// What a peer may take to start.
+/// Limit for the start of a peer.
 const START_MAX: Duration = Duration::from_secs(30);
 
-/// Where peers live and what they pass on to.
+/// Where peers are installed, the cores that they use, and their upstream.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Environment {
     pub(crate) folder: PathBuf,
     pub(crate) upstream: SocketAddr,
     pub(crate) cores: Cores,
 }
 
-/// A peer that runs; dropped, it is ended.
+/// A running peer. It is stopped on drop.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) version: String,
-    pub(crate) cases: Vec<Running>,
+    pub(crate) cases: Vec<RunningCase>,
     _process: Process,
 }
 
-/// How a peer is installed and started, by its name in `--peers`.
-pub(crate) struct Known {
+/// How a peer is installed and started.
+pub(crate) struct PeerSpec {
+    /// The name in `--peers`.
     pub(crate) name: &'static str,
-    /// What was set for this comparison, for the page.
+    /// The settings for this comparison, as the report shows them.
     pub(crate) settings: &'static str,
-    pub(crate) start: fn(&Place) -> Result<Peer>,
+    pub(crate) start: fn(&Environment) -> Result<Peer>,
 }
 
-/// All of them, in the table's order.
-pub(crate) const PEERS: [Known; 5] = [
-    Known { name: "nginx", settings: nginx::SETTINGS, start: nginx::start },
-    Known { name: "haproxy", settings: haproxy::SETTINGS, start: haproxy::start },
-    Known { name: "envoy", settings: envoy::SETTINGS, start: envoy::start },
-    Known { name: "node", settings: node::SETTINGS, start: node::start },
-    Known { name: "extism", settings: extism::SETTINGS, start: extism::start },
+/// All peers, in the table's order.
+pub(crate) const PEERS: [PeerSpec; 5] = [
+    PeerSpec { name: "nginx", settings: nginx::SETTINGS, start: nginx::start },
+    PeerSpec { name: "haproxy", settings: haproxy::SETTINGS, start: haproxy::start },
+    PeerSpec { name: "envoy", settings: envoy::SETTINGS, start: envoy::start },
+    PeerSpec { name: "node", settings: node::SETTINGS, start: node::start },
+    PeerSpec { name: "extism", settings: extism::SETTINGS, start: extism::start },
 ];
 
-impl Place {
-    /// A peer's own folder.
-    fn of(&self, name: &str) -> Result<PathBuf> {
+impl Environment {
+    /// The folder of a peer, which is created if it is missing.
+    fn folder_of(&self, name: &str) -> Result<PathBuf> {
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
         Ok(folder)
     }
 
-    /// Starts a peer on the gateway's core. What it says goes into its folder.
+    /// Starts a peer on the gateway's core. Its standard error goes to a file in its folder.
     fn spawn(&self, name: &str, command: &mut Command) -> Result<Process> {
-        let log = self.of(name)?.join("log");
+        let log = self.folder_of(name)?.join("log");
         let out = File::create(&log).with_context(|| format!("{}", log.display()))?;
         command.stdin(Stdio::null()).stderr(out);
         let program = command.get_program().to_string_lossy().into_owned();
-        let child =
-            machine::on(self.cores.gateway, || command.spawn().with_context(|| format!("{program} cannot be run")))?;
+        let child = machine::run_on_core(self.cores.gateway, || {
+            command.spawn().with_context(|| format!("cannot run {program}"))
+        })?;
         Ok(Process { child, log })
     }
 }
@@ -91,40 +96,40 @@ impl Process {
         self.child.id()
     }
 
-    /// The port that a peer prints as its first line.
+    /// Reads the port that the peer prints as its first line.
     fn port(&mut self) -> Result<SocketAddr> {
         let mut line = String::new();
         let out = self.child.stdout.take().context("its output is not piped")?;
         BufReader::new(out).read_line(&mut line)?;
         match line.trim().parse::<u16>() {
             Ok(port) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
-            Err(_) => bail!("{NOT_STARTED}: {}", self.last_words()),
+            Err(_) => bail!("{NOT_STARTED}: {}", self.last_log_line()),
         }
     }
 
-    /// Waits until somebody listens there.
+    /// Waits until the peer accepts connections at this address.
     fn wait_for(&mut self, address: SocketAddr) -> Result<()> {
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
             if self.child.try_wait()?.is_some() || began.elapsed() > START_MAX {
-                bail!("{NOT_STARTED}: {}", self.last_words());
+                bail!("{NOT_STARTED}: {}", self.last_log_line());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
 
-    fn last_words(&self) -> String {
+    fn last_log_line(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no word why");
-        // Some print their whole configuration.
+        let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it printed no reason");
+        // Some peers print their whole configuration in one line.
         line.trim().chars().take(240).collect()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Not killed at once: a master takes its workers with it.
+        // SIGTERM first, so that a master process can stop its workers.
         if let Some(id) = i32::try_from(self.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(id, Signal::TERM);
         }
@@ -140,19 +145,19 @@ impl Drop for Process {
     }
 }
 
-/// A port that was free a moment ago, for peers that cannot choose one and say which.
+/// Returns an address that was free a moment ago, for peers that cannot choose and report a port.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// Writes a configuration with `${NAME}` replaced.
+/// Writes a configuration, with each `${NAME}` of the template replaced.
 fn configure(template: &str, values: &[(&str, String)], path: &Path) -> Result<()> {
     let text =
         values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value));
     fs::write(path, text).with_context(|| format!("{}", path.display()))
 }
 
-/// A case of a peer.
-fn running(id: &'static str, address: SocketAddr, path: &str, process: &Process) -> Running {
-    Running { id, address, path: path.to_owned(), process: process.id() }
+/// Builds a running case of a peer.
+fn running_case(id: &'static str, address: SocketAddr, path: &str, process: &Process) -> RunningCase {
+    RunningCase { id, address, path: path.to_owned(), process: process.id() }
 }

@@ -1,5 +1,5 @@
-//! Chunked coding (RFC 9112, section 7.1): sizes and line ends must be exact, extensions are dropped,
-//! and trailer fields for framing or authentication are dropped or refused.
+//! Chunked coding (RFC 9112, section 7.1): sizes and line ends must be exact, extensions are
+//! dropped, and trailer fields for framing or authentication are dropped or refused.
 
 use crate::case::Expect::{AbortBody, Either, Forward};
 use crate::case::{self, Case, Expect};

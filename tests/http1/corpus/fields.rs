@@ -1,5 +1,5 @@
-//! Fields that a gateway must act on: `Connection` and the fields that it lists, upgrades, `Expect`,
-//! `TE`, `Max-Forwards`, and names that CGI servers confuse with others.
+//! Fields that a gateway must act on: `Connection` and the fields that it lists, upgrades,
+//! `Expect`, `TE`, `Max-Forwards`, and names that CGI servers confuse with others.
 
 use crate::case::Expect::{Either, Forward, LocalReply};
 use crate::case::{self, Case, Check, Expect};

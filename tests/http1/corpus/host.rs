@@ -1,5 +1,5 @@
-//! `Host` (RFC 9112, section 3.2; RFC 3986, section 3.2.2): exactly one, valid, and the same for the
-//! router and the upstream.
+//! `Host` (RFC 9112, section 3.2; RFC 3986, section 3.2.2): exactly one, valid, and the same for
+//! the router and the upstream.
 
 use crate::case::Expect::{Either, Forward, LocalReply};
 use crate::case::{self, Case, Expect};

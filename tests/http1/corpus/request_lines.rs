@@ -1,5 +1,5 @@
-//! Request lines except the target: method, spaces and version; and size limits of the header section
-//! (RFC 9112, section 3; RFC 9110, sections 9 and 15.5).
+//! Request lines except the target: method, spaces and version; and size limits of the header
+//! section (RFC 9112, section 3; RFC 9110, sections 9 and 15.5).
 
 use crate::case::Expect::{Either, Forward, LocalReply, Reject};
 use crate::case::{self, Case, Expect};

@@ -4,8 +4,8 @@
 use crate::case::Expect::{Either, Forward, Reject};
 use crate::case::{self, Case, Expect};
 
-/// All requests have this chunked body. A parser that sees no chunked coding finds `5` where the next
-/// request should begin.
+/// All requests have this chunked body. A parser that sees no chunked coding finds `5` where the
+/// next request should begin.
 const BODY: &[u8] = b"5\r\nhello\r\n0\r\n\r\n";
 
 /// Title, deciding section, expected reaction, field lines.
@@ -274,8 +274,9 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Inserts every byte at every place. Space and tab are harmless around the value, and so is a comma,
-/// which makes an empty list element. All other bytes are refused or make another field name.
+/// Inserts every byte at every place. Space and tab are harmless around the value, and so is a
+/// comma, which makes an empty list element. All other bytes are refused or make another field
+/// name.
 fn sweep() -> Vec<Case> {
     let mut cases = vec![];
     for (place, before, after) in PLACES {

@@ -316,7 +316,8 @@ fn lengths() -> Vec<Case> {
     cases
 }
 
-/// RFC 9113, section 8.3.1: `:path` begins with a slash. RFC 3986: the bytes that a path may contain.
+/// RFC 9113, section 8.3.1: `:path` begins with a slash. RFC 3986: the bytes that a path may
+/// contain.
 fn targets() -> Vec<Case> {
     let bad = [
         ("no slash", "case"),
@@ -387,7 +388,8 @@ fn authorities() -> Vec<Case> {
     cases
 }
 
-/// RFC 9110, section 6.5.1: fields for framing, routing or authentication are not allowed in trailers.
+/// RFC 9110, section 6.5.1: fields for framing, routing or authentication are not allowed in
+/// trailers.
 fn trailers() -> Vec<Case> {
     let sent = |name: &str, fields: &[(&str, &str)]| post(format!("trailer with {name}"), &["hello"]).trailers(fields);
     let mut cases = vec![

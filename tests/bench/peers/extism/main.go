@@ -1,7 +1,11 @@
-// The article's gateway: net/http in front, plugins on the Extism SDK that read and write JSON, and a reverse proxy behind.
-// /plain passes on without a plugin; /shared calls one of two instances that all requests share (a plugin is not safe for concurrent
-// calls); /fresh makes an instance for each request from the module compiled once. One thread runs Go code (GOMAXPROCS=1).
-// Arguments: the plugin's .wasm, the upstream's URL. Prints the port that it listens on.
+// A gateway in Go: a net/http server, plugins on the Extism SDK that exchange JSON, and a reverse
+// proxy. It rebuilds the gateway of a published article that witgate answers to.
+//
+// /plain has no plugin. /shared calls one of two instances that all requests share, because a plugin
+// is not safe for concurrent calls. /fresh makes an instance for each request; the module is compiled
+// once. One thread runs Go code (GOMAXPROCS=1).
+//
+// Arguments: the plugin's .wasm file, the upstream's URL. Prints its port.
 package main
 
 import (
@@ -45,7 +49,8 @@ func (g *gateway) instance() (*extism.Plugin, error) {
 	return g.compiled.Instance(context.Background(), extism.PluginInstanceConfig{ModuleConfig: wazero.NewModuleConfig()})
 }
 
-// filtered calls a plugin, then answers or passes on with the headers that it wants set.
+// filtered calls a plugin. Then it responds, or forwards the request with the headers that the plugin
+// sets.
 func (g *gateway) filtered(call func([]byte) ([]byte, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		payload := requestPayload{Method: r.Method, Path: r.URL.Path, Headers: make(map[string]string, len(r.Header)), Body: []byte{}}
@@ -65,7 +70,7 @@ func (g *gateway) filtered(call func([]byte) ([]byte, error)) http.HandlerFunc {
 		}
 		var action responseAction
 		if err := json.Unmarshal(output, &action); err != nil {
-			log.Printf("plugin's answer: %v", err)
+			log.Printf("plugin output: %v", err)
 			http.Error(w, "bad gateway", http.StatusBadGateway)
 			return
 		}
@@ -88,7 +93,7 @@ func (g *gateway) callShared(input []byte) ([]byte, error) {
 	plugin := <-g.shared
 	defer func() { g.shared <- plugin }()
 	_, output, err := plugin.Call("handler", input)
-	// The plugin's memory is used again by its next call.
+	// Copy the output, because the next call reuses the plugin's memory.
 	return append([]byte(nil), output...), err
 }
 
