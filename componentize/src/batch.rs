@@ -1,107 +1,83 @@
-//! Many filters at once: finds them, builds the languages side by side, says how it went.
+//! Builds many filters: the languages in parallel, the filters of one language in sequence.
 //!
-//! A filter that cannot be built does not keep the others from being built. Must not know: what a build does.
+//! A filter that fails does not stop the others. This module does not know: the steps of a build.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
-use crate::build::{Filter, How, Outcome};
-use crate::language::{Failure, Language};
+use crate::build::{self, BuildOptions, Outcome};
 use crate::progress::{self, Progress};
+use crate::project::Project;
+use crate::toolchain::language::{BuildError, Language};
 
-/// How far below a named folder a filter.toml is looked for: `guests/` → `LANGUAGE/` → `NAME/`, and one more.
-const DEPTH_MAX: usize = 3;
-
-/// The folders with a filter.toml in or below `folders`, sorted. An error where one of them has none.
-pub(crate) fn find(folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut found = vec![];
-    for folder in folders {
-        let before = found.len();
-        search(folder, 0, &mut found).with_context(|| format!("{}", folder.display()))?;
-        if found.len() == before {
-            bail!("{}: no filter.toml in it or below: name a filter's folder", folder.display());
-        }
-    }
-    found.sort();
-    found.dedup();
-    Ok(found)
-}
-
-fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
-    if folder.join("filter.toml").exists() {
-        found.push(folder.canonicalize()?);
-        return Ok(());
-    }
-    if depth == DEPTH_MAX {
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() && !name.starts_with('.') && !["node_modules", "target", "dist"].contains(&name.as_str()) {
-            search(&path, depth + 1, found)?;
-        }
-    }
-    Ok(())
-}
-
-/// Builds the filters in `sources`; false where one failed.
-pub(crate) fn build(sources: &[PathBuf], out_dir: Option<&Path>, how: How<'_>) -> Result<bool> {
-    let began = Instant::now();
+/// Builds the filters in the folders `sources` and reports each on standard error.
+///
+/// Returns false if a filter failed. `out_dir` replaces the default `dist/LANGUAGE` beside the
+/// language's folder.
+pub fn build_all(sources: &[PathBuf], out_dir: Option<&Path>, options: BuildOptions<'_>) -> bool {
+    let started = Instant::now();
     let mut count = Count::default();
-    let mut filters: Vec<Filter> = vec![];
-    for source in sources {
-        let read = Filter::read(source, out_dir).and_then(|filter| {
-            match filters.iter().find(|other| other.out() == filter.out()) {
-                Some(other) => Err(Failure::Author(format!(
-                    "{}: name: {:?} is taken by {}: both would be written to {}",
-                    filter.source.join("filter.toml").display(),
-                    filter.manifest.name,
-                    other.source.display(),
-                    filter.out().display()
-                ))),
-                None => Ok(filter),
-            }
-        });
-        match read {
-            Ok(filter) => filters.push(filter),
-            Err(failure) => count.add(Progress::new(&shown(source)), Err(failure)),
-        }
-    }
-    // The tools of two languages share nothing; two builds of one language would write the same generated types and caches.
-    let mut by_language: BTreeMap<Language, Vec<Filter>> = BTreeMap::new();
-    for filter in filters {
-        by_language.entry(filter.language).or_default().push(filter);
+    let projects = read_projects(sources, out_dir, &mut count);
+    // Two languages share no tools, so they build in parallel. Two builds of one language would
+    // write the same generated types and caches.
+    let mut by_language: BTreeMap<Language, Vec<Project>> = BTreeMap::new();
+    for project in projects {
+        by_language.entry(project.language).or_default().push(project);
     }
     std::thread::scope(|scope| {
         let threads: Vec<_> =
-            by_language.into_values().map(|filters| scope.spawn(move || build_in_order(&filters, how))).collect();
+            by_language.into_values().map(|projects| scope.spawn(move || build_in_order(&projects, options))).collect();
         for thread in threads {
-            // Only a bug panics; the panic's own message has been printed.
+            // A thread panics only because of a bug. The panic has already been printed.
             count.join(thread.join().unwrap_or(Count { failed: 1, ..Count::default() }));
         }
     });
     if sources.len() > 1 {
-        progress::total(count.built, count.unchanged, count.failed, began.elapsed());
+        progress::summary(count.built, count.unchanged, count.failed, started.elapsed());
     }
-    Ok(count.failed == 0)
+    count.failed == 0
 }
 
-fn build_in_order(filters: &[Filter], how: How<'_>) -> Count {
+/// Reads the manifests. Two filters must not have the same output file: the second would overwrite
+/// the first.
+fn read_projects(sources: &[PathBuf], out_dir: Option<&Path>, count: &mut Count) -> Vec<Project> {
+    let mut projects: Vec<Project> = vec![];
+    for source in sources {
+        let read = Project::read(source, out_dir).and_then(|project| {
+            match projects.iter().find(|other| other.output() == project.output()) {
+                Some(other) => Err(BuildError::Author(format!(
+                    "{}: name: {:?} is also the name of {}: both would be written to {}; rename one",
+                    project.source.join("filter.toml").display(),
+                    project.manifest.name,
+                    other.source.display(),
+                    project.output().display()
+                ))),
+                None => Ok(project),
+            }
+        });
+        match read {
+            Ok(project) => projects.push(project),
+            Err(error) => count.add(Progress::new(&folder_title(source)), Err(error)),
+        }
+    }
+    projects
+}
+
+fn build_in_order(projects: &[Project], options: BuildOptions<'_>) -> Count {
     let mut count = Count::default();
-    for filter in filters {
-        let mut progress = Progress::new(&filter.title());
-        let outcome = filter.build(how, &mut progress);
+    for project in projects {
+        let mut progress = Progress::new(&project.title());
+        let outcome = build::build(project, options, &mut progress);
         count.add(progress, outcome);
     }
     count
 }
 
-/// A filter's name before its manifest is read.
-fn shown(source: &Path) -> String {
+/// The title of a filter whose manifest cannot be read.
+fn folder_title(source: &Path) -> String {
     let folder = source.file_name().unwrap_or_default().to_string_lossy();
     Language::of(source).map_or_else(|| folder.to_string(), |language| format!("{}/{folder}", language.name()))
 }
@@ -114,7 +90,7 @@ struct Count {
 }
 
 impl Count {
-    fn add(&mut self, progress: Progress, outcome: Result<Outcome, Failure>) {
+    fn add(&mut self, progress: Progress, outcome: Result<Outcome, BuildError>) {
         match outcome {
             Ok(Outcome::Built { bytes }) => {
                 self.built += 1;
@@ -124,9 +100,9 @@ impl Count {
                 self.unchanged += 1;
                 progress.unchanged();
             }
-            Err(failure) => {
+            Err(error) => {
                 self.failed += 1;
-                progress.failed(&failure.to_string());
+                progress.failed(&error.to_string());
             }
         }
     }
@@ -142,36 +118,18 @@ impl Count {
 mod tests {
     use super::*;
 
-    fn filter(root: &Path, path: &str, name: &str) -> Result<()> {
-        let folder = root.join(path);
-        std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("filter.py"), "")?;
-        std::fs::write(folder.join("filter.toml"), format!("name = \"{name}\"\nversion = \"1.0.0\"\n[request]\n"))?;
-        Ok(())
-    }
-
-    #[test]
-    fn filters_are_found_below_a_folder_but_not_in_what_tools_made() -> Result<()> {
-        let root = tempfile::tempdir()?;
-        for path in ["python/a", "python/b", "dist/python/c", "python/node_modules/d", ".git/e"] {
-            filter(root.path(), path, "x")?;
-        }
-        let found = find(&[root.path().to_owned(), root.path().join("python/b")])?;
-        let names: Vec<_> = found.iter().filter_map(|path| path.file_name()?.to_str()).collect();
-        assert_eq!(names, ["a", "b"]);
-        let error = find(&[root.path().join(".git/nothing")]).err().map(|error| format!("{error:#}"));
-        assert!(error.is_some_and(|error| error.contains("nothing")));
-        Ok(())
-    }
-
     #[test]
     fn two_filters_of_one_name_do_not_overwrite_each_other() -> Result<()> {
         let root = tempfile::tempdir()?;
-        filter(root.path(), "python/a", "x")?;
-        filter(root.path(), "python/b", "x")?;
-        let (a, b) = (root.path().join("python/a"), root.path().join("python/b"));
-        let (a, b) = (Filter::read(&a, None), Filter::read(&b, None));
-        assert_eq!(a.ok().map(|filter| filter.out()), b.ok().map(|filter| filter.out()));
+        let sources = ["python/a", "python/b"].map(|path| root.path().join(path));
+        for source in &sources {
+            std::fs::create_dir_all(source)?;
+            std::fs::write(source.join("filter.py"), "")?;
+            std::fs::write(source.join("filter.toml"), "name = \"x\"\nversion = \"1.0.0\"\n[request]\n")?;
+        }
+        let mut count = Count::default();
+        let projects = read_projects(&sources, None, &mut count);
+        assert_eq!((projects.len(), count.failed), (1, 1));
         Ok(())
     }
 }

@@ -1,149 +1,134 @@
-//! One filter from source to `NAME.wasm`: manifest → is it unchanged? → WIT → the language's tools → check → flatten → manifest section → in place.
+//! Builds one filter, from its source to `NAME.wasm`.
 //!
-//! A filter that fails leaves the .wasm of the last success where it is. Must not know: how a language is compiled.
+//! The steps: fingerprint → WIT → the language's tools → check → optimize → manifest section →
+//! rename into place. A build that fails leaves the .wasm of the last success in place.
+//! This module does not know: how a language is compiled.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use witgate_manifest::{Manifest, SECTION};
 
 use crate::check::check;
-use crate::digest::digest;
-use crate::flatten::flatten;
-use crate::language::{Failure, Job, Language};
-use crate::manifest::Manifest;
+use crate::fingerprint::fingerprint;
+use crate::optimize::optimize;
 use crate::progress::Progress;
-use crate::world;
+use crate::project::Project;
+use crate::toolchain;
+use crate::toolchain::language::{BuildError, Job};
+use crate::wit;
 
 /// How filters are built.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct How<'a> {
-    /// Even what has not changed.
-    pub(crate) force: bool,
-    /// With the core modules merged into one.
-    pub(crate) flatten: bool,
-    /// A gateway's state directory: it then finds the component compiled.
-    pub(crate) precompile: Option<&'a Path>,
+pub struct BuildOptions<'a> {
+    /// Build even a filter that is unchanged.
+    pub force: bool,
+    /// Merge the core modules into one and optimize it.
+    pub optimize: bool,
+    /// The state directory of a gateway. Its cache receives the compiled component.
+    pub precompile: Option<&'a Path>,
 }
 
-/// A filter whose manifest has been read.
-pub(crate) struct Filter {
-    pub(crate) source: PathBuf,
-    pub(crate) language: Language,
-    pub(crate) manifest: Manifest,
-    out_dir: PathBuf,
-}
-
-/// What a build did.
+/// The result of a successful build.
 pub(crate) enum Outcome {
     /// A new component of this size.
     Built { bytes: usize },
-    /// Nothing: the present one is made of the same sources, tools and WIT.
+    /// The present component was made from the same sources, tools and WIT.
     Unchanged,
 }
 
-impl Filter {
-    /// Reads the manifest in `source`. The component goes to `out_dir`, else to `dist/LANGUAGE` beside the language's folder:
-    /// `guests/rust/api-key` → `guests/dist/rust`.
-    pub(crate) fn read(source: &Path, out_dir: Option<&Path>) -> Result<Self, Failure> {
-        let source = source.canonicalize().with_context(|| format!("{}", source.display()))?;
-        let manifest = Manifest::read(&source.join("filter.toml")).map_err(Failure::Author)?;
-        let language = Language::of(&source).ok_or_else(|| {
-            Failure::Author(format!(
-                "{}: no source: a filter has src/filter.ts, filter.py, or Cargo.toml with src/lib.rs",
-                source.display()
-            ))
-        })?;
-        let guests = source.ancestors().nth(2).unwrap_or(&source);
-        let out_dir = out_dir.map_or_else(|| guests.join("dist").join(language.name()), Path::to_owned);
-        // The tools run in folders of their own.
-        let out_dir = std::path::absolute(out_dir)?;
-        Ok(Self { source, language, manifest, out_dir })
+/// Builds `project` unless nothing changed since the last success.
+pub(crate) fn build(
+    project: &Project,
+    options: BuildOptions<'_>,
+    progress: &mut Progress,
+) -> Result<Outcome, BuildError> {
+    let manifest = &project.manifest;
+    let work = project.out_dir.join(".work").join(&manifest.name);
+    fs::create_dir_all(&work).with_context(|| format!("{}", work.display()))?;
+    // Two builds of one filter write to the same folder. The second waits for the lock and then
+    // finds the filter unchanged.
+    let lock = File::create(work.join("lock"))?;
+    lock.lock()?;
+    // The fingerprint is taken before the tools read the source, so an edit during the build is
+    // noticed by the next build.
+    let inputs = format!("{} {}", fingerprint(&project.source, project.language)?, options.optimize);
+    let stamp = work.join("stamp");
+    if !options.force && is_current(project, &stamp, &inputs) {
+        return Ok(Outcome::Unchanged);
     }
+    let wit = work.join("wit");
+    wit::write(manifest, &wit)?;
+    let job = Job { source: &project.source, manifest, wit: &wit, work: &work };
+    let component = toolchain::build(project.language, &job, progress)?;
+    progress.step("check");
+    check(&component, manifest)
+        .map_err(|error| BuildError::Author(format!("{}: {error:#}", project.source.display())))?;
+    let component = if options.optimize { optimized(component, manifest, &wit, progress) } else { component };
+    let component = embed(manifest, component)?;
+    install(project, &component, options.precompile, progress)?;
+    fs::write(stamp, stamp_text(&inputs, &component))?;
+    Ok(Outcome::Built { bytes: component.len() })
+}
 
-    /// `rust/api-key`.
-    pub(crate) fn title(&self) -> String {
-        format!("{}/{}", self.language.name(), self.manifest.name)
-    }
-
-    /// Where the component goes.
-    pub(crate) fn out(&self) -> PathBuf {
-        self.out_dir.join(format!("{}.wasm", self.manifest.name))
-    }
-
-    /// Builds it, unless nothing changed since the last success.
-    pub(crate) fn build(&self, how: How<'_>, progress: &mut Progress) -> Result<Outcome, Failure> {
-        let work = self.out_dir.join(".work").join(&self.manifest.name);
-        fs::create_dir_all(&work).with_context(|| format!("{}", work.display()))?;
-        // Two builds of one filter would write into the same folder: the second waits, and then finds it unchanged.
-        let lock = File::create(work.join("lock"))?;
-        lock.lock()?;
-        // Before the tools read the source: what is edited meanwhile is built the next time.
-        let inputs = format!("{} {}", digest(&self.source, self.language)?, how.flatten);
-        let stamp = work.join("stamp");
-        if !how.force && self.is_current(&stamp, &inputs) {
-            return Ok(Outcome::Unchanged);
-        }
-        let wit = work.join("wit");
-        world::write(&self.manifest, &wit)?;
-        let job = Job { source: &self.source, manifest: &self.manifest, wit: &wit, work: &work };
-        let component = self.language.build(&job, progress)?;
-        progress.step("check");
-        check(&component, &self.manifest)
-            .map_err(|error| Failure::Author(format!("{}: {error:#}", self.source.display())))?;
-        let component = if how.flatten { self.flat(component, &wit, progress) } else { component };
-        let component = self.manifest.embed(component)?;
-        self.put(&component, how.precompile, progress)?;
-        fs::write(stamp, stamp_of(&inputs, &component))?;
-        Ok(Outcome::Built { bytes: component.len() })
-    }
-
-    /// The component with one core module, checked again: what goes live is what was checked. As it was, with a word about why, where that
-    /// cannot be done.
-    fn flat(&self, component: Vec<u8>, wit: &Path, progress: &mut Progress) -> Vec<u8> {
-        progress.step("flatten");
-        let flat = flatten(&component, wit, world::WORLD);
-        match flat.and_then(|flat| check(&flat.component, &self.manifest).map(|()| flat)) {
-            Ok(flat) => {
-                if let Err(why) = flat.pinned {
-                    progress.note(&format!("objects of the image are counted, so a call costs more: {why:#}"));
-                }
-                flat.component
+/// The optimized component, or `component` with a note if it cannot be optimized.
+///
+/// The result is checked again, so that the checked bytes are the ones that go live.
+fn optimized(component: Vec<u8>, manifest: &Manifest, wit: &Path, progress: &mut Progress) -> Vec<u8> {
+    progress.step("optimize");
+    let optimized = optimize(&component, wit, wit::WORLD);
+    match optimized.and_then(|optimized| check(&optimized.component, manifest).map(|()| optimized)) {
+        Ok(optimized) => {
+            if let Err(error) = optimized.immortal_objects {
+                progress.note(&format!("calls cost more, because objects stay reference-counted: {error:#}"));
             }
-            Err(why) => {
-                progress.note(&format!("not flattened, so slower to instantiate: {why:#}"));
-                component
-            }
+            optimized.component
         }
-    }
-
-    /// Whether the component in place was made of `inputs`, and is still what was made.
-    fn is_current(&self, stamp: &Path, inputs: &str) -> bool {
-        let (Ok(component), Ok(stamp)) = (fs::read(self.out()), fs::read_to_string(stamp)) else { return false };
-        stamp == stamp_of(inputs, &component)
-    }
-
-    /// By temporary file and rename: a gateway that watches the folder never sees half a file, and by then has it in its cache.
-    fn put(&self, component: &[u8], precompile: Option<&Path>, progress: &mut Progress) -> Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(&self.out_dir)?;
-        file.write_all(component)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        if let Some(state) = precompile.filter(|state| state.is_dir()) {
-            progress.step("precompile");
-            if let Err(why) = compile_ahead(file.path(), state) {
-                progress.note(&format!("not compiled ahead, so the gateway does it: {why:#}"));
-            }
+        Err(error) => {
+            progress.note(&format!("not optimized, so it is slower to instantiate: {error:#}"));
+            component
         }
-        file.persist(self.out()).with_context(|| format!("{}", self.out().display()))?;
-        Ok(())
     }
 }
 
-/// By the gateway's binary, which is built beside this one.
-fn compile_ahead(component: &Path, state: &Path) -> Result<()> {
+/// `component` with the manifest as a custom section at its end.
+fn embed(manifest: &Manifest, mut component: Vec<u8>) -> Result<Vec<u8>> {
+    use wasm_encoder::{ComponentSection as _, CustomSection};
+    let json = manifest.to_section()?;
+    CustomSection { name: SECTION.into(), data: json.into() }.append_to_component(&mut component);
+    Ok(component)
+}
+
+/// Whether the present component was made from `inputs` and has not been changed since.
+fn is_current(project: &Project, stamp: &Path, inputs: &str) -> bool {
+    let (Ok(component), Ok(stamp)) = (fs::read(project.output()), fs::read_to_string(stamp)) else { return false };
+    stamp == stamp_text(inputs, &component)
+}
+
+/// Writes a temporary file and renames it, so that a gateway that watches the folder never reads a
+/// partial file. Precompiling comes before the rename: the gateway then finds the component in its
+/// cache.
+fn install(project: &Project, component: &[u8], precompile: Option<&Path>, progress: &mut Progress) -> Result<()> {
+    let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(&project.out_dir)?;
+    file.write_all(component)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    if let Some(state) = precompile.filter(|state| state.is_dir()) {
+        progress.step("precompile");
+        if let Err(error) = precompile_component(file.path(), state) {
+            progress.note(&format!("not precompiled, so the gateway will compile it: {error:#}"));
+        }
+    }
+    let output = project.output();
+    file.persist(&output).with_context(|| format!("{}", output.display()))?;
+    Ok(())
+}
+
+/// Compiles the component with the gateway's binary, which is in the same folder as this program.
+fn precompile_component(component: &Path, state: &Path) -> Result<()> {
     let gateway = std::env::current_exe()?.with_file_name("witgate");
     let mut command = Command::new(&gateway);
     let output = command.arg("precompile").arg("--state").arg(state).arg(component).output();
@@ -152,13 +137,14 @@ fn compile_ahead(component: &Path, state: &Path) -> Result<()> {
     Ok(())
 }
 
-fn stamp_of(inputs: &str, component: &[u8]) -> String {
+fn stamp_text(inputs: &str, component: &[u8]) -> String {
     format!("{inputs} {}\n", blake3::hash(component).to_hex())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filter_toml;
 
     #[test]
     fn a_filter_is_current_until_its_inputs_or_its_component_change() -> Result<()> {
@@ -167,21 +153,43 @@ mod tests {
         fs::create_dir_all(&source)?;
         fs::write(source.join("filter.py"), "")?;
         fs::write(source.join("filter.toml"), "name = \"b\"\nversion = \"1.0.0\"\n[request]\n")?;
-        let filter = Filter::read(&source, None).map_err(|failure| anyhow::anyhow!("{failure}"))?;
+        let project = Project::read(&source, None).map_err(|error| anyhow::anyhow!("{error}"))?;
         assert_eq!(
-            (filter.title().as_str(), filter.out().strip_prefix(root.path().canonicalize()?)?),
+            (project.title().as_str(), project.output().strip_prefix(root.path().canonicalize()?)?),
             ("python/b", Path::new("dist/python/b.wasm"))
         );
-        fs::create_dir_all(&filter.out_dir)?;
+        fs::create_dir_all(&project.out_dir)?;
         let stamp = root.path().join("stamp");
-        assert!(!filter.is_current(&stamp, "inputs"));
-        filter.put(b"component", None, &mut Progress::new("a"))?;
-        fs::write(&stamp, stamp_of("inputs", b"component"))?;
-        assert!(filter.is_current(&stamp, "inputs"));
-        assert!(!filter.is_current(&stamp, "others"));
-        filter.put(b"another", None, &mut Progress::new("a"))?;
-        assert!(!filter.is_current(&stamp, "inputs"));
-        assert_eq!(fs::read_dir(&filter.out_dir)?.count(), 1, "no temporary file stays");
+        assert!(!is_current(&project, &stamp, "inputs"));
+        install(&project, b"component", None, &mut Progress::new("a"))?;
+        fs::write(&stamp, stamp_text("inputs", b"component"))?;
+        assert!(is_current(&project, &stamp, "inputs"));
+        assert!(!is_current(&project, &stamp, "others"));
+        install(&project, b"another", None, &mut Progress::new("a"))?;
+        assert!(!is_current(&project, &stamp, "inputs"));
+        assert_eq!(fs::read_dir(&project.out_dir)?.count(), 1, "no temporary file stays");
+        Ok(())
+    }
+
+    #[test]
+    fn the_manifest_is_the_content_of_the_section() -> Result<()> {
+        let text = "name = \"a\"\nversion = \"1.0.0\"\n[request]\nbody = \"buffer\"\n\
+            [config.limit]\ntype = \"integer\"\ndefault = 100\n";
+        let manifest = filter_toml::parse(text, "f").map_err(anyhow::Error::msg)?;
+        let component = embed(&manifest, b"\0asm\x0d\0\x01\0".to_vec())?;
+        let mut found = None;
+        for payload in wasmparser::Parser::new(0).parse_all(&component) {
+            if let wasmparser::Payload::CustomSection(section) = payload? {
+                found = Some((section.name().to_owned(), serde_json::from_slice(section.data())?));
+                assert_eq!(Manifest::from_section(section.data())?, manifest);
+            }
+        }
+        let expected = serde_json::json!({
+            "name": "a", "version": "1.0.0", "description": "", "services": [],
+            "request": {"body": "buffer", "body_bytes_max": 1_048_576},
+            "config": {"limit": {"type": "integer", "default": 100}},
+        });
+        assert_eq!(found, Some((SECTION.to_owned(), expected)));
         Ok(())
     }
 }

@@ -1,62 +1,69 @@
-//! Is the component what its manifest says? The last step before it is put in place, so that a mistake shows at the author's desk.
+//! Checks that a component agrees with its manifest.
 //!
-//! First what can be said in a sentence (kind, imports, phases), then everything: the bytes are validated and their types compared with the
-//! world's. Must not know: languages, files.
+//! This runs before the component is put in place, so that the author sees a mistake at build time and
+//! not at the gateway. Kind, imports and phases come first, because their errors can say what to do.
+//! Then the whole component is validated and its types are compared with those of the world.
+//! This module does not know: languages, files.
 
 use anyhow::{Context as _, Result, bail};
 use wasmparser::{Encoding, Parser, Payload};
+use witgate_manifest::Manifest;
 
-use crate::manifest::Manifest;
-use crate::world;
+use crate::wit;
 
-/// An error says what does not fit and what to do. Exports beyond the handlers are fine: tools add some.
+/// Checks `component`. Exports beyond the handlers are allowed, because some tools add them.
+///
+/// # Errors
+///
+/// The text says what does not agree and what to do.
 pub(crate) fn check(component: &[u8], manifest: &Manifest) -> Result<()> {
-    let Surface { imports, exports } = surface(component)?;
-    let (resolve, world) = world::resolve(manifest)?;
+    let Names { imports, exports } = names(component)?;
+    let (resolve, world) = wit::resolve(manifest)?;
     let granted: Vec<String> = resolve.worlds[world].imports.keys().map(|key| resolve.name_world_key(key)).collect();
     if let Some(import) = imports.iter().find(|import| !granted.contains(import)) {
         bail!("the component imports {import}, {}", advice(import, manifest));
     }
     for (phase, wanted) in [("request", manifest.request.is_some()), ("response", manifest.response.is_some())] {
-        let there = exports.contains(&world::interface(&format!("{phase}-handler")));
-        if there != wanted {
-            let (has, says) = if wanted { ("lacks", "has") } else { ("has", "lacks") };
-            bail!("the component {has} a {phase} handler, but filter.toml {says} [{phase}]: make them agree");
+        let exported = exports.contains(&wit::interface(&format!("{phase}-handler")));
+        if exported != wanted {
+            let (component, toml) = if wanted { ("lacks", "has") } else { ("has", "lacks") };
+            bail!("the component {component} a {phase} handler, but filter.toml {toml} [{phase}]: make them agree");
         }
     }
-    wit_component::targets(&resolve, world, component).context(
-        "the component is not valid, or a type in it is not that of wit/: was it built against another version?",
-    )
+    wit_component::targets(&resolve, world, component)
+        .context("the component is not valid, or a type in it differs from wit/: was it built against another version?")
 }
 
-/// Why an import is refused, and what the author can do.
+/// Why the import is refused, and what the author can do.
 fn advice(import: &str, manifest: &Manifest) -> String {
     if import.starts_with("wasi:") {
-        return "which the gateway does not give: use the SDK's clock, random, log and keyvalue".into();
+        return "which the gateway does not provide: use the SDK's clock, random, log and keyvalue".into();
     }
     for (phase, wanted, interface) in
         [("request", manifest.request.is_some(), "request-edit"), ("response", manifest.response.is_some(), "response")]
     {
-        if !wanted && import == world::interface(interface) {
-            return format!("which only the {phase} phase has: add [{phase}] to filter.toml, or do without");
+        if !wanted && import == wit::interface(interface) {
+            return format!(
+                "which is available only in the {phase} phase: add [{phase}] to filter.toml, or remove the call"
+            );
         }
     }
-    if import == world::interface("keyvalue") {
-        return "which filter.toml does not ask for: add `services = [\"keyvalue\"]`, or do without".into();
+    if import == wit::interface("keyvalue") {
+        return "which filter.toml does not request: add `services = [\"keyvalue\"]`, or remove the call".into();
     }
-    "which the gateway does not know: take out what needs it".into()
+    "which the gateway does not know: remove the code that needs it".into()
 }
 
 /// The names that the outermost component imports and exports.
-struct Surface {
+struct Names {
     imports: Vec<String>,
     exports: Vec<String>,
 }
 
-fn surface(component: &[u8]) -> Result<Surface> {
+fn names(component: &[u8]) -> Result<Names> {
     let (mut imports, mut exports, mut depth) = (vec![], vec![], 0_usize);
     for payload in Parser::new(0).parse_all(component) {
-        match payload.context("the result is no WebAssembly, or cut off")? {
+        match payload.context("the result is not WebAssembly, or it is truncated")? {
             Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
                 bail!("the result is a core module, not a component")
             }
@@ -75,20 +82,21 @@ fn surface(component: &[u8]) -> Result<Surface> {
             _ => {}
         }
     }
-    Ok(Surface { imports, exports })
+    Ok(Names { imports, exports })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filter_toml;
     use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
     use wit_parser::{ManglingAndAbi, Resolve, WorldId};
 
     fn manifest(text: &str) -> Result<Manifest> {
-        Manifest::parse(&format!("name = \"a\"\nversion = \"1.0.0\"\n{text}"), "f").map_err(anyhow::Error::msg)
+        filter_toml::parse(&format!("name = \"a\"\nversion = \"1.0.0\"\n{text}"), "f").map_err(anyhow::Error::msg)
     }
 
-    /// A component that does nothing but have this world.
+    /// A component without code that imports and exports this world.
     fn component(resolve: &Resolve, world: WorldId) -> Result<Vec<u8>> {
         let mut module = dummy_module(resolve, world, ManglingAndAbi::Standard32);
         embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8)?;
@@ -96,7 +104,7 @@ mod tests {
     }
 
     fn of_manifest(text: &str) -> Result<Vec<u8>> {
-        let (resolve, world) = world::resolve(&manifest(text)?)?;
+        let (resolve, world) = wit::resolve(&manifest(text)?)?;
         component(&resolve, world)
     }
 
@@ -109,13 +117,13 @@ mod tests {
 
     fn refusal(component: &[u8], text: &str) -> Result<String> {
         let error = check(component, &manifest(text)?).err();
-        Ok(error.map(|error| format!("{error:#}")).unwrap_or_else(|| "taken".into()))
+        Ok(error.map(|error| format!("{error:#}")).unwrap_or_else(|| "accepted".into()))
     }
 
     #[test]
-    fn what_is_built_for_its_manifest_is_taken() -> Result<()> {
+    fn a_component_built_for_its_manifest_is_accepted() -> Result<()> {
         for text in ["[request]", "[response]", "services = [\"keyvalue\"]\n[request]\n[response]"] {
-            assert_eq!(refusal(&of_manifest(text)?, text)?, "taken", "{text}");
+            assert_eq!(refusal(&of_manifest(text)?, text)?, "accepted", "{text}");
         }
         Ok(())
     }
@@ -123,20 +131,28 @@ mod tests {
     #[test]
     fn imports_and_phases_must_agree_with_the_manifest() -> Result<()> {
         let keyvalue = "services = [\"keyvalue\"]\n[request]";
-        for (built, asked, expected) in [
-            (keyvalue, "[request]", "imports witgate:gateway/keyvalue@0.1.0, which filter.toml does not ask for"),
-            ("[request]", "[response]", "request-edit@0.1.0, which only the request phase has: add [request]"),
-            ("[response]", "[request]", "response@0.1.0, which only the response phase has: add [response]"),
+        for (built, manifest, expected) in [
+            (keyvalue, "[request]", "imports witgate:gateway/keyvalue@0.1.0, which filter.toml does not request"),
+            (
+                "[request]",
+                "[response]",
+                "request-edit@0.1.0, which is available only in the request phase: add [request]",
+            ),
+            (
+                "[response]",
+                "[request]",
+                "response@0.1.0, which is available only in the response phase: add [response]",
+            ),
             ("[request]", "[request]\n[response]", "lacks a response handler, but filter.toml has [response]"),
         ] {
-            let refusal = refusal(&of_manifest(built)?, asked)?;
+            let refusal = refusal(&of_manifest(built)?, manifest)?;
             assert!(refusal.contains(expected), "{expected} not in {refusal}");
         }
         Ok(())
     }
 
     #[test]
-    fn what_is_no_filter_is_refused() -> Result<()> {
+    fn a_component_that_is_not_a_filter_is_refused() -> Result<()> {
         let wasi = of_wit(
             "package a:b; world w { import wasi:random/random@0.2.0; } package wasi:random@0.2.0 { interface random { r: func() -> u32; } }",
         )?;
@@ -144,12 +160,12 @@ mod tests {
         let empty = of_wit("package a:b; world w { export run: func(); }")?;
         let whole = of_manifest("[request]")?;
         for (bytes, expected) in [
-            (wasi.as_slice(), "imports wasi:random/random@0.2.0, which the gateway does not give"),
+            (wasi.as_slice(), "imports wasi:random/random@0.2.0, which the gateway does not provide"),
             (&other, "imports a:b/i, which the gateway does not know"),
             (&empty, "lacks a request handler"),
-            (&whole[..whole.len() / 2], "cut off"),
+            (&whole[..whole.len() / 2], "truncated"),
             (b"\0asm\x01\0\0\0", "a core module, not a component"),
-            (b"hello", "no WebAssembly"),
+            (b"hello", "not WebAssembly"),
         ] {
             let refusal = refusal(bytes, "[request]")?;
             assert!(refusal.contains(expected), "{expected} not in {refusal}");
@@ -161,7 +177,7 @@ mod tests {
     fn the_types_must_be_those_of_the_package() -> Result<()> {
         let handler = "package witgate:gateway@0.1.0; interface request-handler { handle-request: func() -> string; } world w { export request-handler; }";
         let refusal = refusal(&of_wit(handler)?, "[request]")?;
-        assert!(refusal.contains("a type in it is not that of wit/"), "{refusal}");
+        assert!(refusal.contains("a type in it differs from wit/"), "{refusal}");
         Ok(())
     }
 }

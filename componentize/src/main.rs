@@ -1,34 +1,19 @@
-//! `componentize`: a filter's source folder → a checked component, one command for each language.
+//! The command line of componentize.
 //!
-//! Read in this order: `manifest` (filter.toml), `world` (the WIT that the tools see), `build` (the steps of one filter), `language` (whose
-//! tools run: `script` for TypeScript and Python, `rust` and its fallback `debian`), `check` (is the result what the manifest says), `flatten` (its core modules into one), `digest`
-//! (what a result depends on), `batch` (many filters), `setup` (installing the pinned tools once). Must not know: the gateway's host.
+//! This module does not know: how a filter is built.
 
-mod batch;
-mod build;
-mod check;
-mod debian;
-mod digest;
-mod flatten;
-mod language;
-mod manifest;
-mod progress;
-mod rust;
-mod script;
-mod setup;
-mod world;
-
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use componentize::BuildOptions;
 
 #[derive(Parser)]
 #[command(
     name = "componentize",
     version,
-    about = "Turns a filter's source folder into a checked WebAssembly component"
+    about = "Builds a filter's source folder into a checked WebAssembly component"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -37,47 +22,49 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build filters; what has not changed is left alone
+    /// Build filters; unchanged filters are skipped
     Build {
-        /// Folders with a filter.toml, or folders to search for them
+        /// Folders of filters, or folders to search for filters
         #[arg(required_unless_present = "all", value_name = "DIR")]
         folders: Vec<PathBuf>,
-        /// Build every filter below DIR; without DIR, below this repository's guests/
+        /// Build every filter below DIR, or without DIR every filter in this repository's guests/
         #[arg(long)]
         all: bool,
-        /// Where NAME.wasm goes; by default dist/LANGUAGE beside the language's folder
+        /// Where NAME.wasm goes; the default is dist/LANGUAGE beside the language's folder
         #[arg(long, value_name = "DIR")]
         out_dir: Option<PathBuf>,
-        /// Build even what has not changed
+        /// Build unchanged filters too
         #[arg(long)]
         force: bool,
-        /// Leave the core modules as the language's tools made them: slower to instantiate, for comparison
+        /// Keep the component as the language's tools made it; it is slower to instantiate
         #[arg(long)]
-        no_flatten: bool,
-        /// Where DIR exists: a gateway's state directory, whose cache gets each component before it is put in place
+        no_optimize: bool,
+        /// The state directory of a gateway; its cache receives each component before the component
+        /// is put in place; ignored if DIR does not exist
         #[arg(long, value_name = "DIR")]
         precompile: Option<PathBuf>,
     },
-    /// Install the pinned TypeScript and Python tools, as `build` does when it needs them
+    /// Install the pinned TypeScript and Python tools; `build` does this when it needs them
     Setup,
-    /// Merge the core modules of a component for any world into one, as `build` does with filters
-    Flatten {
-        /// What a language's tools made
+    /// Optimize a component of any world, as `build` does for filters
+    Optimize {
+        /// The component as a language's tools made it
         #[arg(value_name = "FILE")]
         component: PathBuf,
-        /// The folder with the world
+        /// The folder with the WIT of the world
         #[arg(long, value_name = "DIR")]
         wit: PathBuf,
-        /// The world that it was built for
+        /// The world of the component
         #[arg(long, value_name = "NAME")]
         world: String,
         /// Where the result goes
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Run cargo with the Rust for WebAssembly that `build` uses: `componentize cargo clippy --target wasm32-unknown-unknown`
+    /// Run cargo with the Rust for WebAssembly that `build` uses, for example
+    /// `componentize cargo clippy --target wasm32-unknown-unknown`
     Cargo {
-        /// What cargo gets
+        /// The arguments of cargo
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<std::ffi::OsString>,
     },
@@ -94,30 +81,27 @@ fn main() -> ExitCode {
     }
 }
 
-/// False where a filter could not be built; why was said when it happened.
+/// Returns false if a filter or cargo failed. The reason has been printed.
 fn run(command: Command) -> Result<bool> {
     match command {
-        Command::Setup => {
-            setup::typescript()?;
-            setup::python()?;
-            Ok(true)
-        }
-        Command::Cargo { arguments } => rust::cargo(&arguments),
-        Command::Flatten { component, wit, world, out } => {
-            let bytes = std::fs::read(&component).with_context(|| format!("{}", component.display()))?;
-            let flat = flatten::flatten(&bytes, &wit, &world).with_context(|| format!("{}", component.display()))?;
-            if let Err(why) = flat.pinned {
-                eprintln!("{}: objects of the image are counted, so a call costs more: {why:#}", component.display());
-            }
-            std::fs::write(&out, flat.component).with_context(|| format!("{}", out.display()))?;
-            Ok(true)
-        }
-        Command::Build { mut folders, out_dir, force, no_flatten, precompile, .. } => {
+        Command::Setup => componentize::install_tools().map(|()| true),
+        Command::Cargo { arguments } => componentize::run_cargo(&arguments),
+        Command::Optimize { component, wit, world, out } => optimize(&component, &wit, &world, &out).map(|()| true),
+        Command::Build { mut folders, out_dir, force, no_optimize, precompile, .. } => {
             if folders.is_empty() {
-                folders.push(setup::repository().join("guests"));
+                folders.push(componentize::repository().join("guests"));
             }
-            let how = build::How { force, flatten: !no_flatten, precompile: precompile.as_deref() };
-            batch::build(&batch::find(&folders)?, out_dir.as_deref(), how)
+            let options = BuildOptions { force, optimize: !no_optimize, precompile: precompile.as_deref() };
+            Ok(componentize::build_all(&componentize::find_projects(&folders)?, out_dir.as_deref(), options))
         }
     }
+}
+
+fn optimize(component: &Path, wit: &Path, world: &str, out: &Path) -> Result<()> {
+    let bytes = std::fs::read(component).with_context(|| format!("{}", component.display()))?;
+    let optimized = componentize::optimize(&bytes, wit, world).with_context(|| format!("{}", component.display()))?;
+    if let Err(error) = optimized.immortal_objects {
+        eprintln!("{}: calls cost more, because objects stay reference-counted: {error:#}", component.display());
+    }
+    std::fs::write(out, optimized.component).with_context(|| format!("{}", out.display()))
 }

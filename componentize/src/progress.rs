@@ -1,7 +1,8 @@
-//! What a person sees while filters are built: a line for each step as it ends, a result for each filter. On standard error, coloured where that is
-//! a terminal.
+//! Reports the progress of builds on standard error: a line for each finished step and a result for
+//! each filter, in colour on a terminal.
 //!
-//! Filters of several languages are built side by side, so every line names its filter and is written in one piece.
+//! Languages build in parallel, so every line names its filter and is written with one call.
+//! This module does not know: the steps of a build.
 
 use std::time::{Duration, Instant};
 
@@ -13,73 +14,78 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 const WARN: Style = AnsiColor::Yellow.on_default().bold();
 const DIM: Style = Style::new().dimmed();
 
-/// The steps of one filter.
+/// The progress of one filter.
 pub(crate) struct Progress {
     name: String,
-    began: Instant,
+    started: Instant,
     step: Option<(String, Instant)>,
 }
 
 impl Progress {
-    /// `name` as `rust/api-key`.
+    /// `name` is the title of the filter, such as `rust/api-key`.
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), began: Instant::now(), step: None }
+        Self { name: name.to_owned(), started: Instant::now(), step: None }
     }
 
-    /// A step begins; the one before has ended.
+    /// Begins a step and ends the previous one.
     pub(crate) fn step(&mut self, step: &str) {
         self.end_step();
         self.step = Some((step.to_owned(), Instant::now()));
     }
 
     fn end_step(&mut self) {
-        if let Some((step, began)) = self.step.take() {
-            anstream::eprintln!("{DIM}{:>28}  {:<10} {:>5.1} s{DIM:#}", self.name, step, began.elapsed().as_secs_f64());
+        if let Some((step, started)) = self.step.take() {
+            anstream::eprintln!(
+                "{DIM}{:>28}  {:<10} {:>5.1} s{DIM:#}",
+                self.name,
+                step,
+                started.elapsed().as_secs_f64()
+            );
         }
     }
 
-    /// What a tool had to say although it succeeded; nothing where it said nothing.
-    pub(crate) fn warned(&self, said: &str) {
-        if !said.trim().is_empty() {
-            anstream::eprintln!("{WARN}{:>28}{WARN:#}  warnings\n{}\n", self.name, said.trim_end());
+    /// Shows the output of a tool that succeeded with warnings. Empty output is not shown.
+    pub(crate) fn warnings(&self, output: &str) {
+        if !output.trim().is_empty() {
+            anstream::eprintln!("{WARN}{:>28}{WARN:#}  warnings\n{}\n", self.name, output.trim_end());
         }
     }
 
-    /// A word about a step that went another way.
-    pub(crate) fn note(&mut self, what: &str) {
+    /// Reports that a step was skipped or had another result than usual.
+    pub(crate) fn note(&mut self, text: &str) {
         self.end_step();
-        anstream::eprintln!("{:>28}  {what}", self.name);
+        anstream::eprintln!("{:>28}  {text}", self.name);
     }
 
-    /// The filter has a new component.
+    /// Reports a new component.
     pub(crate) fn done(mut self, bytes: usize) {
         self.end_step();
-        let (size, seconds) = (size(bytes), self.began.elapsed().as_secs_f64());
+        let (size, seconds) = (size(bytes), self.started.elapsed().as_secs_f64());
         anstream::eprintln!("{GOOD}{:>28}{GOOD:#}  {size} in {seconds:.1} s", self.name);
     }
 
-    /// There was nothing to do.
+    /// Reports that the present component is current.
     pub(crate) fn unchanged(self) {
         anstream::eprintln!("{DIM}{:>28}  unchanged{DIM:#}", self.name);
     }
 
-    /// There is no new component; `why` is shown as it is.
-    pub(crate) fn failed(mut self, why: &str) {
+    /// Reports that there is no new component. `error` is shown unchanged.
+    pub(crate) fn failed(mut self, error: &str) {
         self.end_step();
-        anstream::eprintln!("{BAD}{:>28}  not built{BAD:#}\n{}\n", self.name, why.trim_end());
+        anstream::eprintln!("{BAD}{:>28}  not built{BAD:#}\n{}\n", self.name, error.trim_end());
     }
 }
 
-/// A word about what takes long and happens once.
-pub(crate) fn once(what: &str) {
-    anstream::eprintln!("{BOLD}{:>28}{BOLD:#}  {what}", "set-up");
+/// Announces work that takes long and happens once, such as the installation of tools.
+pub(crate) fn setup_notice(text: &str) {
+    anstream::eprintln!("{BOLD}{:>28}{BOLD:#}  {text}", "set-up");
 }
 
-/// The last line, where there were several filters.
-pub(crate) fn total(built: usize, unchanged: usize, failed: usize, took: Duration) {
+/// Reports the counts of a build of several filters.
+pub(crate) fn summary(built: usize, unchanged: usize, failed: usize, elapsed: Duration) {
     let style = if failed == 0 { BOLD } else { BAD };
     let failed = if failed == 0 { String::new() } else { format!(", {failed} not built") };
-    let seconds = took.as_secs_f64();
+    let seconds = elapsed.as_secs_f64();
     anstream::eprintln!(
         "{style}{:>28}{style:#}  {built} built, {unchanged} unchanged{failed} in {seconds:.1} s",
         "filters"

@@ -1,6 +1,7 @@
-//! How the code of one of the merged modules is renumbered: its indices become those of the result, and reads of a constant global the constant.
+//! Renumbers the code of one of the merged modules.
 //!
-//! Must not know: how the result's indices are chosen (`merge`).
+//! Indices become those of the result, and a read of a constant global becomes the constant.
+//! This module does not know: how the indices of the result are chosen (`merge`).
 
 use std::convert::Infallible;
 
@@ -9,23 +10,25 @@ use wasm_encoder::reencode::{self, Reencode, utils};
 use wasmparser::Operator;
 
 use super::link::Constant;
-use super::merge::NOWHERE;
 
-/// What a module's global became.
+/// An index that the result does not have. The validator refuses code that uses it.
+pub(super) const UNUSED: u32 = u32::MAX;
+
+/// What becomes of a global of the module.
 #[derive(Clone, Copy)]
 pub(super) enum Global {
     Index(u32),
     Constant(Constant),
 }
 
-/// A module's indices in the result.
+/// The indices of a module's items in the result.
 pub(super) struct Indices {
     pub(super) types: Vec<u32>,
     pub(super) functions: Vec<u32>,
     pub(super) globals: Vec<Global>,
     pub(super) tables: Vec<u32>,
     pub(super) first_data: u32,
-    /// Data segments that the code refers to, in the order in which they are met.
+    /// Data segments that the code names, in the order of their first use.
     pub(super) data: Vec<u32>,
     pub(super) first_element: u32,
 }
@@ -48,16 +51,16 @@ impl Reencode for Indices {
     }
 
     fn memory_index(&mut self, _: u32) -> Reencoded<u32> {
-        // There is one memory: `Plan::new` made sure.
+        // The result has one memory; `Plan::new` checks this.
         Ok(0)
     }
 
     fn data_index(&mut self, index: u32) -> Reencoded<u32> {
-        let known = self.data.iter().position(|own| *own == index).unwrap_or_else(|| {
+        let position = self.data.iter().position(|known| *known == index).unwrap_or_else(|| {
             self.data.push(index);
             self.data.len() - 1
         });
-        Ok(self.first_data + known as u32)
+        Ok(self.first_data + position as u32)
     }
 
     fn element_index(&mut self, index: u32) -> Reencoded<u32> {
@@ -67,8 +70,8 @@ impl Reencode for Indices {
     fn global_index(&mut self, index: u32) -> Reencoded<u32> {
         match self.globals[index as usize] {
             Global::Index(index) => Ok(index),
-            // Only reached by a write, and what is written is not folded; the validator would see it.
-            Global::Constant(_) => Ok(NOWHERE),
+            // Only a write gets here, and a written global is never a constant.
+            Global::Constant(_) => Ok(UNUSED),
         }
     }
 

@@ -1,8 +1,11 @@
-//! Leaves out the code of functions that nothing can call.
+//! Replaces the bodies of unreachable functions by a trap.
 //!
-//! An interpreter is linked with whole libraries, and what made it ready before its snapshot is still in it: to compile that takes time, and nobody runs it. Which function calls which is known once calls
-//! through tables are direct (`dispatch`), and the only ways in are the exports. A function that is not reached from there keeps its number and its type, and traps: so the code of all
-//! others stays what it was, and with it what was compiled of it for another filter. Must not know: what the code does.
+//! Gain: compiling takes less time. An interpreter is linked with whole libraries and with the code
+//! that prepared its snapshot, and most of both is unreachable. Calls through tables are already direct
+//! (`devirtualize`), so every call names its callee and only exports lead in.
+//! Price: the pass reads all code once, at build time. An unreachable function keeps its index and its
+//! type. So the code of all other functions is unchanged, and the compile cache finds it for another
+//! filter too. This module does not know: the purpose of a function.
 
 use std::convert::Infallible;
 
@@ -11,28 +14,28 @@ use wasm_encoder::reencode::{Error, Reencode, utils};
 use wasm_encoder::{CodeSection, Module};
 use wasmparser::{ElementItems, ExternalKind, FunctionBody, Operator, Parser};
 
-use super::merge::trap;
+use super::encode::{reencode_error, trap_body};
 use super::parse::{self, Space};
-use super::plain;
 
-/// The module, with a trap in the place of each function that is not reached.
-pub(super) fn only_reached(module: &[u8]) -> Result<Vec<u8>> {
+/// The module, with a trap as the body of each unreachable function.
+pub(super) fn remove(module: &[u8]) -> Result<Vec<u8>> {
     let parsed = parse::module(module)?;
-    let mut reached = reached(&parsed)?;
-    let defined = reached.split_off(parsed.imported[Space::Func.index()].len());
+    let mut reachable = reachable(&parsed)?;
+    let defined = reachable.split_off(parsed.imported[Space::Func.index()].len());
     let mut out = Module::new();
-    Shorter { reached: defined.into_iter() }.parse_core_module(&mut out, Parser::new(0), module).map_err(plain)?;
+    let mut rewriter = Rewriter { reachable: defined.into_iter() };
+    rewriter.parse_core_module(&mut out, Parser::new(0), module).map_err(reencode_error)?;
     Ok(out.finish())
 }
 
-/// For each function, imports first, whether a call can come to it.
-fn reached(module: &parse::Module) -> Result<Vec<bool>> {
+/// For each function, imports first, whether a call can reach it.
+fn reachable(module: &parse::Module) -> Result<Vec<bool>> {
     let imported = module.imported[Space::Func.index()].len();
-    let mut reached = vec![false; imported + module.funcs.len()];
-    let mut open = roots(module)?;
-    while let Some(function) = open.pop() {
-        let is_known = reached.get_mut(function as usize).context("a function that is not there")?;
-        if std::mem::replace(is_known, true) {
+    let mut reachable = vec![false; imported + module.funcs.len()];
+    let mut pending = roots(module)?;
+    while let Some(function) = pending.pop() {
+        let visited = reachable.get_mut(function as usize).context("a function index is out of range")?;
+        if std::mem::replace(visited, true) {
             continue;
         }
         let Some(body) = (function as usize).checked_sub(imported).and_then(|index| module.code.get(index)) else {
@@ -40,13 +43,13 @@ fn reached(module: &parse::Module) -> Result<Vec<bool>> {
         };
         let mut operators = body.get_operators_reader()?;
         while !operators.eof() {
-            open.extend(named(&operators.read()?));
+            pending.extend(named_function(&operators.read()?));
         }
     }
-    Ok(reached)
+    Ok(reachable)
 }
 
-/// What the outside calls, and all that tables and globals hold.
+/// The functions that the host can call, and those that tables and globals hold.
 fn roots(module: &parse::Module) -> Result<Vec<u32>> {
     let mut roots: Vec<u32> = module.start.into_iter().collect();
     let functions =
@@ -54,7 +57,7 @@ fn roots(module: &parse::Module) -> Result<Vec<u32>> {
     roots.extend(functions.map(|(_, index)| *index));
     for element in &module.elements {
         let ElementItems::Functions(functions) = element.items.clone() else {
-            bail!("a segment of expressions");
+            bail!("an element segment has expressions");
         };
         for function in functions {
             roots.push(function?);
@@ -62,14 +65,14 @@ fn roots(module: &parse::Module) -> Result<Vec<u32>> {
     }
     for global in &module.globals {
         for operator in global.init_expr.get_operators_reader() {
-            roots.extend(named(&operator?));
+            roots.extend(named_function(&operator?));
         }
     }
     Ok(roots)
 }
 
 /// The function that an instruction names.
-fn named(operator: &Operator) -> Option<u32> {
+fn named_function(operator: &Operator) -> Option<u32> {
     match operator {
         Operator::Call { function_index }
         | Operator::ReturnCall { function_index }
@@ -78,19 +81,19 @@ fn named(operator: &Operator) -> Option<u32> {
     }
 }
 
-struct Shorter<R> {
-    /// For each defined function in order.
-    reached: R,
+struct Rewriter<R> {
+    /// For each defined function, in order, whether it is reachable.
+    reachable: R,
 }
 
-impl<R: Iterator<Item = bool>> Reencode for Shorter<R> {
+impl<R: Iterator<Item = bool>> Reencode for Rewriter<R> {
     type Error = Infallible;
 
     fn parse_function_body(&mut self, code: &mut CodeSection, body: FunctionBody<'_>) -> Result<(), Error<Infallible>> {
-        if self.reached.next().unwrap_or(true) {
+        if self.reachable.next().unwrap_or(true) {
             return utils::parse_function_body(self, code, body);
         }
-        code.function(&trap());
+        code.function(&trap_body());
         Ok(())
     }
 }
@@ -99,17 +102,17 @@ impl<R: Iterator<Item = bool>> Reencode for Shorter<R> {
 mod tests {
     use super::*;
 
-    /// Which functions only trap, in order.
+    /// For each function, in order, whether it only traps.
     fn traps(text: &str) -> Result<Vec<bool>> {
-        let short = only_reached(&wat::parse_str(text)?)?;
-        wasmparser::Validator::new().validate_all(&short)?;
-        let bodies = parse::module(&short)?.code;
+        let rewritten = remove(&wat::parse_str(text)?)?;
+        wasmparser::Validator::new().validate_all(&rewritten)?;
+        let bodies = parse::module(&rewritten)?.code;
         let first = |body: &FunctionBody| Ok(matches!(body.get_operators_reader()?.read()?, Operator::Unreachable));
         bodies.iter().map(first).collect()
     }
 
     #[test]
-    fn what_no_export_comes_to_traps_and_all_else_stays() -> Result<()> {
+    fn only_unreachable_functions_trap() -> Result<()> {
         let text = r#"(module
             (import "host" "f" (func $host))
             (func $dead (call $deeper))
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_that_are_values_are_reached() -> Result<()> {
+    fn functions_that_are_values_are_reachable() -> Result<()> {
         let text = r#"(module
             (table 4 funcref)
             (elem (i32.const 1) $held)

@@ -1,6 +1,8 @@
-//! The core side of a component: its modules, how they are instantiated, and what is aliased and lifted from them.
+//! Reads the core side of a component: its modules, how they are instantiated, and the items that are
+//! aliased and lifted from them.
 //!
-//! Only structure; nothing is resolved here. Must not know: what the modules are for.
+//! This module reads structure only; `link` resolves it. This module does not know: the purpose of a
+//! module.
 
 use std::collections::HashMap;
 
@@ -10,7 +12,7 @@ use wasmparser::{
     FuncType, FunctionBody, Global, Instance, KnownCustom, MemoryType, Name, Parser, Payload, Table, TypeRef,
 };
 
-/// The four index spaces that are linked.
+/// An index space of imports and exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Space {
     Func,
@@ -40,11 +42,11 @@ impl Space {
 pub(super) struct Module<'a> {
     pub(super) size: usize,
     pub(super) types: Vec<FuncType>,
-    /// Module name, field name, type; in order.
+    /// Module name, field name and type, in order.
     pub(super) imports: Vec<(&'a str, &'a str, TypeRef)>,
-    /// For each space the positions in `imports`.
+    /// For each space, the positions in `imports`.
     pub(super) imported: [Vec<usize>; 4],
-    /// Type index of each defined function.
+    /// The type index of each defined function.
     pub(super) funcs: Vec<u32>,
     pub(super) tables: Vec<Table<'a>>,
     pub(super) memories: Vec<MemoryType>,
@@ -58,11 +60,11 @@ pub(super) struct Module<'a> {
     pub(super) names: HashMap<u32, &'a str>,
 }
 
-/// How a core instance came to be.
+/// How a core instance is made.
 pub(super) enum CoreInstance<'a> {
-    /// A module with an instance for each module name that it imports.
+    /// From a module, with an instance for each module name that it imports.
     Module { module: usize, arguments: HashMap<&'a str, usize> },
-    /// A bag of items.
+    /// From items of the component.
     Exports(HashMap<&'a str, (ExternalKind, u32)>),
 }
 
@@ -71,11 +73,11 @@ pub(super) enum CoreInstance<'a> {
 pub(super) enum Item<'a> {
     /// An export of a core instance.
     Alias(usize, &'a str),
-    /// A function of the canonical ABI: something that the host, or another component, does.
+    /// A function of the canonical ABI. The host or another component implements it.
     Canon,
 }
 
-/// A core function that the component exports.
+/// A core function that the component lifts.
 pub(super) struct Lift {
     pub(super) func: u32,
     pub(super) realloc: Option<u32>,
@@ -84,7 +86,7 @@ pub(super) struct Lift {
 
 /// The core side of one component.
 #[derive(Default)]
-pub(super) struct Shell<'a> {
+pub(super) struct ComponentCore<'a> {
     pub(super) modules: Vec<Module<'a>>,
     pub(super) instances: Vec<CoreInstance<'a>>,
     pub(super) items: [Vec<Item<'a>>; 4],
@@ -92,28 +94,28 @@ pub(super) struct Shell<'a> {
 }
 
 /// All components of a file, nested ones first.
-pub(super) fn shells(bytes: &[u8]) -> Result<Vec<Shell<'_>>> {
-    // None stands for a core module, whose payloads are read by `module`.
-    let mut open: Vec<Option<Shell>> = vec![];
+pub(super) fn component_cores(bytes: &[u8]) -> Result<Vec<ComponentCore<'_>>> {
+    // `None` stands for a core module: `module` reads its payloads.
+    let mut open: Vec<Option<ComponentCore>> = vec![];
     let mut done = vec![];
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload?;
         match &payload {
             Payload::Version { encoding: Encoding::Module, .. } if open.is_empty() => {
-                bail!("this is a core module, not a component")
+                bail!("the file is a core module, not a component")
             }
-            Payload::Version { .. } if open.is_empty() => open.push(Some(Shell::default())),
+            Payload::Version { .. } if open.is_empty() => open.push(Some(ComponentCore::default())),
             Payload::ModuleSection { unchecked_range, .. } => {
-                if let Some(Some(shell)) = open.last_mut() {
-                    shell.modules.push(module(&bytes[unchecked_range.start..unchecked_range.end])?);
+                if let Some(Some(core)) = open.last_mut() {
+                    core.modules.push(module(&bytes[unchecked_range.start..unchecked_range.end])?);
                 }
                 open.push(None);
             }
-            Payload::ComponentSection { .. } => open.push(Some(Shell::default())),
+            Payload::ComponentSection { .. } => open.push(Some(ComponentCore::default())),
             Payload::End(_) => done.extend(open.pop().flatten()),
             _ => {
-                if let Some(Some(shell)) = open.last_mut() {
-                    read_component(shell, payload)?;
+                if let Some(Some(core)) = open.last_mut() {
+                    read_component(core, payload)?;
                 }
             }
         }
@@ -121,11 +123,11 @@ pub(super) fn shells(bytes: &[u8]) -> Result<Vec<Shell<'_>>> {
     Ok(done)
 }
 
-fn read_component<'a>(shell: &mut Shell<'a>, payload: Payload<'a>) -> Result<()> {
+fn read_component<'a>(core: &mut ComponentCore<'a>, payload: Payload<'a>) -> Result<()> {
     match payload {
         Payload::InstanceSection(section) => {
             for instance in section {
-                shell.instances.push(match instance? {
+                core.instances.push(match instance? {
                     Instance::Instantiate { module_index, args } => CoreInstance::Module {
                         module: module_index as usize,
                         arguments: args.iter().map(|argument| (argument.name, argument.index as usize)).collect(),
@@ -140,7 +142,7 @@ fn read_component<'a>(shell: &mut Shell<'a>, payload: Payload<'a>) -> Result<()>
             for alias in section {
                 match alias? {
                     ComponentAlias::CoreInstanceExport { kind, instance_index, name } => {
-                        shell.items[Space::of(kind)?.index()].push(Item::Alias(instance_index as usize, name));
+                        core.items[Space::of(kind)?.index()].push(Item::Alias(instance_index as usize, name));
                     }
                     ComponentAlias::Outer { kind: ComponentOuterAliasKind::CoreModule, .. } => {
                         bail!("a core module of an outer component cannot be merged")
@@ -164,9 +166,9 @@ fn read_component<'a>(shell: &mut Shell<'a>, payload: Payload<'a>) -> Result<()>
                                 _ => {}
                             }
                         }
-                        shell.lifts.push(lift);
+                        core.lifts.push(lift);
                     }
-                    _ => shell.items[Space::Func.index()].push(Item::Canon),
+                    _ => core.items[Space::Func.index()].push(Item::Canon),
                 }
             }
         }

@@ -1,25 +1,31 @@
-//! The memory of the merged module as one image: what its active segments write, one after the other.
+//! The initial memory of the merged module: its active data segments written into one image.
 //!
-//! Must not know: what is in it.
+//! Gain: the image has few segments, so the runtime maps it copy-on-write and an instance copies
+//! nothing at its start. Price: the builder holds the image in memory, and runs of up to 256 zero bytes
+//! stay in the file. This module does not know: the content of the memory.
 
 use anyhow::{Context as _, Result, ensure};
 use wasm_encoder::{ConstExpr, DataSection};
 
-/// The most memory that an image may span.
+/// The largest image, in bytes.
 const BYTES_MAX: usize = 256 << 20;
-/// So many zeros in a row are left out of the segments.
-const GAP: usize = 256;
+/// The most data segments that engines accept.
+const SEGMENTS_MAX: u32 = 100_000;
+/// A longer run of zero bytes ends a segment.
+const ZERO_RUN: usize = 256;
 
-/// Linear memory before the first call.
+/// The linear memory before the first call.
 #[derive(Default)]
-pub(super) struct Image(Vec<u8>);
+pub(super) struct MemoryImage(Vec<u8>);
 
-impl Image {
-    /// Writes a segment.
+impl MemoryImage {
+    /// Writes a data segment.
     pub(super) fn write(&mut self, offset: i32, data: &[u8]) -> Result<()> {
         let start = offset.cast_unsigned() as usize;
-        let end =
-            start.checked_add(data.len()).filter(|end| *end <= BYTES_MAX).context("a data segment lies too high")?;
+        let end = start
+            .checked_add(data.len())
+            .filter(|end| *end <= BYTES_MAX)
+            .with_context(|| format!("a data segment ends above the limit of {BYTES_MAX} bytes"))?;
         if self.0.len() < end {
             self.0.resize(end, 0);
         }
@@ -31,7 +37,7 @@ impl Image {
         &mut self.0
     }
 
-    /// The segments that make this image: how many.
+    /// Adds segments with the content of the image to `section`, and returns their number.
     pub(super) fn segments(&self, section: &mut DataSection) -> Result<u32> {
         let (mut count, mut at) = (0, 0);
         while let Some(start) = self.0[at..].iter().position(|byte| *byte != 0).map(|skip| at + skip) {
@@ -39,7 +45,7 @@ impl Image {
             for (index, byte) in self.0.iter().enumerate().skip(start) {
                 if *byte != 0 {
                     end = index + 1;
-                } else if index - end >= GAP {
+                } else if index - end >= ZERO_RUN {
                     break;
                 }
             }
@@ -47,7 +53,10 @@ impl Image {
             count += 1;
             at = end;
         }
-        ensure!(count < 100_000, "the memory is in too many pieces");
+        ensure!(
+            count < SEGMENTS_MAX,
+            "the memory image has {count} segments, and the limit of engines is {SEGMENTS_MAX}"
+        );
         Ok(count)
     }
 }
@@ -57,8 +66,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn segments_leave_out_only_zeros() -> Result<()> {
-        let mut image = Image::default();
+    fn segments_omit_only_zeros() -> Result<()> {
+        let mut image = MemoryImage::default();
         image.write(5, &[1, 0, 0, 2])?;
         image.write(8, &[3])?;
         image.write(2000, &[4; 10])?;
@@ -67,7 +76,7 @@ mod tests {
         assert_eq!(image.segments(&mut section)?, 2);
         let mut module = wasm_encoder::Module::new();
         module.section(&section);
-        let mut again = Image::default();
+        let mut again = MemoryImage::default();
         for payload in wasmparser::Parser::new(0).parse_all(&module.finish()) {
             let wasmparser::Payload::DataSection(reader) = payload? else { continue };
             for data in reader {

@@ -1,8 +1,15 @@
-//! Runs the script of TypeScript or Python.
+//! Runs the build script of TypeScript or Python.
 //!
-//! The contract: `PROGRAM SCRIPT --source DIR --wit DIR --world filter --phases request,response --services keyvalue --out FILE --work DIR`.
-//! The script writes a component to FILE and prints `step: NAME` on standard output as each step begins. Exit code 2 says that the author's
-//! source is at fault: what stands on standard error is then shown as it is. Must not know: what the scripts do.
+//! The contract with `typescript/build.mjs` and `python/build.py` is a command line and an exit code:
+//!
+//! ```text
+//! PROGRAM SCRIPT --source DIR --wit DIR --world filter --phases request,response
+//!     --services keyvalue --out FILE --work DIR
+//! ```
+//!
+//! The script writes a component to FILE. It prints `step: NAME` on standard output when a step
+//! begins. Exit code 2 means that the author's source is wrong; the other output is then shown to the
+//! author unchanged. This module does not know: the steps of a script.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -12,49 +19,50 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, anyhow};
 
-use crate::language::{Failure, Job};
+use super::language::{BuildError, Job};
 use crate::progress::Progress;
-use crate::world::WORLD;
+use crate::wit::WORLD;
 
-/// The exit code by which a script says that the author's source is at fault.
-const AUTHOR: i32 = 2;
+/// The exit code of a script if the author's source is wrong.
+const EXIT_AUTHOR: i32 = 2;
 
-/// The component that `script` makes.
-pub(crate) fn build(program: &OsStr, script: &Path, job: &Job, progress: &mut Progress) -> Result<Vec<u8>, Failure> {
+/// Runs `program` with `script` and returns the component that it wrote.
+pub(crate) fn build(program: &OsStr, script: &Path, job: &Job, progress: &mut Progress) -> Result<Vec<u8>, BuildError> {
     let out = job.work.join("raw.wasm");
-    // A script that forgets to write must not pass with the last run's file.
+    // Without this, a script that writes nothing would return the file of the previous build.
     let _ = std::fs::remove_file(&out);
     let mut command = Command::new(program);
     command.arg(script);
     for (option, path) in [("--source", job.source), ("--wit", job.wit), ("--work", job.work), ("--out", &out)] {
         command.arg(option).arg(path);
     }
-    command.args(["--world", WORLD, "--phases", &job.manifest.phases()]);
+    let phases: Vec<&str> = job.manifest.phases().map(|(name, _)| name).collect();
+    command.args(["--world", WORLD, "--phases", &phases.join(",")]);
     command.args(["--services", &job.manifest.services.join(",")]);
-    let said = run(&mut command, progress).with_context(|| format!("{}", program.display()))?;
-    match said.code {
+    let output = run(&mut command, progress).with_context(|| format!("{}", program.display()))?;
+    match output.exit_code {
         Some(0) => Ok(std::fs::read(&out).with_context(|| format!("{} wrote no {}", script.display(), out.display()))?),
-        Some(AUTHOR) => Err(Failure::Author(said.text)),
+        Some(EXIT_AUTHOR) => Err(BuildError::Author(output.text)),
         code => {
             let code = code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"));
-            Err(Failure::Tool(anyhow!("{} ended with {code}\n{}", script.display(), said.text.trim_end())))
+            Err(BuildError::Tool(anyhow!("{} ended with {code}\n{}", script.display(), output.text.trim_end())))
         }
     }
 }
 
-struct Said {
-    /// None where a signal ended it.
-    code: Option<i32>,
-    /// Standard output without the steps, then standard error.
+struct ScriptOutput {
+    /// `None` if a signal ended the script.
+    exit_code: Option<i32>,
+    /// Standard output without the steps, followed by standard error.
     text: String,
 }
 
-fn run(command: &mut Command, progress: &mut Progress) -> anyhow::Result<Said> {
+fn run(command: &mut Command, progress: &mut Progress) -> anyhow::Result<ScriptOutput> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().context("cannot be run")?;
-    let mut stderr = child.stderr.take().context("no standard error")?;
-    let stdout = child.stdout.take().context("no standard output")?;
-    // Read beside standard output, or a tool that says much would wait for ever.
+    let mut child = command.spawn().context("the program cannot be run")?;
+    let mut stderr = child.stderr.take().context("the script has no standard error")?;
+    let stdout = child.stdout.take().context("the script has no standard output")?;
+    // Both outputs are read in parallel: a script blocks if one of its pipes is full.
     let errors = std::thread::spawn(move || {
         let mut bytes = vec![];
         let _ = stderr.read_to_end(&mut bytes);
@@ -71,41 +79,41 @@ fn run(command: &mut Command, progress: &mut Progress) -> anyhow::Result<Said> {
     }
     let status = child.wait()?;
     text.push_str(&errors.join().unwrap_or_default());
-    Ok(Said { code: status.code(), text })
+    Ok(ScriptOutput { exit_code: status.code(), text })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Manifest;
+    use crate::filter_toml;
 
-    /// What becomes of a shell script in the place of a language's.
-    fn outcome(text: &str) -> anyhow::Result<Result<Vec<u8>, Failure>> {
+    /// The result of a build with this shell script.
+    fn outcome(text: &str) -> anyhow::Result<Result<Vec<u8>, BuildError>> {
         let work = tempfile::tempdir()?;
         let script = work.path().join("build.sh");
         std::fs::write(&script, text)?;
         let manifest =
-            Manifest::parse("name = \"a\"\nversion = \"1.0.0\"\n[request]", "f").map_err(anyhow::Error::msg)?;
+            filter_toml::parse("name = \"a\"\nversion = \"1.0.0\"\n[request]", "f").map_err(anyhow::Error::msg)?;
         let job = Job { source: work.path(), manifest: &manifest, wit: work.path(), work: work.path() };
         Ok(build("sh".as_ref(), &script, &job, &mut Progress::new("test")))
     }
 
     #[test]
-    fn the_component_is_what_the_script_wrote() -> anyhow::Result<()> {
+    fn the_component_is_the_file_of_the_script() -> anyhow::Result<()> {
         let text = "echo 'step: one'; while [ $# -gt 0 ]; do [ $1 = --out ] && printf wasm > $2; shift; done";
         assert_eq!(outcome(text)?.ok(), Some(b"wasm".to_vec()));
         Ok(())
     }
 
     #[test]
-    fn an_authors_mistake_is_shown_as_it_was_said() -> anyhow::Result<()> {
+    fn a_mistake_of_the_author_is_shown_unchanged() -> anyhow::Result<()> {
         let failure = outcome("echo 'step: tsc'; echo 'src/filter.ts(3,5): error TS2322: no' >&2; exit 2")?.err();
-        assert!(matches!(&failure, Some(Failure::Author(said)) if said == "src/filter.ts(3,5): error TS2322: no\n"));
+        assert!(matches!(&failure, Some(BuildError::Author(text)) if text == "src/filter.ts(3,5): error TS2322: no\n"));
         Ok(())
     }
 
     #[test]
-    fn a_tool_that_fails_is_named_with_what_it_said() -> anyhow::Result<()> {
+    fn the_error_of_a_failed_script_has_its_output() -> anyhow::Result<()> {
         for (text, expected) in [
             ("echo no disk >&2; exit 1", "ended with exit code 1\nno disk"),
             ("kill -9 $$", "ended with a signal"),

@@ -1,7 +1,8 @@
-//! Rust: cargo for wasm32-unknown-unknown, then the core module is wrapped into a component.
+//! Rust: cargo compiles for wasm32-unknown-unknown, then the core module is wrapped into a component.
 //!
-//! That target and not a WASI one: a filter that needs nothing of WASI shall import nothing of it. The module carries its world in a custom section
-//! that the SDK's bindings wrote; the encoder keeps only the imports that the code uses. Must not know: the SDK.
+//! The target is not a WASI one, because a filter must not import WASI. The SDK's bindings write the
+//! world into a custom section of the module, and the encoder keeps only the imports that the code
+//! uses. This module does not know: the SDK.
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
@@ -11,66 +12,67 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, anyhow};
 use wit_component::ComponentEncoder;
 
-use crate::language::{Failure, Job};
+use super::cargo::{CargoSetup, INSTALL_RUST, sysroot};
+use super::command::run;
+use super::debian;
+use super::language::{BuildError, Job};
 use crate::progress::{self, Progress};
-use crate::{debian, setup};
 
 const TARGET: &str = "wasm32-unknown-unknown";
-/// `debian`: build as if rustup could not bring the target.
-const CHOICE: &str = "COMPONENTIZE_RUST";
+/// The environment variable that selects the compiler. `debian` ignores rustup.
+const COMPILER_VARIABLE: &str = "COMPONENTIZE_RUST";
 
-/// What cargo needs to compile for the target.
-#[derive(Debug, Default)]
-pub(crate) struct Toolchain {
-    pub(crate) arguments: Vec<String>,
-    pub(crate) environment: Vec<(String, String)>,
-}
-
-/// Whether the environment asks for Debian's compiler.
+/// Whether the environment selects Debian's compiler.
 pub(crate) fn debian_is_forced() -> bool {
-    std::env::var_os(CHOICE).is_some_and(|choice| choice == "debian")
+    std::env::var_os(COMPILER_VARIABLE).is_some_and(|compiler| compiler == "debian")
 }
 
-/// The component of the package in `job.source`.
-pub(crate) fn build(job: &Job, progress: &mut Progress) -> Result<Vec<u8>, Failure> {
-    let toolchain = toolchain(job.source)?;
+/// Builds the package in `job.source`.
+pub(crate) fn build(job: &Job, progress: &mut Progress) -> Result<Vec<u8>, BuildError> {
+    let setup = cargo_setup(job.source)?;
     progress.step("cargo");
     let output = Command::new("cargo")
         .args(["build", "--release", "--lib", "--quiet", "--target", TARGET])
         .args(["--message-format", "json-render-diagnostics"])
         .args(["--color", if std::io::stderr().is_terminal() { "always" } else { "never" }])
-        .args(&toolchain.arguments)
-        .envs(toolchain.environment)
+        .args(&setup.arguments)
+        .envs(setup.environment)
         .current_dir(job.source)
         .stdin(Stdio::null())
         .output()
-        .context("cargo cannot be run: install Rust (https://rustup.rs)")?;
-    let said = String::from_utf8_lossy(&output.stderr);
+        .with_context(|| format!("cargo cannot be run: {INSTALL_RUST}"))?;
+    let messages = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(Failure::Author(said.into_owned()));
+        return Err(BuildError::Author(messages.into_owned()));
     }
-    progress.warned(&said);
+    progress.warnings(&messages);
     let module = artifact(&output.stdout, job.source).ok_or_else(|| {
         let cargo_toml = job.source.join("Cargo.toml");
-        Failure::Author(format!(
-            "{}: no .wasm came of it: set `crate-type = [\"cdylib\"]` under [lib]",
+        BuildError::Author(format!(
+            "{}: cargo made no .wasm: set `crate-type = [\"cdylib\"]` under [lib]",
             cargo_toml.display()
         ))
     })?;
     progress.step("component");
     let module = std::fs::read(&module).with_context(|| format!("{}", module.display()))?;
-    encode(&module).map_err(|error| Failure::Author(format!("{}: {error:#}", job.source.display())))
+    encode(&module).map_err(|error| BuildError::Author(format!("{}: {error:#}", job.source.display())))
 }
 
-/// Cargo in the current folder with these arguments, set up to compile for the target. False where it failed; it said why.
-pub(crate) fn cargo(arguments: &[OsString]) -> Result<bool> {
-    let toolchain = toolchain(&std::env::current_dir()?)?;
+/// Runs cargo in the current folder, set up to compile for WebAssembly.
+///
+/// Returns false if cargo failed; cargo has printed the reason.
+///
+/// # Errors
+///
+/// There is no Rust for WebAssembly, or cargo cannot be run.
+pub fn run_cargo(arguments: &[OsString]) -> Result<bool> {
+    let setup = cargo_setup(&std::env::current_dir()?)?;
     let mut cargo = Command::new("cargo");
-    let status = cargo.args(arguments).args(&toolchain.arguments).envs(toolchain.environment).status();
-    Ok(status.context("cargo cannot be run: install Rust (https://rustup.rs)")?.success())
+    let status = cargo.args(arguments).args(&setup.arguments).envs(setup.environment).status();
+    Ok(status.with_context(|| format!("cargo cannot be run: {INSTALL_RUST}"))?.success())
 }
 
-/// Wraps a core module that says in itself which world it is for.
+/// Wraps a core module whose custom section names its world.
 fn encode(module: &[u8]) -> Result<Vec<u8>> {
     let encoder = ComponentEncoder::default().validate(true).module(module);
     let component = encoder.and_then(|mut encoder| encoder.encode());
@@ -81,7 +83,7 @@ fn encode(module: &[u8]) -> Result<Vec<u8>> {
     })
 }
 
-/// The .wasm that cargo's messages name for the package in `source`.
+/// The .wasm of the package in `source`, from cargo's messages.
 fn artifact(messages: &[u8], source: &Path) -> Option<PathBuf> {
     let manifest = source.join("Cargo.toml");
     String::from_utf8_lossy(messages)
@@ -94,33 +96,26 @@ fn artifact(messages: &[u8], source: &Path) -> Option<PathBuf> {
         .find(|file| file.extension() == Some(OsStr::new("wasm")))
 }
 
-/// rustup's own target, added where it is missing; else Debian's compiler.
-fn toolchain(source: &Path) -> Result<Toolchain> {
+/// The target of rustup, which is added if it is missing. If that fails, Debian's compiler.
+fn cargo_setup(source: &Path) -> Result<CargoSetup> {
     if debian_is_forced() {
-        return debian::toolchain();
+        return debian::cargo_setup();
     }
     if sysroot(source)?.join("lib/rustlib").join(TARGET).join("lib").is_dir() {
-        return Ok(Toolchain::default());
+        return Ok(CargoSetup::default());
     }
-    progress::once("adding the wasm target (rustup target add)");
+    progress::setup_notice("adding the wasm target (rustup target add)");
     let mut rustup = Command::new("rustup");
     rustup.args(["target", "add", TARGET]).current_dir(source);
-    match setup::run(&mut rustup, "is Rust installed by rustup, and can it reach its server?") {
-        Ok(()) => Ok(Toolchain::default()),
+    match run(&mut rustup, "is Rust installed by rustup, and can it reach its server?") {
+        Ok(()) => Ok(CargoSetup::default()),
         Err(rustup) => {
-            progress::once("rustup could not add it: taking Debian's compiler");
-            debian::toolchain()
-                .map_err(|debian| anyhow!("no Rust for {TARGET}\nrustup: {rustup:#}\nDebian's packages: {debian:#}"))
+            progress::setup_notice("rustup could not add the target: using Debian's compiler");
+            debian::cargo_setup().map_err(|debian| {
+                anyhow!("there is no Rust for {TARGET}\nrustup: {rustup:#}\nDebian's packages: {debian:#}")
+            })
         }
     }
-}
-
-/// Where the compiler that cargo will use in `source` is installed.
-pub(crate) fn sysroot(source: &Path) -> Result<PathBuf> {
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--print", "sysroot"]).current_dir(source);
-    let printed = rustc.output().context("rustc cannot be run: install Rust (https://rustup.rs)")?;
-    Ok(PathBuf::from(String::from_utf8_lossy(&printed.stdout).trim()))
 }
 
 #[cfg(test)]
@@ -128,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cargos_messages_name_the_module_of_this_package_only() {
+    fn the_module_is_that_of_this_package() {
         let messages =
             br#"{"reason":"compiler-artifact","manifest_path":"/w/sdk/Cargo.toml","filenames":["/t/libsdk.rlib"]}
 not json
@@ -140,7 +135,7 @@ not json
     }
 
     #[test]
-    fn a_module_without_a_world_is_refused_with_what_to_do() {
+    fn the_error_for_a_module_without_a_world_says_what_to_do() {
         let module = wat(r#"(module (import "env" "now" (func)))"#);
         let error = encode(&module).err().map(|error| format!("{error:#}")).unwrap_or_default();
         assert!(error.contains("witgate_filter::filter!"), "{error}");

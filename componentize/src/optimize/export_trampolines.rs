@@ -1,52 +1,55 @@
-//! Gives each exported function a way in of its own, behind all other functions.
+//! Exports each function through a trampoline: a last function of the module that forwards the call.
 //!
-//! An engine makes machine code that lets its host in right after the function that is exported. In wasmtime 48 this leaves a trace in what compiles the functions after it (`DataFlowGraph::clear` of cranelift-codegen 0.135 keeps
-//! exception tables), and by that trace the same code is not found again among what was compiled for another filter. Behind the last function there is nothing that could not be
-//! found. A call from outside makes one jump more. Must not know: what is exported.
+//! Gain: the compile cache finds more functions. wasmtime 48 compiles a host-to-Wasm trampoline right
+//! after an exported function. The trampoline leaves exception-table entries in the compiler's
+//! workspace (`DataFlowGraph::clear` of cranelift-codegen 0.135), which change the cache keys of the
+//! functions that the same thread compiles next. If the exported functions are the last, no function
+//! of the module follows.
+//! Price: a call from the host makes one more jump. This module does not know: the exports.
 
 use std::convert::Infallible;
 
 use anyhow::Result;
 use wasm_encoder::reencode::{Error, Reencode, utils};
-use wasm_encoder::{CodeSection, ExportSection, Function, FunctionSection, Instruction, Module};
+use wasm_encoder::{CodeSection, ExportSection, Function, FunctionSection, Module};
 use wasmparser::{CodeSectionReader, Export, ExternalKind, FunctionSectionReader, Parser};
 
+use super::encode::{load_parameters, reencode_error};
 use super::parse::{self, Space};
-use super::plain;
 
-/// The module, whose exported functions are its last.
-pub(super) fn behind(module: &[u8]) -> Result<Vec<u8>> {
+/// The module with trampolines as its last functions.
+pub(super) fn add_trampolines(module: &[u8]) -> Result<Vec<u8>> {
     let parsed = parse::module(module)?;
     let imported = parsed.imported[Space::Func.index()].len() as u32;
     let mut exported: Vec<u32> =
         parsed.exports.values().filter(|(kind, _)| *kind == ExternalKind::Func).map(|(_, index)| *index).collect();
     exported.sort_unstable();
     exported.dedup();
-    let mut doors = vec![];
+    let mut trampolines = vec![];
     for function in exported.into_iter().filter(|function| *function >= imported) {
         let ty = parsed.funcs[(function - imported) as usize];
-        doors.push(Door { function, ty, parameters: parsed.types[ty as usize].params().len() as u32 });
+        trampolines.push(Trampoline { function, ty, parameters: parsed.types[ty as usize].params().len() as u32 });
     }
     let mut out = Module::new();
     let first = imported + parsed.funcs.len() as u32;
-    Behind { doors, first }.parse_core_module(&mut out, Parser::new(0), module).map_err(plain)?;
+    Rewriter { trampolines, first }.parse_core_module(&mut out, Parser::new(0), module).map_err(reencode_error)?;
     Ok(out.finish())
 }
 
-/// A function that calls another as all that it does.
-struct Door {
+/// A function that only calls `function`.
+struct Trampoline {
     function: u32,
     ty: u32,
     parameters: u32,
 }
 
-struct Behind {
-    doors: Vec<Door>,
-    /// The number of the first one.
+struct Rewriter {
+    trampolines: Vec<Trampoline>,
+    /// The index of the first trampoline.
     first: u32,
 }
 
-impl Reencode for Behind {
+impl Reencode for Rewriter {
     type Error = Infallible;
 
     fn parse_function_section(
@@ -55,15 +58,16 @@ impl Reencode for Behind {
         section: FunctionSectionReader<'_>,
     ) -> Result<(), Error<Infallible>> {
         utils::parse_function_section(self, functions, section)?;
-        for door in &self.doors {
-            functions.function(door.ty);
+        for trampoline in &self.trampolines {
+            functions.function(trampoline.ty);
         }
         Ok(())
     }
 
     fn parse_export(&mut self, exports: &mut ExportSection, export: Export<'_>) -> Result<(), Error<Infallible>> {
-        let leads_there = |door: &Door| export.kind == ExternalKind::Func && door.function == export.index;
-        let index = match self.doors.iter().position(leads_there) {
+        let calls_export =
+            |trampoline: &Trampoline| export.kind == ExternalKind::Func && trampoline.function == export.index;
+        let index = match self.trampolines.iter().position(calls_export) {
             Some(position) => self.first + position as u32,
             None => export.index,
         };
@@ -76,12 +80,10 @@ impl Reencode for Behind {
         section: CodeSectionReader<'_>,
     ) -> Result<(), Error<Infallible>> {
         utils::parse_code_section(self, code, section)?;
-        for door in &self.doors {
+        for trampoline in &self.trampolines {
             let mut body = Function::new([]);
-            for parameter in 0..door.parameters {
-                body.instruction(&Instruction::LocalGet(parameter));
-            }
-            body.instructions().return_call(door.function).end();
+            load_parameters(&mut body, trampoline.parameters);
+            body.instructions().return_call(trampoline.function).end();
             code.function(&body);
         }
         Ok(())
@@ -94,7 +96,7 @@ mod tests {
     use wasmtime::{Engine, Instance, Store};
 
     #[test]
-    fn exports_are_the_last_functions_and_do_what_they_did() -> wasmtime::Result<()> {
+    fn trampolines_are_the_last_functions_and_behave_like_the_exports() -> wasmtime::Result<()> {
         let module = wat::parse_str(
             r#"(module
                 (import "host" "f" (func $host (param i32) (result i32)))
@@ -105,15 +107,15 @@ mod tests {
                 (export "host" (func $host))
                 (func (export "seven") (result i32 i32) (i32.const 7) (i32.const 8)))"#,
         )?;
-        let behind = behind(&module).map_err(|error| wasmtime::Error::msg(format!("{error:#}")))?;
-        let parsed = parse::module(&behind).map_err(|error| wasmtime::Error::msg(format!("{error:#}")))?;
+        let rewritten = add_trampolines(&module).map_err(|error| wasmtime::Error::msg(format!("{error:#}")))?;
+        let parsed = parse::module(&rewritten).map_err(|error| wasmtime::Error::msg(format!("{error:#}")))?;
         let index = |name: &str| parsed.exports.get(name).map(|(_, index)| *index);
-        // One import and three functions come before.
+        // An import and three functions come first.
         assert_eq!(["add", "sum", "seven", "host", "memory"].map(index), [4, 4, 5, 0, 0].map(Some));
         let engine = Engine::default();
         let mut store = Store::new(&engine, ());
         let host = wasmtime::Func::wrap(&mut store, |value: i32| value * 2);
-        let module = wasmtime::Module::new(&engine, &behind)?;
+        let module = wasmtime::Module::new(&engine, &rewritten)?;
         let instance = Instance::new(&mut store, &module, &[host.into()])?;
         let add = instance.get_typed_func::<(i32, i64), i64>(&mut store, "sum")?;
         assert_eq!(add.call(&mut store, (-5, 1 << 40))?, (1 << 40) - 5);
