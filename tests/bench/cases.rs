@@ -64,8 +64,8 @@ pub(crate) const CASES: [Case; 20] = [
     case("extism", "extism", "Go (net/http)", Sandbox::Plain),
     case("extism-shared", "extism", "Go + Extism", Sandbox::Shared),
     case("extism-fresh", "extism", "Go + Extism, instance per request", Sandbox::Fresh),
-    case("typescript-unflattened", "witgate", "witgate, TypeScript, not flattened", Sandbox::Fresh),
-    case("python-unflattened", "witgate", "witgate, Python, not flattened", Sandbox::Fresh),
+    case("typescript-unoptimized", "witgate", "witgate, TypeScript, not optimized", Sandbox::Fresh),
+    case("python-unoptimized", "witgate", "witgate, Python, not optimized", Sandbox::Fresh),
 ];
 
 /// A case whose gateway is running.

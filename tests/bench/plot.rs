@@ -27,11 +27,11 @@ const COLORS: [(Sandbox, &str, &str); 4] = [
     (Sandbox::Fresh, "#059669", "a fresh sandbox per request"),
 ];
 
-/// Draws the cases, the cheapest first. Leaves out the guests that are not flattened.
+/// Draws the cases, the cheapest first. Leaves out the guests that are not optimized.
 pub(crate) fn svg(results: &Results) -> String {
     let mut bars: Vec<(&Case, f64)> = CASES
         .iter()
-        .filter(|case| !case.id.ends_with("unflattened"))
+        .filter(|case| !case.id.ends_with("unoptimized"))
         .filter_map(|case| Some((case, results.cpu(case.id)?)))
         .collect();
     bars.sort_by(|a, b| a.1.total_cmp(&b.1));

@@ -20,8 +20,8 @@ const FILTERS: [(&str, &str, &str); 7] = [
     ("python", "python/api-key", ""),
     ("typescript-reuse", "typescript/api-key", ", reuse: 1000000"),
     ("python-reuse", "python/api-key", ", reuse: 1000000"),
-    ("typescript-unflattened", "tests/typescript/unflattened/api-key", ""),
-    ("python-unflattened", "tests/python/unflattened/api-key", ""),
+    ("typescript-unoptimized", "tests/typescript/unoptimized/api-key", ""),
+    ("python-unoptimized", "tests/python/unoptimized/api-key", ""),
 ];
 
 /// A running gateway and its cases.

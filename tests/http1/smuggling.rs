@@ -175,7 +175,9 @@ fn judge(case: &Case, client: &ClientResult, received: &[Received]) -> Result<St
     let refused = own.is_empty();
     match case.expect {
         _ if head_truncated => Err("the upstream received a truncated header section".to_owned()),
-        Expect::Reject if !refused || answered || !client.closed => Err(format!("not rejected: {status}{}", shown(&own))),
+        Expect::Reject if !refused || answered || !client.closed => {
+            Err(format!("not rejected: {status}{}", shown(&own)))
+        }
         Expect::LocalReply if !refused => Err(format!("not refused: {status}{}", shown(&own))),
         Expect::AbortBody if !own.is_empty() || answered || !client.closed => {
             Err(format!("the request was completed: {status}{}", shown(&own)))
@@ -183,7 +185,9 @@ fn judge(case: &Case, client: &ClientResult, received: &[Received]) -> Result<St
         Expect::AbortBody => refusal(case, first, true)
             .map(|reaction| format!("{reaction}{}", if body_truncated { ", body aborted" } else { "" })),
         Expect::Forward if refused => Err(format!("refused: {status}")),
-        _ if refused => refusal(case, first, false).map(|reaction| reaction + if client.closed { ", closed" } else { "" }),
+        _ if refused => {
+            refusal(case, first, false).map(|reaction| reaction + if client.closed { ", closed" } else { "" })
+        }
         _ => forwarded(case, &own, client).map(|()| format!("forwarded as {}", own[0].target())),
     }
 }
@@ -203,7 +207,8 @@ fn refusal(case: &Case, first: Option<&Message>, may_be_silent: bool) -> Result<
 
 /// Checks the requests that the upstream received.
 fn forwarded(case: &Case, own: &[&Message], client: &ClientResult) -> Result<(), String> {
-    let upstream = client.responses.iter().filter(|response| is_from_upstream(response) && !is_canary(response)).count();
+    let upstream =
+        client.responses.iter().filter(|response| is_from_upstream(response) && !is_canary(response)).count();
     if upstream != own.len() {
         return Err(format!(
             "the upstream received {} requests, the client received {upstream} of its responses",

@@ -137,7 +137,7 @@ pub(crate) const FAULTS: &[(&str, Fault, Expect)] = &[
     ("100 without a request for it", Close(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), Complete(200, "hello")),
     ("102 five times", Close(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), Complete(200, "hello")),
     ("100 endlessly", Repeat(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 20_000), GatewayError(502, INVALID)),
-    ("103 endlessly", Repeat(b"", b"HTTP/1.1 103 EndBeforeReading Hints\r\nLink: </a>; rel=preload\r\n\r\n", 20_000), GatewayError(502, INVALID)),
+    ("103 endlessly", Repeat(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n", 20_000), GatewayError(502, INVALID)),
     ("only 100", Close(b"HTTP/1.1 100 Continue\r\n\r\n"), GatewayError(502, ENDED)),
     ("100, then a stall", Stall(b"HTTP/1.1 100 Continue\r\n\r\n"), GatewayError(504, SLOW)),
     ("field with NUL", Close(b"HTTP/1.1 200 OK\r\nX-A: b\0c\r\nContent-Length: 5\r\n\r\nhello"), GatewayError(502, INVALID)),
