@@ -10,8 +10,8 @@ const API_KEYS: [&str; 5] = [
     "rust/api-key",
     "typescript/api-key",
     "python/api-key",
-    "tests/typescript/unflattened/api-key",
-    "tests/python/unflattened/api-key",
+    "tests/typescript/unoptimized/api-key",
+    "tests/python/unoptimized/api-key",
 ];
 
 /// A gateway with this filter. `more` is appended to the filter's configuration.
@@ -64,7 +64,7 @@ const CORPUS: [&str; 15] = [
 
 #[test]
 fn python_code_behaves_the_same_optimized_or_not() -> Result<()> {
-    let gateways = [start("tests/python/corpus", "")?, start("tests/python/unflattened/corpus", "")?];
+    let gateways = [start("tests/python/corpus", "")?, start("tests/python/unoptimized/corpus", "")?];
     let body = br#"{"name": "ann", "items": [{"id": 1}, {"id": 2.5, "none": null}]}"#;
     let headers = ["user-agent: Curl/8.1 (x) Lib/2", "accept: text/html,*/*", "cookie: a=1", "x-api-key: s3cret"];
     for path in CORPUS.into_iter().chain(CORPUS.into_iter().rev()) {
@@ -136,7 +136,7 @@ fn redact_removes_credentials_and_personal_data() -> Result<()> {
     let json = br#"{"mail":"ann@example.com","card":"4111 1111 1111 1111","token":"x","n":1}"#;
     let clean = r#"{"mail": "REDACTED", "card": "REDACTED", "token": "REDACTED", "n": 1}"#;
     let deep = format!("{}1{}", "[".repeat(500), "]".repeat(500));
-    for guest in ["python/redact", "tests/python/unflattened/redact"] {
+    for guest in ["python/redact", "tests/python/unoptimized/redact"] {
         let gateway = start(guest, "")?;
         let mut client = gateway.client()?;
         let headers = ["content-type: application/json", "authorization: Bearer x"];

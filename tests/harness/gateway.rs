@@ -224,7 +224,7 @@ impl Gateway {
     /// The value of one metric with its labels, such as `witgate_in_flight`. 0 if it is absent.
     pub fn metric(&self, line: &str) -> Result<f64> {
         let text = self.admin("/metrics")?.text();
-        let found = text.lines().find_map(|own| own.strip_prefix(line)?.strip_prefix(' ')?.parse().ok());
+        let found = text.lines().find_map(|candidate| candidate.strip_prefix(line)?.strip_prefix(' ')?.parse().ok());
         Ok(found.unwrap_or(0.0))
     }
 

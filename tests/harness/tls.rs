@@ -136,9 +136,9 @@ impl TlsClient {
             .with_root_certificates(roots);
         let config = match identity {
             None => builder.with_no_client_auth(),
-            Some(own) => builder.with_client_auth_cert(
-                vec![CertificateDer::from_pem_slice(own.certificate.as_bytes())?],
-                PrivateKeyDer::from_pem_slice(own.key.as_bytes())?,
+            Some(identity) => builder.with_client_auth_cert(
+                vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes())?],
+                PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?,
             )?,
         };
         Ok(Self { config })

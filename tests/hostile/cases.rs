@@ -111,7 +111,7 @@ fn traps_and_errors() -> Vec<Case> {
         case("division by zero", filter("(i32.div_u (i32.const 1) (i32.const 0))"), 502, "trap"),
         case("out of bounds", filter("(i32.load (i32.const 0x7fffffff))"), 502, "trap"),
         case(
-            "bad indirect call",
+            "invalid indirect call",
             module("(type $t (func)) (table 1 funcref)", "(call_indirect (type $t) (i32.const 0)) (i32.const 0)"),
             502,
             "trap",
@@ -119,9 +119,9 @@ fn traps_and_errors() -> Vec<Case> {
         case("deep recursion", module(RECURSION, "(drop (call $deep (i64.const 0))) (i32.const 0)"), 502, "trap"),
         case("result pointer out of bounds", filter("(i32.const -8)"), 502, "trap"),
         case("result pointer misaligned", filter("(i32.const 1)"), 502, "trap"),
-        case("bad discriminant", module("(data (i32.const 1024) \"\\09\")", "(i32.const 1024)"), 502, "trap"),
+        case("invalid discriminant", module("(data (i32.const 1024) \"\\09\")", "(i32.const 1024)"), 502, "trap"),
         case(
-            "bad UTF-8",
+            "invalid UTF-8",
             module(
                 "(data (i32.const 1024) \"\\01\\00\\00\\00\\00\\08\\00\\00\\02\\00\\00\\00\") (data (i32.const 2048) \"\\ff\\fe\")",
                 "(i32.const 1024)",

@@ -62,8 +62,8 @@ fn a_changed_filter_reuses_compiled_functions() -> Result<()> {
     let changed = replace_all(&original, b"api key", b"API KEY");
     ensure!(original != changed, "the filter does not contain the text to change");
     // Compiler threads sometimes exchange their workspaces, and then the cache misses some
-    // functions (componentize/src/optimize/export_trampolines.rs). This is rare, so one good try of
-    // three is enough.
+    // functions (componentize/src/optimize/export_trampolines.rs). This is rare, so one of three
+    // tries is enough.
     let mut tries = vec![];
     for _ in 0..3 {
         let (new, known) = recompiled_functions(&original, &changed)?;

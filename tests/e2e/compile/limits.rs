@@ -47,7 +47,7 @@ fn compile_bombs_are_refused_with_the_limit_named() -> Result<()> {
                 Ok(())
             })?;
             let line = gateway.logged("was refused").pop().unwrap_or_default();
-            ensure!(line.contains("\"reason\":\"limits\"") && line.contains(words), "{line}");
+            ensure!(line.contains("\"reason\":\"limits\"") && line.contains(reason), "{line}");
             p99[at + 1].push(seen.1);
         }
     }
@@ -61,7 +61,7 @@ fn compile_bombs_are_refused_with_the_limit_named() -> Result<()> {
 
 #[test]
 fn a_compilation_above_its_limits_is_aborted() -> Result<()> {
-    for (limits, words) in [
+    for (limits, reason) in [
         ("compile: {memory: 128MiB}", "compiling needs more than 128 MiB of memory"),
         // The limit is of CPU time or, on a busy machine, of wall-clock time.
         ("compile: {time: 1s}", "(compile.time)"),
@@ -72,11 +72,11 @@ fn a_compilation_above_its_limits_is_aborted() -> Result<()> {
         let before = idle_latencies(&gateway)?;
         let seen = latencies(&gateway, || {
             gateway.replace("f.wasm", &bytes)?;
-            wait_up_to(COMPILE_MAX, words, || !gateway.logged("was refused").is_empty());
+            wait_up_to(COMPILE_MAX, reason, || !gateway.logged("was refused").is_empty());
             Ok(())
         })?;
         let line = gateway.logged("was refused").pop().unwrap_or_default();
-        ensure!(line.contains("\"reason\":\"limits\"") && line.contains(words), "{line}");
+        ensure!(line.contains("\"reason\":\"limits\"") && line.contains(reason), "{line}");
         println!("{limits}: P50 and P99 without a compilation {before:?}, during it {seen:?}");
         gateway.replace("f.wasm", responder(200, None, "two")?)?;
         wait_until("a valid filter is served afterwards", || responds_with(&gateway, "two"));

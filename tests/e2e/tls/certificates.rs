@@ -21,17 +21,17 @@ fn an_invalid_certificate_or_key_keeps_the_previous_pair() -> Result<()> {
     let client = TlsClient::new(&ca)?.without_resumption();
     let shown = |name: &str| client.connect(gateway.address, name).map(|(_, handshake)| handshake.certificate);
     let first = shown("a.test")?;
-    let good = ca.issue(&["a.test"])?;
+    let valid = ca.issue(&["a.test"])?;
     let expired = ca.issue_with(&["a.test"], |params| params.not_after = rcgen::date_time_ymd(2001, 1, 1))?;
     let early = ca.issue_with(&["a.test"], |params| params.not_before = rcgen::date_time_ymd(2999, 1, 1))?;
     let half = |text: &str| text[..text.len() / 2].to_owned();
     let cases = [
-        ("garbled", "hello\n-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n".into(), good.key.clone()),
-        ("garbled", half(&good.certificate), good.key.clone()),
-        ("garbled", good.certificate.clone(), half(&good.key)),
-        ("no-certificate", String::new(), good.key.clone()),
-        ("no-key", good.certificate.clone(), String::new()),
-        ("mismatch", ca.issue(&["a.test"])?.certificate, good.key.clone()),
+        ("garbled", "hello\n-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n".into(), valid.key.clone()),
+        ("garbled", half(&valid.certificate), valid.key.clone()),
+        ("garbled", valid.certificate.clone(), half(&valid.key)),
+        ("no-certificate", String::new(), valid.key.clone()),
+        ("no-key", valid.certificate.clone(), String::new()),
+        ("mismatch", ca.issue(&["a.test"])?.certificate, valid.key.clone()),
         ("expired", expired.certificate, expired.key),
         ("not-yet-valid", early.certificate, early.key),
     ];
@@ -51,11 +51,11 @@ fn an_invalid_certificate_or_key_keeps_the_previous_pair() -> Result<()> {
     wait_until("the other certificate is renewed nevertheless", || {
         shown("b.test").is_ok_and(|sha256| sha256 == neighbour.sha256)
     });
-    renew(&gateway, 0, &good)?;
-    wait_until("a valid pair replaces the previous one", || shown("a.test").is_ok_and(|sha256| sha256 == good.sha256));
+    renew(&gateway, 0, &valid)?;
+    wait_until("a valid pair replaces the previous one", || shown("a.test").is_ok_and(|sha256| sha256 == valid.sha256));
     let log = gateway.logged("").join("\n");
     assert!(log.contains("the key does not belong to the first certificate") && !log.contains("PRIVATE KEY"), "{log}");
-    let secret: Vec<&str> = good.key.lines().filter(|line| !line.starts_with("---")).collect();
+    let secret: Vec<&str> = valid.key.lines().filter(|line| !line.starts_with("---")).collect();
     assert!(secret.iter().all(|line| !log.contains(line)), "the log contains no private key");
     let until = gateway.metric("witgate_certificate_expiry_timestamp_seconds{listener=\"main\",name=\"a.test\"}")?;
     assert_eq!(until, 67_090_118_400.0, "the certificate expires on 1 January 4096");
@@ -154,11 +154,11 @@ fn certificates_change_under_load_without_a_failure() -> Result<()> {
 #[test]
 fn start_and_check_report_errors_in_certificate_files() -> Result<()> {
     let ca = Authority::new("ca")?;
-    let (good, other) = (ca.issue(&["a.test"])?, ca.issue(&["b.test"])?);
+    let (valid, other) = (ca.issue(&["a.test"])?, ca.issue(&["b.test"])?);
     let expired = ca.issue_with(&["old.test"], |params| params.not_after = rcgen::date_time_ymd(2001, 1, 1))?;
     let yaml = "upstreams: {u: {endpoints: [\"https://x.test\"], tls: {ca: absent.pem}}}\nroutes: [{upstream: u}]";
     let setup = || -> Result<Setup> {
-        Setup::new(yaml)?.with("a.pem", &good.certificate)?.with("a.key", &other.key)?.with("text.pem", "hello").map(
+        Setup::new(yaml)?.with("a.pem", &valid.certificate)?.with("a.key", &other.key)?.with("text.pem", "hello").map(
             |setup| {
                 setup.listener(
                     "tls: {certificates: [{certificate: a.pem, key: a.key}, {certificate: text.pem, key: none.key}]}",
@@ -189,7 +189,7 @@ fn start_and_check_report_errors_in_certificate_files() -> Result<()> {
     }
     let gateway = setup.start()?;
     assert_eq!(gateway.logged("needs attention").len(), 2, "an expired certificate is reported and served");
-    renew_files(&gateway, "a", &good)?;
+    renew_files(&gateway, "a", &valid)?;
     let client = TlsClient::new(&ca)?;
     wait_up_to(Duration::from_secs(10), "the valid certificate is served", || {
         client.connect(gateway.address, "a.test").is_ok()

@@ -91,10 +91,10 @@ fn tls_versions_below_the_minimum_are_refused() -> Result<()> {
     let mut old = TcpStream::connect(gateway.address)?;
     old.set_read_timeout(Some(Duration::from_secs(10)))?;
     old.write_all(&record)?;
-    let mut answer = vec![];
-    old.read_to_end(&mut answer)?;
+    let mut received = vec![];
+    old.read_to_end(&mut received)?;
     assert_eq!(
-        (answer.len(), answer.first(), answer.get(5)),
+        (received.len(), received.first(), received.get(5)),
         (7, Some(&21), Some(&2)),
         "the gateway sends a fatal alert and nothing else"
     );

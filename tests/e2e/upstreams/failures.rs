@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use harness::{Behavior, Client, Setup, Upstream, wait_until};
@@ -36,7 +36,11 @@ fn an_unhealthy_endpoint_gets_no_requests_until_it_recovers() -> Result<()> {
         assert!(endpoints.contains(&a.address.to_string()), "{endpoints:?}");
     }
     gateway.wait_logged("an endpoint is healthy again", 3);
-    assert_eq!(gateway.logged("an endpoint is unhealthy").len(), 3, "one line for each change of health, none for each check");
+    assert_eq!(
+        gateway.logged("an endpoint is unhealthy").len(),
+        3,
+        "one line for each change of health, none for each check"
+    );
     Ok(())
 }
 
@@ -169,11 +173,11 @@ fn a_killed_endpoint_fails_no_request() -> Result<()> {
             scope.spawn(|| {
                 let mut client = gateway.client().ok();
                 while !stop.load(Ordering::Relaxed) {
-                    let good = client
+                    let is_ok = client
                         .as_mut()
-                        .is_some_and(|client| client.get("/address", &[]).is_ok_and(|answer| answer.status == 200));
+                        .is_some_and(|client| client.get("/address", &[]).is_ok_and(|response| response.status == 200));
                     sent.fetch_add(1, Ordering::Relaxed);
-                    if !good {
+                    if !is_ok {
                         failed.fetch_add(1, Ordering::Relaxed);
                         client = gateway.client().ok();
                     }
