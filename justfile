@@ -31,8 +31,8 @@ build-guests *FOLDERS="guests": build
 # build the filters that only tests use, some of them also without optimization
 build-fixtures: build
     target/release/componentize build tests/fixtures
-    target/release/componentize build guests/typescript/api-key --no-flatten --out-dir tests/fixtures/dist/typescript/unflattened
-    target/release/componentize build guests/python/api-key guests/python/redact tests/fixtures/python/corpus --no-flatten --out-dir tests/fixtures/dist/python/unflattened
+    target/release/componentize build guests/typescript/api-key --no-optimize --out-dir tests/fixtures/dist/typescript/unoptimized
+    target/release/componentize build guests/python/api-key guests/python/redact tests/fixtures/python/corpus --no-optimize --out-dir tests/fixtures/dist/python/unoptimized
 
 # run all checks: lints, licences, unit tests in every language, end-to-end tests, fuzzing
 test: lint deny test-host build-guests build-fixtures test-guests test-e2e fuzz
