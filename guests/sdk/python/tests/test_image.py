@@ -27,17 +27,17 @@ def test_copied_code_behaves_the_same_and_has_another_address() -> None:
 
 
 def test_live_objects_include_constants_of_code_but_not_the_search_itself() -> None:
-    found = _image.alive([outer])
+    found = _image.reachable([outer])
     ids = set(map(id, found))
     assert {id(outer), id(outer.__code__), id(type(outer))} <= ids
     assert all(id(one) in ids for one in outer.__code__.co_consts)
     assert len(ids) == len(found)
-    before = len(_image.alive([outer]))
-    assert abs(len(_image.alive([outer])) - before) < 10, "objects that the search itself makes are not counted"
+    before = len(_image.reachable([outer]))
+    assert abs(len(_image.reachable([outer])) - before) < 10, "objects that the search itself makes are not counted"
 
 
 def test_an_interpreter_with_another_memory_layout_is_not_changed() -> None:
-    assert sys.maxsize > 1 << 32 and not _image.is_known()
+    assert sys.maxsize > 1 << 32 and not _image.is_supported()
 
 
 def test_the_builder_looks_for_the_same_magic() -> None:
