@@ -12,8 +12,8 @@ use harness::repository;
 const COMMENT_COLUMNS_MAX: usize = 100;
 const PROSE_COLUMNS_MAX: usize = 120;
 
-/// Names that were replaced. Each is a whole word that must not occur in a file or below a folder. The
-/// folder "" is the repository.
+/// Names that were replaced. Each is a whole word that must not occur in a file or below a folder.
+/// The folder "" is the repository.
 const REPLACED_NAMES: &[(&str, &[&str])] = &[
     (
         "",
