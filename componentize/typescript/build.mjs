@@ -1,5 +1,7 @@
-// A TypeScript filter's source → a component: types from the WIT, tsc, esbuild, QuickJS. Called by the componentize crate, which documents the contract
-// (src/language.rs): `step: NAME` lines on standard output, exit code 2 where the author's source is at fault.
+// Builds a TypeScript filter into a component: types from the WIT, tsc, esbuild, QuickJS.
+//
+// The componentize crate runs this script and documents the contract (src/toolchain/script.rs): lines
+// `step: NAME` on standard output, and exit code 2 if the author's source is wrong.
 import { createHash } from "node:crypto";
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -7,15 +9,19 @@ import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
-const AUTHOR = 2;
+const EXIT_AUTHOR = 2;
 const here = dirname(fileURLToPath(import.meta.url));
 const sdk = resolve(here, "../../guests/sdk/typescript");
 const packageWit = resolve(here, "../../wit");
 const bin = (name) => join(here, "node_modules/.bin", name);
-const options = Object.fromEntries(["source", "wit", "world", "phases", "services", "out", "work"].map((name) => [name, { type: "string" }]));
+const names = ["source", "wit", "world", "phases", "services", "out", "work"];
+const options = Object.fromEntries(names.map((name) => [name, { type: "string" }]));
 
-/** The declarations of `witgate:gateway/…`, made anew when the WIT changes. Editors find them through the SDK's tsconfig. */
-export function types() {
+/**
+ * Generates the declarations of `witgate:gateway/…`, unless the WIT is unchanged. Editors find them
+ * through the SDK's tsconfig.
+ */
+export function generateTypes() {
   const folder = join(sdk, "generated");
   const hash = createHash("sha256");
   for (const file of readdirSync(packageWit).sort()) hash.update(readFileSync(join(packageWit, file)));
@@ -23,17 +29,20 @@ export function types() {
   const stamp = join(folder, ".wit");
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === digest) return;
   const fresh = `${folder}.${process.pid}`;
-  execFileSync(bin("jco"), ["guest-types", packageWit, "-n", "host", "-o", fresh], { stdio: ["ignore", "ignore", "inherit"] });
+  const stdio = ["ignore", "ignore", "inherit"];
+  execFileSync(bin("jco"), ["guest-types", packageWit, "-n", "host", "-o", fresh], { stdio });
   writeFileSync(join(fresh, ".wit"), digest);
   rmSync(folder, { recursive: true, force: true });
   renameSync(fresh, folder);
 }
 
+/** Ends the script with a message for the author. */
 function fail(text) {
   process.stderr.write(text);
-  process.exit(AUTHOR);
+  process.exit(EXIT_AUTHOR);
 }
 
+/** Runs tsc. */
 function check(source, work) {
   const config = {
     extends: join(sdk, "tsconfig.json"),
@@ -50,20 +59,26 @@ function check(source, work) {
   if (tsc.status !== 0) fail(tsc.stdout + tsc.stderr);
 }
 
-/** The entry: globals first, then the author's module, then the exports that the WIT names. */
+/**
+ * The entry of the bundle. The globals come first: they replace the clock and randomness before the
+ * author's module runs.
+ */
 function entry(source, phases) {
   const filter = JSON.stringify(join(source, "src/filter.ts"));
   const module = (name) => JSON.stringify(join(sdk, "src", name));
   let text = `import ${module("globals.ts")};\nimport * as filter from ${filter};\nimport * as sdk from ${module("entry.ts")};\n`;
   if (phases.includes("request")) {
-    text += `import * as edit from "witgate:gateway/request-edit@0.1.0";\nexport const requestHandler = sdk.requestHandler(filter.onRequest, edit);\n`;
+    text += `import * as edit from "witgate:gateway/request-edit@0.1.0";\n`;
+    text += `export const requestHandler = sdk.requestHandler(filter.onRequest, edit);\n`;
   }
   if (phases.includes("response")) {
-    text += `import { Response } from ${module("response.ts")};\nexport const responseHandler = sdk.responseHandler(filter.onResponse, new Response());\n`;
+    text += `import { Response } from ${module("response.ts")};\n`;
+    text += `export const responseHandler = sdk.responseHandler(filter.onResponse, new Response());\n`;
   }
   return text;
 }
 
+/** One JavaScript module with the SDK, the filter and the table of lines. */
 async function bundle(source, phases, services, work) {
   const { build } = await import("esbuild");
   const result = await build({
@@ -80,24 +95,33 @@ async function bundle(source, phases, services, work) {
     logLevel: "silent",
     absWorkingDir: source,
   }).catch((error) => error);
-  if (result.errors?.length) {
-    fail(result.errors.map((e) => `${e.location ? `${e.location.file}:${e.location.line}:${e.location.column}: ` : ""}${e.text}\n`).join(""));
-  }
+  if (result.errors?.length) fail(result.errors.map(errorLine).join(""));
   for (const phase of phases) {
     const name = phase === "request" ? "onRequest" : "onResponse";
-    if (result.warnings.some((warning) => warning.id === "import-is-undefined" && warning.text.includes(`"${name}"`))) {
-      fail(`src/filter.ts: does not export ${name}, but filter.toml has [${phase}]: write \`export function ${name}(…)\`\n`);
+    const isMissing = (warning) => warning.id === "import-is-undefined" && warning.text.includes(`"${name}"`);
+    if (result.warnings.some(isMissing)) {
+      const advice = `write \`export function ${name}(…)\``;
+      fail(`src/filter.ts: does not export ${name}, but filter.toml has [${phase}]: ${advice}\n`);
     }
   }
   const code = result.outputFiles.find((file) => file.path.endsWith(".js")).text;
   if (!services.includes("keyvalue") && code.includes('"witgate:gateway/keyvalue@')) {
-    fail('src/filter.ts: imports @witgate/filter/keyvalue, which filter.toml does not ask for: add `services = ["keyvalue"]`\n');
+    const advice = 'add `services = ["keyvalue"]`';
+    fail(`src/filter.ts: imports @witgate/filter/keyvalue, which filter.toml does not request: ${advice}\n`);
   }
   const map = JSON.parse(result.outputFiles.find((file) => file.path.endsWith(".map")).text);
   return `${code}\nvar __WITGATE_LINES = ${JSON.stringify(await lineTable(map, source, work))};\n`;
 }
 
-/** For each line of the bundle the source file and line that its first mapped column comes from; 0 where none. */
+/** An error of esbuild as a line for the author. */
+function errorLine({ location, text }) {
+  return `${location ? `${location.file}:${location.line}:${location.column}: ` : ""}${text}\n`;
+}
+
+/**
+ * For each line of the bundle, the source file and line of its first mapped column, or 0 if the line
+ * has none.
+ */
 async function lineTable(map, source, work) {
   const { decode } = await import("@jridgewell/sourcemap-codec");
   const files = map.sources.map((file) => {
@@ -118,7 +142,7 @@ async function main() {
   const work = resolve(values.work);
   mkdirSync(work, { recursive: true });
   console.log("step: types");
-  types();
+  generateTypes();
   console.log("step: tsc");
   check(values.source, work);
   console.log("step: bundle");

@@ -1,12 +1,13 @@
-// Unit tests of the TypeScript SDK and filters, without Wasm: the gateway's interfaces resolve to the SDK's fake.
+// Unit tests of the TypeScript SDK and filters, without WebAssembly. The interfaces of the gateway
+// resolve to the SDK's fake.
 import { resolve } from "node:path";
 import { defineConfig } from "vitest/config";
-import { types } from "./build.mjs";
+import { generateTypes } from "./build.mjs";
 
 const root = resolve(import.meta.dirname, "../..");
 const sdk = resolve(root, "guests/sdk/typescript/src");
 const INTERFACE = /^witgate:gateway\/([a-z-]+)@/;
-types();
+generateTypes();
 
 export default defineConfig({
   root,
@@ -28,7 +29,9 @@ export default defineConfig({
         const name = INTERFACE.exec(id.slice(1))?.[1];
         if (name === undefined) return undefined;
         const functions = FUNCTIONS[name] ?? [];
-        const lines = functions.map((fn) => `const _${fn} = (...args) => interfaces["${name}"].${fn}(...args); export { _${fn} as ${fn} };`);
+        const lines = functions.map(
+          (fn) => `const _${fn} = (...args) => interfaces["${name}"].${fn}(...args); export { _${fn} as ${fn} };`,
+        );
         return `import { interfaces } from ${JSON.stringify(resolve(sdk, "fake.ts"))};\n${lines.join("\n")}`;
       },
     },
