@@ -1,8 +1,8 @@
 //! Checks that a component agrees with its manifest.
 //!
-//! This runs before the component is put in place, so that the author sees a mistake at build time and
-//! not at the gateway. Kind, imports and phases come first, because their errors can say what to do.
-//! Then the whole component is validated and its types are compared with those of the world.
+//! This runs before the component is put in place, so that the author sees a mistake at build time
+//! and not at the gateway. Kind, imports and phases come first, because their errors can say what
+//! to do. Then the whole component is validated and its types are compared with those of the world.
 //! This module does not know: languages, files.
 
 use anyhow::{Context as _, Result, bail};

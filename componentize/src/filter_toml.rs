@@ -1,9 +1,10 @@
-//! filter.toml: reads a filter's manifest as its author wrote it, and names each mistake by its line.
+//! filter.toml: reads a filter's manifest as its author wrote it, and names each mistake by its
+//! line.
 //!
 //! [`Raw`] is the content of the file with the position of each value. The rules for the values are
 //! those of `witgate-manifest`; this module adds the rules that only a TOML file can break. All
-//! mistakes are reported at once. A syntax error is reported alone, because the text after it cannot
-//! be trusted. This module does not know: languages, WIT.
+//! mistakes are reported at once. A syntax error is reported alone, because the text after it
+//! cannot be trusted. This module does not know: languages, WIT.
 
 use std::collections::BTreeMap;
 use std::path::Path;

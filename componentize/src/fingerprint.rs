@@ -1,8 +1,9 @@
-//! A fingerprint of everything that a component is made from: source, SDK, WIT, tools, this program.
+//! A fingerprint of everything that a component is made from: source, SDK, WIT, tools, this
+//! program.
 //!
 //! The same fingerprint means the same component, so an unchanged filter is not built again. A Rust
-//! dependency by `path` outside the filter's folder and the SDK is not included; `--force` builds the
-//! filter anyway. This module does not know: builds.
+//! dependency by `path` outside the filter's folder and the SDK is not included; `--force` builds
+//! the filter anyway. This module does not know: builds.
 
 use std::fs;
 use std::path::{Path, PathBuf};

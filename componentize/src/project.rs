@@ -27,8 +27,8 @@ pub(crate) struct Project {
 impl Project {
     /// Reads the manifest in `source`.
     ///
-    /// The component goes to `out_dir`. Without it, the component goes to `dist/LANGUAGE` beside the
-    /// language's folder: `guests/rust/api-key` is built to `guests/dist/rust`.
+    /// The component goes to `out_dir`. Without it, the component goes to `dist/LANGUAGE` beside
+    /// the language's folder: `guests/rust/api-key` is built to `guests/dist/rust`.
     pub(crate) fn read(source: &Path, out_dir: Option<&Path>) -> Result<Self, BuildError> {
         let source = source.canonicalize().with_context(|| format!("{}", source.display()))?;
         let manifest = filter_toml::read(&source.join("filter.toml")).map_err(BuildError::Author)?;

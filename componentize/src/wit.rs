@@ -1,8 +1,8 @@
 //! The WIT that a language's tools read: the gateway's package and a world for this filter.
 //!
 //! The world has exactly the phases and services of the manifest. The tools keep every import of a
-//! world, used or not. With a world of its own, a filter imports nothing that it did not request, and
-//! the gateway can refuse an import that was not granted. This module does not know: languages.
+//! world, used or not. With a world of its own, a filter imports nothing that it did not request,
+//! and the gateway can refuse an import that was not granted. This module does not know: languages.
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 // Builds a TypeScript filter into a component: types from the WIT, tsc, esbuild, QuickJS.
 //
-// The componentize crate runs this script and documents the contract (src/toolchain/script.rs): lines
-// `step: NAME` on standard output, and exit code 2 if the author's source is wrong.
+// The componentize crate runs this script and documents the contract (src/toolchain/script.rs):
+// lines `step: NAME` on standard output, and exit code 2 if the author's source is wrong.
 import { createHash } from "node:crypto";
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -66,7 +66,8 @@ function check(source, work) {
 function entry(source, phases) {
   const filter = JSON.stringify(join(source, "src/filter.ts"));
   const module = (name) => JSON.stringify(join(sdk, "src", name));
-  let text = `import ${module("globals.ts")};\nimport * as filter from ${filter};\nimport * as sdk from ${module("entry.ts")};\n`;
+  let text = `import ${module("globals.ts")};\nimport * as filter from ${filter};\n`;
+  text += `import * as sdk from ${module("entry.ts")};\n`;
   if (phases.includes("request")) {
     text += `import * as edit from "witgate:gateway/request-edit@0.1.0";\n`;
     text += `export const requestHandler = sdk.requestHandler(filter.onRequest, edit);\n`;
@@ -119,8 +120,8 @@ function errorLine({ location, text }) {
 }
 
 /**
- * For each line of the bundle, the source file and line of its first mapped column, or 0 if the line
- * has none.
+ * For each line of the bundle, the source file and line of its first mapped column, or 0 if the
+ * line has none.
  */
 async function lineTable(map, source, work) {
   const { decode } = await import("@jridgewell/sourcemap-codec");
@@ -149,7 +150,8 @@ async function main() {
   const jsSource = await bundle(values.source, phases, (values.services ?? "").split(","), work);
   console.log("step: component");
   const { componentize } = await import("componentize-qjs");
-  const { component } = await componentize({ witPath: values.wit, world: values.world, jsSource, sync: true, stubWasi: true });
+  const settings = { witPath: values.wit, world: values.world, jsSource, sync: true, stubWasi: true };
+  const { component } = await componentize(settings);
   writeFileSync(values.out, component);
 }
 

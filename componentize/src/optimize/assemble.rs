@@ -1,13 +1,13 @@
 //! Puts the merged module into the component that was encoded for its dummy, and removes the shim.
 //!
-//! A host function may need the guest's memory, so it exists after the guest; the guest imports it, so
-//! it must exist before. The encoder solves this with a shim module, whose table a fixup module fills
-//! later. Here the guest has that table itself. It is instantiated first and imports nothing. The host
-//! functions are lowered with its memory, and a table initializer without code puts them into its
-//! table. Everything else is copied unchanged.
+//! A host function may need the guest's memory, so it exists after the guest; the guest imports it,
+//! so it must exist before. The encoder solves this with a shim module, whose table a fixup module
+//! fills later. Here the guest has that table itself. It is instantiated first and imports nothing.
+//! The host functions are lowered with its memory, and a table initializer without code puts them
+//! into its table. Everything else is copied unchanged.
 //! Gain: a call makes two core instances instead of three, and a host call is forwarded once.
-//! Price: this module depends on the output of the encoder.
-//! This module does not know: how the merged module was made.
+//! Price: this module depends on the output of the encoder. This module does not know: how the
+//! merged module was made.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -127,9 +127,10 @@ impl<'a> Assembly<'a> {
 
     /// Adds an unused resource type.
     ///
-    /// Gain: the compile cache finds more functions. The trampolines of host functions are the last that
-    /// wasmtime 48 compiles of a component, and they leave exception-table entries in the compiler's
-    /// workspace (see `export_trampolines`). With a resource, its destructor follows and leaves none.
+    /// Gain: the compile cache finds more functions. The trampolines of host functions are the last
+    /// that wasmtime 48 compiles of a component, and they leave exception-table entries in the
+    /// compiler's workspace (see `export_trampolines`). With a resource, its destructor follows and
+    /// leaves none.
     /// Price: one small function is compiled. The type is the last item, so no index changes.
     fn add_resource(&mut self) {
         let mut types = ComponentTypeSection::new();
@@ -137,7 +138,8 @@ impl<'a> Assembly<'a> {
         self.out.section(&types);
     }
 
-    /// Replaces the dummy by the guest, which is instantiated first, and adds the table initializer.
+    /// Replaces the dummy by the guest, which is instantiated first, and adds the table
+    /// initializer.
     fn module(&mut self, module: &[u8]) -> Result<()> {
         let role = role(module)?;
         self.modules.push(role);
@@ -224,8 +226,8 @@ impl<'a> Assembly<'a> {
         self.kept += 1;
     }
 
-    /// Instantiates the table initializer. This runs before the first lift: all host functions are lowered
-    /// by then, and nothing can be called yet.
+    /// Instantiates the table initializer. This runs before the first lift: all host functions are
+    /// lowered by then, and nothing can be called yet.
     fn instantiate_initializer(&mut self) -> Result<()> {
         let Some(initializer) = self.initializer.filter(|_| !self.has_initializer) else { return Ok(()) };
         self.has_initializer = true;

@@ -1,11 +1,11 @@
 //! Replaces the bodies of unreachable functions by a trap.
 //!
 //! Gain: compiling takes less time. An interpreter is linked with whole libraries and with the code
-//! that prepared its snapshot, and most of both is unreachable. Calls through tables are already direct
-//! (`devirtualize`), so every call names its callee and only exports lead in.
-//! Price: the pass reads all code once, at build time. An unreachable function keeps its index and its
-//! type. So the code of all other functions is unchanged, and the compile cache finds it for another
-//! filter too. This module does not know: the purpose of a function.
+//! that prepared its snapshot, and most of both is unreachable. Calls through tables are already
+//! direct (`devirtualize`), so every call names its callee and only exports lead in.
+//! Price: the pass reads all code once, at build time. An unreachable function keeps its index and
+//! its type. So the code of all other functions is unchanged, and the compile cache finds it for
+//! another filter too. This module does not know: the purpose of a function.
 
 use std::convert::Infallible;
 

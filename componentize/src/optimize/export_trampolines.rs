@@ -1,10 +1,11 @@
-//! Exports each function through a trampoline: a last function of the module that forwards the call.
+//! Exports each function through a trampoline: a last function of the module that forwards the
+//! call.
 //!
-//! Gain: the compile cache finds more functions. wasmtime 48 compiles a host-to-Wasm trampoline right
-//! after an exported function. The trampoline leaves exception-table entries in the compiler's
-//! workspace (`DataFlowGraph::clear` of cranelift-codegen 0.135), which change the cache keys of the
-//! functions that the same thread compiles next. If the exported functions are the last, no function
-//! of the module follows.
+//! Gain: the compile cache finds more functions. wasmtime 48 compiles a host-to-Wasm trampoline
+//! right after an exported function. The trampoline leaves exception-table entries in the
+//! compiler's workspace (`DataFlowGraph::clear` of cranelift-codegen 0.135), which change the cache
+//! keys of the functions that the same thread compiles next. If the exported functions are the
+//! last, no function of the module follows.
 //! Price: a call from the host makes one more jump. This module does not know: the exports.
 
 use std::convert::Infallible;

@@ -1,8 +1,8 @@
 //! The table through which the guest calls the functions of the host.
 //!
 //! Gain: the guest imports nothing, whichever host functions it calls. The position of globals and
-//! tables in an instance depends on the number of imports, and compiled code depends on that position.
-//! So filters of one language share their compiled code.
+//! tables in an instance depends on the number of imports, and compiled code depends on that
+//! position. So filters of one language share their compiled code.
 //! Price: a host call is an indirect call. This module does not know: how the guest is merged.
 
 use wasm_encoder::{
@@ -32,8 +32,8 @@ pub(super) struct TableInitializer {
 }
 
 impl TableInitializer {
-    /// The initializer for these functions, or `None` if there are none. `types` are those of the merged
-    /// module.
+    /// The initializer for these functions, or `None` if there are none. `types` are those of the
+    /// merged module.
     pub(super) fn new(host: &[HostFunction], types: &TypeSection) -> Option<Self> {
         if host.is_empty() {
             return None;

@@ -1,15 +1,15 @@
 //! Makes objects of a reference-counted interpreter immortal in its memory image.
 //!
-//! Gain: calls write fewer pages. Such an interpreter writes a count into every object that it uses,
-//! and each written page is copied back after the call; an immortal object is not counted.
+//! Gain: calls write fewer pages. Such an interpreter writes a count into every object that it
+//! uses, and each written page is copied back after the call; an immortal object is not counted.
 //! Price: an immortal object is never freed, and the guest must know the layout of its objects.
 //!
-//! The guest leaves a table in its memory (`guests/sdk/python/witgate/_image.py`): [`MAGIC`], a version,
-//! the new count, the number of entries, and for each entry an address and the word that follows the
-//! count there. All are little-endian `u32`. A count is overwritten only if the next word agrees with
-//! the table and the count is small. If fewer than nine in ten entries agree, the guest is wrong about
-//! the layout of its objects, and that is an error. The table is erased afterwards.
-//! This module does not know: interpreters.
+//! The guest leaves a table in its memory (`guests/sdk/python/witgate/_image.py`): [`MAGIC`], a
+//! version, the new count, the number of entries, and for each entry an address and the word that
+//! follows the count there. All are little-endian `u32`. A count is overwritten only if the next
+//! word agrees with the table and the count is small. If fewer than nine in ten entries agree, the
+//! guest is wrong about the layout of its objects, and that is an error. The table is erased
+//! afterwards. This module does not know: interpreters.
 
 use std::ops::Range;
 
@@ -34,8 +34,8 @@ pub(super) fn apply(memory: &mut [u8]) -> Result<usize> {
     Ok(count)
 }
 
-/// The position of each table, including its header. The magic alone is not enough: it also stands in
-/// the code that writes the table.
+/// The position of each table, including its header. The magic alone is not enough: it also stands
+/// in the code that writes the table.
 fn tables(memory: &[u8]) -> Vec<Range<usize>> {
     let mut found = vec![];
     for at in (0..memory.len().saturating_sub(MAGIC.len() + 12)).step_by(4) {
@@ -61,7 +61,7 @@ fn apply_table(memory: &mut [u8], table: Range<usize>) -> Result<usize> {
     let agreeing: Vec<usize> = entries.iter().filter(|entry| agrees(entry)).map(|entry| entry.0).collect();
     ensure!(
         agreeing.len() * 10 >= entries.len() * 9,
-        "of {} objects in the table only {} are at their address: the interpreter has another layout than the guest says",
+        "of {} objects in the table only {} are at their address: the layout of objects is unknown",
         entries.len(),
         agreeing.len()
     );

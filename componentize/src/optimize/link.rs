@@ -1,8 +1,8 @@
 //! Resolves an index of a core module to its definition, through imports, instances and aliases.
 //!
 //! The encoder adds two modules to a component that calls the host. The functions of the shim call
-//! through a table. The element segment of the fixup fills that table with the host's functions. A call
-//! of a shim function therefore resolves to the function that the fixup puts into the table.
+//! through a table. The element segment of the fixup fills that table with the host's functions. A
+//! call of a shim function therefore resolves to the function that the fixup puts into the table.
 //! This module does not know: how modules are merged.
 
 use std::collections::HashSet;
@@ -20,8 +20,8 @@ const SHIM_TABLE: &str = "$imports";
 pub(super) enum Origin {
     /// A core instance, and the index among the items that its module defines.
     Defined(usize, u32),
-    /// A function of the canonical ABI, with the module and field by which a core module imports it.
-    /// `None` if a component uses the function without a core import.
+    /// A function of the canonical ABI, with the module and field by which a core module imports
+    /// it. `None` if a component uses the function without a core import.
     Canon(Option<(String, String)>),
 }
 
@@ -89,8 +89,8 @@ impl<'a> Linked<'a> {
         Ok(starts)
     }
 
-    /// Whether this is the first operator of a function. A function that begins with `unreachable` only
-    /// traps, and one that begins with `end` only returns.
+    /// Whether this is the first operator of a function. A function that begins with `unreachable`
+    /// only traps, and one that begins with `end` only returns.
     pub(super) fn begins_with(&self, function: &Origin, expected: &Operator) -> Result<bool> {
         let Origin::Defined(instance, index) = function else { return Ok(false) };
         let body = self.module(*instance)?.code.get(*index as usize).context("a function has no body")?;
@@ -160,7 +160,8 @@ impl<'a> Linked<'a> {
         }
     }
 
-    /// The function that the fixup puts into the shim's table for the export `name`, which is a number.
+    /// The function that the fixup puts into the shim's table for the export `name`, which is a
+    /// number.
     fn shim_target(&self, name: &str) -> Result<Origin> {
         let fixup = self.fixup.context("the shim has no fixup")?;
         let module = self.module(fixup)?;
@@ -185,8 +186,8 @@ impl<'a> Linked<'a> {
 
     /// The globals that code writes.
     ///
-    /// An exported global needs no special treatment. A component can pass a core global only to its
-    /// own core instances, and the code of all of them is read here.
+    /// An exported global needs no special treatment. A component can pass a core global only to
+    /// its own core instances, and the code of all of them is read here.
     fn written_globals(&self) -> Result<HashSet<(usize, u32)>> {
         let mut written = HashSet::new();
         for &instance in &self.instances {
@@ -204,8 +205,8 @@ impl<'a> Linked<'a> {
         Ok(written)
     }
 
-    /// The value of a global that never changes: it is immutable, or no code writes it. The slots of
-    /// dynamic linking are mutable globals that no code writes.
+    /// The value of a global that never changes: it is immutable, or no code writes it. The slots
+    /// of dynamic linking are mutable globals that no code writes.
     pub(super) fn constant_global(&self, instance: usize, index: u32) -> Result<Option<Constant>> {
         let Origin::Defined(owner, defined) = self.resolve(instance, Space::Global, index)? else {
             bail!("the canonical ABI defines no globals")

@@ -1,8 +1,8 @@
 //! The initial memory of the merged module: its active data segments written into one image.
 //!
 //! Gain: the image has few segments, so the runtime maps it copy-on-write and an instance copies
-//! nothing at its start. Price: the builder holds the image in memory, and runs of up to 256 zero bytes
-//! stay in the file. This module does not know: the content of the memory.
+//! nothing at its start. Price: the builder holds the image in memory, and runs of up to 256 zero
+//! bytes stay in the file. This module does not know: the content of the memory.
 
 use anyhow::{Context as _, Result, ensure};
 use wasm_encoder::{ConstExpr, DataSection};

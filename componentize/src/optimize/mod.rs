@@ -2,25 +2,25 @@
 //!
 //! Gain: an instance of an interpreter costs a twentieth. QuickJS and CPython guests have 11 and 41
 //! core modules, and each instantiation fills their tables with 742 and 5,676 function references
-//! (docs/performance.md). Price: a component with a construct that cannot be merged stays as it is, and
-//! its calls cost more.
+//! (docs/performance.md). Price: a component with a construct that cannot be merged stays as it is,
+//! and its calls cost more.
 //!
 //! The steps:
 //!
 //! 1. `parse` reads the components of the file. The one with the most code is the main one.
 //! 2. `link` resolves each import of its core modules to a definition or to a function of the host.
 //! 3. `merge` copies all code into one module with new indices (`renumber`), and all data into one
-//!    image (`memory_image`). Globals that no code writes become constants, so the offsets of segments
-//!    become numbers. The guest's requests in the image are applied (`immortal_objects`).
-//! 4. `devirtualize` makes calls through tables direct, `dead_code` removes unreachable functions, and
-//!    `export_trampolines` moves the exports to the end.
-//! 5. The encoder makes a component of a dummy for the same world, and `assemble` puts the merged module
-//!    into it. The guest calls the host through a table (`host_table`).
+//!    image (`memory_image`). Globals that no code writes become constants, so the offsets of
+//!    segments become numbers. The guest's requests in the image are applied (`immortal_objects`).
+//! 4. `devirtualize` makes calls through tables direct, `dead_code` removes unreachable functions,
+//!    and `export_trampolines` moves the exports to the end.
+//! 5. The encoder makes a component of a dummy for the same world, and `assemble` puts the merged
+//!    module into it. The guest calls the host through a table (`host_table`).
 //!
 //! An import that is neither defined nor part of the world was stubbed by the language's tools. It
-//! becomes a trap, after `check_traps` has verified that every stub only traps.
-//! Start functions with code, several memories and async exports cannot be merged.
-//! This module does not know: languages, manifests.
+//! becomes a trap, after `check_traps` has verified that every stub only traps. Start functions
+//! with code, several memories and async exports cannot be merged. This module does not know:
+//! languages, manifests.
 
 mod assemble;
 mod dead_code;
@@ -76,8 +76,8 @@ pub fn optimize(component: &[u8], wit: &Path, world: &str) -> Result<Optimized> 
     check_starts(&linked)?;
     let Merged { module, mut dummy, initializer, immortal_objects } =
         merge::merge(&linked, &WorldNames::new(&resolve, world))?;
-    // Dead code is found through direct calls, so it comes after `devirtualize`. The trampolines must
-    // be the last functions.
+    // Dead code is found through direct calls, so it comes after `devirtualize`. The trampolines
+    // must be the last functions.
     let module = devirtualize::devirtualize(&module)?;
     let module = dead_code::remove(&module)?;
     let module = export_trampolines::add_trampolines(&module)?;
@@ -102,8 +102,8 @@ fn check_traps(other: &Linked) -> Result<()> {
     check_starts(other)
 }
 
-/// Checks that no start function has code. The encoder adds empty ones. A snapshot has none with code,
-/// because its start has run.
+/// Checks that no start function has code. The encoder adds empty ones. A snapshot has none with
+/// code, because its start has run.
 fn check_starts(linked: &Linked) -> Result<()> {
     for start in linked.starts()? {
         ensure!(

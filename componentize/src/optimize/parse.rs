@@ -1,8 +1,8 @@
-//! Reads the core side of a component: its modules, how they are instantiated, and the items that are
-//! aliased and lifted from them.
+//! Reads the core side of a component: its modules, how they are instantiated, and the items that
+//! are aliased and lifted from them.
 //!
-//! This module reads structure only; `link` resolves it. This module does not know: the purpose of a
-//! module.
+//! This module reads structure only; `link` resolves it. This module does not know: the purpose of
+//! a module.
 
 use std::collections::HashMap;
 

@@ -1,8 +1,9 @@
 //! Rust for WebAssembly if rustup cannot reach its server: Debian's compiler and library source,
 //! unpacked without root. It needs `apt-get`.
 //!
-//! Debian has no standard library for wasm32-unknown-unknown, so cargo builds it with the first filter
-//! (about 100 s). The linker is that of the installed Rust. This module does not know: filters.
+//! Debian has no standard library for wasm32-unknown-unknown, so cargo builds it with the first
+//! filter (about 100 s). The linker is that of the installed Rust. This module does not know:
+//! filters.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -92,8 +93,8 @@ fn is_installed(package: &str) -> bool {
     status.is_ok_and(|output| output.stdout == b"installed")
 }
 
-/// The names in the output of `apt-cache depends --recurse`. The dependencies of a package are indented
-/// below it. A name in `<>` is virtual: no package has it.
+/// The names in the output of `apt-cache depends --recurse`. The dependencies of a package are
+/// indented below it. A name in `<>` is virtual: no package has it.
 fn packages(text: &str) -> Vec<String> {
     text.lines().filter(|line| !line.starts_with([' ', '<', '|'])).map(|line| line.trim().to_owned()).collect()
 }

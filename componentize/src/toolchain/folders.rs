@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// The folder of componentize with `typescript/` and `python/`: `COMPONENTIZE_HOME` if it is set, else
-/// the folder from which this program was built.
+/// The folder of componentize with `typescript/` and `python/`: `COMPONENTIZE_HOME` if it is set,
+/// else the folder from which this program was built.
 pub(crate) fn home() -> PathBuf {
     std::env::var_os("COMPONENTIZE_HOME").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
 }

@@ -1,7 +1,7 @@
 //! Installs the pinned tools of TypeScript and Python, once for each state of their lock files.
 //!
-//! The tools are in the folder of this crate and not in that of a filter, so an author needs neither
-//! `npm install` nor a virtual environment. This module does not know: filters.
+//! The tools are in the folder of this crate and not in that of a filter, so an author needs
+//! neither `npm install` nor a virtual environment. This module does not know: filters.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -34,8 +34,8 @@ pub(crate) fn typescript() -> Result<()> {
     })
 }
 
-/// Creates a virtual environment with the locked packages if the lock file has changed since the last
-/// installation.
+/// Creates a virtual environment with the locked packages if the lock file has changed since the
+/// last installation.
 pub(crate) fn python() -> Result<()> {
     let folder = tools("python");
     install_once(&folder.join("requirements.lock"), &folder.join(".venv/.lock"), || {
@@ -79,7 +79,8 @@ fn install_once(lock_file: &Path, stamp: &Path, install: impl FnOnce() -> Result
     Ok(())
 }
 
-/// Locks the file until the result is dropped, so that two processes do not install into one folder.
+/// Locks the file until the result is dropped, so that two processes do not install into one
+/// folder.
 fn lock(path: &Path) -> Result<File> {
     let file = File::open(path).with_context(|| {
         format!("{}: set COMPONENTIZE_HOME to the folder componentize of the repository", path.display())

@@ -1,8 +1,9 @@
-//! Rust: cargo compiles for wasm32-unknown-unknown, then the core module is wrapped into a component.
+//! Rust: cargo compiles for wasm32-unknown-unknown, then the core module is wrapped into a
+//! component.
 //!
-//! The target is not a WASI one, because a filter must not import WASI. The SDK's bindings write the
-//! world into a custom section of the module, and the encoder keeps only the imports that the code
-//! uses. This module does not know: the SDK.
+//! The target is not a WASI one, because a filter must not import WASI. The SDK's bindings write
+//! the world into a custom section of the module, and the encoder keeps only the imports that the
+//! code uses. This module does not know: the SDK.
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
@@ -78,7 +79,8 @@ fn encode(module: &[u8]) -> Result<Vec<u8>> {
     let component = encoder.and_then(|mut encoder| encoder.encode());
     component.map_err(|error| {
         error.context(
-            "the module does not fit a filter's world: does src/lib.rs call `witgate_filter::filter!`, and does it import nothing else?",
+            "the module does not have the world of a filter: does src/lib.rs call `witgate_filter::filter!`, \
+            and does the module import nothing else?",
         )
     })
 }

@@ -1,6 +1,7 @@
 //! Runs the build script of TypeScript or Python.
 //!
-//! The contract with `typescript/build.mjs` and `python/build.py` is a command line and an exit code:
+//! The contract with `typescript/build.mjs` and `python/build.py` is a command line and an exit
+//! code:
 //!
 //! ```text
 //! PROGRAM SCRIPT --source DIR --wit DIR --world filter --phases request,response
@@ -8,8 +9,8 @@
 //! ```
 //!
 //! The script writes a component to FILE. It prints `step: NAME` on standard output when a step
-//! begins. Exit code 2 means that the author's source is wrong; the other output is then shown to the
-//! author unchanged. This module does not know: the steps of a script.
+//! begins. Exit code 2 means that the author's source is wrong; the other output is then shown to
+//! the author unchanged. This module does not know: the steps of a script.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;

@@ -1,8 +1,9 @@
 //! The manifest of a filter: what the filter is and what it needs from the gateway.
 //!
-//! `componentize` reads the manifest from filter.toml and writes it as JSON into a custom section of
-//! the component. The gateway reads that section. Both use this crate, so they agree on every field,
-//! default and limit. This crate does not know: TOML, WebAssembly, the gateway's configuration.
+//! `componentize` reads the manifest from filter.toml and writes it as JSON into a custom section
+//! of the component. The gateway reads that section. Both use this crate, so they agree on every
+//! field, default and limit. This crate does not know: TOML, WebAssembly, the gateway's
+//! configuration.
 
 mod manifest;
 mod rules;

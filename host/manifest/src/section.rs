@@ -1,7 +1,7 @@
 //! The JSON form of a manifest in the custom section of a component.
 //!
-//! The gateway treats a section as untrusted input: its size is limited, unknown fields are refused,
-//! and every value is checked by the rules that `componentize` applies to filter.toml.
+//! The gateway treats a section as untrusted input: its size is limited, unknown fields are
+//! refused, and every value is checked by the rules that `componentize` applies to filter.toml.
 //! This module does not know: how a component is encoded.
 
 use std::fmt;

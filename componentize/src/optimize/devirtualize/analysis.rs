@@ -104,8 +104,8 @@ impl TableAnalysis {
         !self.mutable.contains(&table) && !self.read.contains(&table) && !self.uses_function_values
     }
 
-    /// The entries of a table that a call of this type can reach, in the order of the table. Empty if the
-    /// table may change.
+    /// The entries of a table that a call of this type can reach, in the order of the table. Empty
+    /// if the table may change.
     pub(super) fn targets(&self, ty: u32, table: u32) -> Vec<Target> {
         if self.mutable.contains(&table) {
             return vec![];

@@ -1,9 +1,9 @@
 //! The code of a dispatcher: a function that calls the table entry of an index directly.
 //!
-//! Its parameters are those of the callee and the index. Few entries are compared in sequence, dense
-//! entries use a jump table, and sparse entries are split in two halves. If no entry matches, the call
-//! goes through the table and traps there as before. This module does not know: where dispatchers are
-//! called.
+//! Its parameters are those of the callee and the index. Few entries are compared in sequence,
+//! dense entries use a jump table, and sparse entries are split in two halves. If no entry matches,
+//! the call goes through the table and traps there as before. This module does not know: where
+//! dispatchers are called.
 
 use wasm_encoder::{BlockType, Function, Instruction};
 
@@ -17,8 +17,8 @@ const LABELS_MAX: usize = 50_000;
 /// Up to this many entries are compared in sequence.
 const SEQUENCE_MAX: usize = 3;
 
-/// The body for `targets`, which are sorted by index. `parameters` is the number of parameters of the
-/// callee; `ty` and `table` are those of the indirect call that the dispatcher replaces.
+/// The body for `targets`, which are sorted by index. `parameters` is the number of parameters of
+/// the callee; `ty` and `table` are those of the indirect call that the dispatcher replaces.
 pub(super) fn body(targets: &[Target], parameters: u32, ty: u32, table: u32) -> Function {
     let mut body = Body { function: Function::new([]), parameters };
     body.find(targets);

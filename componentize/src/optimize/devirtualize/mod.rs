@@ -1,14 +1,14 @@
 //! Replaces indirect calls through a constant table by direct calls.
 //!
-//! Gain: a call does not initialise table entries. The runtime makes an entry when it is first used,
-//! and in an instance that lives for one call every use is the first (docs/performance.md).
-//! Price: the module has one more function for each type of indirect call, a dispatcher. It takes the
-//! index as its last parameter, finds the function with a jump and calls it as a tail call. An index
-//! without a function of that type goes through the table and traps there.
+//! Gain: a call does not initialise table entries. The runtime makes an entry when it is first
+//! used, and in an instance that lives for one call every use is the first (docs/performance.md).
+//! Price: the module has one more function for each type of indirect call, a dispatcher. It takes
+//! the index as its last parameter, finds the function with a jump and calls it as a tail call. An
+//! index without a function of that type goes through the table and traps there.
 //!
-//! Once calls are direct, the entries of such a table are unused and are omitted. For each function in
-//! a table, an engine would make an entry, a host-to-Wasm trampoline and a slot in every instance.
-//! This module does not know: the purpose of a function.
+//! Once calls are direct, the entries of such a table are unused and are omitted. For each function
+//! in a table, an engine would make an entry, a host-to-Wasm trampoline and a slot in every
+//! instance. This module does not know: the purpose of a function.
 
 mod analysis;
 mod dispatcher;
@@ -161,8 +161,8 @@ mod tests {
     use wasmparser::ElementItems;
     use wasmtime::{Engine, Instance, Store};
 
-    /// A table of 400 with a dense part and a distant part, a gap between them, one function twice and
-    /// two entries of another type.
+    /// A table of 400 with a dense part and a distant part, a gap between them, one function twice
+    /// and two entries of another type.
     const TABLE: &str = r#"(module
         (import "host" "twice" (func $twice (param i32) (result i32)))
         (type $unary (func (param i32) (result i32)))

@@ -1,10 +1,10 @@
 //! Merges the core modules of a component into one module.
 //!
-//! `plan` decides every index of the result, `write` copies code, tables and data, and `module` encodes
-//! the sections. Gain: nothing is linked at instantiation. Unmerged, the element segments of a CPython
-//! guest fill its tables with 5,676 function references in every instance.
-//! Price: the builder must understand every construct that it merges; it refuses a component that has
-//! another. This module does not know: how imports are resolved (`link`).
+//! `plan` decides every index of the result, `write` copies code, tables and data, and `module`
+//! encodes the sections. Gain: nothing is linked at instantiation. Unmerged, the element segments
+//! of a CPython guest fill its tables with 5,676 function references in every instance.
+//! Price: the builder must understand every construct that it merges; it refuses a component that
+//! has another. This module does not know: how imports are resolved (`link`).
 
 mod module;
 mod plan;
@@ -22,8 +22,8 @@ use write::Sections;
 /// The merged module and its companions.
 pub(super) struct Merged {
     pub(super) module: Vec<u8>,
-    /// A module for the encoder, with the types of the merged module but without its code. It imports
-    /// the host's functions instead of having a table of them.
+    /// A module for the encoder, with the types of the merged module but without its code. It
+    /// imports the host's functions instead of having a table of them.
     pub(super) dummy: Vec<u8>,
     /// `None` if the guest calls no function of the host.
     pub(super) initializer: Option<TableInitializer>,

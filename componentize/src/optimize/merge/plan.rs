@@ -13,8 +13,8 @@ use crate::optimize::parse::{Module, Space};
 use crate::optimize::renumber::{Global, Indices, UNUSED};
 use crate::optimize::world::WorldNames;
 
-/// The indices of the merged module. Functions are numbered in this order: a forwarding function for
-/// each host function, a trap for each type of a stubbed import, the functions of each module.
+/// The indices of the merged module. Functions are numbered in this order: a forwarding function
+/// for each host function, a trap for each type of a stubbed import, the functions of each module.
 pub(super) struct Plan<'l, 'a> {
     pub(super) linked: &'l Linked<'a>,
     pub(super) types: Vec<FuncType>,
@@ -185,8 +185,8 @@ impl<'l, 'a> Plan<'l, 'a> {
         }
     }
 
-    /// The functions that the world lifts, under the names that the encoder expects: each handler, its
-    /// post-return function and the allocator.
+    /// The functions that the world lifts, under the names that the encoder expects: each handler,
+    /// its post-return function and the allocator.
     pub(super) fn exports(&self, world: &WorldNames) -> Result<BTreeMap<String, u32>> {
         let mut exports = BTreeMap::new();
         let mut allocator = None;

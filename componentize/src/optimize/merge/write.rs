@@ -79,7 +79,8 @@ impl Sections {
         self.write_named_data(module, &indices)
     }
 
-    /// Writes the data segments that code names, because each segment costs every instance of the guest.
+    /// Writes the data segments that code names, because each segment costs every instance of the
+    /// guest.
     ///
     /// An active segment is empty after instantiation, so it becomes an empty passive one.
     fn write_named_data(&mut self, module: &Module, indices: &Indices) -> Result<()> {
@@ -108,8 +109,8 @@ impl Sections {
             ElementKind::Declared => self.elements.declared(Elements::Functions(functions.into())),
             ElementKind::Active { table_index, offset_expr } => {
                 let table = indices.tables[table_index.unwrap_or(0) as usize];
-                // A segment for the shim's table, or an empty one, becomes an empty segment, so that
-                // the indices of the others stay.
+                // A segment for the shim's table, or an empty one, becomes an empty segment, so
+                // that the indices of the others stay.
                 if table == UNUSED || functions.is_empty() {
                     self.elements.declared(Elements::Functions(vec![].into()))
                 } else {
