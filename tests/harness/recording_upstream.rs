@@ -51,7 +51,8 @@ impl RecordingUpstream {
         Ok(Self { address, state })
     }
 
-    /// Returns everything received since the last call. Waits up to 5 s for partial requests to end.
+    /// Returns everything received since the last call. Waits up to 5 s for partial requests to
+    /// end.
     pub fn take(&self) -> Vec<Received> {
         let until = Instant::now() + Duration::from_secs(5);
         loop {

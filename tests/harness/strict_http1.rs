@@ -311,8 +311,8 @@ fn check_target(method: &str, target: &str) -> Fallible<()> {
     Ok(())
 }
 
-/// Whether this is `uri-host [ ":" port ]` in its plainest form. It may be empty, for a request that
-/// had no host.
+/// Whether this is `uri-host [ ":" port ]` in its plainest form. It may be empty, for a request
+/// that had no host.
 fn is_host(host: &str) -> bool {
     let port = |port: &str| port.parse::<u16>().is_ok() && port.bytes().all(|byte| byte.is_ascii_digit());
     if let Some(rest) = host.strip_prefix('[') {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use witgate_fuzz::config::Config;
+use witgate_config::Config;
 
 fuzz_target!(|text: &str| {
     match Config::parse(text, "gateway.yaml", Path::new("/etc/witgate")) {

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
-use witgate_fuzz::conduct::forwarded::{Incoming, Peer, forward};
+use witgate_http::semantics::forwarded::{Incoming, Peer, forward};
 
 fuzz_target!(|data: &[u8]| {
     let trusted = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().expect("a network"));

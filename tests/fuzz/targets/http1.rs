@@ -3,9 +3,9 @@
 
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
-use witgate_fuzz::http1::Framing;
-use witgate_fuzz::http1::chunked::{Decoder, Step};
-use witgate_fuzz::http1::head::{Limits, RequestHead, Scan, request};
+use witgate_http::h1::Framing;
+use witgate_http::h1::chunked::{Decoder, Step};
+use witgate_http::h1::head::{Limits, RequestHead, Scan, request};
 
 const LIMITS: Limits = Limits { head_bytes: 2048, target_bytes: 1024, fields: 32 };
 

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use libfuzzer_sys::fuzz_target;
-use witgate_fuzz::conduct::path::normalise;
+use witgate_http::semantics::path::normalise;
 
 fuzz_target!(|path: &str| {
     let Ok(normal) = normalise(path) else { return };

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use witgate_fuzz::conduct::proxy_protocol::parse;
+use witgate_http::semantics::proxy_protocol::parse;
 
 fuzz_target!(|data: &[u8]| {
     match parse(data) {

@@ -1,0 +1,65 @@
+//! `witgate inspect`: what a .wasm file is, read without compiling or running it.
+
+use std::path::Path;
+
+use witgate_runtime::component::{BodyWish, Description, FILE_BYTES_MAX, Phase, describe};
+
+pub(super) fn inspect(file: &Path, json: bool) -> Result<(), String> {
+    let shown = file.display();
+    let length = std::fs::metadata(file).map_err(|error| format!("{shown}: {error}"))?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(format!("{shown}: {length} bytes are more than the {FILE_BYTES_MAX} that the gateway reads"));
+    }
+    let bytes = std::fs::read(file).map_err(|error| format!("{shown}: {error}"))?;
+    let description = describe(&bytes).map_err(|error| format!("{shown}: {error}"))?;
+    if json {
+        let text = serde_json::to_string_pretty(&description).map_err(|error| error.to_string())?;
+        println!("{text}");
+    } else {
+        print(&description);
+    }
+    Ok(())
+}
+
+fn print(description: &Description) {
+    let world = match (description.request_phase, description.response_phase) {
+        (true, true) => "gateway-filter",
+        (true, false) => "request-filter",
+        _ => "response-filter",
+    };
+    println!("world     {world}");
+    println!("size      {} bytes, {} core modules", description.size, description.core_modules);
+    println!("functions {}, the largest {} bytes", description.functions, description.largest_function);
+    println!("sha256    {}", description.digest);
+    match &description.manifest {
+        None => println!("manifest  none: no body, no services"),
+        Some(manifest) => {
+            println!("manifest  {} {}", manifest.name, manifest.version);
+            if !manifest.description.is_empty() {
+                println!("          {}", manifest.description);
+            }
+            print_phase("request ", manifest.request.as_ref());
+            print_phase("response", manifest.response.as_ref());
+            if !manifest.services.is_empty() {
+                println!("services  {}", manifest.services.join(", "));
+            }
+            for (key, schema) in &manifest.config {
+                println!("config    {key}: {schema}");
+            }
+        }
+    }
+    for import in &description.imports {
+        println!("imports   {import}");
+    }
+    for export in &description.exports {
+        println!("exports   {export}");
+    }
+}
+
+fn print_phase(name: &str, phase: Option<&Phase>) {
+    match phase {
+        None => {}
+        Some(Phase { body: BodyWish::None, .. }) => println!("{name}  body passes by"),
+        Some(phase) => println!("{name}  body of at most {} bytes", phase.body_bytes_max),
+    }
+}

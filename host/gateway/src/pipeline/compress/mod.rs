@@ -1,0 +1,250 @@
+//! Compresses responses: whether, with which coding (RFC 9110, section 12.5.3), and what that changes in the head.
+//!
+//! The last step before the client, after the filters, which see plain bodies. Left as they are: what is encoded already, partial content, what forbids a transformation, what is
+//! known to be short, and everything of another type than the route names. A compressed response is another representation: its strong validator becomes weak, its length and
+//! digests go, and caches are told by `Vary`. `encoder.rs` has the codecs. Must not know: routes, upstreams.
+
+mod encoder;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+use http_body::Body as _;
+
+use encoder::Encoder;
+use witgate_config::{Compression, Encoding};
+use witgate_http::body::Body;
+use witgate_http::semantics::fields::has_member;
+
+/// Digests of the bytes that the upstream sent (RFC 9530, and before it RFC 3230 and 1864).
+const DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+/// What a request says about codings; to be kept for [`apply`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// None where the client takes none of the route's, or likes the plain body better.
+    encoding: Option<Encoding>,
+    /// HEAD, or a request that forbids a transformation (RFC 9111, section 5.2.1.6).
+    leave: bool,
+}
+
+/// Chooses for a request: the coding with the highest weight, of equal ones the first that the route names.
+pub fn choose(policy: &Compression, method: &Method, request: &HeaderMap) -> Choice {
+    let (mut best, mut weight) = (None, 1);
+    let accepted = || request.get_all(header::ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
+    if let Some(identity) = weight_of(accepted(), "identity").filter(|_| request.contains_key(header::ACCEPT_ENCODING))
+    {
+        weight = weight.max(identity);
+    }
+    for encoding in &policy.encodings {
+        let own = weight_of(accepted(), name(*encoding)).or_else(|| weight_of(accepted(), "*")).unwrap_or(0);
+        if own > weight || (own == weight && best.is_none()) {
+            (best, weight) = (Some(*encoding), own);
+        }
+    }
+    Choice { encoding: best, leave: method == Method::HEAD || has_no_transform(request) }
+}
+
+/// Compresses a response, if it and the client's choice allow it.
+pub fn apply(policy: &Compression, choice: Choice, response: http::Response<Body>) -> http::Response<Body> {
+    if choice.leave || !may_be_compressed(policy, &response) {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
+    if !["accept-encoding", "*"].iter().any(|own| has_member(&head.headers, header::VARY, own)) {
+        head.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    let Some(encoding) = choice.encoding else { return http::Response::from_parts(head, body) };
+    change_head(&mut head.headers, encoding);
+    http::Response::from_parts(head, Body::stream(Box::pin(Encoder::new(body, encoding))))
+}
+
+fn may_be_compressed(policy: &Compression, response: &http::Response<Body>) -> bool {
+    let headers = response.headers();
+    let status = response.status();
+    !matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
+    ) && !status.is_informational()
+        && response.body().size_hint().exact().is_none_or(|length| length > 0 && length >= policy.min_bytes as u64)
+        && !headers.contains_key(header::CONTENT_ENCODING)
+        && !headers.contains_key(header::CONTENT_RANGE)
+        && !has_no_transform(headers)
+        && headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|own| has_type(policy, own))
+}
+
+/// gRPC frames and compresses by itself, whatever the route says.
+fn has_type(policy: &Compression, own: &str) -> bool {
+    let own = own.split(';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    !own.starts_with("application/grpc")
+        && policy.types.iter().any(|one| match one.strip_suffix('*') {
+            Some(kind) => own.starts_with(kind),
+            None => own == *one,
+        })
+}
+
+fn change_head(headers: &mut HeaderMap, encoding: Encoding) {
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name(encoding)));
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::ACCEPT_RANGES);
+    for digest in &DIGESTS {
+        headers.remove(digest);
+    }
+    if let Some(tag) = headers.get(header::ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")) {
+        match HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()) {
+            Ok(weak) => headers.insert(header::ETAG, weak),
+            Err(_) => headers.remove(header::ETAG),
+        };
+    }
+}
+
+const fn name(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Zstd => "zstd",
+        Encoding::Brotli => "br",
+        Encoding::Gzip => "gzip",
+    }
+}
+
+/// The weight of a coding in thousandths; none where it is not named.
+fn weight_of<'a>(lines: impl Iterator<Item = &'a str>, coding: &str) -> Option<u16> {
+    lines.flat_map(|line| line.split(',')).find_map(|item| {
+        let (own, parameters) = item.split_once(';').unwrap_or((item, ""));
+        let own = own.trim_ascii();
+        // The old name of gzip (RFC 9110, section 8.4.1.3).
+        let same = own.eq_ignore_ascii_case(coding) || (coding == "gzip" && own.eq_ignore_ascii_case("x-gzip"));
+        same.then(|| weight(parameters.trim_ascii()))
+    })
+}
+
+/// `q=0.5`: at most three digits after the point. What is not a weight forbids.
+fn weight(text: &str) -> u16 {
+    if text.is_empty() {
+        return 1000;
+    }
+    let Some(value) = text.strip_prefix("q=").or_else(|| text.strip_prefix("Q=")) else { return 0 };
+    let (whole, part) = value.split_once('.').unwrap_or((value, ""));
+    if part.len() > 3 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
+        return 0;
+    }
+    let thousandths = format!("{part:0<3}").parse().unwrap_or(0);
+    match whole {
+        "0" => thousandths,
+        "1" if thousandths == 0 => 1000,
+        _ => 0,
+    }
+}
+
+fn has_no_transform(headers: &HeaderMap) -> bool {
+    has_member(headers, header::CACHE_CONTROL, "no-transform")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn policy() -> Compression {
+        Compression {
+            types: vec!["application/json".into(), "text/*".into()],
+            min_bytes: 10,
+            encodings: vec![Encoding::Zstd, Encoding::Brotli, Encoding::Gzip],
+        }
+    }
+
+    fn choice(lines: &[&'static str]) -> Option<Encoding> {
+        let fields = lines.iter().map(|line| (header::ACCEPT_ENCODING, HeaderValue::from_static(line)));
+        choose(&policy(), &Method::GET, &fields.collect()).encoding
+    }
+
+    #[test]
+    fn the_client_chooses() {
+        for (accept, expected) in [
+            (&["gzip, deflate, br, zstd"][..], Some(Encoding::Zstd)),
+            (&["gzip", "br"], Some(Encoding::Brotli)),
+            (&["gzip;q=1.0, br;q=0.9"], Some(Encoding::Gzip)),
+            (&["gzip;q=0.001"], Some(Encoding::Gzip)),
+            (&["x-gzip"], Some(Encoding::Gzip)),
+            (&["*"], Some(Encoding::Zstd)),
+            (&["*, zstd;q=0"], Some(Encoding::Brotli)),
+            (&["*;q=0, gzip"], Some(Encoding::Gzip)),
+            (&["identity, gzip;q=0.5"], None),
+            (&["identity;q=0.5, gzip;q=1"], Some(Encoding::Gzip)),
+            (&["identity;q=0, gzip;q=0.1"], Some(Encoding::Gzip)),
+            (&["gzip;q=0"], None),
+            (&["gzip;q=2"], None),
+            (&["gzip;q=0.0001"], None),
+            (&["gzip;x"], None),
+            (&["deflate"], None),
+            (&[""], None),
+            (&[], None),
+        ] {
+            assert_eq!(choice(accept), expected, "{accept:?}");
+        }
+    }
+
+    fn response(status: u16, fields: &[(&'static str, &'static str)], length: usize) -> http::Response<Body> {
+        let mut response = http::Response::new(Body::full(Bytes::from(vec![b'x'; length])));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+        for (name, value) in fields {
+            response.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    #[test]
+    fn only_what_gains_and_may_be_changed_is_compressed() {
+        let json = ("content-type", "Application/JSON; charset=utf-8");
+        let gzip = Choice { encoding: Some(Encoding::Gzip), leave: false };
+        let encoded = |response| {
+            let response = apply(&policy(), gzip, response);
+            response.headers().get(header::CONTENT_ENCODING).is_some_and(|own| own == "gzip")
+        };
+        assert!(encoded(response(200, &[json], 10)));
+        assert!(encoded(response(404, &[("content-type", "text/html")], 10)));
+        for (status, fields, length) in [
+            (200, vec![json], 9),
+            (200, vec![("content-type", "image/png")], 100),
+            (200, vec![("content-type", "application/jsonx")], 100),
+            (200, vec![], 100),
+            (200, vec![json, ("content-encoding", "br")], 100),
+            (200, vec![json, ("cache-control", "public, No-Transform")], 100),
+            (206, vec![json], 100),
+            (200, vec![json, ("content-range", "bytes 0-1/2")], 100),
+            (304, vec![json], 100),
+            (204, vec![json], 100),
+        ] {
+            assert!(!encoded(response(status, &fields, length)), "{status} {fields:?} {length}");
+        }
+        let head = apply(&policy(), Choice { leave: true, ..gzip }, response(200, &[json], 100));
+        assert!(!head.headers().contains_key(header::CONTENT_ENCODING));
+    }
+
+    #[test]
+    fn the_head_tells_of_another_representation() {
+        let fields = [
+            ("content-type", "text/css"),
+            ("content-length", "100"),
+            ("etag", "\"a\""),
+            ("accept-ranges", "bytes"),
+            ("repr-digest", "sha-256=:AA==:"),
+            ("content-digest", "sha-256=:AA==:"),
+            ("vary", "Origin"),
+        ];
+        let plain = apply(&policy(), Choice { encoding: None, leave: false }, response(200, &fields, 100));
+        assert_eq!(plain.headers().get_all(header::VARY).iter().count(), 2, "a cache must know even so");
+        assert_eq!(plain.headers().get(header::ETAG), Some(&HeaderValue::from_static("\"a\"")));
+        let gzip = Choice { encoding: Some(Encoding::Gzip), leave: false };
+        let encoded = apply(&policy(), gzip, response(200, &fields, 100));
+        let names: Vec<_> = encoded.headers().keys().map(HeaderName::as_str).collect();
+        assert_eq!(names.len(), 4, "{names:?}");
+        assert_eq!(encoded.headers().get(header::ETAG), Some(&HeaderValue::from_static("W/\"a\"")));
+    }
+}

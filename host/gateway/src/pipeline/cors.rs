@@ -1,0 +1,213 @@
+//! The CORS protocol (Fetch standard, section 3.2): tells browsers which other sites' scripts may use a route.
+//!
+//! A preflight is answered here, before any filter: it carries no credentials by design, so an authenticating filter could only refuse it. On every other
+//! answer of the route, errors included, the gateway's fields stand instead of the upstream's: two sets would contradict each other. It protects users of
+//! browsers, not the upstream: who is no browser is not stopped. Must not know: filters, upstreams.
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+
+use witgate_config::{Cors, Origin};
+use witgate_runtime::exchange::Response;
+
+/// A route's rules as the fields that state them.
+#[derive(Debug)]
+pub struct Policy {
+    origins: Vec<Origin>,
+    credentials: bool,
+    methods: Option<HeaderValue>,
+    headers: Option<HeaderValue>,
+    expose: Option<HeaderValue>,
+    max_age: HeaderValue,
+}
+
+/// What the origin of one exchange is to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origins(Option<HeaderValue>);
+
+const OWNED: [HeaderName; 6] = [
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::ACCESS_CONTROL_ALLOW_METHODS,
+    header::ACCESS_CONTROL_ALLOW_HEADERS,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+    header::ACCESS_CONTROL_MAX_AGE,
+];
+
+impl Policy {
+    /// Writes the fields once.
+    pub fn new(cors: &Cors) -> Self {
+        let list = |values: &[String]| HeaderValue::try_from(values.join(", ")).ok().filter(|value| !value.is_empty());
+        Self {
+            origins: cors.origins.clone(),
+            credentials: cors.credentials,
+            methods: list(&cors.methods),
+            headers: list(&cors.headers),
+            expose: list(&cors.expose),
+            max_age: HeaderValue::from(cors.max_age.as_secs()),
+        }
+    }
+
+    /// What a request's origin may be told; to be kept for [`Self::finish`].
+    pub fn origin(&self, request: &HeaderMap) -> Origins {
+        let allowed = |value: &&HeaderValue| value.to_str().is_ok_and(|origin| self.allows(origin));
+        if self.is_public() {
+            return Origins(Some(HeaderValue::from_static("*")));
+        }
+        Origins(request.get(header::ORIGIN).filter(allowed).cloned())
+    }
+
+    /// The answer to a preflight; none where the request is not one. An origin that is not allowed gets 403 and no field.
+    pub fn preflight(&self, method: &Method, request: &HeaderMap) -> Option<Response> {
+        if method != Method::OPTIONS
+            || !request.contains_key(header::ORIGIN)
+            || !request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        {
+            return None;
+        }
+        let mut headers = HeaderMap::with_capacity(8);
+        let origin = self.origin(request);
+        let status = if origin.0.is_some() { StatusCode::NO_CONTENT } else { StatusCode::FORBIDDEN };
+        if origin.0.is_some() {
+            let fields = [
+                (header::ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone()),
+                (header::ACCESS_CONTROL_ALLOW_HEADERS, self.headers.clone()),
+                (header::ACCESS_CONTROL_MAX_AGE, Some(self.max_age.clone())),
+            ];
+            headers.extend(fields.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        }
+        self.tell(&origin, &mut headers);
+        Some(Response { status, headers, local: true, body: Some(Bytes::new()) })
+    }
+
+    /// Puts the fields on an answer.
+    pub fn finish(&self, origin: &Origins, response: &mut HeaderMap) {
+        for name in &OWNED {
+            response.remove(name);
+        }
+        self.tell(origin, response);
+        if let (Some(expose), Some(_)) = (&self.expose, &origin.0) {
+            response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
+        }
+    }
+
+    fn tell(&self, origin: &Origins, response: &mut HeaderMap) {
+        // Without it a cache would give one site's answer to another.
+        if !self.is_public() {
+            response.append(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        if let Some(origin) = &origin.0 {
+            response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            if self.credentials {
+                response.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            }
+        }
+    }
+
+    fn is_public(&self) -> bool {
+        self.origins.contains(&Origin::Any)
+    }
+
+    fn allows(&self, origin: &str) -> bool {
+        self.origins.iter().any(|one| match one {
+            Origin::Any => true,
+            Origin::Exact(exact) => origin == exact,
+            // One or more labels in place of the star, and nothing else.
+            Origin::Below(before, after) => {
+                origin.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(after.as_str())).is_some_and(
+                    |star| !star.is_empty() && star.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+                )
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn policy(origins: Vec<Origin>, credentials: bool) -> Policy {
+        Policy::new(&Cors {
+            origins,
+            methods: vec!["GET".into(), "PUT".into()],
+            headers: vec!["x-a".into()],
+            expose: vec!["x-b".into()],
+            credentials,
+            max_age: Duration::from_secs(60),
+        })
+    }
+
+    fn sent(fields: &[(HeaderName, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    fn some(origin: &str) -> Origin {
+        match origin.split_once('*') {
+            Some((before, after)) => Origin::Below(before.into(), after.into()),
+            None => Origin::Exact(origin.into()),
+        }
+    }
+
+    #[test]
+    fn a_preflight_is_answered_with_what_is_allowed() {
+        let policy = policy(vec![some("https://a.example")], true);
+        let ask = |origin| sent(&[(header::ORIGIN, origin), (header::ACCESS_CONTROL_REQUEST_METHOD, "PUT")]);
+        let answer = policy.preflight(&Method::OPTIONS, &ask("https://a.example"));
+        let fields = answer.map(|answer| (answer.status, answer.headers));
+        let expected = sent(&[
+            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, PUT"),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, "x-a"),
+            (header::ACCESS_CONTROL_MAX_AGE, "60"),
+            (header::VARY, "Origin"),
+            (header::ACCESS_CONTROL_ALLOW_ORIGIN, "https://a.example"),
+            (header::ACCESS_CONTROL_ALLOW_CREDENTIALS, "true"),
+        ]);
+        assert_eq!(fields, Some((StatusCode::NO_CONTENT, expected)));
+        let refused = policy.preflight(&Method::OPTIONS, &ask("https://b.example"));
+        let fields = refused.map(|answer| (answer.status, answer.headers));
+        assert_eq!(fields, Some((StatusCode::FORBIDDEN, sent(&[(header::VARY, "Origin")]))));
+        assert!(policy.preflight(&Method::GET, &ask("https://a.example")).is_none());
+        assert!(policy.preflight(&Method::OPTIONS, &sent(&[(header::ORIGIN, "https://a.example")])).is_none());
+    }
+
+    #[test]
+    fn the_gateway_s_fields_replace_the_upstream_s() {
+        let policy = policy(vec![some("https://a.example")], false);
+        let mut response = sent(&[(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::VARY, "Accept")]);
+        policy.finish(&policy.origin(&sent(&[(header::ORIGIN, "https://a.example")])), &mut response);
+        assert_eq!(
+            response.get(header::ACCESS_CONTROL_ALLOW_ORIGIN),
+            Some(&HeaderValue::from_static("https://a.example"))
+        );
+        assert_eq!(response.get(header::ACCESS_CONTROL_EXPOSE_HEADERS), Some(&HeaderValue::from_static("x-b")));
+        assert_eq!(response.get_all(header::VARY).iter().count(), 2);
+        policy.finish(&policy.origin(&HeaderMap::new()), &mut response);
+        assert!(!response.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
+    }
+
+    #[test]
+    fn an_origin_is_compared_whole() {
+        let policy = policy(vec![some("https://a.example"), some("https://*.b.example:8443")], false);
+        for (origin, allowed) in [
+            ("https://a.example", true),
+            ("https://x.b.example:8443", true),
+            ("https://x.y.b.example:8443", true),
+            ("http://a.example", false),
+            ("https://a.example.evil", false),
+            ("https://evila.example", false),
+            ("https://b.example:8443", false),
+            ("https://.b.example:8443", false),
+            ("https://evil/.b.example:8443", false),
+            ("https://x.b.example", false),
+            ("null", false),
+        ] {
+            assert_eq!(policy.allows(origin), allowed, "{origin}");
+        }
+        assert_eq!(
+            super::tests::policy(vec![Origin::Any], false).origin(&HeaderMap::new()).0,
+            Some(HeaderValue::from_static("*"))
+        );
+    }
+}

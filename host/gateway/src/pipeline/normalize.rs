@@ -1,0 +1,326 @@
+//! A request as it came → the request as filters and upstream shall see it, or why it is refused.
+//!
+//! Every duty of a gateway towards a request's head that needs no route (RFC 9110, section 7) is here, once for both versions of HTTP: one host, one normal path, no fields of
+//! the client's connection, who the client is, and that the request passed here. Nothing behind this file looks at what was sent, only at what came out. Must not know:
+//! routes, filters, sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Parts, PathAndQuery};
+use http::{Method, Version};
+use http_body::Body as _;
+
+use crate::tls::serves;
+use witgate_config::Config;
+use witgate_http::body::Body;
+use witgate_http::error::{Error, Kind};
+use witgate_http::semantics::fields::{drop_imitations, is_host, strip_connection_fields};
+use witgate_http::semantics::forwarded;
+use witgate_http::semantics::path;
+use witgate_runtime::exchange::{Client, Request, Upgrade};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How often a request may have passed a witgate before it is taken to go round in circles.
+const HOPS_MAX: usize = 8;
+
+/// A request, ready for its route.
+pub(super) struct Taken {
+    pub(super) request: Request,
+    pub(super) body: Body,
+    /// The peer, or whom a trusted proxy names.
+    pub(super) client: Arc<Client>,
+    /// The gateway itself is asked (`OPTIONS *`, `Max-Forwards: 0`): no route takes it.
+    pub(super) concerns_gateway: bool,
+}
+
+/// Takes a request in. `id` names the exchange.
+pub(super) fn take(
+    request: http::Request<Body>,
+    client: &Arc<Client>,
+    config: &Config,
+    id: &HeaderValue,
+) -> Result<Taken, Error> {
+    let (mut head, body) = request.into_parts();
+    if head.method == Method::CONNECT || head.method == Method::TRACE {
+        return Err(Error::new(Kind::MethodNotAllowed, format!("{} is not served", head.method)));
+    }
+    let uri = std::mem::take(&mut head.uri).into_parts();
+    if head.version == Version::HTTP_2 && head.headers.contains_key(header::EXPECT) {
+        return Err(Error::new(Kind::ExpectationFailed, "an expectation other than 100-continue"));
+    }
+    strip_connection_fields(&mut head.headers);
+    drop_imitations(&mut head.headers);
+    take_host(&mut head.headers, &uri, head.version)?;
+    check_connection(&head.headers, client)?;
+    let target = take_target(uri)?;
+    if target.path() == "*" && head.method != Method::OPTIONS {
+        return Err(bad("only OPTIONS has the target *"));
+    }
+    let is_last_hop = take_max_forwards(&head.method, &mut head.headers)?;
+    join_cookies(&mut head.headers);
+    // HTTP/1.1 was counted as it came; what HTTP/2 splits of a cookie does not count.
+    if head.headers.len() > config.limits.request_fields {
+        let detail = format!("more than {} header lines (limits.request_fields)", config.limits.request_fields);
+        return Err(Error::new(Kind::HeadTooLarge, detail));
+    }
+    let upgrade = head.extensions.remove::<Upgrade>();
+    // A tunnel has no length.
+    let body = if upgrade.is_some() {
+        body
+    } else {
+        within(body, config.limits.request_body_bytes, "limits.request_body_bytes")?
+    };
+    let client = take_client(&mut head.headers, client, config, id);
+    add_via(&mut head.headers, head.version)?;
+    let concerns_gateway = is_last_hop || target.path() == "*";
+    let tls = client.tls.is_some();
+    let request = Request { method: head.method, tls, target, headers: head.headers, body: None, upgrade };
+    Ok(Taken { request, body, client, concerns_gateway })
+}
+
+/// Leaves exactly one `host`, a valid one. A target's authority wins over the field (RFC 9112, section 3.2.2); in HTTP/2 the two must agree (RFC 9113,
+/// section 8.3.1).
+fn take_host(headers: &mut HeaderMap, uri: &Parts, version: Version) -> Result<(), Error> {
+    let mut sent = headers.get_all(header::HOST).iter();
+    let (first, more) = (sent.next(), sent.next().is_some());
+    if more {
+        return Err(bad("a request has exactly one host (RFC 9112, section 3.2)"));
+    }
+    if let Some(host) = first
+        && !host.is_empty()
+        && !host.to_str().is_ok_and(is_host)
+    {
+        return Err(bad("its host is not a host name with an optional port"));
+    }
+    match (&uri.authority, first) {
+        (Some(authority), sent) => {
+            if !is_host(authority.as_str()) {
+                return Err(bad("its target's host is not a host name with an optional port"));
+            }
+            let is_h2 = version == Version::HTTP_2;
+            if is_h2 && sent.is_some_and(|sent| !sent.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
+                return Err(bad("its :authority and its host differ"));
+            }
+            if version == Version::HTTP_11 && sent.is_none() {
+                return Err(bad("a request has exactly one host (RFC 9112, section 3.2)"));
+            }
+            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("its target's host is not valid"))?;
+            headers.insert(header::HOST, host);
+        }
+        (None, Some(sent)) if !sent.is_empty() => {}
+        // HTTP/1.0 knows no host; what goes on is HTTP/1.1 and has an empty one.
+        (None, _) if version == Version::HTTP_10 => {
+            headers.insert(header::HOST, HeaderValue::from_static(""));
+        }
+        (None, _) => return Err(bad("a request has exactly one host, not an empty one (RFC 9112, section 3.2)")),
+    }
+    Ok(())
+}
+
+/// Whether the connection may carry requests for this host (RFC 9110, section 7.4). Before any route: its filters and its upstream are another host's.
+fn check_connection(headers: &HeaderMap, client: &Client) -> Result<(), Error> {
+    let Some(tls) = &client.tls else { return Ok(()) };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if serves(tls, host) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Misdirected, format!("{host}, over a connection for {:?}", tls.server_name)))
+}
+
+/// The path in its one normal form, and the query as it came.
+fn take_target(uri: Parts) -> Result<PathAndQuery, Error> {
+    if uri.scheme.as_ref().is_some_and(|scheme| !matches!(scheme.as_str(), "http" | "https")) {
+        return Err(bad("its scheme is neither http nor https"));
+    }
+    let target = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let normal = path::normalise(target.path()).map_err(bad)?;
+    if let Some(query) = target.query()
+        && !query.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#')
+    {
+        return Err(bad("its query has a character that must be encoded"));
+    }
+    // `http://host?query` has no path at all.
+    if normal == target.path() && target.as_str().starts_with(['/', '*']) {
+        return Ok(target);
+    }
+    let text = match target.query() {
+        Some(query) => format!("{normal}?{query}"),
+        None => normal.into_owned(),
+    };
+    PathAndQuery::try_from(text).map_err(|_| bad("its path is not valid"))
+}
+
+/// Whether the request ends here (RFC 9110, section 7.6.2); otherwise one hop less is left.
+fn take_max_forwards(method: &Method, headers: &mut HeaderMap) -> Result<bool, Error> {
+    if *method != Method::OPTIONS || !headers.contains_key(header::MAX_FORWARDS) {
+        return Ok(false);
+    }
+    let hops = headers.get(header::MAX_FORWARDS).and_then(|hops| hops.to_str().ok()?.parse::<u32>().ok());
+    let hops = hops.ok_or_else(|| bad("its max-forwards is not a number"))?;
+    if let Some(left) = hops.checked_sub(1) {
+        headers.insert(header::MAX_FORWARDS, HeaderValue::from(left));
+    }
+    Ok(hops == 0)
+}
+
+/// Cookies that HTTP/2 split into lines are one again (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for line in std::iter::once(second).chain(lines) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// The body, bounded by a limit that an operator knows as `name`.
+pub(super) fn within(body: Body, max: u64, name: &str) -> Result<Body, Error> {
+    let hint = body.size_hint();
+    if hint.lower() > max {
+        return Err(Error::new(Kind::BodyTooLarge, format!("a request body above {name} ({max})")));
+    }
+    Ok(if hint.exact().is_some() { body } else { body.limited(max) })
+}
+
+/// Who the client is, and the fields that say so to the upstream: a client's own word for them does not count (`conduct/forwarded.rs`).
+fn take_client(headers: &mut HeaderMap, client: &Arc<Client>, config: &Config, id: &HeaderValue) -> Arc<Client> {
+    let host = headers.get(header::HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
+    let ip = client.address.ip();
+    if config.trusted_proxies.is_empty() || !forwarded::is_trusted(ip, &config.trusted_proxies) {
+        headers.remove(header::FORWARDED);
+        headers.insert(X_FORWARDED_FOR, client.ip_text.clone());
+        headers
+            .insert(X_FORWARDED_PROTO, HeaderValue::from_static(if client.tls.is_some() { "https" } else { "http" }));
+        headers.insert(X_FORWARDED_HOST, host);
+        headers.insert(X_REQUEST_ID, id.clone());
+        return client.clone();
+    }
+    let (named, fields) = {
+        let lines = |name: &HeaderName| headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+        let (x_for, x_proto) = (lines(&X_FORWARDED_FOR), lines(&X_FORWARDED_PROTO));
+        let (x_host, own) = (lines(&X_FORWARDED_HOST), lines(&header::FORWARDED));
+        let incoming = forwarded::Incoming { x_for: &x_for, x_proto: &x_proto, x_host: &x_host, forwarded: &own };
+        let peer = forwarded::Peer { ip, is_tls: client.tls.is_some(), host: host.to_str().unwrap_or_default() };
+        let out = forwarded::forward(&peer, &config.trusted_proxies, &incoming);
+        let value = |text: &str| HeaderValue::from_str(text).ok();
+        let fields = [
+            (X_FORWARDED_FOR, value(&out.x_for)),
+            (X_FORWARDED_PROTO, value(out.x_proto)),
+            (X_FORWARDED_HOST, value(&out.x_host)),
+            (header::FORWARDED, value(&out.forwarded)),
+        ];
+        (out.client, fields)
+    };
+    for (name, value) in fields {
+        match value {
+            Some(value) => headers.insert(name, value),
+            None => headers.remove(name),
+        };
+    }
+    if !headers.get(X_REQUEST_ID).is_some_and(|id| !id.is_empty() && id.len() <= 128) {
+        headers.insert(X_REQUEST_ID, id.clone());
+    }
+    if named == ip.to_canonical() {
+        return client.clone();
+    }
+    // Its TLS is still the connection's: a proxy's word for an address is no certificate.
+    Arc::new(Client { tls: client.tls.clone(), ..Client::new(SocketAddr::new(named, 0)) })
+}
+
+/// That the request passed here (RFC 9110, section 7.6.3), which also shows a circle.
+fn add_via(headers: &mut HeaderMap, version: Version) -> Result<(), Error> {
+    if headers.contains_key(header::VIA) {
+        let passes = |value: &HeaderValue| {
+            let hops = value.as_bytes().split(|byte| *byte == b',');
+            hops.filter(|hop| hop.trim_ascii().ends_with(b" witgate")).count()
+        };
+        if headers.get_all(header::VIA).iter().map(passes).sum::<usize>() >= HOPS_MAX {
+            return Err(Error::new(Kind::Loop, format!("the request passed a witgate {HOPS_MAX} times")));
+        }
+    }
+    let own = match version {
+        Version::HTTP_2 => "2.0 witgate",
+        Version::HTTP_10 => "1.0 witgate",
+        _ => "1.1 witgate",
+    };
+    headers.append(header::VIA, HeaderValue::from_static(own));
+    Ok(())
+}
+
+fn bad(why: &'static str) -> Error {
+    Error::new(Kind::BadRequest, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(uri: &str, version: Version, fields: &[(&'static str, &'static str)]) -> Result<Taken, Kind> {
+        let config = Config::parse(
+            "trusted_proxies: [10.0.0.0/8]\nupstreams: {u: {builtin: echo}}\nroutes: [{upstream: u}]",
+            "f",
+            std::path::Path::new("/"),
+        );
+        let config = config.map_err(|_| Kind::Internal)?;
+        let mut request = http::Request::new(Body::empty());
+        *request.uri_mut() = uri.parse().map_err(|_| Kind::Internal)?;
+        *request.version_mut() = version;
+        for (name, value) in fields {
+            request.headers_mut().append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let peer = fields.iter().find(|field| field.0 == "peer").map_or("192.0.2.1", |field| field.1);
+        let address = SocketAddr::new(peer.parse().map_err(|_| Kind::Internal)?, 1);
+        take(request, &Arc::new(Client::new(address)), &config, &HeaderValue::from_static("id"))
+            .map_err(|error| error.kind)
+    }
+
+    #[test]
+    fn one_host_and_one_path() -> Result<(), Kind> {
+        let one = taken("/a/../b//c%41?x=1", Version::HTTP_11, &[("host", "h:1")])?;
+        assert_eq!((one.request.target.as_str(), one.request.authority()), ("/b/cA?x=1", "h:1"));
+        assert_eq!(taken("http://a/", Version::HTTP_11, &[("host", "b")])?.request.authority(), "a");
+        assert_eq!(taken("http://a/", Version::HTTP_2, &[("host", "b")]).err(), Some(Kind::BadRequest));
+        assert_eq!(taken("/", Version::HTTP_11, &[]).err(), Some(Kind::BadRequest));
+        assert_eq!(taken("/", Version::HTTP_11, &[("host", "a"), ("host", "a")]).err(), Some(Kind::BadRequest));
+        assert_eq!(taken("/", Version::HTTP_11, &[("host", "a b")]).err(), Some(Kind::BadRequest));
+        assert_eq!(taken("/%00", Version::HTTP_11, &[("host", "a")]).err(), Some(Kind::BadRequest));
+        Ok(())
+    }
+
+    #[test]
+    fn a_clients_word_for_itself_does_not_count() -> Result<(), Kind> {
+        let sent =
+            [("host", "h"), ("x-forwarded-for", "1.2.3.4"), ("forwarded", "for=1.2.3.4"), ("x-request-id", "mine")];
+        let own = taken("/", Version::HTTP_11, &sent)?;
+        assert_eq!(own.request.headers["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(
+            (own.request.headers.get("forwarded"), &own.request.headers["x-request-id"]),
+            (None, &HeaderValue::from_static("id"))
+        );
+        let mut trusted = sent.to_vec();
+        trusted.push(("peer", "10.1.1.1"));
+        let through = taken("/", Version::HTTP_11, &trusted)?;
+        assert_eq!(through.client.address.ip().to_string(), "1.2.3.4");
+        assert_eq!(through.request.headers["x-forwarded-for"], "1.2.3.4, 10.1.1.1");
+        assert_eq!(through.request.headers["x-request-id"], "mine");
+        Ok(())
+    }
+
+    #[test]
+    fn hops_are_counted() -> Result<(), Kind> {
+        let via = "1.1 witgate, 1.1 witgate, 1.1 witgate, 1.1 witgate";
+        assert!(taken("/", Version::HTTP_11, &[("host", "h"), ("via", via)]).is_ok());
+        let circle = taken("/", Version::HTTP_11, &[("host", "h"), ("via", via), ("via", via)]);
+        assert_eq!(circle.err(), Some(Kind::Loop));
+        Ok(())
+    }
+}

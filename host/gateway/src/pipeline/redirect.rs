@@ -1,0 +1,93 @@
+//! Answers that the configuration has: a redirect, or a status with a text.
+//!
+//! They stand where an upstream would, so a route's filters see the request and the answer as always. Must not know: sockets, filters.
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Uri};
+
+use witgate_config::{PathMatch, Redirect, RedirectPath, Respond};
+use witgate_http::error::{Error, Kind};
+use witgate_runtime::exchange::{Request, Response};
+
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The answer of a route with `redirect:`. `replaced` gives the path with another prefix (`rewrite.rs`).
+pub fn redirect(
+    to: &Redirect,
+    matched: Option<&PathMatch>,
+    request: &Request,
+    replaced: impl Fn(&str, Option<&PathMatch>, &str) -> Option<String>,
+) -> Result<Response, Error> {
+    let own = request.target.path();
+    let path = match &to.path {
+        None => own.to_owned(),
+        Some(RedirectPath::Whole(path)) => path.clone(),
+        Some(RedirectPath::Prefix(prefix)) => replaced(own, matched, prefix).unwrap_or_else(|| own.to_owned()),
+    };
+    let query = request.target.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let location = if to.scheme.is_none() && to.host.is_none() {
+        format!("{path}{query}")
+    } else {
+        // What the client spoke, be it to a trusted proxy: intake wrote the field, whatever the client sent.
+        let is_https = request.headers.get(PROTO).map_or(request.tls, |proto| proto == "https");
+        let scheme = to.scheme.unwrap_or(if is_https { "https" } else { "http" });
+        format!("{scheme}://{}{path}{query}", host(to, request)?)
+    };
+    let wrong = |_| Error::new(Kind::BadRequest, format!("the redirect's location {location:?} is not valid"));
+    let mut headers = HeaderMap::with_capacity(2);
+    headers.insert(header::LOCATION, HeaderValue::from_str(&location).map_err(wrong)?);
+    Ok(Response { status: to.status, headers, local: true, body: Some(Bytes::new()) })
+}
+
+/// The answer of a route with `respond:`.
+pub fn respond(respond: &Respond) -> Response {
+    let mut headers = HeaderMap::with_capacity(2);
+    if !respond.body.is_empty() {
+        headers.insert(header::CONTENT_TYPE, respond.content_type.clone());
+    }
+    Response { status: respond.status, headers, local: true, body: Some(Bytes::from(respond.body.clone())) }
+}
+
+/// The host that the client used; another scheme has another port, so that goes.
+fn host(to: &Redirect, request: &Request) -> Result<String, Error> {
+    if let Some(host) = &to.host {
+        return Ok(host.clone());
+    }
+    let authority = request.authority();
+    let uri: Uri = authority
+        .parse()
+        .map_err(|_| Error::new(Kind::BadRequest, format!("{authority:?} is no host to redirect to")))?;
+    Ok(uri.host().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+
+    fn location(to: &Redirect, host: &'static str, target: &'static str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static(host));
+        let target = http::uri::PathAndQuery::from_static(target);
+        let request = Request { method: http::Method::GET, tls: false, target, headers, body: None, upgrade: None };
+        let response = redirect(to, None, &request, |path, _, new| Some(format!("{new}{path}"))).ok()?;
+        response.headers.get(header::LOCATION)?.to_str().ok().map(str::to_owned)
+    }
+
+    #[test]
+    fn what_is_not_given_stays() {
+        let none = Redirect { status: StatusCode::FOUND, scheme: None, host: None, path: None };
+        let https = Redirect { scheme: Some("https"), ..none.clone() };
+        assert_eq!(location(&https, "a.example:8080", "/x?y=1").as_deref(), Some("https://a.example/x?y=1"));
+        assert_eq!(location(&https, "[::1]:8080", "/").as_deref(), Some("https://[::1]/"));
+        assert_eq!(location(&https, "a b", "/"), None);
+        assert_eq!(location(&https, "", "/"), None);
+        let host = Redirect { host: Some("b.example:1".into()), ..none.clone() };
+        assert_eq!(location(&host, "a.example", "/x").as_deref(), Some("http://b.example:1/x"));
+        let path = Redirect { path: Some(RedirectPath::Whole("/new".into())), ..none.clone() };
+        assert_eq!(location(&path, "a", "/x?y").as_deref(), Some("/new?y"));
+        let prefix = Redirect { path: Some(RedirectPath::Prefix("/new".into())), ..none };
+        assert_eq!(location(&prefix, "a", "/x").as_deref(), Some("/new/x"));
+    }
+}

@@ -1,0 +1,81 @@
+//! Answers that the gateway makes itself: the one place that turns a failure into a response.
+//!
+//! The client reads a short JSON text and a `Proxy-Status` field (RFC 9209); everything else is for the log. Must not know: where a failure
+//! came from.
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+use witgate_http::body::Body;
+use witgate_http::error::Error;
+use witgate_runtime::exchange::{Reply, Response};
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// Seconds until a client may try again, when the gateway is saturated.
+const RETRY_AFTER: &str = "1";
+
+/// The answer to a failed exchange.
+pub fn to_error(error: &Error) -> Response {
+    let kind = error.kind;
+    let mut headers = HeaderMap::with_capacity(6);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let status = format!("witgate; error={}; details=\"{}\"", kind.proxy_status(), kind.label());
+    if let Ok(status) = HeaderValue::try_from(status) {
+        headers.insert(PROXY_STATUS, status);
+    }
+    if kind.is_saturation() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+    }
+    let body = format!("{{\"error\":\"{}\"}}\n", kind.public());
+    Response { status: kind.status(), headers, local: true, body: Some(Bytes::from(body)) }
+}
+
+/// The answer to what was asked of the gateway itself (RFC 9110, section 9.3.7).
+pub fn to_options() -> Response {
+    let mut headers = HeaderMap::with_capacity(1);
+    headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    Response { status: StatusCode::OK, headers, local: true, body: Some(Bytes::new()) }
+}
+
+/// A filter's answer as a response.
+pub fn to_reply(reply: Reply) -> Response {
+    Response { status: reply.status, headers: reply.headers, local: true, body: Some(reply.body) }
+}
+
+/// A response as it is sent: with the body in hand if there is one, else the stream from the upstream.
+pub fn finish(response: Response, streamed: Body) -> http::Response<Body> {
+    let mut finished = http::Response::new(response.body.map_or(streamed, Body::full));
+    *finished.status_mut() = response.status;
+    *finished.headers_mut() = response.headers;
+    if matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        *finished.body_mut() = Body::empty();
+    }
+    finished
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use witgate_http::error::{FilterFailure, Kind};
+
+    #[test]
+    fn the_client_reads_the_public_part_only() {
+        let response =
+            to_error(&Error::new(Kind::Filter(FilterFailure::Trap), "filter api-key 1.2 at 0x12: unreachable"));
+        assert_eq!(response.status, 502);
+        let body = response.body.unwrap_or_default();
+        assert_eq!(&body[..], b"{\"error\":\"a filter failed\"}\n");
+        assert_eq!(
+            response.headers.get("proxy-status").and_then(|value| value.to_str().ok()),
+            Some("witgate; error=proxy_internal_error; details=\"trap\"")
+        );
+    }
+
+    #[test]
+    fn saturation_says_when_to_come_back() {
+        let response = to_error(&Error::new(Kind::Saturated, ""));
+        assert_eq!((response.status.as_u16(), response.headers.contains_key("retry-after")), (503, true));
+    }
+}

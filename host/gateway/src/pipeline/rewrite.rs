@@ -1,0 +1,109 @@
+//! What the upstream gets to see instead of what the client asked for: another path, another host.
+//!
+//! The last step before the upstream, so that filters and their rules work on the client's own words. A new path is brought into normal form again: what an expression
+//! pastes together from a client's pieces must not be a dot segment. Must not know: which upstream, filters.
+
+use http::Uri;
+use http::header::HOST;
+use http::uri::PathAndQuery;
+
+use witgate_config::{PathMatch, PathRewrite, Rewrite};
+use witgate_http::error::{Error, Kind};
+use witgate_http::semantics::path::normalise;
+
+/// Changes the request as the route says. `matched` is what the route matches the path by.
+pub fn apply<B>(rewrite: &Rewrite, matched: Option<&PathMatch>, request: &mut http::Request<B>) -> Result<(), Error> {
+    if let Some(path) = &rewrite.path {
+        let uri = request.uri();
+        let new = match path {
+            PathRewrite::Prefix(prefix) => with_prefix(uri.path(), matched, prefix),
+            PathRewrite::Regex(pattern, replace) => {
+                pattern.0.is_match(uri.path()).then(|| pattern.0.replace(uri.path(), replace).into_owned())
+            }
+        };
+        if let Some(new) = new {
+            *request.uri_mut() = with_path(uri, &new)?;
+        }
+    }
+    if let Some(host) = &rewrite.host {
+        request.headers_mut().insert(HOST, host.clone());
+    }
+    Ok(())
+}
+
+/// `path` with `new` instead of the matched prefix; none where it does not begin so (a filter may have changed it).
+pub fn with_prefix(path: &str, matched: Option<&PathMatch>, new: &str) -> Option<String> {
+    let matched = match matched {
+        None => "",
+        Some(PathMatch::Prefix(prefix)) => prefix.trim_end_matches('/'),
+        Some(PathMatch::Exact(_) | PathMatch::Regex(_)) => return None,
+    };
+    match path.strip_prefix(matched)? {
+        "" => Some(new.to_owned()),
+        rest if rest.starts_with('/') => Some(format!("{}{rest}", new.trim_end_matches('/'))),
+        _ => None,
+    }
+}
+
+fn with_path(uri: &Uri, new: &str) -> Result<Uri, Error> {
+    let wrong = |why: &str| Error::new(Kind::BadRequest, format!("the rewritten path {new:?}: {why}"));
+    let path = normalise(new).map_err(wrong)?;
+    let target = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(&*path),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.map_err(|error| wrong(&error.to_string()))?);
+    Uri::from_parts(parts).map_err(|error| wrong(&error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use witgate_config::Pattern;
+
+    fn rewritten(rewrite: &Rewrite, matched: Option<&PathMatch>, uri: &str) -> Result<String, Error> {
+        let mut request = http::Request::new(());
+        *request.uri_mut() = uri.parse().unwrap_or_default();
+        apply(rewrite, matched, &mut request)?;
+        Ok(request.uri().to_string())
+    }
+
+    #[test]
+    fn the_matched_prefix_is_replaced() -> Result<(), Error> {
+        for (matched, new, path, expected) in [
+            ("/v1", "/new", "/v1/x?q=1", "/new/x?q=1"),
+            ("/v1", "/new", "/v1", "/new"),
+            ("/v1", "/", "/v1/x", "/x"),
+            ("/v1", "/", "/v1", "/"),
+            ("/v1", "/new/", "/v1/", "/new/"),
+            ("/v1/", "/new", "/v1/x", "/new/x"),
+            ("/", "/new", "/x", "/new/x"),
+            ("/", "/new", "/", "/new/"),
+            ("/v1", "/new", "/edited", "/edited"),
+            ("/v1", "/new", "/v10", "/v10"),
+        ] {
+            let rewrite = Rewrite { path: Some(PathRewrite::Prefix(new.into())), host: None };
+            let matched = PathMatch::Prefix(matched.into());
+            assert_eq!(rewritten(&rewrite, Some(&matched), path)?, expected, "{matched:?} {new} {path}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_expression_rewrites_and_its_result_is_normal() -> Result<(), Error> {
+        let rule = |regex: &str, replace: &str| Rewrite {
+            path: regex::Regex::new(regex).ok().map(|regex| PathRewrite::Regex(Pattern(regex), replace.into())),
+            host: None,
+        };
+        assert_eq!(rewritten(&rule("^/v[0-9]+/(.*)", "/$1"), None, "/v12/a/b?q")?, "/a/b?q");
+        assert_eq!(rewritten(&rule("^/v[0-9]+/(.*)", "/$1"), None, "/w/a")?, "/w/a");
+        assert_eq!(
+            rewritten(&rule("^/x/(.*)y/(.*)", "/$1$2"), None, "/x/.y/./a")?,
+            "/a",
+            "dots that meet are a dot segment"
+        );
+        assert!(rewritten(&rule("^/x/(.*)", "$1"), None, "/x/a").is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,308 @@
+//! Which route takes a request: the most specific one whose conditions all hold.
+//!
+//! Exact host before wildcard (longer first) before any host; exact path before prefix (longer first) before regular expression before any path (`/`); more
+//! conditions (methods, fields, query) before fewer; then the order written. Sorted so once, the list is searched from the top: with the dozens of routes that a gateway has,
+//! comparing a few prefixes costs less than hashing, and the order is the rule itself, readable in one place. A host is compared once for all of its
+//! routes, and nothing is allocated unless a route asks for an encoded query parameter. Must not know: filters, upstreams.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+
+use http::{HeaderMap, HeaderValue, Method, header};
+
+use witgate_config::{Match, PathMatch, Route, ValueMatch};
+use witgate_runtime::exchange::Request;
+
+/// Finds the route of a request.
+pub struct Router {
+    /// Most specific first.
+    groups: Vec<Group>,
+}
+
+/// The routes of one host.
+struct Group {
+    host: Host,
+    /// Most specific first.
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    when: Match,
+    /// A preflight is for the route that would take the request itself.
+    answers_preflight: bool,
+    index: usize,
+}
+
+#[derive(PartialEq)]
+enum Host {
+    Exact(String),
+    /// `.example.com`: any name that ends so.
+    Suffix(String),
+    Any,
+}
+
+impl Router {
+    /// Sorts the routes.
+    pub fn new(routes: &[Route]) -> Self {
+        let mut groups: Vec<Group> = vec![];
+        for (index, route) in routes.iter().enumerate() {
+            let entry = Entry { when: route.when.clone(), answers_preflight: route.cors.is_some(), index };
+            let host = Host::new(route.host.as_deref());
+            match groups.iter_mut().find(|group| group.host == host) {
+                Some(group) => group.entries.push(entry),
+                None => groups.push(Group { host, entries: vec![entry] }),
+            }
+        }
+        groups.sort_by_key(|group| match &group.host {
+            Host::Exact(_) => (0, Reverse(0)),
+            Host::Suffix(suffix) => (1, Reverse(suffix.len())),
+            Host::Any => (2, Reverse(0)),
+        });
+        for group in &mut groups {
+            group.entries.sort_by_key(|entry| {
+                let path = match &entry.when.path {
+                    Some(PathMatch::Exact(_)) => (0, Reverse(0)),
+                    Some(PathMatch::Prefix(prefix)) if prefix != "/" => (1, Reverse(prefix.len())),
+                    Some(PathMatch::Regex(_)) => (2, Reverse(0)),
+                    // Any path at all.
+                    Some(PathMatch::Prefix(_)) | None => (3, Reverse(0)),
+                };
+                let Match { methods, headers, query, .. } = &entry.when;
+                (path, Reverse(usize::from(!methods.is_empty()) + headers.len() + query.len()), entry.index)
+            });
+        }
+        Self { groups }
+    }
+
+    /// The index of the route that takes the request; none where no route does.
+    pub fn find(&self, request: &Request) -> Option<usize> {
+        let host = without_port(request.authority());
+        let preflight = preflight_method(&request.method, &request.headers);
+        let groups = self.groups.iter().filter(|group| group.host.takes(host));
+        groups.flat_map(|group| &group.entries).find(|entry| entry.takes(request, preflight)).map(|entry| entry.index)
+    }
+}
+
+impl Entry {
+    fn takes(&self, request: &Request, preflight: Option<&str>) -> bool {
+        let method = preflight.filter(|_| self.answers_preflight).unwrap_or(request.method.as_str());
+        has_method(&self.when.methods, method) && all_but_method(&self.when, request)
+    }
+}
+
+impl Host {
+    fn new(host: Option<&str>) -> Self {
+        match host.map(|host| (host, host.strip_prefix('*'))) {
+            None => Self::Any,
+            Some((_, Some(suffix))) => Self::Suffix(suffix.to_owned()),
+            Some((host, None)) => Self::Exact(host.to_owned()),
+        }
+    }
+
+    fn takes(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(name) => host.eq_ignore_ascii_case(name),
+            Self::Suffix(suffix) => {
+                host.len() > suffix.len()
+                    && host.as_bytes()[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
+            }
+            Self::Any => true,
+        }
+    }
+}
+
+/// Whether all conditions hold: for a filter, whether it is to be called at all.
+pub fn matches(when: &Match, request: &Request) -> bool {
+    has_method(&when.methods, request.method.as_str()) && all_but_method(when, request)
+}
+
+fn all_but_method(when: &Match, request: &Request) -> bool {
+    when.path.as_ref().is_none_or(|path| has_path(path, request.target.path()))
+        && when.headers.iter().all(|(name, value)| has_field(&request.headers, name, value))
+        && when.query.iter().all(|(name, value)| has_parameter(request.target.query().unwrap_or(""), name, value))
+}
+
+/// The method that a browser asks for (Fetch standard, "CORS-preflight request").
+fn preflight_method<'a>(method: &Method, headers: &'a HeaderMap) -> Option<&'a str> {
+    if method != Method::OPTIONS || !headers.contains_key(header::ORIGIN) {
+        return None;
+    }
+    headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?.to_str().ok()
+}
+
+fn has_method(methods: &[String], method: &str) -> bool {
+    methods.is_empty() || methods.iter().any(|one| one == method)
+}
+
+fn has_path(when: &PathMatch, path: &str) -> bool {
+    match when {
+        PathMatch::Exact(exact) => path == exact,
+        PathMatch::Prefix(prefix) => has_prefix(path, prefix),
+        PathMatch::Regex(pattern) => pattern.0.is_match(path),
+    }
+}
+
+/// `/v1` is a prefix of `/v1` and `/v1/x`, not of `/v10`; `/v1/` of `/v1/` and `/v1/x`, not of `/v1`.
+fn has_prefix(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'))
+}
+
+fn has_field(headers: &HeaderMap, name: &http::HeaderName, when: &ValueMatch) -> bool {
+    let any = |holds: &dyn Fn(&HeaderValue) -> bool| headers.get_all(name).iter().any(holds);
+    match when {
+        ValueMatch::Present => headers.contains_key(name),
+        ValueMatch::Absent => !headers.contains_key(name),
+        ValueMatch::Exact(exact) => any(&|value| value.as_bytes() == exact.as_bytes()),
+        ValueMatch::Regex(pattern) => any(&|value| value.to_str().is_ok_and(|text| pattern.0.is_match(text))),
+    }
+}
+
+fn has_parameter(query: &str, name: &str, when: &ValueMatch) -> bool {
+    let any = |holds: &dyn Fn(&str) -> bool| {
+        let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.filter(|(key, _)| decoded(key) == name).any(|(_, value)| holds(&decoded(value)))
+    };
+    match when {
+        ValueMatch::Present => any(&|_| true),
+        ValueMatch::Absent => !any(&|_| true),
+        ValueMatch::Exact(exact) => any(&|value| value == exact),
+        ValueMatch::Regex(pattern) => any(&|value| pattern.0.is_match(value)),
+    }
+}
+
+/// A name or value of a query: `%41` and `+` decoded, what is not encoded well left as it is.
+fn decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains(['%', '+']) {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let digit = |at: usize| after.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        let (byte, length) = match (byte, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => (u8::try_from(high << 4 | low).unwrap_or(b'%'), 3),
+            (b'+', ..) => (b' ', 1),
+            (byte, ..) => (*byte, 1),
+        };
+        bytes.push(byte);
+        rest = &rest[length..];
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The host of an authority, without a port and without the dot of a fully written name.
+fn without_port(authority: &str) -> &str {
+    let host = match authority.rfind(':') {
+        // The colons of a bare IPv6 address are inside its brackets.
+        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
+        _ => authority,
+    };
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use witgate_config::Config;
+
+    /// Routes as they are written in gateway.yaml, each on a line.
+    fn router(matches: &[&str]) -> Result<Router, String> {
+        let routes: String = matches.iter().map(|own| format!("  - {{upstream: u, {own}}}\n")).collect();
+        let text = format!("upstreams: {{u: {{builtin: echo}}}}\nroutes:\n{routes}");
+        let config =
+            Config::parse(&text, "gateway.yaml", std::path::Path::new("/")).map_err(|error| error.to_string())?;
+        Ok(Router::new(&config.routes))
+    }
+
+    fn request(method: &str, host: &str, target: &str, fields: &[(&'static str, &'static str)]) -> Request {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static("")));
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        Request {
+            method: method.parse().unwrap_or_default(),
+            tls: false,
+            target: target.parse().unwrap_or_else(|_| http::uri::PathAndQuery::from_static("/")),
+            headers,
+            body: None,
+            upgrade: None,
+        }
+    }
+
+    #[test]
+    fn the_most_specific_route_wins() -> Result<(), String> {
+        let router = router(&[
+            "match: {}",
+            "match: {path: {regex: \"^/v[0-9]+/x$\"}}",
+            "match: {path: /v1}",
+            "match: {path: /v1, methods: [POST]}",
+            "match: {path: /v1, methods: [POST], headers: {x-a: b}}",
+            "match: {path: {exact: /v1}}",
+            "match: {host: \"*.example.com\"}",
+            "match: {host: \"*.b.example.com\"}",
+            "match: {host: api.example.com, path: /v1}",
+        ])?;
+        let find = |method, host, target| router.find(&request(method, host, target, &[]));
+        assert_eq!(find("GET", "x", "/"), Some(0));
+        assert_eq!(find("GET", "x", "/v10"), Some(0));
+        assert_eq!(find("GET", "x", "/v2/x"), Some(1));
+        assert_eq!(find("GET", "x", "/v1/x"), Some(2), "a prefix comes before an expression");
+        assert_eq!(find("GET", "x", "/v1/a?b"), Some(2));
+        assert_eq!(find("POST", "x", "/v1/a"), Some(3));
+        assert_eq!(find("POST", "x", "/v1"), Some(5));
+        assert_eq!(router.find(&request("POST", "x", "/v1/a", &[("x-a", "b")])), Some(4));
+        assert_eq!(find("POST", "a.EXAMPLE.com:80", "/v1"), Some(6));
+        assert_eq!(find("GET", "a.b.example.com", "/"), Some(7));
+        assert_eq!(find("GET", "example.com", "/"), Some(0));
+        assert_eq!(find("GET", "API.example.com.:8080", "/v1"), Some(8));
+        assert_eq!(find("GET", "api.example.com", "/"), Some(6));
+        assert_eq!(find("GET", "[::1]:80", "/"), Some(0));
+        Ok(())
+    }
+
+    #[test]
+    fn fields_and_parameters_are_conditions() -> Result<(), String> {
+        let router = router(&[
+            "match: {headers: {x-a: \"1\", x-b: {present: true}, x-c: {present: false}, x-d: {regex: \"^d+$\"}}}",
+            "match: {query: {k: \"a b\", l: {regex: \"^[0-9]+$\"}, m: {present: true}}}",
+        ])?;
+        let fields = [("x-a", "0"), ("x-a", "1"), ("x-b", ""), ("x-d", "dd")];
+        assert_eq!(router.find(&request("GET", "x", "/", &fields)), Some(0));
+        assert_eq!(router.find(&request("GET", "x", "/", &fields[..3])), None);
+        assert_eq!(router.find(&request("GET", "x", "/", &[&fields[..], &[("x-c", "")]].concat())), None);
+        for (query, found) in [
+            ("k=a+b&l=12&m", Some(1)),
+            ("m=&%6C=%31&k=x&k=a%20b", Some(1)),
+            ("k=a+b&l=12", None),
+            ("k=a+b&l=1x&m", None),
+            ("k=a&l=1&m", None),
+            ("", None),
+        ] {
+            assert_eq!(router.find(&request("GET", "x", &format!("/?{query}"), &[])), found, "{query}");
+        }
+        assert_eq!(decoded("%zz%4"), "%zz%4");
+        Ok(())
+    }
+
+    #[test]
+    fn a_preflight_finds_the_route_of_the_request_that_it_asks_for() -> Result<(), String> {
+        let cors = "cors: {origins: [\"https://a.example\"]}";
+        let router = router(&[&format!("match: {{methods: [PUT]}}, {cors}"), "match: {methods: [DELETE]}"])?;
+        let ask = |method| {
+            let fields = [("origin", "https://a.example"), ("access-control-request-method", method)];
+            router.find(&request("OPTIONS", "x", "/", &fields))
+        };
+        assert_eq!((ask("PUT"), ask("DELETE"), ask("GET")), (Some(0), None, None));
+        assert_eq!(router.find(&request("OPTIONS", "x", "/", &[])), None);
+        Ok(())
+    }
+
+    #[test]
+    fn ports_are_not_part_of_the_host() {
+        assert_eq!(without_port("a:80"), "a");
+        assert_eq!(without_port("a."), "a");
+        assert_eq!(without_port("[::1]:80"), "[::1]");
+        assert_eq!(without_port("[::1]"), "[::1]");
+    }
+}

@@ -1,0 +1,483 @@
+//! Heads of requests and responses, from bytes to checked values.
+//!
+//! Lines end with CRLF and nothing else; names are tokens that touch their colon; a line that begins with a space is refused (RFC 9112, sections 2.2 and 5). Framing is
+//! decided here, where all fields are still as they arrived: one `content-length` of digits or one `transfer-encoding: chunked`, never both. Must not know: what the
+//! fields mean beyond framing, host and connection.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{PathAndQuery, Uri};
+use http::{Method, StatusCode, Version};
+use memchr::memchr;
+
+use super::Framing;
+use crate::error::{Error, Kind};
+use crate::semantics::fields::{drop_no_trailers, has_member, imitates_framing};
+
+/// Empty lines before a request that are passed over (RFC 9112, section 2.2).
+const EMPTY_LINES_MAX: u8 = 4;
+/// Digits of a length or a chunk's size: fits 64 bits.
+const LENGTH_DIGITS_MAX: usize = 18;
+
+/// Bounds on a head.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The whole head.
+    pub head_bytes: usize,
+    /// The request target. More than the 8000 bytes that RFC 9112, section 3 asks for.
+    pub target_bytes: usize,
+    /// Header lines.
+    pub fields: usize,
+}
+
+/// How far a head that arrives in pieces has been looked at.
+#[derive(Debug, Default)]
+pub struct Scan {
+    at: usize,
+    lines: usize,
+    skipped: u8,
+}
+
+impl Scan {
+    /// The length of the head at the start of `buffer`, its empty line included, or none while it is not there as a whole. Bytes that no head can
+    /// have are refused as soon as they are seen.
+    pub fn find(&mut self, buffer: &mut BytesMut, limits: &Limits) -> Result<Option<usize>, Error> {
+        while self.at == 0 && buffer.first() == Some(&b'\r') {
+            match buffer.get(1) {
+                None => return Ok(None),
+                Some(b'\n') if self.skipped < EMPTY_LINES_MAX => {
+                    buffer.advance(2);
+                    self.skipped += 1;
+                }
+                Some(_) => return Err(bad("it begins with a bare CR or too many empty lines")),
+            }
+        }
+        loop {
+            let Some(end) = memchr(b'\n', &buffer[self.at..]).map(|offset| self.at + offset) else {
+                return self.within(buffer.len(), limits).map(|()| None);
+            };
+            let Some(line) = buffer[self.at..end].strip_suffix(b"\r") else {
+                return Err(bad("a line of its head ends with a bare LF"));
+            };
+            let is_empty = line.is_empty();
+            self.at = end + 1;
+            self.within(self.at, limits)?;
+            if is_empty && self.lines > 0 {
+                return Ok(Some(self.at));
+            }
+            self.lines += 1;
+            if self.lines > limits.fields + 1 {
+                return Err(Error::new(Kind::HeadTooLarge, format!("more than {} header lines", limits.fields)));
+            }
+        }
+    }
+
+    fn within(&self, length: usize, limits: &Limits) -> Result<(), Error> {
+        if self.lines == 0 && length > limits.target_bytes {
+            return Err(Error::new(
+                Kind::UriTooLong,
+                format!("a request line of more than {} bytes", limits.target_bytes),
+            ));
+        }
+        if length > limits.head_bytes {
+            return Err(Error::new(Kind::HeadTooLarge, format!("a head of more than {} bytes", limits.head_bytes)));
+        }
+        Ok(())
+    }
+}
+
+/// A request's head.
+#[derive(Debug)]
+pub struct RequestHead {
+    /// As sent.
+    pub method: Method,
+    /// In origin form, absolute form or `*`.
+    pub uri: Uri,
+    /// 1.0 or 1.1.
+    pub version: Version,
+    /// As sent, framing fields included.
+    pub headers: HeaderMap,
+    /// Where the body ends.
+    pub framing: Framing,
+    /// Whether the client wants to send another request on this connection.
+    pub keep_alive: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+}
+
+impl RequestHead {
+    /// The protocol that the client wants to change to on this connection (RFC 9110, section 7.8). None with a body, which would come in between, and
+    /// never `h2c`, which would hide requests from the gateway.
+    pub fn upgrade(&self) -> Option<HeaderValue> {
+        if !self.headers.contains_key(header::UPGRADE)
+            || self.framing != Framing::None
+            || self.version != Version::HTTP_11
+        {
+            return None;
+        }
+        let mut protocols = self.headers.get_all(header::UPGRADE).iter();
+        let protocol = protocols.next().filter(|_| protocols.next().is_none())?;
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-./_+".contains(byte);
+        let named = !protocol.is_empty() && protocol.as_bytes().iter().all(plain);
+        let asked = has_member(&self.headers, header::CONNECTION, "upgrade");
+        (asked && named && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
+    }
+}
+
+/// A response's head.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// 100 to 599.
+    pub status: StatusCode,
+    /// 1.0 or 1.1.
+    pub version: Version,
+    /// As sent, framing fields included.
+    pub headers: HeaderMap,
+}
+
+/// Reads a whole request head, as [`Scan::find`] measured it.
+pub fn request(head: Bytes) -> Result<RequestHead, Error> {
+    let (line, rest) = first_line(&head)?;
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(bad("its request line is not METHOD TARGET VERSION with single spaces"));
+    };
+    let method = Method::from_bytes(method).map_err(|_| bad("its method is not a token"))?;
+    let version = read_version(version)?;
+    let offset = target.as_ptr() as usize - head.as_ptr() as usize;
+    let uri = read_target(&method, head.slice(offset..offset + target.len()))?;
+    let headers = fields(&head, rest)?;
+    let framing = request_framing(&headers, version)?;
+    let keep_alive = keeps_alive(&headers, version);
+    let expects_continue = match headers.get(header::EXPECT) {
+        None => false,
+        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+            version == Version::HTTP_11 && framing != Framing::None
+        }
+        Some(_) => return Err(Error::new(Kind::ExpectationFailed, "an expectation other than 100-continue")),
+    };
+    Ok(RequestHead { method, uri, version, headers, framing, keep_alive, expects_continue })
+}
+
+/// Reads a whole response head, as [`Scan::find`] measured it.
+pub fn response(head: Bytes) -> Result<ResponseHead, Error> {
+    let (line, rest) = first_line(&head)?;
+    let version = match line.get(..9) {
+        Some(b"HTTP/1.1 ") => Version::HTTP_11,
+        Some(b"HTTP/1.0 ") => Version::HTTP_10,
+        _ => return Err(bad("its status line does not begin with HTTP/1.1 or HTTP/1.0")),
+    };
+    let status = line.get(9..12).and_then(|digits| StatusCode::from_bytes(digits).ok());
+    let status = status.filter(|status| status.as_u16() < 600).ok_or_else(|| bad("its status is not 100 to 599"))?;
+    let reason = &line[12..];
+    if !(reason.is_empty() || reason[0] == b' ') || reason.iter().any(|byte| *byte != b'\t' && byte.is_ascii_control())
+    {
+        return Err(bad("its reason phrase has a control character"));
+    }
+    Ok(ResponseHead { status, version, headers: fields(&head, rest)? })
+}
+
+/// Where a response's body ends (RFC 9112, section 6.3). The status and the request's method come first, then the fields.
+pub fn response_framing(head: &ResponseHead, method: &Method) -> Result<Framing, Error> {
+    let status = head.status;
+    let coded = head.headers.contains_key(header::TRANSFER_ENCODING);
+    if coded && (head.version == Version::HTTP_10 || !is_chunked(&head.headers)) {
+        return Err(bad("its transfer-encoding is not exactly chunked, or its version is 1.0"));
+    }
+    let length = content_length(&head.headers)?;
+    if coded && length.is_some() {
+        return Err(bad("it has both transfer-encoding and content-length"));
+    }
+    if *method == Method::HEAD || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
+        return Ok(Framing::None);
+    }
+    Ok(match (coded, length) {
+        (true, _) => Framing::Chunked,
+        (false, Some(0)) => Framing::None,
+        (false, Some(length)) => Framing::Length(length),
+        (false, None) => Framing::UntilClose,
+    })
+}
+
+/// Whether a head that was refused was meant to be HTTP/1 at all. Where its first line is three words of which none looks like a version or a path, nobody there would read an
+/// answer: such is an HTTP/2 preface that is none.
+pub fn is_http(head: &[u8]) -> bool {
+    let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
+    let looks_like_http =
+        |word: &[u8]| word.contains(&b'/') || word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"http"));
+    line.split(|byte| *byte == b' ').count() != 3 || line.split(|byte| *byte == b' ').any(looks_like_http)
+}
+
+/// The fields after a last chunk: those of framing, routing and authentication are dropped (RFC 9110, section 6.5.1).
+pub fn trailers(block: &Bytes) -> Result<HeaderMap, Error> {
+    let mut fields = fields(block, 0)?;
+    drop_no_trailers(&mut fields);
+    Ok(fields)
+}
+
+/// Whether a peer wants the connection to stay (RFC 9112, section 9.3).
+pub fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
+    let says = |option| has_member(headers, header::CONNECTION, option);
+    if !headers.contains_key(header::CONNECTION) {
+        return version == Version::HTTP_11;
+    }
+    !says("close") && (version == Version::HTTP_11 || says("keep-alive"))
+}
+
+/// The first line without its end, and where the next begins.
+fn first_line(head: &[u8]) -> Result<(&[u8], usize), Error> {
+    let end = memchr(b'\n', head).filter(|end| *end > 0).ok_or_else(|| bad("it has no first line"))?;
+    Ok((&head[..end - 1], end + 1))
+}
+
+/// The header lines from `at` to the empty line.
+fn fields(head: &Bytes, mut at: usize) -> Result<HeaderMap, Error> {
+    let mut headers = HeaderMap::with_capacity(24);
+    loop {
+        let rest = &head[at..];
+        let end = memchr(b'\n', rest).ok_or_else(|| bad("its header lines end early"))?;
+        let line = &rest[..end.saturating_sub(1)];
+        if line.is_empty() {
+            return Ok(headers);
+        }
+        let colon = memchr(b':', line).ok_or_else(|| bad("a header line has no colon"))?;
+        // A space before the colon, a folded line or an empty name is no token.
+        let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| bad("a header name is not a token"))?;
+        let value = &line[colon + 1..];
+        let start = value.iter().take_while(|byte| is_blank(**byte)).count();
+        let stop = value.len() - value[start..].iter().rev().take_while(|byte| is_blank(**byte)).count();
+        let offset = at + colon + 1;
+        let value = HeaderValue::from_maybe_shared(head.slice(offset + start..offset + stop))
+            .map_err(|_| bad("a header value has a control character"))?;
+        if imitates_framing(name.as_str()) {
+            return Err(bad("a header name is nearly that of a framing field"));
+        }
+        headers.append(name, value);
+        at += end + 1;
+    }
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+fn read_version(text: &[u8]) -> Result<Version, Error> {
+    match text {
+        b"HTTP/1.1" => Ok(Version::HTTP_11),
+        b"HTTP/1.0" => Ok(Version::HTTP_10),
+        // A higher minor version is spoken to as 1.1 (RFC 9110, section 2.5).
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Ok(Version::HTTP_11),
+        [b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9', b'.', b'0'..=b'9'] => {
+            Err(Error::new(Kind::Version, "a major version of HTTP other than 1"))
+        }
+        _ => Err(bad("its version is not HTTP/1.1")),
+    }
+}
+
+/// The four forms of RFC 9112, section 3.2.
+fn read_target(method: &Method, target: Bytes) -> Result<Uri, Error> {
+    let plain = |byte: &u8| (0x21..0x7f).contains(byte) && !matches!(byte, b'#' | b'"' | b'<' | b'>');
+    if target.is_empty() || !target.iter().all(plain) {
+        return Err(bad("its target is empty or has a character that must be encoded"));
+    }
+    if *method == Method::CONNECT || *method == Method::TRACE {
+        return Err(Error::new(Kind::MethodNotAllowed, "CONNECT and TRACE are not served"));
+    }
+    if target[0] == b'/' {
+        let path = PathAndQuery::from_maybe_shared(target).map_err(|_| bad("its path is not valid"))?;
+        return Ok(path.into());
+    }
+    if &target[..] == b"*" {
+        return if *method == Method::OPTIONS {
+            Ok(PathAndQuery::from_static("*").into())
+        } else {
+            Err(bad("only OPTIONS has the target *"))
+        };
+    }
+    let uri = Uri::from_maybe_shared(target).map_err(|_| bad("its target is not valid"))?;
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http" | "https"), Some(_)) => Ok(uri),
+        _ => Err(bad("its target is neither a path nor an http URI")),
+    }
+}
+
+fn request_framing(headers: &HeaderMap, version: Version) -> Result<Framing, Error> {
+    let length = content_length(headers)?;
+    if !headers.contains_key(header::TRANSFER_ENCODING) {
+        return Ok(match length {
+            None | Some(0) => Framing::None,
+            Some(length) => Framing::Length(length),
+        });
+    }
+    if length.is_some() {
+        return Err(bad("it has both transfer-encoding and content-length (RFC 9112, section 6.1)"));
+    }
+    if version == Version::HTTP_10 {
+        return Err(bad("HTTP/1.0 has no transfer-encoding"));
+    }
+    if is_chunked(headers) {
+        return Ok(Framing::Chunked);
+    }
+    if ends_chunked_after_known(headers) {
+        return Err(Error::new(Kind::NotImplemented, "transfer codings other than chunked are not implemented"));
+    }
+    Err(bad("its transfer-encoding is not chunked"))
+}
+
+fn is_chunked(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let first = lines.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    first && lines.next().is_none()
+}
+
+/// `gzip, chunked`: valid, but not ours.
+fn ends_chunked_after_known(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let (Some(value), None) = (lines.next().and_then(|value| value.to_str().ok()), lines.next()) else { return false };
+    let mut codings: Vec<&str> = value.split(',').map(|coding| coding.trim_matches([' ', '\t'])).collect();
+    let known = ["gzip", "deflate", "compress", "x-gzip", "x-compress"];
+    codings.pop().is_some_and(|last| last.eq_ignore_ascii_case("chunked"))
+        && codings.iter().all(|coding| known.iter().any(|known| coding.eq_ignore_ascii_case(known)))
+}
+
+/// The one content-length, digits only. A second line is refused even where it says the same.
+fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(value) = lines.next() else { return Ok(None) };
+    if lines.next().is_some() {
+        return Err(bad("it has more than one content-length"));
+    }
+    let digits = value.as_bytes();
+    if digits.is_empty() || digits.len() > LENGTH_DIGITS_MAX || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(bad("its content-length is not a number"));
+    }
+    Ok(Some(digits.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0'))))
+}
+
+fn bad(why: &'static str) -> Error {
+    Error::new(Kind::BadRequest, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { head_bytes: 65536, target_bytes: 9000, fields: 100 };
+
+    fn read(text: &str) -> Result<RequestHead, Kind> {
+        let mut buffer = BytesMut::from(text.as_bytes());
+        match Scan::default().find(&mut buffer, &LIMITS) {
+            Ok(Some(length)) => request(buffer.split_to(length).freeze()).map_err(|error| error.kind),
+            Ok(None) => panic!("{text:?} is not whole"),
+            Err(error) => Err(error.kind),
+        }
+    }
+
+    #[test]
+    fn what_is_no_http_at_all_is_known() {
+        assert!(!is_http(b"INVALID CONNECTION PREFACE\r\n\r\n"));
+        for http in [
+            "GET / HTTP/1.1\r\n",
+            "GET / HTTP1.1\r\n",
+            "HTTP/1.1 200 OK\r\n",
+            "GET /\r\n",
+            "GET / http/1.1\r\n",
+            "GET  / HTTP/1.1\r\n",
+            "GET / HTTP/1.1 x\r\n",
+        ] {
+            assert!(is_http(http.as_bytes()), "{http:?}");
+        }
+    }
+
+    #[test]
+    fn a_plain_request_is_read() -> Result<(), Kind> {
+        let head = read("\r\nPOST /a?b=c HTTP/1.1\r\nHost: x\r\nX-A: \t 1 2\t\r\ncontent-length: 12\r\n\r\n")?;
+        assert_eq!((head.method, head.uri.to_string().as_str()), (Method::POST, "/a?b=c"));
+        assert_eq!((head.framing, head.keep_alive), (Framing::Length(12), true));
+        assert_eq!(head.headers["x-a"], "1 2");
+        assert_eq!(read("GET http://h:1/p HTTP/1.0\r\n\r\n")?.uri.authority().map(|a| a.as_str()), Some("h:1"));
+        Ok(())
+    }
+
+    #[test]
+    fn pieces_are_looked_at_once() -> Result<(), Error> {
+        let mut scan = Scan::default();
+        let mut buffer = BytesMut::new();
+        let text = b"GET / HTTP/1.1\r\nhost: a\r\n\r\nrest";
+        for (at, byte) in text.iter().enumerate() {
+            buffer.extend_from_slice(&[*byte]);
+            if let Some(length) = scan.find(&mut buffer, &LIMITS)? {
+                assert_eq!((at, length), (26, 27));
+                return Ok(());
+            }
+        }
+        panic!("never whole");
+    }
+
+    #[test]
+    fn what_two_parsers_could_read_differently_is_refused() {
+        for (text, kind) in [
+            ("GET / HTTP/1.1\nhost: a\n\n", Kind::BadRequest),
+            ("GET / HTTP/1.1\r\nhost: a\r\n b\r\n\r\n", Kind::BadRequest),
+            ("GET / HTTP/1.1\r\nhost : a\r\n\r\n", Kind::BadRequest),
+            ("GET / HTTP/1.1\r\n: a\r\n\r\n", Kind::BadRequest),
+            ("GET / HTTP/1.1\r\na\r\n\r\n", Kind::BadRequest),
+            ("GET / HTTP/1.1\r\na: \0\r\n\r\n", Kind::BadRequest),
+            ("GET / HTTP/1.1\r\na: b\rc\r\n\r\n", Kind::BadRequest),
+            ("GET  / HTTP/1.1\r\n\r\n", Kind::BadRequest),
+            ("GET /\r\n\r\n", Kind::BadRequest),
+            ("GET /a#b HTTP/1.1\r\n\r\n", Kind::BadRequest),
+            ("GET * HTTP/1.1\r\n\r\n", Kind::BadRequest),
+            ("GET / HTTP/2.0\r\n\r\n", Kind::Version),
+            ("CONNECT a:1 HTTP/1.1\r\n\r\n", Kind::MethodNotAllowed),
+            ("POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n", Kind::BadRequest),
+            ("POST / HTTP/1.1\r\ncontent-length: +1\r\n\r\n", Kind::BadRequest),
+            ("POST / HTTP/1.1\r\ncontent-length: 1, 1\r\n\r\n", Kind::BadRequest),
+            ("POST / HTTP/1.1\r\ncontent-length: 9999999999999999999\r\n\r\n", Kind::BadRequest),
+            ("POST / HTTP/1.1\r\ncontent_length: 1\r\n\r\n", Kind::BadRequest),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 1\r\n\r\n", Kind::BadRequest),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked, chunked\r\n\r\n", Kind::BadRequest),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n", Kind::BadRequest),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: ,chunked\r\n\r\n", Kind::BadRequest),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: identity, chunked\r\n\r\n", Kind::BadRequest),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n", Kind::NotImplemented),
+            ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", Kind::BadRequest),
+            ("POST / HTTP/1.1\r\nexpect: tea\r\ncontent-length: 1\r\n\r\n", Kind::ExpectationFailed),
+        ] {
+            assert_eq!(read(text).err(), Some(kind), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn size_has_its_own_status() {
+        assert_eq!(read(&format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(9000))).err(), Some(Kind::UriTooLong));
+        assert_eq!(read(&format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(8000))).err(), None);
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101));
+        assert_eq!(read(&many).err(), Some(Kind::HeadTooLarge));
+    }
+
+    #[test]
+    fn a_response_ends_where_its_status_and_fields_say() -> Result<(), Error> {
+        let framing = |text: &str, method: &Method| {
+            response(Bytes::copy_from_slice(text.as_bytes())).and_then(|head| response_framing(&head, method))
+        };
+        assert_eq!(framing("HTTP/1.1 200 OK\r\n\r\n", &Method::GET)?, Framing::UntilClose);
+        assert_eq!(framing("HTTP/1.1 200\r\ncontent-length: 3\r\n\r\n", &Method::GET)?, Framing::Length(3));
+        assert_eq!(framing("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", &Method::HEAD)?, Framing::None);
+        assert_eq!(framing("HTTP/1.1 304 X\r\ncontent-length: 3\r\n\r\n", &Method::GET)?, Framing::None);
+        for wrong in [
+            "HTTP/1.1 099 X\r\n\r\n",
+            "HTTP/1.1 600 X\r\n\r\n",
+            "HTTP/1.1 20 X\r\n\r\n",
+            "HTTP/2.0 200 X\r\n\r\n",
+            "HTTP/1.1 2000\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+            "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
+        ] {
+            assert!(framing(wrong, &Method::GET).is_err(), "{wrong:?}");
+        }
+        Ok(())
+    }
+}

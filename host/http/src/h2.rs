@@ -1,0 +1,218 @@
+//! Bodies over HTTP/2, in and out: flow control, trailers, and peers that take or give too little.
+//!
+//! The same on both sides: a request body from a client and a response body from an upstream differ only in whose fault its end is. Must not know: connections,
+//! exchanges.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{self, HeaderMap};
+use http_body::{Body as _, Frame, SizeHint};
+
+use crate::body::Body;
+use crate::error::{Error, Kind};
+use crate::semantics::fields::{check_http2, drop_no_trailers};
+use crate::throughput::{Demand, Pace, Timer};
+
+/// What a peer may be made to wait for, and what its breaking off is called.
+#[derive(Clone, Copy)]
+pub struct Peer {
+    /// The least that it must do.
+    pub demand: Demand,
+    /// It broke off or sent what is not HTTP.
+    pub broken: Kind,
+    /// It was too slow.
+    pub slow: Kind,
+}
+
+/// What is demanded of a peer from now on, where that changes in the middle of its body.
+pub type Changed = Rc<Cell<Option<Demand>>>;
+
+/// A body that arrives.
+pub struct Incoming {
+    stream: RecvStream,
+    left: Option<u64>,
+    peer: Peer,
+    changed: Changed,
+    pace: Pace,
+    timer: Timer,
+    data_ended: bool,
+}
+
+impl Incoming {
+    /// The body of a message with these fields.
+    pub fn new(stream: RecvStream, headers: &HeaderMap, peer: Peer) -> Self {
+        let left = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let (pace, timer) = (Pace::default(), Timer::default());
+        Self { stream, left, peer, changed: Changed::default(), pace, timer, data_ended: false }
+    }
+
+    /// Where a new demand is put that shall hold instead of the first.
+    pub fn changed(&self) -> Changed {
+        self.changed.clone()
+    }
+
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<Error> {
+        let deadline = self.pace.deadline(&self.changed.get().unwrap_or(self.peer.demand));
+        self.timer.poll_until(context, deadline).map(|()| Error::new(self.peer.slow, "the body came too slowly"))
+    }
+}
+
+impl http_body::Body for Incoming {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        let broken = |error: h2::Error| Error::new(this.peer.broken, format!("the body broke off: {error}"));
+        if !this.data_ended {
+            match this.stream.poll_data(context) {
+                Poll::Ready(Some(Ok(data))) => {
+                    this.pace.progressed(data.len());
+                    this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
+                    // An error means that the stream is gone, which the next poll tells.
+                    let _ = this.stream.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(broken(error)))),
+                Poll::Ready(None) => this.data_ended = true,
+                Poll::Pending => return this.poll_late(context).map(|error| Some(Err(error))),
+            }
+        }
+        match this.stream.poll_trailers(context) {
+            Poll::Ready(Ok(Some(mut trailers))) => {
+                if let Err(why) = check_http2(&trailers) {
+                    return Poll::Ready(Some(Err(Error::new(this.peer.broken, why))));
+                }
+                drop_no_trailers(&mut trailers);
+                Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
+            }
+            Poll::Ready(Ok(None)) => Poll::Ready(None),
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(broken(error)))),
+            Poll::Pending => this.poll_late(context).map(|error| Some(Err(error))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.left {
+            _ if self.stream.is_end_stream() => SizeHint::with_exact(0),
+            Some(left) => SizeHint::with_exact(left),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+/// A body that is being sent. Dropped before its end, the stream is reset.
+pub struct Outgoing {
+    body: Body,
+    stream: SendStream<Bytes>,
+    ready: Bytes,
+    peer: Peer,
+    pace: Pace,
+    timer: Timer,
+    ended: bool,
+    /// The body has work to do after its end: it is a tunnel's, whose other direction goes on.
+    is_tunnel: bool,
+}
+
+impl Outgoing {
+    /// A body for a stream whose head was sent.
+    pub fn new(body: Body, stream: SendStream<Bytes>, peer: Peer) -> Self {
+        let (pace, timer) = (Pace::default(), Timer::default());
+        Self { body, stream, ready: Bytes::new(), peer, pace, timer, ended: false, is_tunnel: false }
+    }
+
+    /// The same for a tunnel: a body that ends one direction by trailers is polled until the other is over too.
+    #[must_use]
+    pub fn tunnel(self, is_tunnel: bool) -> Self {
+        Self { is_tunnel, ..self }
+    }
+
+    /// Sends what there is; ready at the end. An error of the body resets the stream: the peer must not take it for whole.
+    pub fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut sent = Ok(());
+        while sent.is_ok() && !self.ended {
+            sent = ready!(self.poll_part(context));
+        }
+        if sent.is_ok() && self.is_tunnel {
+            // This direction is closed: what the body does now is the other's.
+            sent = ready!(Pin::new(&mut self.body).poll_frame(context)).map_or(Ok(()), |frame| frame.map(drop));
+        }
+        if sent.is_err() {
+            self.ended = true;
+            self.is_tunnel = false;
+            self.stream.send_reset(Reason::INTERNAL_ERROR);
+        }
+        Poll::Ready(sent)
+    }
+
+    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if !self.ready.is_empty() {
+            return self.poll_ready_data(context);
+        }
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(None) => {
+                self.ended = true;
+                Poll::Ready(self.stream.send_data(Bytes::new(), true).map_err(|error| self.broken(&error)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => {
+                    self.ready = data;
+                    Poll::Ready(Ok(()))
+                }
+                Err(frame) => {
+                    self.ended = true;
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    // A tunnel has none, and no other frames than DATA (RFC 9113, section 8.5).
+                    let sent = if trailers.is_empty() {
+                        self.stream.send_data(Bytes::new(), true)
+                    } else {
+                        self.stream.send_trailers(trailers)
+                    };
+                    Poll::Ready(sent.map_err(|error| self.broken(&error)))
+                }
+            },
+            // Nothing to send: the peer may still give the stream up.
+            Poll::Pending => match self.stream.poll_reset(context) {
+                Poll::Ready(reset) => {
+                    let why = reset.map_or_else(|error| error.to_string(), |reason| reason.to_string());
+                    Poll::Ready(Err(Error::new(self.peer.broken, format!("the stream was reset: {why}"))))
+                }
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn poll_ready_data(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.stream.reserve_capacity(self.ready.len());
+        if self.stream.capacity() == 0 {
+            match self.stream.poll_capacity(context) {
+                Poll::Ready(Some(Ok(_))) => return Poll::Ready(Ok(())),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.broken(&error))),
+                Poll::Ready(None) => return Poll::Ready(Err(Error::new(self.peer.broken, "the stream was closed"))),
+                Poll::Pending => {
+                    let deadline = self.pace.deadline(&self.peer.demand);
+                    ready!(self.timer.poll_until(context, deadline));
+                    return Poll::Ready(Err(Error::new(self.peer.slow, "the peer takes too little of the body")));
+                }
+            }
+        }
+        let part = self.ready.split_to(self.stream.capacity().min(self.ready.len()));
+        self.pace.progressed(part.len());
+        self.ended = self.ready.is_empty() && self.body.is_end_stream();
+        Poll::Ready(self.stream.send_data(part, self.ended).map_err(|error| self.broken(&error)))
+    }
+
+    fn broken(&self, error: &h2::Error) -> Error {
+        Error::new(self.peer.broken, format!("the body could not be sent: {error}"))
+    }
+}

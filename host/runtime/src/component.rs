@@ -1,0 +1,334 @@
+//! What a .wasm file claims to be, read without compiling or running it: world, imports, phases, manifest.
+//!
+//! Cheap refusals first: a file of the wrong kind is turned away in milliseconds and with a sentence, before a compiler
+//! sees it. Must not know: where the file came from, what the configuration grants (that is `pool.rs`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use wasmparser::{Encoding, Parser, Payload};
+
+use crate::chunks::in_pieces;
+
+/// The largest file that is looked at, in bytes.
+pub const FILE_BYTES_MAX: u64 = 128 << 20;
+const MANIFEST_SECTION: &str = "witgate:manifest";
+const MANIFEST_BYTES_MAX: usize = 256 << 10;
+/// Function bodies that are passed over before others may have the core.
+const BODIES_BETWEEN_TURNS: usize = 500;
+/// Imports, and exports, of a component.
+const NAMES_MAX: usize = 1000;
+/// The package whose interfaces are the contract.
+pub(super) const PACKAGE: &str = "witgate:gateway/";
+/// The versions of it that this gateway speaks: patch releases of one minor version are compatible.
+const VERSION: &str = "0.1.";
+
+/// A file's claims.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// SHA-256 of the file, hexadecimal.
+    pub digest: String,
+    /// Bytes of the file.
+    pub size: usize,
+    /// What the author wrote about it; none where it was built without `componentize`.
+    pub manifest: Option<Manifest>,
+    /// It exports `request-handler`.
+    pub request_phase: bool,
+    /// It exports `response-handler`.
+    pub response_phase: bool,
+    /// Interfaces that it imports, as written: `witgate:gateway/request@0.1.0`.
+    pub imports: Vec<String>,
+    /// What it exports.
+    pub exports: Vec<String>,
+    /// Core modules inside: 1 to 3 for a flat guest, dozens for one that links at run time.
+    pub core_modules: usize,
+    /// Functions of all core modules.
+    pub functions: usize,
+    /// The largest function body in bytes.
+    pub largest_function: usize,
+    /// Making an instance runs code of the file.
+    pub starts_code: bool,
+}
+
+/// The custom section that `componentize` embeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The filter's name as its author chose it.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// One line.
+    #[serde(default)]
+    pub description: String,
+    /// Services beyond the base world.
+    #[serde(default)]
+    pub services: Vec<String>,
+    /// What the request phase wants.
+    #[serde(default)]
+    pub request: Option<Phase>,
+    /// What the response phase wants.
+    #[serde(default)]
+    pub response: Option<Phase>,
+    /// JSON Schema of each config key.
+    #[serde(default)]
+    pub config: BTreeMap<String, serde_json::Value>,
+}
+
+/// What a phase wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Whether the body is read before the call.
+    #[serde(default)]
+    pub body: BodyWish,
+    /// Bytes; only with `buffer`.
+    #[serde(default = "default_body_bytes")]
+    pub body_bytes_max: usize,
+}
+
+/// Whether a phase wants the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyWish {
+    /// It passes by.
+    #[default]
+    None,
+    /// Whole, in memory.
+    Buffer,
+}
+
+const fn default_body_bytes() -> usize {
+    1 << 20
+}
+
+impl Phase {
+    /// The limit of the body, where it is wanted.
+    pub fn body_limit(&self) -> Option<usize> {
+        (self.body == BodyWish::Buffer).then(|| self.body_bytes_max.min(crate::exchange::BODY_BYTES_MAX))
+    }
+}
+
+/// Why a file is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadError {
+    /// A word for metrics: `not-wasm`, `core-module`, `malformed`, `wrong-world`, `not-granted`, `pin`, `limits`, `link`, `instantiate`, `unreadable`, `compile`.
+    pub reason: &'static str,
+    /// What, why and what to do.
+    pub message: String,
+}
+
+impl LoadError {
+    /// A refusal.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} ({})", self.message, self.reason)
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Reads a file's claims. Does not check that the code is valid: compiling does.
+pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
+    check_kind(bytes)?;
+    let mut description = Description {
+        digest: digest(bytes),
+        size: bytes.len(),
+        manifest: None,
+        request_phase: false,
+        response_phase: false,
+        imports: vec![],
+        exports: vec![],
+        core_modules: 0,
+        functions: 0,
+        largest_function: 0,
+        starts_code: false,
+    };
+    let (mut depth, mut bodies) = (0_usize, 0_usize);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(malformed)? {
+            Payload::ModuleSection { .. } => {
+                description.core_modules += 1;
+                depth += 1;
+            }
+            Payload::ComponentSection { .. } => depth += 1,
+            Payload::CodeSectionStart { count, .. } => description.functions += count as usize,
+            Payload::CodeSectionEntry(body) => {
+                description.largest_function = description.largest_function.max(body.range().len());
+                bodies += 1;
+                if bodies % BODIES_BETWEEN_TURNS == 0 {
+                    std::thread::yield_now();
+                }
+            }
+            Payload::StartSection { .. } | Payload::ComponentStartSection { .. } => description.starts_code = true,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                check_names(description.imports.len(), section.count(), "imports")?;
+                for import in section {
+                    description.imports.push(import.map_err(malformed)?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                check_names(description.exports.len(), section.count(), "exports")?;
+                for export in section {
+                    description.exports.push(export.map_err(malformed)?.name.name.to_owned());
+                }
+            }
+            Payload::CustomSection(section) if depth == 0 && section.name() == MANIFEST_SECTION => {
+                description.manifest = Some(manifest(section.data())?);
+            }
+            _ => {}
+        }
+    }
+    description.request_phase = description.exports.iter().any(|name| is_interface(name, "request-handler"));
+    description.response_phase = description.exports.iter().any(|name| is_interface(name, "response-handler"));
+    check_world(&description)?;
+    Ok(description)
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    in_pieces(bytes, |piece| hasher.update(piece));
+    hex::encode(hasher.finalize())
+}
+
+/// What a compiler is given at most: with it, compiling takes seconds and not minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeLimits {
+    /// Functions of all core modules.
+    pub functions: usize,
+    /// Bytes of one function's body.
+    pub function_bytes: usize,
+}
+
+impl Description {
+    /// Refuses what would keep a compiler busy for too long.
+    pub fn check_size(&self, limits: &SizeLimits) -> Result<(), LoadError> {
+        let above = |what: String, limit: usize, key: &str| {
+            Err(LoadError::new("limits", format!("{what}, above the limit of {limit} ({key})")))
+        };
+        if self.functions > limits.functions {
+            let what = format!("the component has {} functions", self.functions);
+            return above(what, limits.functions, "compile.functions");
+        }
+        if self.largest_function > limits.function_bytes {
+            let what = format!("the component has a function of {} bytes", self.largest_function);
+            return above(what, limits.function_bytes, "compile.function_bytes");
+        }
+        Ok(())
+    }
+}
+
+fn check_names(before: usize, more: u32, what: &str) -> Result<(), LoadError> {
+    if before + more as usize <= NAMES_MAX {
+        return Ok(());
+    }
+    Err(LoadError::new(
+        "limits",
+        format!("the component has {} {what}, above the limit of {NAMES_MAX}", before + more as usize),
+    ))
+}
+
+/// Whether `name` is this interface of the package, in a version that the gateway speaks.
+pub(super) fn is_interface(name: &str, interface: &str) -> bool {
+    name.strip_prefix(PACKAGE)
+        .and_then(|rest| rest.strip_prefix(interface))
+        .and_then(|rest| rest.strip_prefix('@'))
+        .is_some_and(|version| version.starts_with(VERSION))
+}
+
+fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
+    if bytes.is_empty() {
+        return Err(LoadError::new("not-wasm", "the file is empty: was it read while being written?"));
+    }
+    if !bytes.starts_with(b"\0asm") {
+        return Err(LoadError::new(
+            "not-wasm",
+            "the file is not WebAssembly (it does not begin with \\0asm): build the filter with `componentize build`",
+        ));
+    }
+    if Parser::is_core_wasm(bytes) {
+        return Err(LoadError::new(
+            "core-module",
+            "the file is a core module, not a component: build it with `componentize build`, or wrap it with `wasm-tools component new`",
+        ));
+    }
+    match Parser::new(0).parse(bytes, true) {
+        Ok(wasmparser::Chunk::Parsed { payload: Payload::Version { encoding: Encoding::Component, .. }, .. }) => Ok(()),
+        Ok(_) => Err(LoadError::new("not-wasm", "the file's header is not that of a component")),
+        Err(error) => Err(malformed(error)),
+    }
+}
+
+fn check_world(description: &Description) -> Result<(), LoadError> {
+    if description.request_phase || description.response_phase {
+        return Ok(());
+    }
+    let wanted = format!("{PACKAGE}request-handler@{VERSION}x or {PACKAGE}response-handler@{VERSION}x");
+    let found = if description.exports.is_empty() { "nothing".to_owned() } else { description.exports.join(", ") };
+    Err(LoadError::new(
+        "wrong-world",
+        format!("the component exports {found}, but a filter exports {wanted}: build it for the world gateway-filter"),
+    ))
+}
+
+fn manifest(bytes: &[u8]) -> Result<Manifest, LoadError> {
+    if bytes.len() > MANIFEST_BYTES_MAX {
+        return Err(LoadError::new("malformed", format!("the manifest is larger than {MANIFEST_BYTES_MAX} bytes")));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        LoadError::new("malformed", format!("the section {MANIFEST_SECTION} is not a manifest: {error}"))
+    })
+}
+
+fn malformed(error: wasmparser::BinaryReaderError) -> LoadError {
+    LoadError::new("malformed", format!("the file is damaged or cut off: {error}; build it anew"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(bytes: &[u8]) -> &'static str {
+        describe(bytes).map_or_else(|error| error.reason, |_| "taken")
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused_by_kind() {
+        assert_eq!(reason(b""), "not-wasm");
+        assert_eq!(reason(b"hello"), "not-wasm");
+        assert_eq!(reason(b"\0asm\x01\0\0\0"), "core-module");
+        assert_eq!(reason(b"\0asm\x0d\0\x01\0"), "wrong-world");
+        assert_eq!(reason(b"\0asm\x0d\0\x01\0\x07\xff"), "malformed");
+        assert_eq!(reason(b"\0asm\x63\0\x01\0"), "malformed");
+    }
+
+    #[test]
+    fn interfaces_match_by_name_and_minor_version() {
+        assert!(is_interface("witgate:gateway/request-handler@0.1.0", "request-handler"));
+        assert!(is_interface("witgate:gateway/request-handler@0.1.7", "request-handler"));
+        assert!(!is_interface("witgate:gateway/request-handler@0.2.0", "request-handler"));
+        assert!(!is_interface("witgate:gateway/request-handler", "request-handler"));
+        assert!(!is_interface("other:gateway/request-handler@0.1.0", "request-handler"));
+    }
+
+    #[test]
+    fn any_bytes_are_refused_without_a_panic() {
+        let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+        for seed in 0_u32..5000 {
+            bytes.truncate(8);
+            let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+            for _ in 0..seed % 40 {
+                state ^= state << 13;
+                state ^= state >> 17;
+                state ^= state << 5;
+                bytes.push(state as u8);
+            }
+            assert_ne!(reason(&bytes), "taken");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What a filter may ask for: names, values, targets, statuses and answers, checked before they are noted.
+//!
+//! Must not know: calls, journals.
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, StatusCode};
+use witgate_http::text::shown;
+
+/// A body made by a filter.
+pub const BODY_BYTES_MAX: usize = 8 << 20;
+const REPLY_FIELDS_MAX: usize = 128;
+const REPLY_FIELD_BYTES_MAX: usize = 64 << 10;
+
+/// An answer made by a filter, checked.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// 200 to 599.
+    pub status: StatusCode,
+    /// Without `content-length` and the connection's fields.
+    pub headers: HeaderMap,
+    /// Empty for 204 and 304.
+    pub body: Bytes,
+}
+
+/// What a filter must not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// HTTP does not allow it, or the gateway owns it.
+    Invalid(String),
+    /// More than a bound.
+    Limit(String),
+}
+
+/// A field name that a filter may touch.
+pub fn checked_name(name: &str) -> Result<HeaderName, Refusal> {
+    let checked = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+        Refusal::Invalid(format!("header name {} is not a token (RFC 9110, section 5.6.2)", shown(name)))
+    })?;
+    if is_owned(&checked) {
+        return Err(Refusal::Invalid(format!("header {checked} belongs to the gateway: a filter cannot change it")));
+    }
+    Ok(checked)
+}
+
+/// A field value that may be sent.
+pub fn checked_value(name: &HeaderName, value: &str) -> Result<HeaderValue, Refusal> {
+    let value = value.trim_matches([' ', '\t']);
+    HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
+        Refusal::Invalid(format!("header {name}: value {} has a control character (CR, LF, NUL, …)", shown(value)))
+    })
+}
+
+/// A target with another path or query.
+pub fn checked_target(path: &str, query: Option<&str>) -> Result<PathAndQuery, Refusal> {
+    let bad =
+        |what: &str, text: &str| Refusal::Invalid(format!("{what} {} is not allowed in a request target", shown(text)));
+    let plain = |byte: u8| byte > b' ' && byte < 0x7f && byte != b'#';
+    if !path.starts_with('/') || !path.bytes().all(|byte| plain(byte) && byte != b'?') {
+        return Err(bad("path", path));
+    }
+    if let Some(query) = query.filter(|query| !query.bytes().all(plain)) {
+        return Err(bad("query", query));
+    }
+    let text = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    PathAndQuery::try_from(text).map_err(|_| bad("path or query", path))
+}
+
+/// A status that a filter may answer with.
+pub fn checked_status(status: u16) -> Result<StatusCode, Refusal> {
+    match StatusCode::from_u16(status) {
+        Ok(code) if (200..600).contains(&status) => Ok(code),
+        _ => Err(Refusal::Invalid(format!("status {status} is not between 200 and 599"))),
+    }
+}
+
+/// An answer as a filter returned it, checked.
+pub fn checked_reply(status: u16, fields: Vec<(String, String)>, body: Vec<u8>) -> Result<Reply, Refusal> {
+    let status = checked_status(status)?;
+    let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if fields.len() > REPLY_FIELDS_MAX || bytes > REPLY_FIELD_BYTES_MAX || body.len() > BODY_BYTES_MAX {
+        return Err(Refusal::Limit(format!(
+            "an answer has at most {REPLY_FIELDS_MAX} fields, {REPLY_FIELD_BYTES_MAX} bytes of fields and {BODY_BYTES_MAX} bytes of body"
+        )));
+    }
+    if !body.is_empty() && matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return Err(Refusal::Invalid(format!("status {status} cannot have a body")));
+    }
+    let mut headers = HeaderMap::with_capacity(fields.len() + 4);
+    for (name, value) in fields {
+        let name = checked_name(&name)?;
+        let value = checked_value(&name, &value)?;
+        headers.append(name, value);
+    }
+    Ok(Reply { status, headers, body: body.into() })
+}
+
+/// The fields that only the gateway writes: the connection's (RFC 9110, section 7.6.1), framing and `host`.
+pub fn is_owned(name: &HeaderName) -> bool {
+    is_hop_by_hop(name) || *name == header::CONTENT_LENGTH || *name == header::HOST
+}
+
+/// Fields that concern one connection only (RFC 9110, section 7.6.1).
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(*name, header::CONNECTION | header::TE | header::TRAILER | header::TRANSFER_ENCODING | header::UPGRADE)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_gateway_owns_and_what_http_forbids_is_refused() {
+        for name in
+            ["connection", "Content-Length", "HOST", "te", "transfer-encoding", "upgrade", "keep-alive", "", "a b", "é"]
+        {
+            assert!(matches!(checked_name(name), Err(Refusal::Invalid(_))), "{name}");
+        }
+        let name = HeaderName::from_static("x-a");
+        for value in ["a\r\nb: c", "a\0", "a\nb", "\x7f"] {
+            assert!(checked_value(&name, value).is_err(), "{value:?}");
+        }
+        assert_eq!(checked_value(&name, "  a \t"), Ok(HeaderValue::from_static("a")));
+        for status in [0, 99, 100, 101, 199, 600, 999] {
+            assert!(checked_status(status).is_err(), "{status}");
+        }
+        for (path, query) in [
+            ("", None),
+            ("a", None),
+            ("/a b", None),
+            ("/a?b", None),
+            ("/a#", None),
+            ("/\r\n", None),
+            ("/", Some("a b")),
+            ("/é", None),
+        ] {
+            assert!(checked_target(path, query).is_err(), "{path} {query:?}");
+        }
+        assert_eq!(checked_target("/a%20b", Some("")).map(|target| target.to_string()), Ok("/a%20b?".into()));
+        assert!(checked_reply(204, vec![], vec![1]).is_err());
+        assert!(matches!(checked_reply(200, vec![("a".into(), "b".into()); 129], vec![]), Err(Refusal::Limit(_))));
+    }
+}
