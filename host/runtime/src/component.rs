@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 
 use crate::chunks::in_pieces;
+use crate::load_error::{LoadError, LoadErrorReason};
 
 /// The largest file that is looked at, in bytes.
 pub const FILE_BYTES_MAX: u64 = 128 << 20;
@@ -108,30 +109,6 @@ impl Phase {
     }
 }
 
-/// Why a file is not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoadError {
-    /// A word for metrics: `not-wasm`, `core-module`, `malformed`, `wrong-world`, `not-granted`, `pin`, `limits`, `link`, `instantiate`, `unreadable`, `compile`.
-    pub reason: &'static str,
-    /// What, why and what to do.
-    pub message: String,
-}
-
-impl LoadError {
-    /// A refusal.
-    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-}
-
-impl std::fmt::Display for LoadError {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} ({})", self.message, self.reason)
-    }
-}
-
-impl std::error::Error for LoadError {}
-
 /// Reads a file's claims. Does not check that the code is valid: compiling does.
 pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
     check_kind(bytes)?;
@@ -209,7 +186,7 @@ impl Description {
     /// Refuses what would keep a compiler busy for too long.
     pub fn check_size(&self, limits: &SizeLimits) -> Result<(), LoadError> {
         let above = |what: String, limit: usize, key: &str| {
-            Err(LoadError::new("limits", format!("{what}, above the limit of {limit} ({key})")))
+            Err(LoadError::new(LoadErrorReason::Limits, format!("{what}, above the limit of {limit} ({key})")))
         };
         if self.functions > limits.functions {
             let what = format!("the component has {} functions", self.functions);
@@ -228,7 +205,7 @@ fn check_names(before: usize, more: u32, what: &str) -> Result<(), LoadError> {
         return Ok(());
     }
     Err(LoadError::new(
-        "limits",
+        LoadErrorReason::Limits,
         format!("the component has {} {what}, above the limit of {NAMES_MAX}", before + more as usize),
     ))
 }
@@ -243,23 +220,23 @@ pub(super) fn is_interface(name: &str, interface: &str) -> bool {
 
 fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
     if bytes.is_empty() {
-        return Err(LoadError::new("not-wasm", "the file is empty: was it read while being written?"));
+        return Err(LoadError::new(LoadErrorReason::NotWasm, "the file is empty: was it read while being written?"));
     }
     if !bytes.starts_with(b"\0asm") {
         return Err(LoadError::new(
-            "not-wasm",
+            LoadErrorReason::NotWasm,
             "the file is not WebAssembly (it does not begin with \\0asm): build the filter with `componentize build`",
         ));
     }
     if Parser::is_core_wasm(bytes) {
         return Err(LoadError::new(
-            "core-module",
+            LoadErrorReason::CoreModule,
             "the file is a core module, not a component: build it with `componentize build`, or wrap it with `wasm-tools component new`",
         ));
     }
     match Parser::new(0).parse(bytes, true) {
         Ok(wasmparser::Chunk::Parsed { payload: Payload::Version { encoding: Encoding::Component, .. }, .. }) => Ok(()),
-        Ok(_) => Err(LoadError::new("not-wasm", "the file's header is not that of a component")),
+        Ok(_) => Err(LoadError::new(LoadErrorReason::NotWasm, "the file's header is not that of a component")),
         Err(error) => Err(malformed(error)),
     }
 }
@@ -271,22 +248,26 @@ fn check_world(description: &Description) -> Result<(), LoadError> {
     let wanted = format!("{PACKAGE}request-handler@{VERSION}x or {PACKAGE}response-handler@{VERSION}x");
     let found = if description.exports.is_empty() { "nothing".to_owned() } else { description.exports.join(", ") };
     Err(LoadError::new(
-        "wrong-world",
+        LoadErrorReason::WrongWorld,
         format!("the component exports {found}, but a filter exports {wanted}: build it for the world gateway-filter"),
     ))
 }
 
 fn manifest(bytes: &[u8]) -> Result<Manifest, LoadError> {
     if bytes.len() > MANIFEST_BYTES_MAX {
-        return Err(LoadError::new("malformed", format!("the manifest is larger than {MANIFEST_BYTES_MAX} bytes")));
+        return Err(LoadError::new(
+            LoadErrorReason::Malformed,
+            format!("the manifest is larger than {MANIFEST_BYTES_MAX} bytes"),
+        ));
     }
     serde_json::from_slice(bytes).map_err(|error| {
-        LoadError::new("malformed", format!("the section {MANIFEST_SECTION} is not a manifest: {error}"))
+        LoadError::new(LoadErrorReason::Malformed, format!("the section {MANIFEST_SECTION} is not a manifest: {error}"))
     })
 }
 
 fn malformed(error: wasmparser::BinaryReaderError) -> LoadError {
-    LoadError::new("malformed", format!("the file is damaged or cut off: {error}; build it anew"))
+    LoadError::new(LoadErrorReason::Malformed, format!("the file is damaged or cut off: {error}; build it anew"))
+        .with_source(error)
 }
 
 #[cfg(test)]
@@ -294,7 +275,7 @@ mod tests {
     use super::*;
 
     fn reason(bytes: &[u8]) -> &'static str {
-        describe(bytes).map_or_else(|error| error.reason, |_| "taken")
+        describe(bytes).map_or_else(|error| error.reason.label(), |_| "taken")
     }
 
     #[test]

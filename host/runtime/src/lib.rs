@@ -22,4 +22,5 @@ mod store_limits;
 pub mod chunks;
 pub mod exchange;
 pub mod keyvalue;
+pub mod load_error;
 pub mod log_limit;

@@ -13,11 +13,12 @@ use wasmtime::component::{HasSelf, InstancePre, Linker};
 use super::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use super::bindings::witgate::gateway as host;
 use super::clock::Calls;
-use super::component::{Description, LoadError, PACKAGE, is_interface};
+use super::component::{Description, PACKAGE, is_interface};
 use super::engine::{Artifact, Engine, TABLE_ELEMENTS_MAX};
 use super::instance::Call;
 use super::pool_range::Memories;
 use crate::keyvalue::Store;
+use crate::load_error::{LoadError, LoadErrorReason};
 use crate::log_limit::LogLimit;
 
 /// Compiled code of a large filter. One in Rust has 0.2 MiB, QuickJS 4 MiB, CPython 33 MiB.
@@ -85,15 +86,19 @@ impl Filter {
     ) -> Result<Self, LoadError> {
         check_imports(&description, &terms)?;
         check_needs(artifact, &terms)?;
-        let linker = linker(engine, &terms).map_err(|error| LoadError::new("link", format!("{error:#}")))?;
+        let linker =
+            linker(engine, &terms).map_err(|error| LoadError::new(LoadErrorReason::Link, format!("{error:#}")))?;
         let pre = linker.instantiate_pre(&artifact.component).map_err(|error| {
             LoadError::new(
-                "wrong-world",
+                LoadErrorReason::WrongWorld,
                 format!("an import or export does not have the type that the WIT gives it: {error:#}"),
             )
         })?;
         let wrong = |error: wasmtime::Error| {
-            LoadError::new("wrong-world", format!("a handler does not have the type that the WIT gives it: {error:#}"))
+            LoadError::new(
+                LoadErrorReason::WrongWorld,
+                format!("a handler does not have the type that the WIT gives it: {error:#}"),
+            )
         };
         let request =
             description.request_phase.then(|| request_handler::GuestIndices::new(&pre)).transpose().map_err(wrong)?;
@@ -164,12 +169,12 @@ pub fn check_imports(description: &Description, terms: &Terms) -> Result<(), Loa
             }
         } else if import.starts_with(PACKAGE) {
             return Err(LoadError::new(
-                "wrong-world",
+                LoadErrorReason::WrongWorld,
                 format!("the component imports {import}, which this gateway does not have: it speaks {PACKAGE}*@0.1.x"),
             ));
         } else {
             return Err(LoadError::new(
-                "wrong-world",
+                LoadErrorReason::WrongWorld,
                 format!(
                     "the component imports {import}, which no gateway offers: build it for the world gateway-filter"
                 ),
@@ -181,7 +186,7 @@ pub fn check_imports(description: &Description, terms: &Terms) -> Result<(), Loa
 
 fn not_granted(import: &str, filter: &str, capability: &str) -> LoadError {
     LoadError::new(
-        "not-granted",
+        LoadErrorReason::NotGranted,
         format!(
             "the component imports {import}, which is not granted: if it should have it, add `capabilities: [{capability}]` to filters.{filter} in gateway.yaml"
         ),
@@ -191,13 +196,16 @@ fn not_granted(import: &str, filter: &str, capability: &str) -> LoadError {
 /// Refuses what could never be instantiated.
 fn check_needs(artifact: &Artifact, terms: &Terms) -> Result<(), LoadError> {
     let Some(needs) = artifact.component.resources_required() else {
-        return Err(LoadError::new("wrong-world", "the component imports core modules or components: link them in"));
+        return Err(LoadError::new(
+            LoadErrorReason::WrongWorld,
+            "the component imports core modules or components: link them in",
+        ));
     };
     // wasmtime gives pages.
     let memory = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(64 << 10);
     if memory > terms.memory_bytes as u64 {
         return Err(LoadError::new(
-            "limits",
+            LoadErrorReason::Limits,
             format!(
                 "the component starts with {} KiB of memory, above its limit of {} KiB: raise filters.{}.memory (at most 256MiB)",
                 memory >> 10,
@@ -209,7 +217,7 @@ fn check_needs(artifact: &Artifact, terms: &Terms) -> Result<(), LoadError> {
     let table = needs.max_initial_table_size.unwrap_or(0);
     if table > TABLE_ELEMENTS_MAX as u64 {
         return Err(LoadError::new(
-            "limits",
+            LoadErrorReason::Limits,
             format!("a table of {table} elements is above the limit of {TABLE_ELEMENTS_MAX}"),
         ));
     }

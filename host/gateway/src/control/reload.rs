@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::pipeline::snapshot::{Filters, Shared, Snapshot};
 use crate::releases::loader::Loader;
 use crate::telemetry::{FilterLabels, LoadFailureLabels, Metrics, ReloadLabels};
-use crate::tls::files::{Certificates, clients};
+use crate::tls::reload::{Certificates, clients};
 use witgate_config::Config;
 use witgate_runtime::pool::Filter;
 
@@ -80,7 +80,7 @@ pub fn load_all(loader: &mut Loader, config: &Config, metrics: &Metrics) -> Resu
                 filters.insert(name.clone(), ready);
             }
             Err(error) => {
-                let labels = LoadFailureLabels { filter: name.as_str().into(), reason: error.reason };
+                let labels = LoadFailureLabels { filter: name.as_str().into(), reason: error.reason.label() };
                 metrics.load_failures.get_or_create(&labels).inc();
                 refusals.push(format!("filters.{name}: {}: {error}", filter.source.display()));
             }
@@ -217,14 +217,14 @@ impl Reloader {
     }
 
     /// Says why a file is not taken: once, for it is not tried again before it changes.
-    fn refuse(&self, name: &str, filter: &witgate_config::Filter, error: &witgate_runtime::component::LoadError) {
-        let labels = LoadFailureLabels { filter: name.into(), reason: error.reason };
+    fn refuse(&self, name: &str, filter: &witgate_config::Filter, error: &witgate_runtime::load_error::LoadError) {
+        let labels = LoadFailureLabels { filter: name.into(), reason: error.reason.label() };
         self.shared.metrics.load_failures.get_or_create(&labels).inc();
         self.count("refused");
         tracing::error!(
             filter = name,
             file = %filter.source.display(),
-            reason = error.reason,
+            reason = error.reason.label(),
             why = error.message,
             "the new file was refused; the version before serves on"
         );
@@ -247,7 +247,7 @@ fn check_fixed(old: &Config, new: &Config) -> Result<(), String> {
     if old.admin != new.admin {
         fixed.push("admin");
     }
-    if old.state != new.state {
+    if old.state_dir != new.state_dir {
         fixed.push("state");
     }
     if old.log != new.log {

@@ -17,12 +17,13 @@ use serde::{Deserialize, Serialize};
 use super::cache::{Cache, Content, Key};
 use super::function_cache::FunctionStore;
 use super::sealed::Sealed;
-use crate::priority::Priority;
-use witgate_config::Compile as Limits;
+use crate::process::priority::Priority;
+use witgate_config::CompileLimits as Limits;
 use witgate_runtime::chunks::PIECE;
 use witgate_runtime::chunks::read_in_pieces;
 use witgate_runtime::compiler::Compiler;
-use witgate_runtime::component::{FILE_BYTES_MAX, LoadError, describe};
+use witgate_runtime::component::{FILE_BYTES_MAX, describe};
+use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 
 const ALLOCATOR_RESERVE_KIB: &str = "65536";
 /// What the child may say.
@@ -51,7 +52,7 @@ pub struct Compiled {
 enum Word {
     Done(Compiled),
     /// Reason and message of a [`LoadError`].
-    Refused(String, String),
+    Refused(LoadErrorReason, String),
 }
 
 /// Compiles a component into the cache of a state directory, and waits for it. The error names the limit where one was met.
@@ -70,7 +71,7 @@ pub fn compile(component: &Sealed, state: &Path, limits: &Limits, priority: Prio
     match run(component, state, limits, priority, most)? {
         Ended::Itself(outcome) => outcome,
         Ended::Late => Err(LoadError::new(
-            "limits",
+            LoadErrorReason::Limits,
             format!("compiling was not done after {} s: {HINT} (compile.time)", most.as_secs().max(1)),
         )),
     }
@@ -90,8 +91,10 @@ fn run(
     priority: Priority,
     most: Duration,
 ) -> Result<Ended, LoadError> {
-    let mut child = spawn(state, limits, priority)
-        .map_err(|error| LoadError::new("compile", format!("the compiler's process cannot be started: {error}")))?;
+    let mut child = spawn(state, limits, priority).map_err(|error| {
+        LoadError::new(LoadErrorReason::Compile, format!("the compiler's process cannot be started: {error}"))
+            .with_source(error)
+    })?;
     let (bytes, input) = (component.bytes(), child.stdin.take());
     std::thread::scope(|scope| {
         scope.spawn(move || hand_over(bytes, input));
@@ -121,11 +124,13 @@ fn wait(child: &mut Child, limits: &Limits, priority: Priority, most: Duration) 
         // It may have ended just now: then there is nothing to kill.
         let _ = child.kill();
     }
-    let status = child.wait().map_err(|error| LoadError::new("compile", format!("the compiler's process: {error}")))?;
+    let status = child.wait().map_err(|error| {
+        LoadError::new(LoadErrorReason::Compile, format!("the compiler's process: {error}")).with_source(error)
+    })?;
     let Ok((said, complaint)) = words else { return Ok(Ended::Late) };
     Ok(Ended::Itself(match serde_json::from_slice(&said) {
         Ok(Word::Done(compiled)) if status.success() => Ok(compiled),
-        Ok(Word::Refused(reason, message)) => Err(LoadError::new(reason_of(&reason), message)),
+        Ok(Word::Refused(reason, message)) => Err(LoadError::new(reason, message)),
         _ => Err(died(status, &complaint, limits)),
     }))
 }
@@ -187,7 +192,7 @@ fn died(status: ExitStatus, complaint: &str, limits: &Limits) -> LoadError {
     let signal = status.signal().and_then(Signal::from_named_raw);
     if matches!(signal, Some(Signal::XCPU | Signal::KILL)) {
         return LoadError::new(
-            "limits",
+            LoadErrorReason::Limits,
             format!("compiling took more than {seconds} s of processor time: {HINT} (compile.time)"),
         );
     }
@@ -196,23 +201,15 @@ fn died(status: ExitStatus, complaint: &str, limits: &Limits) -> LoadError {
     if lacks_memory.iter().any(|words| complaint.contains(words)) {
         let memory = limits.memory_bytes >> 20;
         return LoadError::new(
-            "limits",
+            LoadErrorReason::Limits,
             format!("compiling needs more than {memory} MiB of memory: {HINT} (compile.memory)"),
         );
     }
     let last = complaint.lines().rfind(|line| !line.starts_with("note:")).unwrap_or("it said nothing");
-    LoadError::new("compile", format!("the compiler ended by itself ({status}): {last}"))
+    LoadError::new(LoadErrorReason::Compile, format!("the compiler ended by itself ({status}): {last}"))
 }
 
 const HINT: &str = "make the filter smaller, or raise the limit";
-
-/// The reasons that a child gives are this program's own words.
-fn reason_of(reason: &str) -> &'static str {
-    ["not-wasm", "core-module", "malformed", "wrong-world", "limits"]
-        .into_iter()
-        .find(|known| *known == reason)
-        .unwrap_or("compile")
-}
 
 /// The child's side: compiles what is on standard input into the cache, under limits, and says how that went on standard output.
 pub fn child(state: &Path, memory_bytes: u64, seconds: u64, priority: Priority) -> Result<(), String> {
@@ -228,21 +225,21 @@ pub fn child(state: &Path, memory_bytes: u64, seconds: u64, priority: Priority) 
     input.map_err(|error| format!("standard input: {error}"))?;
     let word = match work(&component, state) {
         Ok(compiled) => Word::Done(compiled),
-        Err(error) => Word::Refused(error.reason.to_owned(), error.message),
+        Err(error) => Word::Refused(error.reason, error.message),
     };
     println!("{}", serde_json::to_string(&word).map_err(|error| error.to_string())?);
     Ok(())
 }
 
 fn work(component: &[u8], state: &Path) -> Result<Compiled, LoadError> {
-    let fail = |why: String| LoadError::new("compile", why);
+    let fail = |why: String| LoadError::new(LoadErrorReason::Compile, why);
     let description = describe(component)?;
     let fingerprint = Compiler::fingerprint().map_err(fail)?;
     let functions = Arc::new(FunctionStore::open(state, Key::of(state).map_err(fail)?, &fingerprint).map_err(fail)?);
     let compiler = Compiler::new(functions.clone()).map_err(fail)?;
     let code = compiler.compile(component).map_err(|error| {
         LoadError::new(
-            "compile",
+            LoadErrorReason::Compile,
             format!("the component is not valid: {error}; build it anew with `componentize build`"),
         )
     })?;
@@ -260,8 +257,8 @@ fn restrict(memory_bytes: u64, seconds: u64, priority: Priority) -> std::io::Res
     use rustix::process::{set_parent_process_death_signal, setrlimit};
     let at_most = |limit: u64| Rlimit { current: Some(limit), maximum: Some(limit) };
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    priority.take()?;
-    crate::memory::allow_huge_pages(true)?;
+    priority.apply()?;
+    crate::process::memory::allow_huge_pages(true)?;
     rustix::thread::set_no_new_privs(true)?;
     setrlimit(Resource::Core, at_most(0))?;
     setrlimit(Resource::As, at_most(memory_bytes))?;

@@ -13,13 +13,14 @@ use std::time::{Instant, SystemTime};
 use super::cache::{Cache, Content};
 use super::compiler::compile;
 use super::sealed::Sealed;
-use crate::priority::Priority;
-use witgate_config::{Capability, Compile, Config};
+use crate::process::priority::Priority;
+use witgate_config::{Capability, CompileLimits, Config};
 use witgate_http::error::FilterFailure;
-use witgate_runtime::component::{self, Description, FILE_BYTES_MAX, LoadError, SizeLimits};
+use witgate_runtime::component::{self, Description, FILE_BYTES_MAX, SizeLimits};
 use witgate_runtime::engine::{Artifact, Engine};
 use witgate_runtime::instance;
 use witgate_runtime::keyvalue::Store;
+use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 use witgate_runtime::pool::{Filter, Grant, Terms, check_imports};
 
 /// Loads filters and remembers what it loaded.
@@ -29,7 +30,7 @@ pub struct Loader {
     state: PathBuf,
     /// Instead of a state directory that cannot be used.
     _temporary: Option<tempfile::TempDir>,
-    limits: Compile,
+    limits: CompileLimits,
     priority: Priority,
     stores: HashMap<String, Arc<Store>>,
     /// By the filter's name: two filters may share a file.
@@ -59,7 +60,7 @@ impl Loader {
     /// A loader with its cache in the configuration's state directory; with a warning in a temporary one, if that folder cannot be trusted.
     pub fn new(engine: Engine, config: &Config) -> Self {
         let fingerprint = engine.fingerprint();
-        let mut state = config.state.clone();
+        let mut state = config.state_dir.clone();
         let mut temporary = None;
         let mut cache = Cache::open(&state, &fingerprint);
         if let Err(why) = &cache {
@@ -172,23 +173,23 @@ impl Loader {
         terms: &Terms,
     ) -> Result<(Content, Description, Artifact), LoadError> {
         let began = Instant::now();
-        let sealed =
-            Sealed::copy(&filter.source, FILE_BYTES_MAX).map_err(|error| unreadable(&filter.source, &error))?;
+        let sealed = Sealed::copy(&filter.source, FILE_BYTES_MAX).map_err(|error| unreadable(&filter.source, error))?;
         check_read(&filter.source, stamp, sealed.bytes().len() as u64)?;
         let content = Content::of(sealed.bytes());
         let description = component::describe(sealed.bytes())?;
         check_pins(&description, filter)?;
         check_imports(&description, terms)?;
-        let Compile { functions, function_bytes, .. } = self.limits;
+        let CompileLimits { functions, function_bytes, .. } = self.limits;
         description.check_size(&SizeLimits { functions, function_bytes })?;
         let compiled = compile(&sealed, &self.state, &self.limits, self.priority)?;
         let loaded = self.cache()?.get(&self.engine, &content).map_err(|error| {
             // Valid, but its memories or tables fit no slot: the runtime has no type for that.
-            let reason = if error.contains("pooling allocator") { "limits" } else { "compile" };
+            let is_too_large = error.contains("pooling allocator");
+            let reason = if is_too_large { LoadErrorReason::Limits } else { LoadErrorReason::Compile };
             LoadError::new(reason, format!("the component wants what an instance may not have: {error}"))
         })?;
         let (_, artifact) = loaded.ok_or_else(|| {
-            LoadError::new("compile", "what was compiled is not in the cache: is the disk full, or does somebody delete files of the state directory?")
+            LoadError::new(LoadErrorReason::Compile, "what was compiled is not in the cache: is the disk full, or does somebody delete files of the state directory?")
         })?;
         tracing::info!(
             filter = name,
@@ -202,9 +203,9 @@ impl Loader {
     }
 
     fn cache(&self) -> Result<&Cache, LoadError> {
-        self.cache
-            .as_ref()
-            .map_err(|why| LoadError::new("compile", format!("there is no folder to compile into: {why}")))
+        self.cache.as_ref().map_err(|why| {
+            LoadError::new(LoadErrorReason::Compile, format!("there is no folder to compile into: {why}"))
+        })
     }
 
     fn terms(&mut self, name: &str, filter: &witgate_config::Filter) -> Terms {
@@ -223,9 +224,13 @@ impl Loader {
 }
 
 /// Checks a filter's file as loading would, up to but without compiling.
-pub fn check_file(name: &str, filter: &witgate_config::Filter, limits: &Compile) -> Result<Description, LoadError> {
+pub fn check_file(
+    name: &str,
+    filter: &witgate_config::Filter,
+    limits: &CompileLimits,
+) -> Result<Description, LoadError> {
     let before = stamp(&filter.source)?;
-    let sealed = Sealed::copy(&filter.source, FILE_BYTES_MAX).map_err(|error| unreadable(&filter.source, &error))?;
+    let sealed = Sealed::copy(&filter.source, FILE_BYTES_MAX).map_err(|error| unreadable(&filter.source, error))?;
     check_read(&filter.source, before, sealed.bytes().len() as u64)?;
     let description = component::describe(sealed.bytes())?;
     check_pins(&description, filter)?;
@@ -254,7 +259,7 @@ fn check_pins(description: &Description, filter: &witgate_config::Filter) -> Res
         && hex::encode(pin) != description.digest
     {
         return Err(LoadError::new(
-            "pin",
+            LoadErrorReason::Pin,
             format!("the file's sha256 is {}, but the configuration pins {}", description.digest, hex::encode(pin)),
         ));
     }
@@ -263,7 +268,7 @@ fn check_pins(description: &Description, filter: &witgate_config::Filter) -> Res
         && version != Some(pin)
     {
         return Err(LoadError::new(
-            "pin",
+            LoadErrorReason::Pin,
             format!(
                 "the component's version is {}, but the configuration pins {pin}",
                 version.unwrap_or("not given (no manifest)")
@@ -274,7 +279,7 @@ fn check_pins(description: &Description, filter: &witgate_config::Filter) -> Res
 }
 
 fn stamp(path: &Path) -> Result<Stamp, LoadError> {
-    let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    let metadata = fs::metadata(path).map_err(|error| unreadable(path, error))?;
     Ok(Stamp { modified: metadata.modified().ok(), length: metadata.len(), inode: metadata.ino() })
 }
 
@@ -282,7 +287,7 @@ fn stamp(path: &Path) -> Result<Stamp, LoadError> {
 fn content(path: &Path, before: Stamp) -> Result<Content, LoadError> {
     check_length(path, before.length)?;
     let hashed = File::open(path).and_then(|file| Content::of_file(&file));
-    let content = hashed.map_err(|error| unreadable(path, &error))?;
+    let content = hashed.map_err(|error| unreadable(path, error))?;
     check_read(path, before, before.length)?;
     Ok(content)
 }
@@ -292,7 +297,7 @@ fn check_read(path: &Path, before: Stamp, length: u64) -> Result<(), LoadError> 
     check_length(path, length)?;
     if stamp(path)? != before {
         return Err(LoadError::new(
-            "unreadable",
+            LoadErrorReason::Unreadable,
             format!("{} changed while it was read; it will be read again", path.display()),
         ));
     }
@@ -303,7 +308,10 @@ fn check_length(path: &Path, length: u64) -> Result<(), LoadError> {
     if length <= FILE_BYTES_MAX {
         return Ok(());
     }
-    Err(LoadError::new("limits", format!("{} is larger than {} MiB", path.display(), FILE_BYTES_MAX >> 20)))
+    Err(LoadError::new(
+        LoadErrorReason::Limits,
+        format!("{} is larger than {} MiB", path.display(), FILE_BYTES_MAX >> 20),
+    ))
 }
 
 /// Refuses what no call could be made of: better now, while the old version serves, than in every request.
@@ -311,7 +319,7 @@ fn check_starts(filter: &Arc<Filter>, config: &BTreeMap<String, String>) -> Resu
     let refuse = |why: String| {
         let name = &filter.terms.name;
         LoadError::new(
-            "instantiate",
+            LoadErrorReason::Instantiate,
             format!(
                 "an instance of it cannot be made: {why}; a start function must end well within filters.{name}.timeout and filters.{name}.memory"
             ),
@@ -328,6 +336,7 @@ fn check_starts(filter: &Arc<Filter>, config: &BTreeMap<String, String>) -> Resu
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> LoadError {
-    LoadError::new("unreadable", format!("{}: {error}; build the filter, or correct its `source`", path.display()))
+fn unreadable(path: &Path, error: std::io::Error) -> LoadError {
+    let message = format!("{}: {error}; build the filter, or correct its `source`", path.display());
+    LoadError::new(LoadErrorReason::Unreadable, message).with_source(error)
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode};
-use witgate_http::text::shown;
+use witgate_http::text::quoted;
 
 /// A body made by a filter.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
@@ -36,7 +36,7 @@ pub enum Refusal {
 /// A field name that a filter may touch.
 pub fn checked_name(name: &str) -> Result<HeaderName, Refusal> {
     let checked = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
-        Refusal::Invalid(format!("header name {} is not a token (RFC 9110, section 5.6.2)", shown(name)))
+        Refusal::Invalid(format!("header name {} is not a token (RFC 9110, section 5.6.2)", quoted(name)))
     })?;
     if is_owned(&checked) {
         return Err(Refusal::Invalid(format!("header {checked} belongs to the gateway: a filter cannot change it")));
@@ -48,14 +48,14 @@ pub fn checked_name(name: &str) -> Result<HeaderName, Refusal> {
 pub fn checked_value(name: &HeaderName, value: &str) -> Result<HeaderValue, Refusal> {
     let value = value.trim_matches([' ', '\t']);
     HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
-        Refusal::Invalid(format!("header {name}: value {} has a control character (CR, LF, NUL, …)", shown(value)))
+        Refusal::Invalid(format!("header {name}: value {} has a control character (CR, LF, NUL, …)", quoted(value)))
     })
 }
 
 /// A target with another path or query.
 pub fn checked_target(path: &str, query: Option<&str>) -> Result<PathAndQuery, Refusal> {
     let bad =
-        |what: &str, text: &str| Refusal::Invalid(format!("{what} {} is not allowed in a request target", shown(text)));
+        |what: &str, text: &str| Refusal::Invalid(format!("{what} {} is not allowed in a request target", quoted(text)));
     let plain = |byte: u8| byte > b' ' && byte < 0x7f && byte != b'#';
     if !path.starts_with('/') || !path.bytes().all(|byte| plain(byte) && byte != b'?') {
         return Err(bad("path", path));

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::Exchange;
 use super::checked::Refusal;
-use witgate_http::text::shown;
+use witgate_http::text::quoted;
 
 /// Notes on one exchange.
 const NOTES_MAX: usize = 32;
@@ -66,7 +66,7 @@ impl Journal {
         if name.is_empty() || name.len() > NOTE_NAME_BYTES_MAX || value.len() > NOTE_VALUE_BYTES_MAX {
             return Err(Refusal::Limit(format!(
                 "note {}: names have 1 to {NOTE_NAME_BYTES_MAX} bytes, values at most {NOTE_VALUE_BYTES_MAX}",
-                shown(&name)
+                quoted(&name)
             )));
         }
         if let Some(note) = self.notes.iter_mut().find(|note| note.0 == name) {
