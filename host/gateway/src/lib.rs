@@ -8,11 +8,9 @@ pub mod admin;
 pub mod cli;
 pub mod clients;
 pub mod control;
-pub mod memory;
+pub mod process;
 pub mod net;
 pub mod pipeline;
-pub mod priority;
-pub mod private_folder;
 pub mod releases;
 pub mod server;
 pub mod telemetry;
@@ -37,8 +35,8 @@ use control::takeover::{Offer, over, take_over};
 use pipeline::snapshot::{Shared, Snapshot};
 use releases::loader::Loader;
 use telemetry::Metrics;
-use tls::files::Certificates;
-use upstream::Registry;
+use tls::reload::Certificates;
+use upstream::EndpointRegistry;
 use witgate_config::Config;
 use witgate_runtime::engine::Engine;
 
@@ -86,7 +84,7 @@ impl Gateway {
         let copied = |error| format!("a socket cannot be shared out: {error}");
         let admin_listener = sockets.for_admin().map_err(copied)?;
         let shares = sockets.for_workers(config.workers).map_err(copied)?;
-        let registry = Registry::new(metrics.clone());
+        let registry = EndpointRegistry::new(metrics.clone());
         let listener_tls = config.listeners.iter().map(|listener| certificates.listener(&listener.name)).collect();
         let snapshot = Snapshot::new(Arc::new(config), filters, certificates.clients(), &registry)?;
         let shared = Arc::new(Shared {
@@ -119,7 +117,7 @@ impl Gateway {
             predecessor.dismiss();
         }
         let (sender, taken) = watch::channel(false);
-        let offer = Offer::new(&shared.snapshot.load().config.state, sockets, replaces, sender);
+        let offer = Offer::new(&shared.snapshot.load().config.state_dir, sockets, replaces, sender);
         let offer = offer.inspect_err(|why| tracing::warn!(why, "this gateway cannot be taken over (--takeover)")).ok();
         Ok(Self {
             listeners,
@@ -279,7 +277,7 @@ async fn supervise(
         let reloader = reloader.clone();
         // Compiling may take seconds: a signal to drain must not wait for it.
         let looking = tokio::task::spawn_blocking(move || {
-            if let Err(error) = priority::take_short_turns() {
+            if let Err(error) = process::priority::shorten_time_slice() {
                 tracing::debug!(%error, "reloads take the system's usual turns");
             }
             reloader.lock().unwrap_or_else(std::sync::PoisonError::into_inner).look(cause);

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::control::reload::Source;
 use crate::releases::loader::check_file;
 use crate::telemetry::Metrics;
-use crate::tls::files::Certificates;
+use crate::tls::reload::Certificates;
 
 pub(super) fn check(file: &Path) -> Result<(), String> {
     let source = Source::File(file.to_owned());

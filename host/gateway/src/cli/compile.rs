@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::control::reload::Source;
-use crate::priority::Priority;
+use crate::process::priority::Priority;
 use crate::releases::cache::{Cache, Content};
 use crate::releases::compiler::{child, compile};
 use crate::releases::sealed::Sealed;
-use witgate_config::Compile;
+use witgate_config::CompileLimits;
 use witgate_runtime::compiler::Compiler;
 use witgate_runtime::component::{FILE_BYTES_MAX, SizeLimits, describe};
 
@@ -21,11 +21,11 @@ pub(super) fn compile_child(state: &Path, memory_bytes: u64, seconds: u64, prior
 
 /// Compiles what the cache does not have: `files`, and the filters of a configuration. Its state directory goes before `state`.
 pub(super) fn precompile(config: Option<PathBuf>, state: Option<PathBuf>, files: Vec<PathBuf>) -> Result<(), String> {
-    let (mut state, mut files, mut limits) = (state, files, Compile::default());
+    let (mut state, mut files, mut limits) = (state, files, CompileLimits::default());
     if let Some(path) = config {
         let source = Source::File(path);
         let config = source.parse(&source.text()?)?;
-        state.get_or_insert(config.state);
+        state.get_or_insert(config.state_dir);
         limits = config.compile;
         files.extend(config.filters.into_values().map(|filter| filter.source));
     }
@@ -37,7 +37,7 @@ pub(super) fn precompile(config: Option<PathBuf>, state: Option<PathBuf>, files:
     if refusals.is_empty() { Ok(()) } else { Err(refusals.join("\n")) }
 }
 
-fn one(file: &Path, state: &Path, cache: &Cache, limits: &Compile) -> Result<(), String> {
+fn one(file: &Path, state: &Path, cache: &Cache, limits: &CompileLimits) -> Result<(), String> {
     let began = Instant::now();
     let shown = file.display();
     let sealed = Sealed::copy(file, FILE_BYTES_MAX).map_err(|error| format!("{shown}: {error}"))?;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::priority::Priority;
+use crate::process::priority::Priority;
 
 #[derive(Parser)]
 #[command(name = "witgate", version, about = "An API gateway whose filters are WebAssembly components")]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Gateway;
 use crate::control::reload::Source;
-use crate::memory;
+use crate::process::memory;
 use crate::telemetry::init_log;
 use witgate_config::LogFormat;
 

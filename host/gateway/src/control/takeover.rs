@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use self::wire::{DESCRIPTORS_MAX, Door, Message, Offered, Peer, knock};
 use super::sockets::{Group, Sockets};
-use crate::private_folder::private_folder;
+use crate::process::private_folder::ensure_private_folder;
 use witgate_config::Config;
 
 const PROTOCOL: u32 = 1;
@@ -42,8 +42,8 @@ pub struct Predecessor(Peer);
 /// Takes the sockets over from the running gateway of the configuration's state directory; none where none is running. Refuses where
 /// it listens at other addresses than the configuration says. The error is for the operator.
 pub fn take_over(config: &Config) -> Result<Option<(Sockets, Predecessor)>, String> {
-    let Some(peer) = knock(&config.state).map_err(|why| format!("hand-over: {why}"))? else {
-        tracing::info!(state = %config.state.display(), "no gateway to take over from: starting as usual");
+    let Some(peer) = knock(&config.state_dir).map_err(|why| format!("hand-over: {why}"))? else {
+        tracing::info!(state = %config.state_dir.display(), "no gateway to take over from: starting as usual");
         return Ok(None);
     };
     let sockets = receive(&peer, config)
@@ -170,7 +170,7 @@ impl Offer {
     /// Waits at the state directory's socket, on a thread of its own; `taken` becomes true when a new process has taken over. `replaces` says that
     /// this gateway just took over: the socket that it finds is that of the one before.
     pub fn new(state: &Path, sockets: Sockets, replaces: bool, taken: watch::Sender<bool>) -> Result<Self, String> {
-        private_folder(state)?;
+        ensure_private_folder(state)?;
         if !replaces && let Some(other) = knock(state)? {
             return Err(format!("process {} runs with the same state directory", other.process));
         }

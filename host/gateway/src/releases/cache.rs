@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::private_folder::private_folder;
+use crate::process::private_folder::ensure_private_folder;
 use witgate_runtime::chunks::in_pieces;
 use witgate_runtime::chunks::read_in_pieces;
 use witgate_runtime::component::Description;
@@ -40,7 +40,7 @@ impl Key {
     /// The key of a state directory; made where there is none. The directory must be this user's own.
     pub fn of(state: &Path) -> Result<Self, String> {
         let folder = state.join("artifacts");
-        private_folder(&folder)?;
+        ensure_private_folder(&folder)?;
         let path = folder.join("key");
         read_key(&path).map(Self).map_err(|error| format!("{}: {error}", path.display()))
     }

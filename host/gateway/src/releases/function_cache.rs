@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::cache::Key;
-use crate::private_folder::private_folder;
+use crate::process::private_folder::ensure_private_folder;
 use witgate_runtime::chunks::PIECE;
 use witgate_runtime::chunks::read_in_pieces;
 use witgate_runtime::compiler::Functions;
@@ -71,7 +71,7 @@ impl FunctionStore {
     /// The functions of a state directory for one engine. A segment that was not written here is left out.
     pub fn open(state: &Path, key: Key, fingerprint: &[u8; 32]) -> Result<Self, String> {
         let folder = state.join("functions");
-        private_folder(&folder)?;
+        ensure_private_folder(&folder)?;
         let fingerprint = hex::encode(&fingerprint[..8]);
         let mut store = Self {
             folder,

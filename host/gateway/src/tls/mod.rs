@@ -5,8 +5,9 @@
 //! TLS 1.2 only ECDHE with AEAD. Early data is off: a request in it could be replayed (RFC 8470). Must not know: files, sockets' deadlines, who rotates what.
 
 mod certificate;
-pub mod files;
 mod names;
+pub mod reload;
+mod watched_files;
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -3,13 +3,11 @@
 //! A changed file rebuilds what belongs to its listener or upstream and swaps it by one pointer; no configuration, filter or connection is touched. Each pair stands
 //! for itself: one that is bad does not keep its neighbours from being renewed. Must not know: connections, requests.
 
-mod slot;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use self::slot::{Look, Material, Refusal, Slot};
+use super::watched_files::{Look, Material, Refusal, Slot};
 use crate::net::tls::ClientTls;
 use crate::pipeline::snapshot::Clients;
 use crate::telemetry::{
