@@ -5,9 +5,10 @@
 //! fills later. Here the guest has that table itself. It is instantiated first and imports nothing.
 //! The host functions are lowered with its memory, and a table initializer without code puts them
 //! into its table. Everything else is copied unchanged.
+//!
 //! Gain: a call makes two core instances instead of three, and a host call is forwarded once.
-//! Price: this module depends on the output of the encoder. This module does not know: how the
-//! merged module was made.
+//! Price: this module depends on the form of the encoder's output.
+//! This module does not know: how the merged module was made.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -129,8 +130,8 @@ impl<'a> Assembly<'a> {
     ///
     /// Gain: the compile cache finds more functions. The trampolines of host functions are the last
     /// that wasmtime 48 compiles of a component, and they leave exception-table entries in the
-    /// compiler's workspace (see `export_trampolines`). With a resource, its destructor follows and
-    /// leaves none.
+    /// compiler's workspace (see `export_trampolines`). With a resource, the code that drops it
+    /// follows and leaves none.
     /// Price: one small function is compiled. The type is the last item, so no index changes.
     fn add_resource(&mut self) {
         let mut types = ComponentTypeSection::new();

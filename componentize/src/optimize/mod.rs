@@ -143,7 +143,7 @@ mod tests {
     fn only_data_segments_that_code_names_keep_an_index() -> Result<()> {
         let result = optimized(
             r#"(module (memory (export "memory") 1)
-                (data (i32.const 8) "unnamed") (data "nobody's") (data $hello "hello") (data $written (i32.const 4096) "written")
+                (data (i32.const 8) "unnamed") (data "unused") (data $hello "hello") (data $written (i32.const 4096) "written")
                 (func (export "f") (result i32)
                     (memory.init $hello (i32.const 0) (i32.const 0) (i32.const 5)) (data.drop $written) (i32.const 7)))"#,
         )?;

@@ -23,11 +23,6 @@ const TARGET: &str = "wasm32-unknown-unknown";
 /// The environment variable that selects the compiler. `debian` ignores rustup.
 const COMPILER_VARIABLE: &str = "COMPONENTIZE_RUST";
 
-/// Whether the environment selects Debian's compiler.
-pub(crate) fn debian_is_forced() -> bool {
-    std::env::var_os(COMPILER_VARIABLE).is_some_and(|compiler| compiler == "debian")
-}
-
 /// Builds the package in `job.source`.
 pub(crate) fn build(job: &Job, progress: &mut Progress) -> Result<Vec<u8>, BuildError> {
     let setup = cargo_setup(job.source)?;
@@ -71,6 +66,11 @@ pub fn run_cargo(arguments: &[OsString]) -> Result<bool> {
     let mut cargo = Command::new("cargo");
     let status = cargo.args(arguments).args(&setup.arguments).envs(setup.environment).status();
     Ok(status.with_context(|| format!("cargo cannot be run: {INSTALL_RUST}"))?.success())
+}
+
+/// Whether the environment selects Debian's compiler.
+pub(crate) fn debian_is_forced() -> bool {
+    std::env::var_os(COMPILER_VARIABLE).is_some_and(|compiler| compiler == "debian")
 }
 
 /// Wraps a core module whose custom section names its world.

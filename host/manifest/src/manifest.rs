@@ -76,8 +76,10 @@ impl Manifest {
 
 impl Phase {
     /// The largest body in bytes if the phase buffers it, else `None`.
+    ///
+    /// At most [`BODY_BYTES_MAX`], even for a manifest whose values were not checked.
     pub fn body_limit(&self) -> Option<usize> {
-        (self.body == BodyMode::Buffer).then_some(self.body_bytes_max as usize)
+        (self.body == BodyMode::Buffer).then(|| self.body_bytes_max.min(BODY_BYTES_MAX) as usize)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The rules for the values of a manifest, and what is said about a value that breaks one.
+//! The rules for the values of a manifest, and the messages about values that break them.
 //!
 //! A problem names its field by a type, not by text, so that `componentize` can show the line of
 //! filter.toml. All problems are reported at once.
@@ -37,7 +37,7 @@ pub enum Field {
 pub struct Problem {
     /// Where the value is.
     pub field: Field,
-    /// What is wrong and what to write instead.
+    /// The mistake and its correction.
     pub message: String,
 }
 

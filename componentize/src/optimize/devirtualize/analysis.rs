@@ -1,4 +1,4 @@
-//! What a module does with its tables, and which functions an indirect call can find in them.
+//! Finds out how a module uses its tables, and which functions an indirect call can reach.
 //!
 //! This module does not know: how calls are rewritten.
 
