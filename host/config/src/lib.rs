@@ -23,12 +23,12 @@ use std::time::Duration;
 
 pub use conditions::{Match, PathMatch, Pattern, ValueMatch};
 pub use policy::{
-    Compression, Cors, Encoding, Mirror, Origin, PathRewrite, Redirect, RedirectPath, Respond, Rewrite, RouteLimits,
+    Compression, Cors, Encoding, Mirror, Origin, PathRewrite, Redirect, RedirectPath, DirectResponse, Rewrite, RouteLimits,
 };
-pub use route::{Action, Route, RouteFilter, Weighted};
+pub use route::{Action, Route, RouteFilter, WeightedUpstream};
 pub use tls::{Alpn, CertificateFiles, ClientAuth, ListenerTls, TlsVersion, UpstreamTls};
 pub use upstream::{
-    Balance, Endpoint, HashKey, HealthCheck, Member, Outlier, Protocol, Retries, Target, Upstream, UpstreamLimits,
+    Balance, EndpointAddress, HashKey, HealthCheck, EndpointConfig, OutlierDetection, Protocol, Retries, UpstreamTarget, Upstream, UpstreamLimits,
 };
 
 /// A whole, consistent configuration.
@@ -45,9 +45,9 @@ pub struct Config {
     /// Where metrics, health and readiness are served; none switches it off. Default 127.0.0.1:9901.
     pub admin: Option<SocketAddr>,
     /// Where compiled filters are kept. Relative to the config file's folder.
-    pub state: PathBuf,
+    pub state_dir: PathBuf,
     /// Bounds of compiling a filter.
-    pub compile: Compile,
+    pub compile: CompileLimits,
     /// How changes of files are noticed.
     pub reload: Reload,
     /// By name.
@@ -184,7 +184,7 @@ pub struct Limits {
 
 /// Bounds of compiling a filter: what a component can cost before it serves.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Compile {
+pub struct CompileLimits {
     /// Address space of the compiling process in bytes. Default 2 GiB; 128 MiB to 64 GiB.
     pub memory_bytes: u64,
     /// Processor time of the compiling process; four times as long on the wall clock. Default 120 s; 1 s to 1 h.
@@ -195,7 +195,7 @@ pub struct Compile {
     pub function_bytes: usize,
 }
 
-impl Default for Compile {
+impl Default for CompileLimits {
     fn default() -> Self {
         Self { memory_bytes: 2 << 30, time: Duration::from_secs(120), functions: 50_000, function_bytes: 1 << 20 }
     }

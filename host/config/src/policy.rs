@@ -55,7 +55,7 @@ pub enum RedirectPath {
 
 /// An answer that is written in the configuration.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Respond {
+pub struct DirectResponse {
     /// 200 to 599. Default 200.
     pub status: StatusCode,
     /// Default empty; at most 64 KiB.
@@ -107,7 +107,7 @@ pub enum Origin {
     /// `https://app.example.com`.
     Exact(String),
     /// `https://*.example.com`: what stands before and after the star.
-    Below(String, String),
+    Wildcard(String, String),
 }
 
 /// Which responses are compressed.
@@ -194,7 +194,7 @@ pub(super) fn redirect(section: Section) -> Redirect {
     Redirect { status: status.unwrap_or(StatusCode::FOUND), scheme, host, path: whole.or(prefix) }
 }
 
-pub(super) fn respond(section: Section) -> Respond {
+pub(super) fn respond(section: Section) -> DirectResponse {
     let status = section.number("status", 200_u16, 599).and_then(|status| StatusCode::from_u16(status).ok());
     let body = section.scalar("body", |text| match text.len() {
         0..=REPLY_BYTES_MAX => Ok(text.to_owned()),
@@ -203,7 +203,7 @@ pub(super) fn respond(section: Section) -> Respond {
     let content_type =
         section.scalar("content_type", |text| HeaderValue::from_str(text).map_err(|_| "is not a field's value".into()));
     section.finish();
-    Respond {
+    DirectResponse {
         status: status.unwrap_or(StatusCode::OK),
         body: body.unwrap_or_default(),
         content_type: content_type.unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8")),
@@ -309,7 +309,7 @@ fn origin(text: &str) -> Result<Origin, String> {
         return Err(wrong);
     }
     Ok(match host.strip_prefix('*') {
-        Some(after) => Origin::Below(format!("{scheme}://"), after.to_owned()),
+        Some(after) => Origin::Wildcard(format!("{scheme}://"), after.to_owned()),
         None => Origin::Exact(text),
     })
 }

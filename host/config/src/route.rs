@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::conditions::{Match, conditions};
 use super::policy::{
-    Compression, Cors, Mirror, Redirect, Respond, Rewrite, RouteLimits, compression, cors, mirror, redirect, respond,
+    Compression, Cors, Mirror, Redirect, DirectResponse, Rewrite, RouteLimits, compression, cors, mirror, redirect, respond,
     rewrite, route_limits,
 };
 use super::read::{Errors, Section};
@@ -25,7 +25,7 @@ pub struct Route {
     /// Host without port, lower case; none for any. `*.example.com` for any name below.
     pub host: Option<String>,
     /// What else a request must look like.
-    pub when: Match,
+    pub matches: Match,
     /// In request order.
     pub filters: Vec<RouteFilter>,
     /// What answers.
@@ -46,7 +46,7 @@ pub struct Route {
 
 impl Route {
     /// The upstreams that it sends requests to; none where it answers itself.
-    pub fn upstreams(&self) -> &[Weighted] {
+    pub fn upstreams(&self) -> &[WeightedUpstream] {
         match &self.action {
             Action::Forward(upstreams) => upstreams,
             _ => &[],
@@ -58,16 +58,16 @@ impl Route {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// `upstream: a`, or `upstreams: [{name: a, weight: 90}, …]`: one of them, by weight. At least one.
-    Forward(Vec<Weighted>),
+    Forward(Vec<WeightedUpstream>),
     /// `redirect:`
     Redirect(Redirect),
     /// `respond:`
-    Respond(Respond),
+    Respond(DirectResponse),
 }
 
 /// An upstream and its share of a route's requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Weighted {
+pub struct WeightedUpstream {
     /// A key of [`super::Config::upstreams`].
     pub upstream: String,
     /// Its share of the sum of all weights; 0 to 10,000, not all 0. Default 1.
@@ -80,7 +80,7 @@ pub struct RouteFilter {
     /// A key of [`super::Config::filters`].
     pub filter: String,
     /// When to call it at all.
-    pub when: Match,
+    pub matches: Match,
     /// The filter's config with the route's over it.
     pub config: BTreeMap<String, String>,
 }
@@ -96,7 +96,7 @@ fn route(index: usize, node: &Node, errors: &Errors) -> Route {
     let route = Route {
         name: section.scalar("name", name).unwrap_or_else(|| format!("route-{}", index + 1)),
         host: when.scalar("host", host),
-        when: conditions(&when),
+        matches: conditions(&when),
         filters: section.nodes("filters").iter().enumerate().map(|(at, node)| link(&section, at, node)).collect(),
         action: action(&section),
         timeout: section.duration("timeout", MILLISECOND, HOUR),
@@ -125,14 +125,14 @@ fn action(section: &Section) -> Action {
         Some("redirect") => Action::Redirect(redirect(section.section("redirect"))),
         Some("respond") => Action::Respond(respond(section.section("respond"))),
         Some("upstreams") => Action::Forward(weighted(section)),
-        _ => Action::Forward(vec![Weighted { upstream: section.text("upstream").unwrap_or_default(), weight: 1 }]),
+        _ => Action::Forward(vec![WeightedUpstream { upstream: section.text("upstream").unwrap_or_default(), weight: 1 }]),
     }
 }
 
-fn weighted(route: &Section) -> Vec<Weighted> {
+fn weighted(route: &Section) -> Vec<WeightedUpstream> {
     let read = |(at, node)| {
         let section = Section::new(Some(node), route.at(&format!("upstreams[{at}]")), route.errors);
-        let weighted = Weighted {
+        let weighted = WeightedUpstream {
             upstream: section.text("name").unwrap_or_default(),
             weight: section.number("weight", 0, WEIGHT_MAX).unwrap_or(1),
         };
@@ -142,7 +142,7 @@ fn weighted(route: &Section) -> Vec<Weighted> {
         section.finish();
         weighted
     };
-    let upstreams: Vec<Weighted> = route.nodes("upstreams").iter().enumerate().map(read).collect();
+    let upstreams: Vec<WeightedUpstream> = route.nodes("upstreams").iter().enumerate().map(read).collect();
     if upstreams.iter().all(|one| one.weight == 0) {
         route.error(route.line, "upstreams", "has no upstream with a weight above 0");
     }
@@ -152,13 +152,13 @@ fn weighted(route: &Section) -> Vec<Weighted> {
 /// `api-key`, or `{filter: api-key, match: …, config: …}`. The route's config is laid over the filter's by `rules.rs`.
 fn link(route: &Section, at: usize, node: &Node) -> RouteFilter {
     if let Value::Scalar { text, .. } = &node.value {
-        return RouteFilter { filter: text.clone(), when: Match::default(), config: BTreeMap::new() };
+        return RouteFilter { filter: text.clone(), matches: Match::default(), config: BTreeMap::new() };
     }
     let section = Section::new(Some(node), route.at(&format!("filters[{at}]")), route.errors);
     let when = section.section("match");
     let link = RouteFilter {
         filter: section.text("filter").unwrap_or_default(),
-        when: conditions(&when),
+        matches: conditions(&when),
         config: filter_config(&section),
     };
     if section.get("filter").is_none() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::read::nearest;
 use super::tree::{Node, Value};
-use super::{Action, Config, ConfigError, PathMatch, PathRewrite, RedirectPath, Rewrite, Route, Target, Upstream};
+use super::{Action, Config, ConfigError, PathMatch, PathRewrite, RedirectPath, Rewrite, Route, UpstreamTarget, Upstream};
 
 /// Checks everything that one section cannot know; lays each route's filter config over the filter's.
 pub(super) fn check(config: &mut Config, root: &Node, errors: &mut Vec<ConfigError>) {
@@ -81,7 +81,7 @@ fn check_upstreams(config: &Config, route: &Route, path: &str, lines: &Lines, er
 
 /// What replaces the matched prefix needs one.
 fn check_prefix(route: &Route, path: &str, lines: &Lines, errors: &mut Vec<ConfigError>) {
-    if matches!(route.when.path, None | Some(PathMatch::Prefix(_))) {
+    if matches!(route.matches.path, None | Some(PathMatch::Prefix(_))) {
         return;
     }
     let redirects = matches!(&route.action, Action::Redirect(to) if matches!(to.path, Some(RedirectPath::Prefix(_))));
@@ -105,7 +105,7 @@ fn check_timeouts(config: &Config, lines: &Lines, errors: &mut Vec<ConfigError>)
         }
     }
     for (name, upstream) in &config.upstreams {
-        if matches!(upstream.target, Target::Endpoints(_)) {
+        if matches!(upstream.target, UpstreamTarget::Endpoints(_)) {
             if budget >= upstream.timeout {
                 let message = format!(
                     "{:?} is not above timeouts.filters ({budget:?}): raise it, or lower the budget",

@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use witgate_http::semantics::path::normalise;
+use witgate_http::semantics::path::normalize;
 
 use super::read::{Errors, Section, duration_within, nearest};
 use super::tree::{Node, Value};
 use super::{
-    Capability, Compile, Config, Filter, KeyValue, Limits, Listener, Log, LogFormat, OnError, Reload, Timeouts,
+    Capability, CompileLimits, Config, Filter, KeyValue, Limits, Listener, Log, LogFormat, OnError, Reload, Timeouts,
 };
 use super::{tls, upstream};
 
@@ -30,7 +30,7 @@ pub(super) fn config(root: &Node, base: &Path, errors: &Errors) -> Config {
         timeouts: timeouts(top.section("timeouts")),
         limits: limits(top.section("limits")),
         admin: admin(&top),
-        state: base.join(state(top.section("state"))),
+        state_dir: base.join(state(top.section("state"))),
         compile: compile(top.section("compile")),
         reload: reload(top.section("reload")),
         upstreams: named(&top, "upstreams", |section| upstream::upstream(section, base)),
@@ -124,9 +124,9 @@ fn state(section: Section) -> String {
     folder
 }
 
-fn compile(section: Section) -> Compile {
-    let default = Compile::default();
-    let compile = Compile {
+fn compile(section: Section) -> CompileLimits {
+    let default = CompileLimits::default();
+    let compile = CompileLimits {
         memory_bytes: section.size("memory", 128 << 20, 64 << 30).map_or(default.memory_bytes, |bytes| bytes as u64),
         time: section.duration("time", Duration::from_secs(1), HOUR).unwrap_or(default.time),
         functions: section.number("functions", 1, 1_000_000).unwrap_or(default.functions),
@@ -278,7 +278,7 @@ pub(super) fn path(text: &str) -> Result<String, String> {
         return Err("a path begins with /, has no query and only visible ASCII (%-encode the rest)".into());
     }
     // Requests are compared in their normal form: another one would never match.
-    match normalise(text) {
+    match normalize(text) {
         Ok(normal) if normal == text => Ok(text.to_owned()),
         Ok(normal) => Err(format!("is not in normal form: write {normal}")),
         Err(why) => Err(why.to_owned()),

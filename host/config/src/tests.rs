@@ -17,7 +17,7 @@ fn a_minimal_file_has_the_documented_defaults() -> Result<(), ConfigErrors> {
     let config = parse(MINIMAL)?;
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin.map(|address| address.to_string()), Some("127.0.0.1:9901".into()));
-    assert_eq!(config.state, Path::new("/etc/witgate/state"));
+    assert_eq!(config.state_dir, Path::new("/etc/witgate/state"));
     assert_eq!((config.limits.in_flight, config.routes[0].name.as_str()), (1024, "route-1"));
     Ok(())
 }
@@ -31,7 +31,7 @@ fn every_key_is_read() -> Result<(), ConfigErrors> {
     assert_eq!((filter.memory_bytes, filter.on_error, filter.capabilities.len()), (16 << 20, OnError::Open, 1));
     let link = &config.routes[0].filters[1];
     assert_eq!(
-        link.when,
+        link.matches,
         Match {
             methods: vec!["POST".into()],
             path: Some(PathMatch::Prefix("/v1/x".into())),
@@ -45,8 +45,8 @@ fn every_key_is_read() -> Result<(), ConfigErrors> {
     assert_eq!(config.admin, None);
     tls_is_read(&config);
     let api = &config.upstreams["api"];
-    let Target::Endpoints(members) = &api.target else { panic!("{:?}", api.target) };
-    assert_eq!((members.len(), members[1].weight, members[1].endpoint.to_string().as_str()), (3, 3, "[::1]:9000"));
+    let UpstreamTarget::Endpoints(members) = &api.target else { panic!("{:?}", api.target) };
+    assert_eq!((members.len(), members[1].weight, members[1].address.to_string().as_str()), (3, 3, "[::1]:9000"));
     assert_eq!((api.balance.clone(), api.retries.attempts), (Balance::LeastRequests, 2));
     assert_eq!((api.retries.on_reset, api.retries.on_timeout, &api.retries.on_status[..]), (true, true, &[503][..]));
     let check = api.health_check.as_ref().map(|check| (check.path.as_str(), check.status.clone()));
@@ -78,7 +78,7 @@ fn every_key_of_a_route_is_read(config: &Config) {
     let cors = Cors {
         origins: vec![
             Origin::Exact("https://app.example.com".into()),
-            Origin::Below("https://".into(), ".example.org".into()),
+            Origin::Wildcard("https://".into(), ".example.org".into()),
         ],
         methods: vec!["GET".into(), "POST".into()],
         headers: vec!["content-type".into(), "x-api-key".into()],
@@ -93,8 +93,8 @@ fn every_key_of_a_route_is_read(config: &Config) {
         encodings: vec![Encoding::Zstd, Encoding::Brotli, Encoding::Gzip],
     };
     assert_eq!(api.compression.as_ref(), Some(&compression));
-    assert!(matches!(&canary.when.path, Some(PathMatch::Regex(pattern)) if pattern.0.as_str() == "^/v[0-9]+/items$"));
-    let kinds: Vec<_> = canary.when.headers.iter().map(|(name, value)| (name.as_str(), value)).collect();
+    assert!(matches!(&canary.matches.path, Some(PathMatch::Regex(pattern)) if pattern.0.as_str() == "^/v[0-9]+/items$"));
+    let kinds: Vec<_> = canary.matches.headers.iter().map(|(name, value)| (name.as_str(), value)).collect();
     assert!(matches!(
         kinds[..],
         [
@@ -104,11 +104,11 @@ fn every_key_of_a_route_is_read(config: &Config) {
             ("x-a", ValueMatch::Exact(_))
         ]
     ));
-    assert_eq!(canary.when.query, [("beta".to_owned(), ValueMatch::Exact("1".into()))]);
+    assert_eq!(canary.matches.query, [("beta".to_owned(), ValueMatch::Exact("1".into()))]);
     assert!(matches!(&canary.rewrite.path, Some(PathRewrite::Regex(_, replace)) if replace == "/$1"));
     let shares: Vec<_> = canary.upstreams().iter().map(|one| (one.upstream.as_str(), one.weight)).collect();
     assert_eq!(shares, [("api", 90), ("echo", 10)]);
-    assert_eq!(moved.when.path, Some(PathMatch::Prefix("/docs".into())));
+    assert_eq!(moved.matches.path, Some(PathMatch::Prefix("/docs".into())));
     let redirect = Redirect {
         status: http::StatusCode::PERMANENT_REDIRECT,
         scheme: Some("https"),
@@ -116,9 +116,9 @@ fn every_key_of_a_route_is_read(config: &Config) {
         path: Some(RedirectPath::Prefix("/v2".into())),
     };
     assert_eq!(moved.action, Action::Redirect(redirect));
-    assert_eq!(home.when.path, Some(PathMatch::Exact("/".into())));
+    assert_eq!(home.matches.path, Some(PathMatch::Exact("/".into())));
     assert!(matches!(&home.action, Action::Redirect(Redirect { path: Some(RedirectPath::Whole(_)), .. })));
-    let reply = Respond {
+    let reply = DirectResponse {
         status: http::StatusCode::OK,
         body: "User-agent: *\nDisallow: /\n".into(),
         content_type: http::HeaderValue::from_static("text/plain"),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustls::pki_types::ServerName;
 
-use super::Endpoint;
+use super::EndpointAddress;
 use super::read::Section;
 
 /// More pairs than a listener can have: all are read at every look.
@@ -137,7 +137,7 @@ pub(super) fn listener(section: Section, base: &Path) -> ListenerTls {
 pub(super) fn upstream<'a>(
     parent: &Section,
     base: &Path,
-    endpoints: impl Iterator<Item = &'a Endpoint>,
+    endpoints: impl Iterator<Item = &'a EndpointAddress>,
 ) -> Option<UpstreamTls> {
     let (secure, plain): (Vec<_>, Vec<_>) = endpoints.partition(|endpoint| endpoint.tls);
     let wanted = !secure.is_empty();

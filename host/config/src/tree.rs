@@ -42,7 +42,7 @@ impl Node {
     pub(super) fn kind(&self) -> String {
         match &self.value {
             Value::Scalar { text, plain: true } if text.is_empty() || text == "~" || text == "null" => "nothing".into(),
-            Value::Scalar { text, .. } => witgate_http::text::shown(text),
+            Value::Scalar { text, .. } => witgate_http::text::quoted(text),
             Value::List(_) => "a list".into(),
             Value::Map(_) => "a mapping".into(),
         }

@@ -20,7 +20,7 @@ const WEIGHT_MAX: u32 = 1000;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
     /// Where it is.
-    pub target: Target,
+    pub target: UpstreamTarget,
     /// Where the endpoints are `https://`.
     pub tls: Option<UpstreamTls>,
     /// What is spoken to it. Default HTTP/1.1.
@@ -46,32 +46,32 @@ pub struct Upstream {
     /// Asking the endpoints whether they are well. Default: not.
     pub health_check: Option<HealthCheck>,
     /// Leaving out endpoints that fail. Default: five failures in a row; none switches it off (`outlier: off`).
-    pub outlier: Option<Outlier>,
+    pub outlier: Option<OutlierDetection>,
     /// Bounds for each endpoint, over all threads.
     pub limits: UpstreamLimits,
 }
 
 /// Where an upstream is.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Target {
+pub enum UpstreamTarget {
     /// `endpoints:`, 1 to 256, no two the same.
-    Endpoints(Vec<Member>),
+    Endpoints(Vec<EndpointConfig>),
     /// `builtin: echo`: answers with what it received as JSON, without a network. For trying things out.
     Echo,
 }
 
 /// An endpoint and its share.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
+pub struct EndpointConfig {
     /// Where it is.
-    pub endpoint: Endpoint,
+    pub address: EndpointAddress,
     /// Its share of the requests in proportion to the others'. Default 1; 0 (no requests) to 1000.
     pub weight: u32,
 }
 
 /// One server of an upstream: `http://host:port` or `https://host:port`. A host name is resolved while the gateway runs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Endpoint {
+pub struct EndpointAddress {
     /// A name or an address; IPv6 without brackets.
     pub host: String,
     /// Default 80, for `https://` 443.
@@ -80,7 +80,7 @@ pub struct Endpoint {
     pub tls: bool,
 }
 
-impl std::fmt::Display for Endpoint {
+impl std::fmt::Display for EndpointAddress {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { host, port, .. } = self;
         if host.contains(':') { write!(formatter, "[{host}]:{port}") } else { write!(formatter, "{host}:{port}") }
@@ -164,7 +164,7 @@ pub struct HealthCheck {
 
 /// Leaving out an endpoint that fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outlier {
+pub struct OutlierDetection {
     /// Failures in a row: no connection, broken off, too slow, 502, 503, 504. Default 5; 1 to 1000.
     pub failures: u32,
     /// For how long the first time; twice as long each further time, at most sixteen times. Default 10 s.
@@ -191,8 +191,8 @@ pub(super) fn upstream(section: Section, base: &Path) -> Upstream {
     let per_try = retries.per_try_timeout.unwrap_or(timeout);
     let target = target(&section);
     let tls = match &target {
-        Target::Endpoints(members) => tls::upstream(&section, base, members.iter().map(|member| &member.endpoint)),
-        Target::Echo => tls::upstream(&section, base, std::iter::empty()),
+        UpstreamTarget::Endpoints(members) => tls::upstream(&section, base, members.iter().map(|member| &member.address)),
+        UpstreamTarget::Echo => tls::upstream(&section, base, std::iter::empty()),
     };
     let upstream = Upstream {
         target,
@@ -234,7 +234,7 @@ fn is_off(node: Option<&Node>) -> bool {
     matches!(node.map(|node| &node.value), Some(Value::Scalar { text, .. }) if text == "off")
 }
 
-fn target(section: &Section) -> Target {
+fn target(section: &Section) -> UpstreamTarget {
     let builtin =
         section.scalar("builtin", |text| if text == "echo" { Ok(()) } else { Err("the only builtin is echo".into()) });
     let (named, built) = (section.get("endpoints").is_some(), section.get("builtin").is_some());
@@ -246,7 +246,7 @@ fn target(section: &Section) -> Target {
         );
     }
     if builtin.is_some() {
-        return Target::Echo;
+        return UpstreamTarget::Echo;
     }
     let node = section.get("endpoints");
     let line = node.map_or(section.line, |node| node.line);
@@ -261,27 +261,27 @@ fn target(section: &Section) -> Target {
     if nodes.len() > ENDPOINTS_MAX {
         section.error(line, "endpoints", format!("{} endpoints: at most {ENDPOINTS_MAX} are read", nodes.len()));
     }
-    let mut members: Vec<Member> = vec![];
+    let mut members: Vec<EndpointConfig> = vec![];
     for (at, node) in nodes.iter().take(ENDPOINTS_MAX).enumerate() {
         let Some(found) = member(section, at, node) else { continue };
-        if members.iter().any(|other| other.endpoint == found.endpoint) {
+        if members.iter().any(|other| other.address == found.address) {
             section.error(
                 node.line,
                 &format!("endpoints[{at}]"),
-                format!("{}: is there twice: give it a weight instead", found.endpoint),
+                format!("{}: is there twice: give it a weight instead", found.address),
             );
         }
         members.push(found);
     }
-    Target::Endpoints(members)
+    UpstreamTarget::Endpoints(members)
 }
 
 /// `http://a:1`, or `{url: http://a:1, weight: 3}`.
-fn member(upstream: &Section, at: usize, node: &Node) -> Option<Member> {
+fn member(upstream: &Section, at: usize, node: &Node) -> Option<EndpointConfig> {
     let path = format!("endpoints[{at}]");
     if let Value::Scalar { text, .. } = &node.value {
         return match endpoint(text) {
-            Ok(endpoint) => Some(Member { endpoint, weight: 1 }),
+            Ok(endpoint) => Some(EndpointConfig { address: endpoint, weight: 1 }),
             Err(why) => {
                 upstream.error(node.line, &path, format!("{}: {why}", node.kind()));
                 None
@@ -295,10 +295,10 @@ fn member(upstream: &Section, at: usize, node: &Node) -> Option<Member> {
     }
     let weight = section.number("weight", 0, WEIGHT_MAX).unwrap_or(1);
     section.finish();
-    Some(Member { endpoint: url?, weight })
+    Some(EndpointConfig { address: url?, weight })
 }
 
-fn endpoint(text: &str) -> Result<Endpoint, String> {
+fn endpoint(text: &str) -> Result<EndpointAddress, String> {
     let wrong = || "write http://host:port or https://host:port".to_owned();
     let (tls, authority) = match text.strip_prefix("https://") {
         Some(authority) => (true, authority),
@@ -316,7 +316,7 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
     if tls && ServerName::try_from(host.as_str()).is_err() {
         return Err("the host is no name that a certificate has".into());
     }
-    Ok(Endpoint { host, port: parsed.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls })
+    Ok(EndpointAddress { host, port: parsed.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls })
 }
 
 fn protocol(section: &Section) -> Protocol {
@@ -439,12 +439,12 @@ fn status_range(text: &str) -> Result<(u16, u16), String> {
     }
 }
 
-fn outlier(section: &Section) -> Option<Outlier> {
+fn outlier(section: &Section) -> Option<OutlierDetection> {
     if is_off(section.get("outlier")) {
         return None;
     }
     let own = section.section("outlier");
-    let outlier = Outlier {
+    let outlier = OutlierDetection {
         failures: own.number("failures", 1, 1000).unwrap_or(5),
         eject: duration(&own, "eject").unwrap_or(Duration::from_secs(10)),
         max_ejected_percent: own.number("max_ejected_percent", 0, 100).unwrap_or(50),
