@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::control::reload::labels;
 use crate::control::takeover::over;
 use crate::pipeline::snapshot::Shared;
-use crate::upstream::{Group, Member};
+use crate::upstream::{Cluster, WeightedEndpoint};
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: usize = 64;
@@ -119,12 +119,12 @@ fn filters(shared: &Shared) -> String {
             serde_json::json!({
                 "name": name,
                 "version": &*filter.version,
-                "digest": filter.description.digest,
-                "size": filter.description.size,
+                "digest": filter.info.digest,
+                "size": filter.info.size,
                 "request_phase": filter.has_request_phase(),
                 "response_phase": filter.has_response_phase(),
-                "reuse": filter.terms.reuse,
-                "instances_kept": filter.kept(),
+                "reuse": filter.settings.reuse,
+                "instances_kept": filter.idle_instances(),
                 "state": "serving",
             })
         })
@@ -137,8 +137,8 @@ fn filters(shared: &Shared) -> String {
 fn publish_kept(shared: &Shared) {
     let gauge = &shared.metrics.instances_kept;
     gauge.clear();
-    for (name, filter) in shared.snapshot.load().filters.iter().filter(|(_, filter)| filter.terms.reuse > 1) {
-        gauge.get_or_create(&labels(name, filter)).set(filter.kept() as i64);
+    for (name, filter) in shared.snapshot.load().filters.iter().filter(|(_, filter)| filter.settings.reuse > 1) {
+        gauge.get_or_create(&labels(name, filter)).set(filter.idle_instances() as i64);
     }
 }
 
@@ -155,14 +155,14 @@ fn publish_endpoints(shared: &Shared) {
     for gauge in gauges {
         gauge.clear();
     }
-    for member in shared.snapshot.load().upstreams.values().flat_map(|group| &group.members) {
-        let (labels, sight) = (member.state.labels(), member.state.sight());
+    for weighted in shared.snapshot.load().upstreams.values().flat_map(|cluster| &cluster.endpoints) {
+        let (labels, status) = (weighted.endpoint.labels(), weighted.endpoint.status());
         let values = [
-            i64::from(sight.healthy != Some(false)),
-            i64::from(sight.ejected_for.is_some()),
-            sight.in_flight as i64,
-            sight.connections as i64,
-            sight.pending as i64,
+            i64::from(status.healthy != Some(false)),
+            i64::from(status.ejected_for.is_some()),
+            status.in_flight as i64,
+            status.connections as i64,
+            status.pending as i64,
         ];
         for (gauge, value) in gauges.into_iter().zip(values) {
             gauge.get_or_create(&labels).set(value);
@@ -172,21 +172,21 @@ fn publish_endpoints(shared: &Shared) {
 
 fn upstreams(shared: &Shared) -> String {
     let snapshot = shared.snapshot.load();
-    let endpoint = |member: &Member| {
-        let sight = member.state.sight();
+    let endpoint = |weighted: &WeightedEndpoint| {
+        let status = weighted.endpoint.status();
         serde_json::json!({
-            "endpoint": &*member.state.label,
-            "weight": member.weight,
-            "healthy": sight.healthy,
-            "ejected_for_seconds": sight.ejected_for.map(|time| time.as_secs_f64()),
-            "failures": sight.failures,
-            "in_flight": sight.in_flight,
-            "connections": sight.connections,
-            "pending": sight.pending,
+            "endpoint": &*weighted.endpoint.label,
+            "weight": weighted.weight,
+            "healthy": status.healthy,
+            "ejected_for_seconds": status.ejected_for.map(|time| time.as_secs_f64()),
+            "failures": status.failures,
+            "in_flight": status.in_flight,
+            "connections": status.connections,
+            "pending": status.pending,
         })
     };
-    let upstream = |(name, group): (&String, &Arc<Group>)| {
-        let endpoints: Vec<_> = group.members.iter().map(endpoint).collect();
+    let upstream = |(name, cluster): (&String, &Arc<Cluster>)| {
+        let endpoints: Vec<_> = cluster.endpoints.iter().map(endpoint).collect();
         serde_json::json!({ "name": name, "endpoints": endpoints })
     };
     let list: Vec<_> = snapshot.upstreams.iter().map(upstream).collect();

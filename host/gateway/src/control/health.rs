@@ -1,7 +1,7 @@
 //! Asks the endpoints whether they are well: one GET at each interval, from a thread that serves no traffic.
 //!
 //! So a busy worker delays no check, and a check delays no request. The first check comes at once and decides alone; after it so many good or bad ones in a row as
-//! the thresholds say. A verdict is kept in the endpoint's state, which outlives reloads; the check itself starts anew only if its terms changed. A new
+//! the thresholds say. A verdict is kept in the endpoint's endpoint, which outlives reloads; the check itself starts anew only if its settings changed. A new
 //! connection for each check: whether a server takes one is part of the question. Must not know: requests of clients, how endpoints are chosen.
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use crate::net::Stream;
 use crate::net::tls::ClientTls;
 use crate::pipeline::snapshot::{Shared, Snapshot};
-use crate::upstream::{State, connect};
+use crate::upstream::{Endpoint, connect};
 use witgate_config::{HealthCheck, Protocol, Upstream};
 
 /// More than any status line.
@@ -22,9 +22,9 @@ const USER_AGENT: &str = "witgate-health-check";
 
 /// A check that runs.
 struct Running {
-    terms: Upstream,
+    settings: Upstream,
     tls: Option<Arc<ClientTls>>,
-    state: Arc<State>,
+    endpoint: Arc<Endpoint>,
     task: AbortHandle,
 }
 
@@ -41,29 +41,29 @@ pub async fn check(shared: Arc<Shared>) {
     }
 }
 
-/// Starts what is new, stops what is gone, restarts what is checked by other terms.
+/// Starts what is new, stops what is gone, restarts what is checked by other settings.
 fn adjust(running: &mut HashMap<u64, Running>, snapshot: &Snapshot) {
     let mut wanted = HashMap::new();
-    for group in snapshot.upstreams.values().filter(|group| group.terms.health_check.is_some()) {
-        for member in group.members.iter().filter(|member| member.weight > 0) {
-            wanted.insert(member.state.id, (&group.terms, &group.tls, &member.state));
+    for cluster in snapshot.upstreams.values().filter(|cluster| cluster.settings.health_check.is_some()) {
+        for member in cluster.endpoints.iter().filter(|member| member.weight > 0) {
+            wanted.insert(member.endpoint.id, (&cluster.settings, &cluster.tls, &member.endpoint));
         }
     }
     running.retain(|id, check| match wanted.get(id) {
-        Some((terms, tls, _)) if **terms == check.terms && is_same(tls, &check.tls) => true,
+        Some((settings, tls, _)) if **settings == check.settings && is_same(tls, &check.tls) => true,
         found => {
             check.task.abort();
             if found.is_none() {
-                check.state.forget_health();
+                check.endpoint.forget_health();
             }
             false
         }
     });
-    for (id, (terms, tls, state)) in wanted {
+    for (id, (settings, tls, endpoint)) in wanted {
         running.entry(id).or_insert_with(|| {
-            let (terms, tls, state) = (terms.clone(), tls.clone(), state.clone());
-            let task = tokio::spawn(repeat(terms.clone(), tls.clone(), state.clone())).abort_handle();
-            Running { terms, tls, state, task }
+            let (settings, tls, endpoint) = (settings.clone(), tls.clone(), endpoint.clone());
+            let task = tokio::spawn(repeat(settings.clone(), tls.clone(), endpoint.clone())).abort_handle();
+            Running { settings, tls, endpoint, task }
         });
     }
 }
@@ -72,19 +72,19 @@ fn is_same(one: &Option<Arc<ClientTls>>, other: &Option<Arc<ClientTls>>) -> bool
     one.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
 }
 
-async fn repeat(terms: Upstream, tls: Option<Arc<ClientTls>>, state: Arc<State>) {
-    let Some(check) = &terms.health_check else { return };
-    let mut series = Series::new(state.sight().healthy);
+async fn repeat(settings: Upstream, tls: Option<Arc<ClientTls>>, endpoint: Arc<Endpoint>) {
+    let Some(check) = &settings.health_check else { return };
+    let mut series = Series::new(endpoint.status().healthy);
     loop {
-        let result = match tokio::time::timeout(check.timeout, ask(&terms, tls.as_deref(), check, &state)).await {
+        let result = match tokio::time::timeout(check.timeout, ask(&settings, tls.as_deref(), check, &endpoint)).await {
             Ok(result) => result,
             Err(_) => Err(format!("no answer within {:?}", check.timeout)),
         };
         let verdict = series.after(result.is_ok(), check);
         if let Some(healthy) = verdict
-            && state.set_health(healthy)
+            && endpoint.set_health(healthy)
         {
-            let (upstream, endpoint) = (&*state.upstream, &*state.label);
+            let (upstream, endpoint) = (&*endpoint.upstream, &*endpoint.label);
             match result {
                 Ok(()) if series.first => tracing::debug!(upstream, endpoint, "an endpoint is healthy"),
                 Ok(()) => tracing::info!(upstream, endpoint, "an endpoint is healthy again"),
@@ -98,10 +98,10 @@ async fn repeat(terms: Upstream, tls: Option<Arc<ClientTls>>, state: Arc<State>)
 }
 
 /// One check. The error says what was wrong.
-async fn ask(terms: &Upstream, tls: Option<&ClientTls>, check: &HealthCheck, state: &Arc<State>) -> Result<(), String> {
-    let (stream, _) = connect(state, terms, tls, terms.protocol).await.map_err(|error| error.detail)?;
-    let host = check.host.as_deref().unwrap_or(&state.label);
-    let status = match terms.protocol {
+async fn ask(settings: &Upstream, tls: Option<&ClientTls>, check: &HealthCheck, endpoint: &Arc<Endpoint>) -> Result<(), String> {
+    let (stream, _) = connect(endpoint, settings, tls, settings.protocol).await.map_err(|error| error.detail)?;
+    let host = check.host.as_deref().unwrap_or(&endpoint.label);
+    let status = match settings.protocol {
         Protocol::Http1 => ask_http1(stream, host, &check.path).await,
         Protocol::H2 => ask_http2(stream, if tls.is_some() { "https" } else { "http" }, host, &check.path).await,
     }?;
@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    fn terms(healthy: u32, unhealthy: u32) -> HealthCheck {
+    fn settings(healthy: u32, unhealthy: u32) -> HealthCheck {
         HealthCheck {
             path: "/".into(),
             interval: Duration::from_secs(1),
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_first_result_decides_and_then_so_many_in_a_row() {
-        let (mut series, check) = (Series::new(None), terms(2, 3));
+        let (mut series, check) = (Series::new(None), settings(2, 3));
         let results = [false, true, false, true, true, false, false, true, false, false, false];
         let verdicts: Vec<_> = results.iter().map(|good| series.after(*good, &check)).collect();
         let expected = [(0, Some(false)), (4, Some(true)), (10, Some(false))];

@@ -17,12 +17,12 @@ use crate::pipeline::mirror::Mirror;
 use crate::pipeline::route::Router;
 use crate::telemetry::{Metrics, RouteCounts};
 use crate::tls::ServerTls;
-use crate::upstream::{Group, Registry};
+use crate::upstream::{Cluster, EndpointRegistry};
 use witgate_config::{Config, Upstream};
-use witgate_http::body::Held;
+use witgate_http::body::BufferBudget;
 use witgate_runtime::engine::Engine;
 use witgate_runtime::exchange::Request;
-use witgate_runtime::pool::Filter;
+use witgate_runtime::filter::Filter;
 
 /// The filters of a configuration, by name.
 pub type Filters = HashMap<String, Arc<Filter>>;
@@ -39,7 +39,7 @@ pub struct Snapshot {
     /// How to speak TLS to its upstreams.
     pub clients: Clients,
     /// Its upstreams, by name.
-    pub upstreams: BTreeMap<String, Arc<Group>>,
+    pub upstreams: BTreeMap<String, Arc<Cluster>>,
     router: Router,
     routes: Vec<Route>,
 }
@@ -61,13 +61,13 @@ pub struct Route {
     /// Of its exchanges.
     pub counts: RouteCounts,
     /// Which requests are copied, and where the copies go.
-    pub mirror: Option<(Mirror, Arc<Group>)>,
+    pub mirror: Option<(Mirror, Arc<Cluster>)>,
 }
 
 /// An upstream of a route.
 pub struct Forward {
     /// Where it is.
-    pub upstream: Arc<Group>,
+    pub upstream: Arc<Cluster>,
     /// Its share.
     weight: u32,
 }
@@ -92,16 +92,16 @@ impl Route {
 
 impl Snapshot {
     /// Puts a checked configuration, its loaded filters and what is known of its endpoints together; an error names a filter that is missing.
-    pub fn new(config: Arc<Config>, filters: Filters, clients: Clients, registry: &Registry) -> Result<Self, String> {
-        let group = |(name, terms): (&String, &Upstream)| {
+    pub fn new(config: Arc<Config>, filters: Filters, clients: Clients, registry: &EndpointRegistry) -> Result<Self, String> {
+        let cluster = |(name, settings): (&String, &Upstream)| {
             let tls = clients.get(name).cloned();
             // Never plain text where TLS was asked for.
-            if tls.is_none() && terms.tls.is_some() {
+            if tls.is_none() && settings.tls.is_some() {
                 return Err(format!("the certificates of upstream {name} are not loaded"));
             }
-            Ok((name.clone(), Arc::new(Group::new(name, terms, tls, config.workers, registry))))
+            Ok((name.clone(), Arc::new(Cluster::new(name, settings, tls, config.workers, registry))))
         };
-        let upstreams: BTreeMap<_, _> = config.upstreams.iter().map(group).collect::<Result<_, String>>()?;
+        let upstreams: BTreeMap<_, _> = config.upstreams.iter().map(cluster).collect::<Result<_, String>>()?;
         let routes = config
             .routes
             .iter()
@@ -119,26 +119,26 @@ impl Snapshot {
 fn build_route(
     config: &Config,
     filters: &Filters,
-    upstreams: &BTreeMap<String, Arc<Group>>,
+    upstreams: &BTreeMap<String, Arc<Cluster>>,
     route: &witgate_config::Route,
 ) -> Result<Route, String> {
     let chain = route.filters.iter().map(|link| {
         let filter = filters.get(&link.filter).ok_or_else(|| format!("filter {} is not loaded", link.filter))?;
-        let terms =
+        let settings =
             config.filters.get(&link.filter).ok_or_else(|| format!("filter {} is not configured", link.filter))?;
         Ok(Link {
             filter: filter.clone(),
-            when: link.when.clone(),
+            when: link.matches.clone(),
             config: Arc::new(link.config.clone()),
-            on_error: terms.on_error,
+            on_error: settings.on_error,
             counts: Default::default(),
         })
     });
-    let group = |name: &str| upstreams.get(name).cloned().ok_or_else(|| format!("upstream {name} is not configured"));
+    let cluster = |name: &str| upstreams.get(name).cloned().ok_or_else(|| format!("upstream {name} is not configured"));
     let forwards =
-        route.upstreams().iter().map(|one| Ok(Forward { upstream: group(&one.upstream)?, weight: one.weight }));
+        route.upstreams().iter().map(|one| Ok(Forward { upstream: cluster(&one.upstream)?, weight: one.weight }));
     let mirror =
-        route.mirror.as_ref().map(|mirror| Ok::<_, String>((Mirror::new(mirror.percent), group(&mirror.upstream)?)));
+        route.mirror.as_ref().map(|mirror| Ok::<_, String>((Mirror::new(mirror.percent), cluster(&mirror.upstream)?)));
     Ok(Route {
         name: route.name.as_str().into(),
         chain: chain.collect::<Result<_, String>>()?,
@@ -158,7 +158,7 @@ pub struct Shared {
     /// Told after each swap.
     pub swapped: tokio::sync::watch::Sender<()>,
     /// What is known of the endpoints; outlives snapshots.
-    pub registry: Registry,
+    pub registry: EndpointRegistry,
     /// TLS of the listeners, in the order of the configuration's; none where one speaks plain text.
     pub listener_tls: Vec<Option<Arc<ServerTls>>>,
     /// Counted everywhere.
@@ -170,7 +170,7 @@ pub struct Shared {
     /// The same, by client.
     pub clients: Arc<crate::clients::Clients>,
     /// Bodies held in memory for filters.
-    pub held: Arc<Held>,
+    pub held: Arc<BufferBudget>,
     /// What runs the filters, and knows how many instances there are.
     pub engine: Engine,
     /// True once the gateway stops accepting.

@@ -13,7 +13,7 @@ pub(super) struct Candidate {
     /// 0 is never chosen.
     pub(super) weight: u32,
     /// Whether it can be used.
-    pub(super) standing: Standing,
+    pub(super) availability: Availability,
     /// Requests that it has not finished, of all threads.
     pub(super) in_flight: usize,
     /// A number that stands for the endpoint, the same in every gateway.
@@ -22,65 +22,65 @@ pub(super) struct Candidate {
 
 /// Whether an endpoint can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Availability {
     /// In service.
-    Fit,
+    Available,
     /// In service, with as many requests as it may have.
     Full,
     /// Unhealthy or ejected.
-    Out,
+    OutOfService,
 }
 
 /// Why no endpoint can be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum ChooseError {
     /// Those in service have as many requests as they may.
-    Full,
+    Saturated,
     /// No endpoint has a weight.
-    Nobody,
+    NoEndpoint,
 }
 
 /// Places in the list of candidates.
 pub(super) type Places = SmallVec<[usize; 8]>;
 
 /// How to choose among several.
-pub(super) enum Way<'a> {
+pub(super) enum Policy<'a> {
     /// Whose turn it is: a number for each candidate, kept from one choice to the next.
-    Turn(&'a mut [i64]),
+    RoundRobin(&'a mut [i64]),
     /// Few requests in flight.
-    Least,
+    LeastRequests,
     /// The request's key.
-    Key(u64),
+    Hash(u64),
 }
 
 /// The place of the endpoint that takes a request.
-pub(super) fn choose(all: &[Candidate], tried: &[usize], way: Way) -> Result<usize, Refusal> {
+pub(super) fn choose(all: &[Candidate], tried: &[usize], way: Policy) -> Result<usize, ChooseError> {
     let places = eligible(all, tried)?;
     if let [only] = places[..] {
         return Ok(only);
     }
     Ok(match way {
-        Way::Turn(current) => in_turn(all, &places, current),
-        Way::Least => less_busy(all, &places, |total| fastrand::u64(..total)),
-        Way::Key(key) => by_key(all, &places, key),
+        Policy::RoundRobin(current) => in_turn(all, &places, current),
+        Policy::LeastRequests => less_busy(all, &places, |total| fastrand::u64(..total)),
+        Policy::Hash(key) => by_key(all, &places, key),
     })
 }
 
 /// The candidates that come into question; at least one.
-fn eligible(all: &[Candidate], tried: &[usize]) -> Result<Places, Refusal> {
-    let having = |standing: Standing| -> Places {
-        let fits = |(_, one): &(usize, &Candidate)| one.weight > 0 && one.standing == standing;
+fn eligible(all: &[Candidate], tried: &[usize]) -> Result<Places, ChooseError> {
+    let having = |availability: Availability| -> Places {
+        let fits = |(_, one): &(usize, &Candidate)| one.weight > 0 && one.availability == availability;
         all.iter().enumerate().filter(fits).map(|(place, _)| place).collect()
     };
-    let mut places = having(Standing::Fit);
+    let mut places = having(Availability::Available);
     if places.is_empty() {
-        if !having(Standing::Full).is_empty() {
-            return Err(Refusal::Full);
+        if !having(Availability::Full).is_empty() {
+            return Err(ChooseError::Saturated);
         }
-        places = having(Standing::Out);
+        places = having(Availability::OutOfService);
     }
     if places.is_empty() {
-        return Err(Refusal::Nobody);
+        return Err(ChooseError::NoEndpoint);
     }
     if places.iter().any(|place| !tried.contains(place)) {
         places.retain(|place| !tried.contains(place));
@@ -164,21 +164,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn one(weight: u32, standing: Standing) -> Candidate {
-        Candidate { weight, standing, in_flight: 0, seed: 0 }
+    fn one(weight: u32, availability: Availability) -> Candidate {
+        Candidate { weight, availability, in_flight: 0, seed: 0 }
     }
 
     fn fit(weights: &[u32]) -> Vec<Candidate> {
         let seeded = |(place, weight): (usize, &u32)| Candidate {
             seed: hash(format!("10.0.0.{place}:80").as_bytes()),
-            ..one(*weight, Standing::Fit)
+            ..one(*weight, Availability::Available)
         };
         weights.iter().enumerate().map(seeded).collect()
     }
 
     fn turns(all: &[Candidate], count: usize) -> Vec<usize> {
         let mut current = vec![0; all.len()];
-        (0..count).filter_map(|_| choose(all, &[], Way::Turn(&mut current)).ok()).collect()
+        (0..count).filter_map(|_| choose(all, &[], Policy::RoundRobin(&mut current)).ok()).collect()
     }
 
     #[test]
@@ -188,33 +188,33 @@ mod tests {
 
     #[test]
     fn who_is_out_full_or_tried_is_passed_over_until_nobody_is_left() {
-        use Standing::{Fit, Full, Out};
-        let chosen = |all: &[Candidate], tried: &[usize]| choose(all, tried, Way::Turn(&mut vec![0; all.len()]));
+        use Availability::{Available as Fit, Full, OutOfService as Out};
+        let chosen = |all: &[Candidate], tried: &[usize]| choose(all, tried, Policy::RoundRobin(&mut vec![0; all.len()]));
         let all = [one(1, Out), one(1, Fit), one(1, Full), one(0, Fit), one(1, Fit)];
         assert_eq!((chosen(&all, &[]), chosen(&all, &[1])), (Ok(1), Ok(4)));
         assert_eq!(chosen(&all, &[1, 4]), Ok(1), "one that failed before is better than one that is out");
         assert_eq!(chosen(&[one(1, Out), one(1, Out)], &[0]), Ok(1), "where all are out all are taken");
-        assert_eq!(chosen(&[one(1, Out), one(1, Full)], &[]), Err(Refusal::Full), "but not where some are only full");
-        assert_eq!(chosen(&[one(0, Fit)], &[]), Err(Refusal::Nobody));
+        assert_eq!(chosen(&[one(1, Out), one(1, Full)], &[]), Err(ChooseError::Saturated), "but not where some are only full");
+        assert_eq!(chosen(&[one(0, Fit)], &[]), Err(ChooseError::NoEndpoint));
     }
 
     #[test]
     fn the_less_busy_of_two_is_taken() {
         let mut all = fit(&[1, 1]);
         all[0].in_flight = 3;
-        assert!((0..100).all(|_| choose(&all, &[], Way::Least) == Ok(1)));
+        assert!((0..100).all(|_| choose(&all, &[], Policy::LeastRequests) == Ok(1)));
         all = fit(&[3, 1]);
         all[0].in_flight = 2;
         all[1].in_flight = 1;
-        assert!((0..100).all(|_| choose(&all, &[], Way::Least) == Ok(0)), "two of three are fewer than one of one");
+        assert!((0..100).all(|_| choose(&all, &[], Policy::LeastRequests) == Ok(0)), "two of three are fewer than one of one");
     }
 
     #[test]
     fn an_endpoint_that_goes_moves_only_its_own_keys() {
         let all = fit(&[1, 1, 2, 1]);
         let mut less = all.clone();
-        less[1].standing = Standing::Out;
-        let place = |all: &[Candidate], key: u64| choose(all, &[], Way::Key(hash(&key.to_le_bytes()))).unwrap_or(99);
+        less[1].availability = Availability::OutOfService;
+        let place = |all: &[Candidate], key: u64| choose(all, &[], Policy::Hash(hash(&key.to_le_bytes()))).unwrap_or(99);
         let mut counts = [0_u32; 4];
         for key in 0..10_000 {
             let (before, after) = (place(&all, key), place(&less, key));
@@ -227,9 +227,9 @@ mod tests {
     }
 
     fn standings() -> impl Strategy<Value = Vec<Candidate>> {
-        let standing = prop_oneof![Just(Standing::Fit), Just(Standing::Full), Just(Standing::Out)];
-        let candidate = (0..5_u32, standing, 0..9_usize, any::<u64>())
-            .prop_map(|(weight, standing, in_flight, seed)| Candidate { weight, standing, in_flight, seed });
+        let availability = prop_oneof![Just(Availability::Available), Just(Availability::Full), Just(Availability::OutOfService)];
+        let candidate = (0..5_u32, availability, 0..9_usize, any::<u64>())
+            .prop_map(|(weight, availability, in_flight, seed)| Candidate { weight, availability, in_flight, seed });
         prop::collection::vec(candidate, 1..9)
     }
 
@@ -246,18 +246,18 @@ mod tests {
         #[test]
         fn every_way_keeps_to_who_is_eligible(all in standings(), tried in prop::collection::vec(0..9_usize, 0..4), key: u64) {
             let mut current = vec![0; all.len()];
-            let ways = [Way::Turn(&mut current), Way::Least, Way::Key(key)];
-            let any = |standing| all.iter().any(|one| one.weight > 0 && one.standing == standing);
+            let ways = [Policy::RoundRobin(&mut current), Policy::LeastRequests, Policy::Hash(key)];
+            let any = |availability| all.iter().any(|one| one.weight > 0 && one.availability == availability);
             for way in ways {
                 match choose(&all, &tried, way) {
                     Ok(place) => {
-                        prop_assert!(all[place].weight > 0 && all[place].standing != Standing::Full);
-                        prop_assert!(all[place].standing == Standing::Fit || !(any(Standing::Fit) || any(Standing::Full)));
-                        let same = |(other, one): (usize, &Candidate)| one.weight > 0 && one.standing == all[place].standing && !tried.contains(&other);
+                        prop_assert!(all[place].weight > 0 && all[place].availability != Availability::Full);
+                        prop_assert!(all[place].availability == Availability::Available || !(any(Availability::Available) || any(Availability::Full)));
+                        let same = |(other, one): (usize, &Candidate)| one.weight > 0 && one.availability == all[place].availability && !tried.contains(&other);
                         prop_assert!(!tried.contains(&place) || !all.iter().enumerate().any(same));
                     }
-                    Err(Refusal::Full) => prop_assert!(any(Standing::Full) && !any(Standing::Fit)),
-                    Err(Refusal::Nobody) => prop_assert!(all.iter().all(|one| one.weight == 0)),
+                    Err(ChooseError::Saturated) => prop_assert!(any(Availability::Full) && !any(Availability::Available)),
+                    Err(ChooseError::NoEndpoint) => prop_assert!(all.iter().all(|one| one.weight == 0)),
                 }
             }
         }

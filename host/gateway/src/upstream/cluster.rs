@@ -1,6 +1,6 @@
-//! An upstream as it is served: its terms, its endpoints' states, and what its balancing needs to know of a request.
+//! An upstream as it is served: its settings, its endpoints' endpoints, and what its balancing needs to know of a request.
 //!
-//! A snapshot holds groups; the states in them come from a registry that outlives snapshots. Must not know: connections.
+//! A snapshot holds clusters; the endpoints in them come from a registry that outlives snapshots. Must not know: connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,77 +11,77 @@ use http::HeaderMap;
 use http::header;
 use smallvec::SmallVec;
 
-use super::balance::{Candidate, Standing, hash};
-use super::endpoint::State;
+use super::balance::{Candidate, Availability, hash};
+use super::endpoint::Endpoint;
 use crate::net::tls::ClientTls;
 use crate::telemetry::Metrics;
-use witgate_config::{Balance, Endpoint, HashKey, Protocol, Target, Upstream};
+use witgate_config::{Balance, HashKey, Protocol, UpstreamTarget, Upstream};
 use witgate_http::body::Body;
 
-/// An upstream, ready to be asked.
-pub struct Group {
+/// An upstream, ready to be options.
+pub struct Cluster {
     /// Its name in gateway.yaml.
     pub name: Arc<str>,
-    /// Its terms.
-    pub terms: Upstream,
+    /// Its settings.
+    pub settings: Upstream,
     /// How to speak TLS to it; none for plain text.
     pub tls: Option<Arc<ClientTls>>,
     /// Its endpoints; none for a built-in.
-    pub members: Vec<Member>,
+    pub endpoints: Vec<WeightedEndpoint>,
     /// Threads that ask it.
     pub(super) workers: usize,
-    /// Unlike that of any other group of this process.
+    /// Unlike that of any other cluster of this process.
     pub(super) generation: u64,
 }
 
-/// An endpoint of a group.
-pub struct Member {
+/// An endpoint of a cluster.
+pub struct WeightedEndpoint {
     /// What the gateway knows of it.
-    pub state: Arc<State>,
+    pub endpoint: Arc<Endpoint>,
     /// Its share.
     pub weight: u32,
     seed: u64,
 }
 
-impl Group {
-    /// Puts an upstream's terms and its endpoints' states together. `workers` is the number of serving threads.
-    pub fn new(name: &str, terms: &Upstream, tls: Option<Arc<ClientTls>>, workers: usize, registry: &Registry) -> Self {
+impl Cluster {
+    /// Puts an upstream's settings and its endpoints' endpoints together. `workers` is the number of serving threads.
+    pub fn new(name: &str, settings: &Upstream, tls: Option<Arc<ClientTls>>, workers: usize, registry: &EndpointRegistry) -> Self {
         let name: Arc<str> = name.into();
-        let member = |member: &witgate_config::Member| {
-            let state = registry.state(&name, &member.endpoint, terms.protocol);
-            Member { weight: member.weight, seed: hash(state.label.as_bytes()), state }
+        let member = |member: &witgate_config::EndpointConfig| {
+            let endpoint = registry.endpoint(&name, &member.address, settings.protocol);
+            WeightedEndpoint { weight: member.weight, seed: hash(endpoint.label.as_bytes()), endpoint }
         };
-        let members = match &terms.target {
-            Target::Endpoints(list) => list.iter().map(member).collect(),
-            Target::Echo => vec![],
+        let endpoints = match &settings.target {
+            UpstreamTarget::Endpoints(list) => list.iter().map(member).collect(),
+            UpstreamTarget::Echo => vec![],
         };
-        Self { members, terms: terms.clone(), tls, workers, generation: next_id(), name }
+        Self { endpoints, settings: settings.clone(), tls, workers, generation: next_id(), name }
     }
 
     /// What the choice of an endpoint looks at.
     pub(super) fn candidates(&self) -> SmallVec<[Candidate; 8]> {
-        let max = self.terms.limits.in_flight;
-        let seen = |member: &Member| {
-            let state = &member.state;
-            let standing = match (state.is_in_service(), state.has_room(max)) {
-                (false, _) => Standing::Out,
-                (true, false) => Standing::Full,
-                (true, true) => Standing::Fit,
+        let max = self.settings.limits.in_flight;
+        let seen = |member: &WeightedEndpoint| {
+            let endpoint = &member.endpoint;
+            let availability = match (endpoint.is_in_service(), endpoint.has_room(max)) {
+                (false, _) => Availability::OutOfService,
+                (true, false) => Availability::Full,
+                (true, true) => Availability::Available,
             };
-            Candidate { weight: member.weight, standing, in_flight: state.in_flight(), seed: member.seed }
+            Candidate { weight: member.weight, availability, in_flight: endpoint.in_flight(), seed: member.seed }
         };
-        self.members.iter().map(seen).collect()
+        self.endpoints.iter().map(seen).collect()
     }
 
     /// Whether one more endpoint may be ejected: `max_ejected_percent` of them, rounded down.
     pub(super) fn may_eject(&self, max_percent: u32) -> bool {
-        let ejected = self.members.iter().filter(|member| member.state.is_ejected()).count();
-        (ejected + 1) * 100 <= self.members.len() * max_percent as usize
+        let ejected = self.endpoints.iter().filter(|member| member.endpoint.is_ejected()).count();
+        (ejected + 1) * 100 <= self.endpoints.len() * max_percent as usize
     }
 
     /// The number that decides a request's endpoint; none where the upstream is not balanced by one or the request has no such key.
     pub(super) fn key(&self, request: &http::Request<Body>, client: IpAddr) -> Option<u64> {
-        let Balance::Hash(key) = &self.terms.balance else { return None };
+        let Balance::Hash(key) = &self.settings.balance else { return None };
         match key {
             HashKey::Header(name) => request.headers().get(name).map(|value| hash(value.as_bytes())),
             HashKey::Cookie(name) => cookie(request.headers(), name).map(hash),
@@ -100,43 +100,43 @@ fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
     pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
-type Key = (Arc<str>, Endpoint, Protocol);
+type Key = (Arc<str>, witgate_config::EndpointAddress, Protocol);
 
-/// The states of all endpoints, for as long as a configuration names them.
-pub struct Registry {
-    states: Mutex<HashMap<Key, Arc<State>>>,
+/// The endpoints of all endpoints, for as long as a configuration names them.
+pub struct EndpointRegistry {
+    endpoints: Mutex<HashMap<Key, Arc<Endpoint>>>,
     metrics: Metrics,
 }
 
-impl Registry {
+impl EndpointRegistry {
     /// Knows no endpoint.
     pub fn new(metrics: Metrics) -> Self {
-        Self { states: Mutex::default(), metrics }
+        Self { endpoints: Mutex::default(), metrics }
     }
 
-    fn state(&self, upstream: &Arc<str>, endpoint: &Endpoint, protocol: Protocol) -> Arc<State> {
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (upstream.clone(), endpoint.clone(), protocol);
-        let made = || Arc::new(State::new(next_id(), upstream.clone(), endpoint.clone(), &self.metrics));
-        states.entry(key).or_insert_with(made).clone()
+    fn endpoint(&self, upstream: &Arc<str>, address: &witgate_config::EndpointAddress, protocol: Protocol) -> Arc<Endpoint> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (upstream.clone(), address.clone(), protocol);
+        let made = || Arc::new(Endpoint::new(next_id(), upstream.clone(), address.clone(), &self.metrics));
+        endpoints.entry(key).or_insert_with(made).clone()
     }
 
-    /// Forgets endpoints that no group has, and their numbers.
-    pub fn retain<'g>(&self, groups: impl Iterator<Item = &'g Arc<Group>>) {
-        let used: Vec<u64> = groups.flat_map(|group| group.members.iter().map(|member| member.state.id)).collect();
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Forgets endpoints that no cluster has, and their numbers.
+    pub fn retain<'g>(&self, clusters: impl Iterator<Item = &'g Arc<Cluster>>) {
+        let used: Vec<u64> = clusters.flat_map(|cluster| cluster.endpoints.iter().map(|member| member.endpoint.id)).collect();
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = vec![];
-        states.retain(|_, state| {
-            let keep = used.contains(&state.id);
+        endpoints.retain(|_, endpoint| {
+            let keep = used.contains(&endpoint.id);
             if !keep {
-                gone.push(state.clone());
+                gone.push(endpoint.clone());
             }
             keep
         });
-        for state in gone {
+        for endpoint in gone {
             // The same place by another protocol keeps its numbers.
-            if !states.values().any(|other| other.labels() == state.labels()) {
-                self.metrics.forget_endpoint(&state.labels());
+            if !endpoints.values().any(|other| other.labels() == endpoint.labels()) {
+                self.metrics.forget_endpoint(&endpoint.labels());
             }
         }
     }

@@ -12,7 +12,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::endpoint::State;
+use super::endpoint::Endpoint;
 use super::resolve::addresses;
 use crate::net::Stream;
 use crate::net::tls::{ClientTls, Fault, connect_tls, fault};
@@ -20,24 +20,24 @@ use witgate_config::{Alpn, Protocol, Upstream};
 use witgate_http::error::{Error, Kind};
 
 /// What a connection trusts and shows; none for plain text.
-pub type Secured = Option<Arc<ClientConfig>>;
+pub type TlsConfig = Option<Arc<ClientConfig>>;
 
 /// Connects within the upstream's `connect_timeout`, look-up and handshake included. `protocol` is what will be spoken.
 pub async fn connect(
-    state: &Arc<State>,
-    terms: &Upstream,
+    endpoint: &Arc<Endpoint>,
+    settings: &Upstream,
     tls: Option<&ClientTls>,
     protocol: Protocol,
-) -> Result<(Stream, Secured), Error> {
-    let until = Instant::now() + terms.connect_timeout;
-    let stream = connect_tcp(state, terms, until).await?;
+) -> Result<(Stream, TlsConfig), Error> {
+    let until = Instant::now() + settings.connect_timeout;
+    let stream = connect_tcp(endpoint, settings, until).await?;
     let Some(tls) = tls else { return Ok((Stream::Tcp(stream), None)) };
-    let failed = |kind, why: String| Error::new(kind, format!("upstream {}: {}: {why}", state.upstream, state.label));
+    let failed = |kind, why: String| Error::new(kind, format!("upstream {}: {}: {why}", endpoint.upstream, endpoint.label));
     let (config, alpn) = (tls.current(), alpn(protocol).id());
-    let name = tls.name_for(&state.endpoint.host).map_err(|error| failed(Kind::UpstreamTls, error.to_string()))?;
+    let name = tls.name_for(&endpoint.address.host).map_err(|error| failed(Kind::UpstreamTls, error.to_string()))?;
     let shaken = tokio::time::timeout_at(until, connect_tls(stream, config.clone(), name, alpn)).await;
     let stream = shaken
-        .map_err(|_| failed(Kind::UpstreamConnectTimeout, format!("no TLS within {:?}", terms.connect_timeout)))?
+        .map_err(|_| failed(Kind::UpstreamConnectTimeout, format!("no TLS within {:?}", settings.connect_timeout)))?
         .map_err(|error| {
             let kind = match fault(&error) {
                 Some(Fault::Certificate) => Kind::UpstreamCertificate,
@@ -60,10 +60,10 @@ const fn alpn(protocol: Protocol) -> Alpn {
     }
 }
 
-async fn connect_tcp(state: &Arc<State>, terms: &Upstream, until: Instant) -> Result<TcpStream, Error> {
+async fn connect_tcp(endpoint: &Arc<Endpoint>, settings: &Upstream, until: Instant) -> Result<TcpStream, Error> {
     let failed =
-        |kind: Kind, why: &str| Error::new(kind, format!("upstream {}: {}: {why}", state.upstream, state.label));
-    let found = tokio::time::timeout_at(until, addresses(state, terms.resolve_interval)).await;
+        |kind: Kind, why: &str| Error::new(kind, format!("upstream {}: {}: {why}", endpoint.upstream, endpoint.label));
+    let found = tokio::time::timeout_at(until, addresses(endpoint, settings.resolve_interval)).await;
     let all = found
         .map_err(|_| failed(Kind::UpstreamDns, "the name was not resolved in time"))?
         .map_err(|why| failed(Kind::UpstreamDns, &why))?;

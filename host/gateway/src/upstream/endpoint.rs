@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::resolve::Addresses;
 use crate::telemetry::{EndpointLabels, Metrics, UpstreamLabels};
-use witgate_config::{Endpoint, Outlier};
+use witgate_config::OutlierDetection;
 
 /// An ejection is at most this many times the first one's length.
 const EJECTION_GROWTH_MAX: u32 = 16;
@@ -22,13 +22,13 @@ const HEALTHY: u8 = 1;
 const UNHEALTHY: u8 = 2;
 
 /// An endpoint of an upstream.
-pub struct State {
+pub struct Endpoint {
     /// Unlike any other's of this process.
     pub id: u64,
     /// The upstream's name.
     pub upstream: Arc<str>,
     /// Where it is.
-    pub endpoint: Endpoint,
+    pub address: witgate_config::EndpointAddress,
     /// The same as text, for labels and messages.
     pub label: Arc<str>,
     pub(super) addresses: Addresses,
@@ -48,7 +48,7 @@ pub struct State {
 
 /// What there is to see of an endpoint at one moment.
 #[derive(Debug, Clone, Copy)]
-pub struct Sight {
+pub struct EndpointStatus {
     /// What health checks found; none where there are none yet.
     pub healthy: Option<bool>,
     /// How much longer it is left out.
@@ -63,16 +63,16 @@ pub struct Sight {
     pub pending: usize,
 }
 
-impl State {
-    pub(super) fn new(id: u64, upstream: Arc<str>, endpoint: Endpoint, metrics: &Metrics) -> Self {
-        let label: Arc<str> = endpoint.to_string().into();
+impl Endpoint {
+    pub(super) fn new(id: u64, upstream: Arc<str>, address: witgate_config::EndpointAddress, metrics: &Metrics) -> Self {
+        let label: Arc<str> = address.to_string().into();
         let labels = UpstreamLabels { upstream: upstream.clone(), endpoint: label.clone(), result: "ok" };
         Self {
             id,
-            addresses: Addresses::new(&endpoint),
+            addresses: Addresses::new(&address),
             answered: metrics.upstream_requests.get_or_create(&labels).clone(),
             upstream,
-            endpoint,
+            address,
             label,
             health: AtomicU8::new(UNKNOWN),
             failures: AtomicU32::new(0),
@@ -106,9 +106,9 @@ impl State {
     }
 
     /// What `/upstreams` and the gauges show.
-    pub fn sight(&self) -> Sight {
+    pub fn status(&self) -> EndpointStatus {
         let left = self.ejected_until.load(Relaxed).saturating_sub(now_ms());
-        Sight {
+        EndpointStatus {
             healthy: match self.health.load(Relaxed) {
                 UNKNOWN => None,
                 health => Some(health == HEALTHY),
@@ -121,7 +121,7 @@ impl State {
         }
     }
 
-    /// A health check's verdict. Returns whether it is a new one. An endpoint that became healthy is no longer ejected: it was asked, just now.
+    /// A health check's verdict. Returns whether it is a new one. An endpoint that became healthy is no longer ejected: it was options, just now.
     pub fn set_health(&self, healthy: bool) -> bool {
         let before = self.health.swap(if healthy { HEALTHY } else { UNHEALTHY }, Relaxed);
         if healthy && before == UNHEALTHY {
@@ -154,7 +154,7 @@ impl State {
     }
 
     /// It failed; after enough failures in a row it is ejected, if `may_eject`.
-    pub(super) fn failed(&self, outlier: &Outlier, may_eject: impl FnOnce() -> bool) {
+    pub(super) fn failed(&self, outlier: &OutlierDetection, may_eject: impl FnOnce() -> bool) {
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
         let (now, seen) = (now_ms(), self.ejected_until.load(Relaxed));
         if failures < outlier.failures || now < seen || !may_eject() {
@@ -202,18 +202,18 @@ impl State {
     }
 
     /// Counts a request until the guard is dropped; none above `max`.
-    pub(super) fn enter(self: &Arc<Self>, max: Option<usize>) -> Option<Counted> {
-        Counted::new(self, Number::InFlight, max)
+    pub(super) fn enter(self: &Arc<Self>, max: Option<usize>) -> Option<EndpointPermit> {
+        EndpointPermit::new(self, Number::InFlight, max)
     }
 
     /// Counts a connection; none above `max`.
-    pub(super) fn open(self: &Arc<Self>, max: Option<usize>) -> Option<Counted> {
-        Counted::new(self, Number::Connections, max)
+    pub(super) fn open(self: &Arc<Self>, max: Option<usize>) -> Option<EndpointPermit> {
+        EndpointPermit::new(self, Number::Connections, max)
     }
 
     /// Counts a request that waits for a connection; none above `max`.
-    pub(super) fn wait(self: &Arc<Self>, max: usize) -> Option<Counted> {
-        Counted::new(self, Number::Pending, Some(max))
+    pub(super) fn wait(self: &Arc<Self>, max: usize) -> Option<EndpointPermit> {
+        EndpointPermit::new(self, Number::Pending, Some(max))
     }
 
     const fn counter(&self, number: Number) -> &AtomicUsize {
@@ -225,7 +225,7 @@ impl State {
     }
 }
 
-/// What is counted of an endpoint.
+/// What is permit of an endpoint.
 #[derive(Clone, Copy)]
 enum Number {
     InFlight,
@@ -234,25 +234,25 @@ enum Number {
 }
 
 /// One of a bounded number, given back when dropped.
-pub(super) struct Counted {
-    state: Arc<State>,
+pub(super) struct EndpointPermit {
+    endpoint: Arc<Endpoint>,
     number: Number,
 }
 
-impl Counted {
-    fn new(state: &Arc<State>, number: Number, max: Option<usize>) -> Option<Self> {
-        let counter = state.counter(number);
+impl EndpointPermit {
+    fn new(endpoint: &Arc<Endpoint>, number: Number, max: Option<usize>) -> Option<Self> {
+        let counter = endpoint.counter(number);
         let more = |count: usize| max.is_none_or(|max| count < max).then_some(count + 1);
         counter.fetch_update(Relaxed, Relaxed, more).ok()?;
-        Some(Self { state: state.clone(), number })
+        Some(Self { endpoint: endpoint.clone(), number })
     }
 }
 
-impl Drop for Counted {
+impl Drop for EndpointPermit {
     fn drop(&mut self) {
-        self.state.counter(self.number).fetch_sub(1, Relaxed);
+        self.endpoint.counter(self.number).fetch_sub(1, Relaxed);
         if matches!(self.number, Number::Connections) {
-            self.state.freed.notify_one();
+            self.endpoint.freed.notify_one();
         }
     }
 }
@@ -277,30 +277,30 @@ fn now_ms() -> u64 {
 mod tests {
     use super::*;
 
-    fn state() -> Arc<State> {
-        let endpoint = Endpoint { host: "127.0.0.1".into(), port: 1, tls: false };
-        Arc::new(State::new(1, "u".into(), endpoint, &Metrics::new()))
+    fn endpoint() -> Arc<Endpoint> {
+        let address = witgate_config::EndpointAddress { host: "127.0.0.1".into(), port: 1, tls: false };
+        Arc::new(Endpoint::new(1, "u".into(), address, &Metrics::new()))
     }
 
     #[test]
     fn failures_in_a_row_eject_and_the_first_one_after_the_return_ejects_for_longer() {
-        let (state, outlier) =
-            (state(), Outlier { failures: 3, eject: Duration::from_millis(1), max_ejected_percent: 100 });
+        let (endpoint, outlier) =
+            (endpoint(), OutlierDetection { failures: 3, eject: Duration::from_millis(1), max_ejected_percent: 100 });
         for _ in 0..9 {
-            state.failed(&outlier, || true);
-            state.failed(&outlier, || true);
-            state.succeeded();
+            endpoint.failed(&outlier, || true);
+            endpoint.failed(&outlier, || true);
+            endpoint.succeeded();
         }
-        assert!(state.sight().ejected_for.is_none(), "never three in a row");
-        (0..3).for_each(|_| state.failed(&outlier, || false));
-        assert!(state.is_in_service(), "too many others are out");
-        state.failed(&outlier, || true);
-        assert_eq!(state.ejections.load(Relaxed), 1);
-        while state.is_ejected() {
+        assert!(endpoint.status().ejected_for.is_none(), "never three in a row");
+        (0..3).for_each(|_| endpoint.failed(&outlier, || false));
+        assert!(endpoint.is_in_service(), "too many others are out");
+        endpoint.failed(&outlier, || true);
+        assert_eq!(endpoint.ejections.load(Relaxed), 1);
+        while endpoint.is_ejected() {
             std::hint::spin_loop();
         }
-        state.failed(&outlier, || true);
-        assert_eq!(state.ejections.load(Relaxed), 2);
+        endpoint.failed(&outlier, || true);
+        assert_eq!(endpoint.ejections.load(Relaxed), 2);
     }
 
     #[test]
@@ -315,20 +315,20 @@ mod tests {
 
     #[test]
     fn a_good_check_ends_an_ejection() {
-        let (state, outlier) =
-            (state(), Outlier { failures: 1, eject: Duration::from_secs(60), max_ejected_percent: 100 });
-        assert!(state.set_health(false) && !state.set_health(false));
-        state.failed(&outlier, || true);
-        assert!(state.is_ejected());
-        assert!(state.set_health(true) && state.is_in_service());
+        let (endpoint, outlier) =
+            (endpoint(), OutlierDetection { failures: 1, eject: Duration::from_secs(60), max_ejected_percent: 100 });
+        assert!(endpoint.set_health(false) && !endpoint.set_health(false));
+        endpoint.failed(&outlier, || true);
+        assert!(endpoint.is_ejected());
+        assert!(endpoint.set_health(true) && endpoint.is_in_service());
     }
 
     #[test]
     fn what_is_counted_is_given_back() {
-        let state = state();
-        let first = state.enter(Some(1));
-        assert!(first.is_some() && state.enter(Some(1)).is_none() && !state.has_room(Some(1)));
+        let endpoint = endpoint();
+        let first = endpoint.enter(Some(1));
+        assert!(first.is_some() && endpoint.enter(Some(1)).is_none() && !endpoint.has_room(Some(1)));
         drop(first);
-        assert!(state.enter(Some(1)).is_some() && state.in_flight() == 0);
+        assert!(endpoint.enter(Some(1)).is_some() && endpoint.in_flight() == 0);
     }
 }

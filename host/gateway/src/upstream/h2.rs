@@ -18,15 +18,15 @@ use http::uri::{Authority, Scheme, Uri};
 use http::{StatusCode, Version, uri};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::connect::Secured;
-use super::endpoint::Counted;
-use super::interim::Interims;
+use super::connect::TlsConfig;
+use super::endpoint::EndpointPermit;
+use super::interim::InterimResponses;
 use crate::net::Stream;
-use witgate_http::body::{Body, Interim};
+use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::{Error, Kind};
-use witgate_http::h2::{Incoming, Outgoing, Peer};
+use witgate_http::h2::{Incoming, Outgoing, PeerPolicy};
 use witgate_http::semantics::fields::check_http2;
-use witgate_http::throughput::Demand;
+use witgate_http::throughput::MinRate;
 use witgate_runtime::exchange::Upgrade;
 
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -38,11 +38,11 @@ const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Session {
     send: SendRequest<Bytes>,
-    pub(super) secured: Secured,
-    state: Rc<State>,
+    pub(super) tls_config: TlsConfig,
+    state: Rc<SessionState>,
 }
 
-struct State {
+struct SessionState {
     is_open: Cell<bool>,
     used: Cell<Instant>,
 }
@@ -60,7 +60,7 @@ impl Session {
     }
 
     fn scheme(&self) -> Scheme {
-        if self.secured.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+        if self.tls_config.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
     }
 
     /// Ready once another stream may begin; an error where the connection takes no more requests.
@@ -84,7 +84,7 @@ pub(super) struct Failed {
 }
 
 /// Begins to speak HTTP/2 over a new connection.
-pub(super) async fn open(io: Stream, secured: Secured, counted: Counted) -> Result<Session, Error> {
+pub(super) async fn open(io: Stream, tls_config: TlsConfig, permit: EndpointPermit) -> Result<Session, Error> {
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW_BYTES)
@@ -96,28 +96,28 @@ pub(super) async fn open(io: Stream, secured: Secured, counted: Counted) -> Resu
         .await
         .map_err(|_| failed("its settings did not come".into()))?
         .map_err(|error| failed(error.to_string()))?;
-    let state = Rc::new(State { is_open: Cell::new(true), used: Cell::new(Instant::now()) });
+    let state = Rc::new(SessionState { is_open: Cell::new(true), used: Cell::new(Instant::now()) });
     let own = state.clone();
     tokio::task::spawn_local(async move {
-        let _counted = counted;
+        let _counted = permit;
         if let Err(error) = connection.await {
             tracing::debug!(%error, "an HTTP/2 connection to an upstream ended");
         }
         own.is_open.set(false);
     });
-    Ok(Session { send, secured, state })
+    Ok(Session { send, tls_config, state })
 }
 
 /// Sends `request` as a stream of a session that is ready, and waits for the response's head; the rest of the request goes on while the response's body is read.
 pub(super) async fn exchange(
     session: &mut Session,
     request: http::Request<Body>,
-    interim: Option<&Interim>,
+    interim: Option<&InterimSink>,
     body_idle: Duration,
 ) -> Result<http::Response<Body>, Failed> {
     session.state.used.set(Instant::now());
-    let peer = Peer {
-        demand: Demand { stall: body_idle, bytes_per_second: 0, grace: body_idle },
+    let peer = PeerPolicy {
+        min_rate: MinRate { stall: body_idle, bytes_per_second: 0, grace: body_idle },
         broken: Kind::UpstreamClosed,
         slow: Kind::UpstreamTimeout,
     };
@@ -130,7 +130,7 @@ pub(super) async fn exchange(
     let ended = body.is_end_stream();
     let (mut response, stream) = session.send.send_request(request, ended).map_err(|error| unsent(&error))?;
     let mut upload = (!ended).then(|| Outgoing::new(body, stream, peer));
-    let mut interims = Interims::new(interim);
+    let mut interims = InterimResponses::new(interim);
     let received = poll_fn(|context| poll_response(&mut response, &mut upload, &mut interims, context)).await?;
     let (mut head, stream) = received.into_parts();
     check_http2(&head.headers).map_err(|why| Failed {
@@ -151,7 +151,7 @@ pub(super) async fn exchange(
 fn poll_response(
     response: &mut ResponseFuture,
     upload: &mut Option<Outgoing>,
-    interims: &mut Interims<'_>,
+    interims: &mut InterimResponses<'_>,
     context: &mut Context<'_>,
 ) -> Poll<Result<http::Response<RecvStream>, Failed>> {
     if let Some(outgoing) = upload {

@@ -1,11 +1,10 @@
 //! Sends a request to an upstream: choose an endpoint → attempt → retry.
 //!
-//! This file is that sentence. `group.rs` is the upstream, `endpoint.rs` what the gateway knows of each endpoint, `balance.rs` chooses, `retry.rs` decides, `pool.rs` has this
-//! thread's connections (`connect.rs` makes them, `resolve.rs` knows the addresses, `http1.rs` and `http2.rs` speak over them, `interim.rs` bounds what comes before an answer), `clock.rs` knows whose time it is, `deadline.rs` ends a body in time, `echo.rs` is the
+//! This file is that sentence. `cluster.rs` is the upstream, `endpoint.rs` what the gateway knows of each endpoint, `balance.rs` chooses, `retry.rs` decides, `pool.rs` has this
+//! thread's connections (`connect.rs` makes them, `resolve.rs` knows the addresses, `http1.rs` and `http2.rs` speak over them, `interim.rs` bounds what comes before an answer), `response_timeout.rs` measures the time to the response head, `deadline.rs` ends a body in time, `echo.rs` is the
 //! upstream without a network. Filters are not called again: a retry sends what they made of the request. Must not know: routes, filters, clients.
 
 mod balance;
-mod clock;
 mod cluster;
 mod connect;
 mod deadline;
@@ -16,6 +15,7 @@ mod h2;
 mod interim;
 mod pool;
 mod resolve;
+mod response_timeout;
 mod retry;
 
 use std::cell::RefCell;
@@ -31,41 +31,41 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::telemetry::{Metrics, RetryLabels};
-use balance::{Refusal, Way};
-use clock::Clock;
-pub use cluster::{Group, Member, Registry};
-pub use connect::{Secured, connect};
-pub use endpoint::{Sight, State};
-use pool::{Attempt, Pool, To};
+use balance::{ChooseError, Policy};
+use response_timeout::ResponseTimeout;
+pub use cluster::{Cluster, WeightedEndpoint, EndpointRegistry};
+pub use connect::{TlsConfig, connect};
+pub use endpoint::{EndpointStatus, Endpoint};
+use pool::{AttemptError, Pool, Target};
 use retry::{Budget, Cause};
-use witgate_config::{Balance, Target};
-use witgate_http::body::{Body, Interim};
+use witgate_config::Balance;
+use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::{Error, Kind};
 
 /// This thread's way to all upstreams.
-pub struct Pools {
+pub struct UpstreamClient {
     pool: Pool,
-    own: RefCell<HashMap<Arc<str>, Own>>,
+    per_thread: RefCell<HashMap<Arc<str>, PerThread>>,
     began: Instant,
     metrics: Metrics,
 }
 
 /// What this thread keeps of an upstream from one request to the next.
 #[derive(Default)]
-struct Own {
+struct PerThread {
     generation: u64,
     turns: Vec<i64>,
     budget: Budget,
 }
 
 /// What a request brings with it.
-pub struct Asked<'a> {
+pub struct SendOptions<'a> {
     /// The address that `{hash: client_ip}` looks at.
     pub client: IpAddr,
     /// The route's own time to the response's head, where it has one.
     pub timeout: Option<Duration>,
     /// Takes interim responses, where the client can.
-    pub interim: Option<&'a Interim>,
+    pub interim: Option<&'a InterimSink>,
 }
 
 /// How a try ended.
@@ -84,63 +84,63 @@ enum Next {
 /// Endpoints that a request was sent to, in order.
 type Tried = SmallVec<[usize; 4]>;
 
-impl Pools {
+impl UpstreamClient {
     /// No connections yet.
     pub fn new(metrics: Metrics) -> Self {
-        Self { pool: Pool::new(metrics.clone()), own: RefCell::default(), began: Instant::now(), metrics }
+        Self { pool: Pool::new(metrics.clone()), per_thread: RefCell::default(), began: Instant::now(), metrics }
     }
 
     /// Sends `request` and gives the response's head; its body streams.
     pub async fn send(
         &self,
-        group: &Group,
-        asked: Asked<'_>,
+        cluster: &Cluster,
+        options: SendOptions<'_>,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Body>, Error> {
-        if group.terms.target == Target::Echo {
-            return echo::answer(request, asked.timeout.unwrap_or(group.terms.timeout)).await;
+        if cluster.settings.target == witgate_config::UpstreamTarget::Echo {
+            return echo::answer(request, options.timeout.unwrap_or(cluster.settings.timeout)).await;
         }
         let began = Instant::now();
-        let deadline = began + asked.timeout.unwrap_or(group.terms.timeout);
-        let key = group.key(&request, asked.client);
-        self.with_own(group, |own| own.budget.request(self.second(began)));
+        let deadline = began + options.timeout.unwrap_or(cluster.settings.timeout);
+        let key = cluster.key(&request, options.client);
+        self.with_per_thread(cluster, |per_thread| per_thread.budget.request(self.second(began)));
         let (mut tried, mut now) = (Tried::new(), began);
         loop {
-            let place = self.choose(group, key, &tried)?;
-            let outcome = self.attempt(group, place, (now, deadline), request, (tried.len(), asked.interim)).await;
+            let place = self.choose(cluster, key, &tried)?;
+            let outcome = self.attempt(cluster, place, (now, deadline), request, (tried.len(), options.interim)).await;
             tried.push(place);
-            match self.next(group, outcome, &tried, deadline).await {
-                Next::Answer(result) => return result.map(|response| ended(response, group, began)),
+            match self.next(cluster, outcome, &tried, deadline).await {
+                Next::Answer(result) => return result.map(|response| ended(response, cluster, began)),
                 Next::Again(whole) => (request, now) = (whole, Instant::now()),
             }
         }
     }
 
     /// Drops what was idle for too long, and what belongs to an upstream that is gone; called from time to time. Says how many idle connections are left.
-    pub fn sweep<'g>(&self, groups: impl Iterator<Item = &'g Arc<Group>>) -> usize {
+    pub fn sweep<'g>(&self, clusters: impl Iterator<Item = &'g Arc<Cluster>>) -> usize {
         let (mut names, mut timeouts) = (HashSet::new(), HashMap::new());
-        for group in groups {
-            names.insert(group.name.clone());
-            timeouts.extend(group.members.iter().map(|member| (member.state.id, group.terms.idle_timeout)));
+        for cluster in clusters {
+            names.insert(cluster.name.clone());
+            timeouts.extend(cluster.endpoints.iter().map(|member| (member.endpoint.id, cluster.settings.idle_timeout)));
         }
-        self.own.borrow_mut().retain(|name, _| names.contains(name));
+        self.per_thread.borrow_mut().retain(|name, _| names.contains(name));
         self.pool.sweep(|id| timeouts.get(&id).copied())
     }
 
-    fn choose(&self, group: &Group, key: Option<u64>, tried: &[usize]) -> Result<usize, Error> {
-        let all = group.candidates();
-        let chosen = match (&group.terms.balance, key) {
-            (Balance::LeastRequests, _) => balance::choose(&all, tried, Way::Least),
-            (_, Some(key)) => balance::choose(&all, tried, Way::Key(key)),
-            _ => self.with_own(group, |own| balance::choose(&all, tried, Way::Turn(&mut own.turns))),
+    fn choose(&self, cluster: &Cluster, key: Option<u64>, tried: &[usize]) -> Result<usize, Error> {
+        let all = cluster.candidates();
+        let chosen = match (&cluster.settings.balance, key) {
+            (Balance::LeastRequests, _) => balance::choose(&all, tried, Policy::LeastRequests),
+            (_, Some(key)) => balance::choose(&all, tried, Policy::Hash(key)),
+            _ => self.with_per_thread(cluster, |per_thread| balance::choose(&all, tried, Policy::RoundRobin(&mut per_thread.turns))),
         };
         chosen.map_err(|refusal| match refusal {
-            Refusal::Full => Error::new(
+            ChooseError::Saturated => Error::new(
                 Kind::UpstreamSaturated,
-                format!("upstream {}: every endpoint in service has limits.in_flight requests", group.name),
+                format!("upstream {}: every endpoint in service has limits.in_flight requests", cluster.name),
             ),
-            Refusal::Nobody => {
-                Error::new(Kind::UpstreamUnavailable, format!("upstream {}: no endpoint has a weight", group.name))
+            ChooseError::NoEndpoint => {
+                Error::new(Kind::UpstreamUnavailable, format!("upstream {}: no endpoint has a weight", cluster.name))
             }
         })
     }
@@ -148,62 +148,62 @@ impl Pools {
     /// One try; what came of it is noted for the endpoint.
     async fn attempt(
         &self,
-        group: &Group,
+        cluster: &Cluster,
         place: usize,
         (now, deadline): (Instant, Instant),
         request: http::Request<Body>,
-        (retried, interim): (usize, Option<&Interim>),
+        (retried, interim): (usize, Option<&InterimSink>),
     ) -> Outcome {
-        let (terms, state) = (&group.terms, &group.members[place].state);
-        let Some(entered) = state.enter(terms.limits.in_flight) else {
-            let detail = format!("upstream {}: {}: limits.in_flight requests", group.name, state.label);
+        let (settings, endpoint) = (&cluster.settings, &cluster.endpoints[place].endpoint);
+        let Some(entered) = endpoint.enter(settings.limits.in_flight) else {
+            let detail = format!("upstream {}: {}: limits.in_flight requests", cluster.name, endpoint.label);
             return Outcome { result: Err(Error::new(Kind::UpstreamSaturated, detail)), request: Some(request) };
         };
-        let retries = &terms.retries;
+        let retries = &settings.retries;
         // What the pool cannot give back: it answered, or its time was over.
         let keeps = retried < retries.attempts as usize && (retries.on_timeout || !retries.on_status.is_empty());
         let spare = (keeps && request.method().is_idempotent()).then(|| pool::copy(&request)).flatten();
         let left = deadline.saturating_duration_since(now);
         let time = retries.per_try_timeout.map_or(left, |time| left.min(time));
-        let clock = Rc::new(Clock::default());
-        let request = request.map(|body| clock.watch(body));
-        let work = pin!(self.pool.attempt(To { group, state, interim, now: now.into_std() }, request));
-        let outcome = match clock.in_time(now, time, work).await {
+        let response_timeout = Rc::new(ResponseTimeout::default());
+        let request = request.map(|body| response_timeout.watch_upload(body));
+        let work = pin!(self.pool.attempt(Target { cluster, endpoint, interim, now: now.into_std() }, request));
+        let outcome = match response_timeout.run(now, time, work).await {
             Some(Ok(response)) => {
-                let guarded = response.map(|body| body.guarded(Box::new(entered)));
+                let guarded = response.map(|body| body.with_guard(Box::new(entered)));
                 Outcome { result: Ok(guarded), request: spare }
             }
-            Some(Err(Attempt { error, sent, request })) => {
+            Some(Err(AttemptError { error, sent, request })) => {
                 let whole = request.filter(|request| !sent || request.method().is_idempotent());
                 Outcome { result: Err(error), request: whole.or(spare) }
             }
             None => {
-                let detail = format!("upstream {}: {}: no response in time", group.name, state.label);
+                let detail = format!("upstream {}: {}: no response in time", cluster.name, endpoint.label);
                 Outcome { result: Err(Error::new(Kind::UpstreamTimeout, detail)), request: spare }
             }
         };
-        note(group, state, &outcome.result);
+        note(cluster, endpoint, &outcome.result);
         outcome
     }
 
     /// Whether to try again, and when; returns after the pause.
-    async fn next(&self, group: &Group, outcome: Outcome, tried: &[usize], deadline: Instant) -> Next {
+    async fn next(&self, cluster: &Cluster, outcome: Outcome, tried: &[usize], deadline: Instant) -> Next {
         let Outcome { result, request } = outcome;
         if tried.len() > 1 {
-            self.count_retry(group, if result.is_ok() { "ok" } else { "failed" });
+            self.count_retry(cluster, if result.is_ok() { "ok" } else { "failed" });
         }
         let cause = match &result {
             Ok(response) => Cause::Status(response.status().as_u16()),
             Err(error) => Cause::of(error.kind),
         };
-        let retries = &group.terms.retries;
+        let retries = &cluster.settings.retries;
         let retried = tried.len() as u32 - 1;
         let request = match request {
             Some(request) if retry::is_allowed(retries, retried, cause) => request,
             _ => return Next::Answer(result),
         };
         // The first retry goes to another endpoint, where there is one, which has no part in the trouble; else time is a part of the cure.
-        let alone = group.members.len() == 1;
+        let alone = cluster.endpoints.len() == 1;
         let pause = if retried == 0 && !alone {
             Duration::ZERO
         } else {
@@ -212,12 +212,12 @@ impl Pools {
         if Instant::now() + pause >= deadline {
             return Next::Answer(result);
         }
-        if !self.with_own(group, |own| own.budget.take(self.second(Instant::now()), retries.budget_percent)) {
-            self.count_retry(group, "over_budget");
+        if !self.with_per_thread(cluster, |per_thread| per_thread.budget.take(self.second(Instant::now()), retries.budget_percent)) {
+            self.count_retry(cluster, "over_budget");
             return Next::Answer(result);
         }
         if let Err(error) = &result {
-            tracing::debug!(upstream = &*group.name, detail = error.detail, "trying again");
+            tracing::debug!(upstream = &*cluster.name, detail = error.detail, "trying again");
         }
         // The answer is given up here, not after the pause: its connection may be needed.
         drop(result);
@@ -233,37 +233,37 @@ impl Pools {
     }
 
     /// This thread's part of an upstream.
-    fn with_own<T>(&self, group: &Group, work: impl FnOnce(&mut Own) -> T) -> T {
-        let mut all = self.own.borrow_mut();
-        let own = match all.get_mut(&group.name) {
-            Some(own) => own,
-            None => all.entry(group.name.clone()).or_default(),
+    fn with_per_thread<T>(&self, cluster: &Cluster, work: impl FnOnce(&mut PerThread) -> T) -> T {
+        let mut all = self.per_thread.borrow_mut();
+        let per_thread = match all.get_mut(&cluster.name) {
+            Some(per_thread) => per_thread,
+            None => all.entry(cluster.name.clone()).or_default(),
         };
-        if own.generation != group.generation {
-            own.generation = group.generation;
+        if per_thread.generation != cluster.generation {
+            per_thread.generation = cluster.generation;
             // Each thread begins elsewhere: else all first requests would meet at the first endpoint.
-            own.turns = group.members.iter().map(|member| fastrand::i64(0..=i64::from(member.weight))).collect();
+            per_thread.turns = cluster.endpoints.iter().map(|member| fastrand::i64(0..=i64::from(member.weight))).collect();
         }
-        work(own)
+        work(per_thread)
     }
 
-    fn count_retry(&self, group: &Group, result: &'static str) {
-        self.metrics.upstream_retries.get_or_create(&RetryLabels { upstream: group.name.clone(), result }).inc();
+    fn count_retry(&self, cluster: &Cluster, result: &'static str) {
+        self.metrics.upstream_retries.get_or_create(&RetryLabels { upstream: cluster.name.clone(), result }).inc();
     }
 }
 
 /// The response, over by `total_timeout`. A tunnel is none: it ends when it is silent.
-fn ended(response: http::Response<Body>, group: &Group, began: Instant) -> http::Response<Body> {
-    match group.terms.total_timeout {
+fn ended(response: http::Response<Body>, cluster: &Cluster, began: Instant) -> http::Response<Body> {
+    match cluster.settings.total_timeout {
         Some(time) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
-            response.map(|body| deadline::within(body, (began + time).into_std()))
+            response.map(|body| deadline::with_deadline(body, (began + time).into_std()))
         }
         _ => response,
     }
 }
 
 /// Counts a try and judges its endpoint by it.
-fn note(group: &Group, state: &State, result: &Result<http::Response<Body>, Error>) {
+fn note(cluster: &Cluster, endpoint: &Endpoint, result: &Result<http::Response<Body>, Error>) {
     let (label, bad) = match result {
         Ok(response) => match response.status().as_u16() {
             502..=504 => ("5xx", true),
@@ -279,11 +279,11 @@ fn note(group: &Group, state: &State, result: &Result<http::Response<Body>, Erro
             _ => ("protocol", true),
         },
     };
-    state.count(label);
-    match (bad, label, &group.terms.outlier) {
-        (true, _, Some(outlier)) => state.failed(outlier, || group.may_eject(outlier.max_ejected_percent)),
+    endpoint.count(label);
+    match (bad, label, &cluster.settings.outlier) {
+        (true, _, Some(outlier)) => endpoint.failed(outlier, || cluster.may_eject(outlier.max_ejected_percent)),
         // What was not sent whole says nothing.
         (false, "limit" | "client", _) | (true, _, None) => {}
-        (false, ..) => state.succeeded(),
+        (false, ..) => endpoint.succeeded(),
     }
 }

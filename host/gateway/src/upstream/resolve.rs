@@ -1,6 +1,6 @@
 //! Where an endpoint's host name points to, looked up again before the answer is too old.
 //!
-//! Asked when a connection is made, never on a timer: names of upstreams that nobody uses are not looked up. The first request waits for the answer; later ones get
+//! SendOptions when a connection is made, never on a timer: names of upstreams that nobody uses are not looked up. The first request waits for the answer; later ones get
 //! the last one at once while a new one is on its way. Where DNS fails the last good answer serves on. An IP address is its own answer. The system's
 //! configuration and /etc/hosts are read for each look-up, so that a change of them is seen. Must not know: connections, who asks.
 
@@ -14,8 +14,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
-use super::endpoint::State;
-use witgate_config::Endpoint;
+use super::endpoint::Endpoint;
 
 /// However short an answer's time to live, and after a failure.
 const AGE_MIN: Duration = Duration::from_secs(1);
@@ -27,7 +26,7 @@ pub(super) struct Addresses {
     literal: Option<Arc<[SocketAddr]>>,
     known: ArcSwapOption<Known>,
     renewing: AtomicBool,
-    /// Held while the first answer is looked for; the last failure, and when.
+    /// BufferBudget while the first answer is looked for; the last failure, and when.
     first: tokio::sync::Mutex<Option<(Instant, String)>>,
     failing: AtomicBool,
 }
@@ -39,7 +38,7 @@ struct Known {
 
 impl Addresses {
     /// Nothing known yet, unless the host is an address.
-    pub(super) fn new(endpoint: &Endpoint) -> Self {
+    pub(super) fn new(endpoint: &witgate_config::EndpointAddress) -> Self {
         let literal = endpoint.host.parse::<IpAddr>().ok();
         Self {
             literal: literal.map(|address| [SocketAddr::new(address, endpoint.port)].into()),
@@ -52,32 +51,32 @@ impl Addresses {
 }
 
 /// The addresses of an endpoint, at least one. An answer is used for its time to live, at most `interval`. The error says why there is none.
-pub(super) async fn addresses(state: &Arc<State>, interval: Duration) -> Result<Arc<[SocketAddr]>, String> {
-    let own = &state.addresses;
-    if let Some(literal) = &own.literal {
+pub(super) async fn addresses(endpoint: &Arc<Endpoint>, interval: Duration) -> Result<Arc<[SocketAddr]>, String> {
+    let per_thread = &endpoint.addresses;
+    if let Some(literal) = &per_thread.literal {
         return Ok(literal.clone());
     }
-    if let Some(known) = own.known.load_full() {
-        if known.until <= Instant::now() && !own.renewing.swap(true, Relaxed) {
-            let state = state.clone();
+    if let Some(known) = per_thread.known.load_full() {
+        if known.until <= Instant::now() && !per_thread.renewing.swap(true, Relaxed) {
+            let endpoint = endpoint.clone();
             tokio::spawn(async move {
                 // An error was noted, the last answer serves on.
-                let _ = renew(&state, interval).await;
-                state.addresses.renewing.store(false, Relaxed);
+                let _ = renew(&endpoint, interval).await;
+                endpoint.addresses.renewing.store(false, Relaxed);
             });
         }
         return Ok(known.addresses.clone());
     }
-    // A task of its own: the answer is of use even if it comes too late for who asked first.
-    let state = state.clone();
-    tokio::spawn(async move { first(&state, interval).await }).await.map_err(|error| error.to_string())?
+    // A task of its per_thread: the answer is of use even if it comes too late for who options first.
+    let endpoint = endpoint.clone();
+    tokio::spawn(async move { first(&endpoint, interval).await }).await.map_err(|error| error.to_string())?
 }
 
 /// The first answer: one look-up for all who wait for it, and none for a moment after one that failed.
-async fn first(state: &State, interval: Duration) -> Result<Arc<[SocketAddr]>, String> {
-    let own = &state.addresses;
-    let mut failed = own.first.lock().await;
-    if let Some(known) = own.known.load_full() {
+async fn first(endpoint: &Endpoint, interval: Duration) -> Result<Arc<[SocketAddr]>, String> {
+    let per_thread = &endpoint.addresses;
+    let mut failed = per_thread.first.lock().await;
+    if let Some(known) = per_thread.known.load_full() {
         return Ok(known.addresses.clone());
     }
     if let Some((at, why)) = &*failed
@@ -85,36 +84,36 @@ async fn first(state: &State, interval: Duration) -> Result<Arc<[SocketAddr]>, S
     {
         return Err(why.clone());
     }
-    let result = renew(state, interval).await;
+    let result = renew(endpoint, interval).await;
     *failed = result.as_ref().err().map(|why| (Instant::now(), why.clone()));
     result
 }
 
-async fn renew(state: &State, interval: Duration) -> Result<Arc<[SocketAddr]>, String> {
-    let own = &state.addresses;
-    let host = &state.endpoint.host;
-    match look_up(host, state.endpoint.port).await {
+async fn renew(endpoint: &Endpoint, interval: Duration) -> Result<Arc<[SocketAddr]>, String> {
+    let per_thread = &endpoint.addresses;
+    let host = &endpoint.address.host;
+    match look_up(host, endpoint.address.port).await {
         Ok((addresses, valid_until)) => {
             let now = Instant::now();
             let until = valid_until.clamp(now + AGE_MIN, now + interval.max(AGE_MIN));
-            let before = own.known.load_full();
-            own.known.store(Some(Arc::new(Known { addresses: addresses.clone(), until })));
-            if own.failing.swap(false, Relaxed) {
-                tracing::info!(upstream = &*state.upstream, host, "the name is resolved again");
+            let before = per_thread.known.load_full();
+            per_thread.known.store(Some(Arc::new(Known { addresses: addresses.clone(), until })));
+            if per_thread.failing.swap(false, Relaxed) {
+                tracing::info!(upstream = &*endpoint.upstream, host, "the name is resolved again");
             } else if before.is_some_and(|before| before.addresses != addresses) {
-                tracing::info!(upstream = &*state.upstream, host, ?addresses, "the name has other addresses now");
+                tracing::info!(upstream = &*endpoint.upstream, host, ?addresses, "the name has other addresses now");
             }
             Ok(addresses)
         }
         Err(why) => {
-            let last = own.known.load_full();
-            if !own.failing.swap(true, Relaxed) {
+            let last = per_thread.known.load_full();
+            if !per_thread.failing.swap(true, Relaxed) {
                 let serves_on = last.is_some();
-                tracing::warn!(upstream = &*state.upstream, host, why, serves_on, "the name cannot be resolved");
+                tracing::warn!(upstream = &*endpoint.upstream, host, why, serves_on, "the name cannot be resolved");
             }
             if let Some(last) = last {
                 let until = Instant::now() + AGE_MIN;
-                own.known.store(Some(Arc::new(Known { addresses: last.addresses.clone(), until })));
+                per_thread.known.store(Some(Arc::new(Known { addresses: last.addresses.clone(), until })));
             }
             Err(why)
         }
