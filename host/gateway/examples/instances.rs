@@ -26,8 +26,8 @@ use witgate::releases::loader::Loader;
 use witgate_config::Config;
 use witgate_runtime::engine::Engine;
 use witgate_runtime::exchange::{Client, Exchange, Request};
-use witgate_runtime::instance::{Phase, call, parts};
-use witgate_runtime::pool::Filter;
+use witgate_runtime::instance::{Phase, call, measure};
+use witgate_runtime::filter::Filter;
 
 const LANGUAGES: [&str; 3] = ["rust", "typescript", "python"];
 const ROUNDS: usize = 7;
@@ -99,7 +99,7 @@ fn parts_of(filter: &Arc<Filter>) -> [f64; 3] {
         let mut all = [const { vec![] }; 3];
         let began = Instant::now();
         while began.elapsed() < 3 * ROUND {
-            let (took, back) = parts(filter, Phase::Request, exchange, &config).await.unwrap();
+            let (took, back) = measure(filter, Phase::Request, exchange, &config).await.unwrap();
             exchange = back;
             all.iter_mut().zip(took).for_each(|(part, took)| part.push(took.as_secs_f64() * 1e6));
         }

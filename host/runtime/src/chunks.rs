@@ -5,19 +5,19 @@
 use std::io::{self, Read};
 
 /// How much is read, copied or hashed at once where serving threads may wait for the core: a fraction of a millisecond.
-pub const PIECE: usize = 64 << 10;
+pub const CHUNK_BYTES: usize = 64 << 10;
 
 /// Goes over bytes in pieces, with a chance between them for whoever waits for the core.
-pub fn in_pieces(bytes: &[u8], mut each: impl FnMut(&[u8])) {
-    for piece in bytes.chunks(PIECE) {
+pub fn for_each_chunk(bytes: &[u8], mut each: impl FnMut(&[u8])) {
+    for piece in bytes.chunks(CHUNK_BYTES) {
         each(piece);
         std::thread::yield_now();
     }
 }
 
 /// The same with what a reader gives, up to its end. Returns how many bytes it was.
-pub fn read_in_pieces(mut from: impl Read, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<usize> {
-    let (mut buffer, mut total) = (vec![0; PIECE], 0);
+pub fn read_chunks(mut from: impl Read, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<usize> {
+    let (mut buffer, mut total) = (vec![0; CHUNK_BYTES], 0);
     loop {
         let length = match from.read(&mut buffer) {
             Ok(0) => return Ok(total),

@@ -11,13 +11,13 @@ use std::thread::Thread;
 use std::time::Duration;
 
 /// From tick to tick while calls are short.
-const CALM: Duration = Duration::from_millis(4);
+const SLOW_TICK: Duration = Duration::from_millis(4);
 /// The same after a call asked for it.
-const HURRY: Duration = Duration::from_millis(1);
+const FAST_TICK: Duration = Duration::from_millis(1);
 /// So many ticks the clock then hurries.
 const HURRIED: u32 = 100;
 /// A deadline below this is met to a millisecond or two only by a clock that hurries: the first tick that a call looks at is its second.
-pub(super) const EXACT: Duration = CALM.saturating_mul(2);
+pub(super) const PRECISE_BELOW: Duration = SLOW_TICK.saturating_mul(2);
 /// Ticks without a call after which the clock rests: traffic has gaps.
 const QUIET: u32 = 25;
 
@@ -48,7 +48,7 @@ impl Calls {
     }
 
     /// There is a call that a millisecond means something to.
-    pub(super) fn hurry(&self) {
+    pub(super) fn request_fast_ticks(&self) {
         // The slow tick that it waits for now would come late.
         if self.hurried.swap(HURRIED, Ordering::Relaxed) == 0 {
             self.unpark();
@@ -58,7 +58,7 @@ impl Calls {
     /// How long it is to the next tick.
     fn pace(&self) -> Duration {
         let less = |left: u32| left.checked_sub(1);
-        if self.hurried.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() { HURRY } else { CALM }
+        if self.hurried.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() { FAST_TICK } else { SLOW_TICK }
     }
 
     fn wake(&self) {
@@ -145,7 +145,7 @@ mod tests {
     fn soon(is_so: impl Fn() -> bool) -> bool {
         let began = Instant::now();
         while !is_so() && began.elapsed() < Duration::from_secs(20) {
-            std::thread::sleep(HURRY);
+            std::thread::sleep(FAST_TICK);
         }
         is_so()
     }
@@ -173,9 +173,9 @@ mod tests {
     #[test]
     fn it_hurries_for_so_many_ticks_after_it_was_asked() {
         let calls = Calls::default();
-        assert_eq!(calls.pace(), CALM);
-        calls.hurry();
-        let hurried = (0..).take_while(|_| calls.pace() == HURRY).count();
-        assert_eq!((hurried as u32, calls.pace()), (HURRIED, CALM));
+        assert_eq!(calls.pace(), SLOW_TICK);
+        calls.request_fast_ticks();
+        let hurried = (0..).take_while(|_| calls.pace() == FAST_TICK).count();
+        assert_eq!((hurried as u32, calls.pace()), (HURRIED, SLOW_TICK));
     }
 }

@@ -15,36 +15,36 @@ use rustix::mm::{Advice, madvise};
 use rustix::param::page_size;
 
 use super::engine::MEMORY_BYTES_MAX;
-use super::pool_range::Memories;
+use super::pool_range::PoolRange;
 
 /// So many runs wasmtime takes at once (`MAX_REGIONS` in its `pagemap.rs`).
 const RUNS_MAX: usize = 32;
 /// From here on runs are joined: another path through the filter brings a few more.
-const MANY: usize = RUNS_MAX - 2;
+const RUN_THRESHOLD: usize = RUNS_MAX - 2;
 /// So many runs are to stay: fewer would only mean more to copy.
-const FEW: usize = RUNS_MAX - 8;
+const TARGET_RUNS: usize = RUNS_MAX - 8;
 /// Clean pages between two runs that are copied rather than kept apart: to copy them takes about as long as three page faults.
 const GAP_MAX: usize = 32;
 /// Pages that are copied back after each call, above which runs are left alone: to fault in what calls touch above the last run costs less then.
 const PAGES_MAX: usize = 512;
 /// Runs of two memories have at least so many pages between them: in the pool each memory has room for more than the largest.
-const APART: usize = MEMORY_BYTES_MAX >> 12;
+const SLOT_GAP: usize = MEMORY_BYTES_MAX >> 12;
 /// Between two looks: at first, and at most.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Starts the thread: it looks when it is sent something and does not rest, and is over when the sender is dropped.
-pub(super) fn start(pool: Memories) -> io::Result<SyncSender<()>> {
+pub(super) fn start(pool: PoolRange) -> io::Result<SyncSender<()>> {
     // Nothing waits in it: who sends while the thread rests sends in vain.
     let (sender, receiver) = sync_channel(0);
     std::thread::Builder::new().name("bridges".into()).spawn(move || look(pool, &receiver))?;
     Ok(sender)
 }
 
-fn look(pool: Memories, calls: &Receiver<()>) {
+fn look(pool: PoolRange, calls: &Receiver<()>) {
     let mut pause = PAUSE;
     while calls.recv().is_ok() {
-        pause = match build(pool) {
+        pause = match coalesce(pool) {
             Ok(0) => PAUSE_MAX.min(pause * 2),
             Ok(pages) => {
                 tracing::debug!(pages, "runs of dirty pages were joined");
@@ -60,9 +60,9 @@ fn look(pool: Memories, calls: &Receiver<()>) {
 }
 
 /// Looks at each memory in the pool: how many pages were made private.
-fn build(pool: Memories) -> io::Result<usize> {
+fn coalesce(pool: PoolRange) -> io::Result<usize> {
     let written = pool.written()?;
-    let gaps: Vec<_> = written.chunk_by(|run, next| next.start - run.end < APART).flat_map(gaps).collect();
+    let gaps: Vec<_> = written.chunk_by(|run, next| next.start - run.end < SLOT_GAP).flat_map(gaps).collect();
     let pages = gaps.iter().map(ExactSizeIterator::len).sum();
     gaps.into_iter().for_each(make_private);
     Ok(pages)
@@ -70,13 +70,13 @@ fn build(pool: Memories) -> io::Result<usize> {
 
 /// What lies between runs that are to become one: the shortest first.
 fn gaps(runs: &[Range<usize>]) -> Vec<Range<usize>> {
-    if runs.len() < MANY {
+    if runs.len() < RUN_THRESHOLD {
         return vec![];
     }
     let between = runs.windows(2).map(|pair| pair[0].end..pair[1].start);
     let mut gaps: Vec<_> = between.filter(|gap| gap.len() <= GAP_MAX).collect();
     gaps.sort_by_key(ExactSizeIterator::len);
-    gaps.truncate(runs.len() - FEW);
+    gaps.truncate(runs.len() - TARGET_RUNS);
     let pages: usize = runs.iter().chain(&gaps).map(ExactSizeIterator::len).sum();
     if pages > PAGES_MAX { vec![] } else { gaps }
 }
@@ -109,13 +109,13 @@ mod tests {
             slot.write(*page, 0xff);
         }
         assert_eq!(slot.own(&slot.pool().written()?).len(), 31);
-        assert!(build(slot.pool())? >= 7);
+        assert!(coalesce(slot.pool())? >= 7);
         let runs = slot.own(&slot.pool().written()?);
-        assert_eq!((runs.len(), runs[0].clone(), runs[23].clone()), (FEW, 0..15, 180..181), "{runs:?}");
+        assert_eq!((runs.len(), runs[0].clone(), runs[23].clone()), (TARGET_RUNS, 0..15, 180..181), "{runs:?}");
         for page in 0..PAGES {
             assert_eq!(slot.read(page), if dirty.contains(&page) { 0xff } else { page as u8 });
         }
-        build(slot.pool())?;
+        coalesce(slot.pool())?;
         assert_eq!(slot.own(&slot.pool().written()?), runs, "few enough are left alone");
         Ok(())
     }
@@ -123,13 +123,13 @@ mod tests {
     #[test]
     fn only_short_gaps_are_filled_the_shortest_first() {
         let every = |step: usize, count: usize| (0..count).map(|run| run * step..run * step + 1).collect::<Vec<_>>();
-        assert!(gaps(&every(2, MANY - 1)).is_empty(), "few enough");
+        assert!(gaps(&every(2, RUN_THRESHOLD - 1)).is_empty(), "few enough");
         assert!(gaps(&every(GAP_MAX + 2, 100)).is_empty(), "too far apart");
-        assert!(gaps(&every(GAP_MAX + 1, MANY + PAGES_MAX / GAP_MAX)).is_empty(), "too much to copy");
-        let (far, near) = (every(5, MANY), every(2, MANY));
+        assert!(gaps(&every(GAP_MAX + 1, RUN_THRESHOLD + PAGES_MAX / GAP_MAX)).is_empty(), "too much to copy");
+        let (far, near) = (every(5, RUN_THRESHOLD), every(2, RUN_THRESHOLD));
         let runs: Vec<_> = far.iter().cloned().chain(near.iter().map(|run| run.start + 1000..run.end + 1000)).collect();
         let gaps = gaps(&runs);
-        assert_eq!(gaps.iter().filter(|gap| gap.len() == 1).count(), MANY - 1, "all of the short ones");
-        assert_eq!(gaps.len(), runs.len() - FEW);
+        assert_eq!(gaps.iter().filter(|gap| gap.len() == 1).count(), RUN_THRESHOLD - 1, "all of the short ones");
+        assert_eq!(gaps.len(), runs.len() - TARGET_RUNS);
     }
 }

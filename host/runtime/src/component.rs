@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 
-use crate::chunks::in_pieces;
+use crate::chunks::for_each_chunk;
 use crate::load_error::{LoadError, LoadErrorReason};
 
 /// The largest file that is looked at, in bytes.
@@ -27,7 +27,7 @@ const VERSION: &str = "0.1.";
 
 /// A file's claims.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
+pub struct ComponentInfo {
     /// SHA-256 of the file, hexadecimal.
     pub digest: String,
     /// Bytes of the file.
@@ -81,7 +81,7 @@ pub struct Manifest {
 pub struct Phase {
     /// Whether the body is read before the call.
     #[serde(default)]
-    pub body: BodyWish,
+    pub body: BodyMode,
     /// Bytes; only with `buffer`.
     #[serde(default = "default_body_bytes")]
     pub body_bytes_max: usize,
@@ -90,7 +90,7 @@ pub struct Phase {
 /// Whether a phase wants the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum BodyWish {
+pub enum BodyMode {
     /// It passes by.
     #[default]
     None,
@@ -105,14 +105,14 @@ const fn default_body_bytes() -> usize {
 impl Phase {
     /// The limit of the body, where it is wanted.
     pub fn body_limit(&self) -> Option<usize> {
-        (self.body == BodyWish::Buffer).then(|| self.body_bytes_max.min(crate::exchange::BODY_BYTES_MAX))
+        (self.body == BodyMode::Buffer).then(|| self.body_bytes_max.min(crate::exchange::BODY_BYTES_MAX))
     }
 }
 
 /// Reads a file's claims. Does not check that the code is valid: compiling does.
-pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
+pub fn describe(bytes: &[u8]) -> Result<ComponentInfo, LoadError> {
     check_kind(bytes)?;
-    let mut description = Description {
+    let mut description = ComponentInfo {
         digest: digest(bytes),
         size: bytes.len(),
         manifest: None,
@@ -169,7 +169,7 @@ pub fn describe(bytes: &[u8]) -> Result<Description, LoadError> {
 
 fn digest(bytes: &[u8]) -> String {
     let mut hasher = Sha256::new();
-    in_pieces(bytes, |piece| hasher.update(piece));
+    for_each_chunk(bytes, |piece| hasher.update(piece));
     hex::encode(hasher.finalize())
 }
 
@@ -182,7 +182,7 @@ pub struct SizeLimits {
     pub function_bytes: usize,
 }
 
-impl Description {
+impl ComponentInfo {
     /// Refuses what would keep a compiler busy for too long.
     pub fn check_size(&self, limits: &SizeLimits) -> Result<(), LoadError> {
         let above = |what: String, limit: usize, key: &str| {
@@ -241,7 +241,7 @@ fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-fn check_world(description: &Description) -> Result<(), LoadError> {
+fn check_world(description: &ComponentInfo) -> Result<(), LoadError> {
     if description.request_phase || description.response_phase {
         return Ok(());
     }

@@ -13,8 +13,8 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 use super::clock::{Calls, Clock};
 use super::coalesce;
 use super::fault_around;
-use super::pool_range::Memories;
-use crate::chunks::PIECE;
+use super::pool_range::PoolRange;
+use crate::chunks::CHUNK_BYTES;
 
 /// The most linear memory that a filter may be granted, in bytes.
 pub const MEMORY_BYTES_MAX: usize = 256 << 20;
@@ -33,27 +33,27 @@ const TABLES_PER_MODULE: u32 = 2;
 pub const TABLE_ELEMENTS_MAX: usize = 20_000;
 
 /// Instances that all threads together keep between calls: so many the pool has beyond those in calls, for which there is always one.
-pub(super) const KEPT_MAX: usize = 256;
+pub(super) const IDLE_TOTAL_MAX: usize = 256;
 
 /// One engine for the whole gateway; cloning shares it.
 #[derive(Clone)]
 pub struct Engine {
     inner: wasmtime::Engine,
-    memories: Memories,
+    pool_range: PoolRange,
     clock: Arc<Clock>,
-    kept: Arc<AtomicUsize>,
+    idle_total: Arc<AtomicUsize>,
 }
 
 impl Engine {
     /// An engine for at most `instances` component instances in calls at once, or waiting for their end.
     pub fn new(instances: u32) -> Result<Self, String> {
-        let inner = wasmtime::Engine::new(&config(instances.saturating_add(KEPT_MAX as u32))).map_err(|error| {
+        let inner = wasmtime::Engine::new(&config(instances.saturating_add(IDLE_TOTAL_MAX as u32))).map_err(|error| {
             format!("the WebAssembly engine cannot start: {error:#}; is the address space limited (ulimit -v)?")
         })?;
         let weak = inner.weak();
         // Without /proc nothing is done for their pages: all works, and slower.
-        let memories = Memories::find().unwrap_or_default();
-        let bridges = Self::scans_page_map().then(|| coalesce::start(memories)).transpose();
+        let pool_range = PoolRange::find().unwrap_or_default();
+        let bridges = Self::scans_page_map().then(|| coalesce::start(pool_range)).transpose();
         let bridges = bridges.map_err(|error| format!("the thread for dirty pages cannot start: {error}"))?;
         let tick = move || {
             if let Some(bridges) = &bridges {
@@ -62,7 +62,7 @@ impl Engine {
             weak.upgrade().inspect(wasmtime::Engine::increment_epoch).is_some()
         };
         let clock = Clock::start(tick).map_err(|error| format!("the epoch thread cannot start: {error}"))?;
-        Ok(Self { inner, memories, clock: Arc::new(clock), kept: Arc::default() })
+        Ok(Self { inner, pool_range, clock: Arc::new(clock), idle_total: Arc::default() })
     }
 
     /// Whether freed slots are cleaned by the kernel's page map (Linux ≥ 6.7) rather than by `madvise`.
@@ -72,7 +72,7 @@ impl Engine {
 
     /// Whether only the pages of a memory that a guest touches are mapped; else why not.
     pub fn maps_single_pages() -> Result<(), &'static std::io::Error> {
-        fault_around::can_stop()
+        fault_around::is_supported()
     }
 
     /// Names everything that a compiled artifact depends on: version, settings, CPU.
@@ -82,12 +82,12 @@ impl Engine {
 
     /// Component instances in calls and waiting for one.
     pub fn instances(&self) -> usize {
-        self.clock.calls().count() + self.kept.load(Ordering::Relaxed)
+        self.clock.calls().count() + self.idle_total.load(Ordering::Relaxed)
     }
 
     /// Where those of its instances are.
-    pub(super) fn memories(&self) -> Memories {
-        self.memories
+    pub(super) fn pool_range(&self) -> PoolRange {
+        self.pool_range
     }
 
     pub(super) fn calls(&self) -> &Arc<Calls> {
@@ -95,8 +95,8 @@ impl Engine {
     }
 
     /// Instances kept between calls, over all filters.
-    pub(super) fn kept(&self) -> &Arc<AtomicUsize> {
-        &self.kept
+    pub(super) fn idle_total(&self) -> &Arc<AtomicUsize> {
+        &self.idle_total
     }
 
     /// What other components than filters run on: those of the ABI benchmark.
@@ -170,15 +170,15 @@ impl Artifact {
 
     /// Has the pages of a file that is not large come in now, so that no request waits for them, be it for the disk. Where the system cannot (Linux before 5.14), they come when they are touched.
     #[allow(unsafe_code)]
-    pub fn come_in(&self) {
+    pub fn prefault(&self) {
         let (file, length) = (self.component.image_range(), self.length());
         if length > WHOLE_BYTES_MAX {
             return;
         }
-        for piece in (0..length).step_by(PIECE) {
+        for piece in (0..length).step_by(CHUNK_BYTES) {
             let start = file.start.wrapping_add(piece).cast_mut().cast();
             // SAFETY: pages of a mapping that lives as long as this artifact are read; nothing changes.
-            if let Err(error) = unsafe { madvise(start, PIECE.min(length - piece), Advice::LinuxPopulateRead) } {
+            if let Err(error) = unsafe { madvise(start, CHUNK_BYTES.min(length - piece), Advice::LinuxPopulateRead) } {
                 tracing::debug!(%error, "a filter's code comes in when it is touched");
                 return;
             }

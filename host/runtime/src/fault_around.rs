@@ -13,7 +13,7 @@ use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 use rustix::mm::{UserfaultfdFlags, userfaultfd};
 use rustix::param::page_size;
 
-use super::pool_range::Memories;
+use super::pool_range::PoolRange;
 
 /// For faults of user code only, which needs no privilege (UFFD_USER_MODE_ONLY).
 const USER_MODE_ONLY: u32 = 1;
@@ -43,12 +43,12 @@ struct Register {
 static FAULTS: LazyLock<io::Result<OwnedFd>> = LazyLock::new(open);
 
 /// Whether the system permits it.
-pub(super) fn can_stop() -> Result<(), &'static io::Error> {
+pub(super) fn is_supported() -> Result<(), &'static io::Error> {
     FAULTS.as_ref().map(drop)
 }
 
 /// From now on each page of the memories that are mapped now comes in alone.
-pub(super) fn stop(pool: Memories) -> io::Result<()> {
+pub(super) fn disable(pool: PoolRange) -> io::Result<()> {
     let Ok(faults) = &*FAULTS else { return Ok(()) };
     let (start, length) = (pool.first * page_size(), (pool.end - pool.first) * page_size());
     if length == 0 {
@@ -96,10 +96,10 @@ mod tests {
         let usual = Slot::new()?;
         assert_eq!((usual.read(100), present(&usual)? > 1), (100, true), "the kernel maps more than it is asked for");
         let slot = Slot::new()?;
-        stop(slot.pool())?;
+        disable(slot.pool())?;
         assert_eq!(slot.read(100), 100);
         let alone = present(&slot)?;
-        assert_eq!(alone == 1, can_stop().is_ok(), "{alone}");
+        assert_eq!(alone == 1, is_supported().is_ok(), "{alone}");
         slot.write(100, 7);
         slot.write(150, 8);
         assert_eq!((slot.read(100), slot.read(101), slot.read(150)), (7, 101, 8));

@@ -13,7 +13,7 @@ use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use super::bindings::witgate::gateway as host;
 use super::instance::{Call, Phase};
-use super::store_limits::Stop;
+use super::store_limits::HostTrap;
 use crate::exchange::{
     BODY_BYTES_MAX, Edit, Refusal, Response, checked_name, checked_status, checked_target, checked_value,
 };
@@ -214,7 +214,7 @@ impl host::exchange::Host for Call {
     }
 
     fn set_note(&mut self, name: String, value: String) -> Result<()> {
-        self.journal.set_note(&self.exchange, name, value).map_err(|refusal| Stop::from(refusal).into())
+        self.journal.set_note(&self.exchange, name, value).map_err(|refusal| HostTrap::from(refusal).into())
     }
 }
 
@@ -230,7 +230,7 @@ impl host::log::Host for Call {
             end -= 1;
         }
         let message = escaped(&message[..end]);
-        let (filter, version, exchange) = (&*self.filter.terms.name, &*self.filter.version, self.exchange.id_text());
+        let (filter, version, exchange) = (&*self.filter.settings.name, &*self.filter.version, self.exchange.id_text());
         match level {
             host::log::Level::Trace => tracing::trace!(target: "filter", filter, version, exchange, "{message}"),
             host::log::Level::Debug => tracing::debug!(target: "filter", filter, version, exchange, "{message}"),
@@ -268,7 +268,7 @@ impl host::clock::Host for Call {
 impl host::random::Host for Call {
     fn bytes(&mut self, len: u32) -> Result<Vec<u8>> {
         if len > RANDOM_BYTES_MAX {
-            return Err(Stop::new(
+            return Err(HostTrap::new(
                 FilterFailure::Limit,
                 format!("it asked for {len} random bytes; at most {RANDOM_BYTES_MAX} at once"),
             )
@@ -286,19 +286,19 @@ impl host::random::Host for Call {
 
 impl host::keyvalue::Host for Call {
     fn get(&mut self, key: String) -> Result<Result<Option<Vec<u8>>, host::keyvalue::Error>> {
-        Ok(self.filter.terms.store.get(&key).map_err(Into::into))
+        Ok(self.filter.settings.store.get(&key).map_err(Into::into))
     }
 
     fn set(&mut self, key: String, value: Vec<u8>, ttl_ms: u32) -> Result<Result<(), host::keyvalue::Error>> {
-        Ok(self.filter.terms.store.set(&key, &value, ttl(ttl_ms)).map_err(Into::into))
+        Ok(self.filter.settings.store.set(&key, &value, ttl(ttl_ms)).map_err(Into::into))
     }
 
     fn delete(&mut self, key: String) -> Result<Result<bool, host::keyvalue::Error>> {
-        Ok(self.filter.terms.store.delete(&key).map_err(Into::into))
+        Ok(self.filter.settings.store.delete(&key).map_err(Into::into))
     }
 
     fn increment(&mut self, key: String, delta: i32, ttl_ms: u32) -> Result<Result<i32, host::keyvalue::Error>> {
-        Ok(self.filter.terms.store.increment(&key, delta, ttl(ttl_ms)).map_err(Into::into))
+        Ok(self.filter.settings.store.increment(&key, delta, ttl(ttl_ms)).map_err(Into::into))
     }
 }
 
@@ -324,20 +324,20 @@ impl Call {
     /// Writes an edit down, where this phase may edit.
     fn edit(&mut self, phase: Phase, make: impl FnOnce(&Self) -> Result<Edit, Refusal>) -> Result<()> {
         if self.phase != phase {
-            return Err(Stop::new(
+            return Err(HostTrap::new(
                 FilterFailure::InvalidOutput,
                 format!("it edits the {} in the {} phase", phase.label(), self.phase.label()),
             )
             .into());
         }
-        let edit = make(self).map_err(Stop::from)?;
-        self.journal.push(edit).map_err(|refusal| Stop::from(refusal).into())
+        let edit = make(self).map_err(HostTrap::from)?;
+        self.journal.push(edit).map_err(|refusal| HostTrap::from(refusal).into())
     }
 
     fn response(&self) -> Result<&Response> {
         match &self.exchange.response {
             Some(response) if self.phase == Phase::Response => Ok(response),
-            _ => Err(Stop::new(FilterFailure::InvalidOutput, "it asks for the response in the request phase").into()),
+            _ => Err(HostTrap::new(FilterFailure::InvalidOutput, "it asks for the response in the request phase").into()),
         }
     }
 
@@ -401,7 +401,7 @@ fn checked_body(body: Vec<u8>) -> Result<Bytes, Refusal> {
 }
 
 fn undeclared(phase: &str) -> wasmtime::Error {
-    Stop::new(
+    HostTrap::new(
         FilterFailure::InvalidOutput,
         format!("it asks for the {phase} body in a phase that does not declare it: set `body = \"buffer\"` under [{phase}] in filter.toml"),
     )

@@ -16,13 +16,12 @@ use wasmtime::component::ResourceTable;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::WasiCtx;
 
-use super::between;
 use super::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use super::bindings::witgate::gateway::types;
-use super::clock::EXACT;
-use super::pool::{Filter, Grant};
-use super::reuse;
-use super::store_limits::{Bounds, Stop};
+use super::clock::PRECISE_BELOW;
+use super::filter::{Filter, Grant};
+use super::instance_cache;
+use super::store_limits::{StoreLimits, HostTrap};
 use crate::exchange::{Exchange, Journal, Reply, checked_reply};
 use witgate_http::error::FilterFailure;
 
@@ -77,7 +76,7 @@ pub struct Failure {
 }
 
 /// What came of a call.
-pub struct Called {
+pub struct CallResult {
     /// The exchange, edited if the call ended well.
     pub exchange: Box<Exchange>,
     /// How it ended.
@@ -97,13 +96,13 @@ pub async fn call(
     exchange: Box<Exchange>,
     config: &Arc<BTreeMap<String, String>>,
     deadline: Duration,
-) -> Called {
+) -> CallResult {
     // It was in the place in the pool that this call will have. Its time is not this call's.
-    between::clean();
+    instance_cache::drop_deferred();
     let _under_way = filter.calls.enter();
     let began = Instant::now();
     let until = end(filter, began, deadline);
-    let mut instance = match reuse::take(filter, config) {
+    let mut instance = match instance_cache::take(filter, config) {
         Some(kept) => kept.with(phase, exchange, config, until),
         None => Instance::new(filter, Call::new(filter, phase, exchange, config, until)),
     };
@@ -113,19 +112,19 @@ pub async fn call(
     let (exchange, journal, log_lines_dropped) = instance.take_out();
     let (exchange, outcome) = conclude(exchange, journal, result);
     if ended_well && outcome.is_ok() && instance.may_stay(filter) {
-        reuse::keep(filter, instance);
+        instance_cache::keep(filter, instance);
     } else {
-        between::leave(instance);
+        instance_cache::defer_drop(instance);
     }
-    Called { exchange, outcome, took: began.elapsed(), log_lines_dropped }
+    CallResult { exchange, outcome, took: began.elapsed(), log_lines_dropped }
 }
 
 /// Makes an instance of `filter` and lets it go again, within its own time and limits: what its start functions do then, they would do in every call.
 ///
 /// No handler is called, so nothing of a filter's work happens; a start function that asks for the request sees an empty one.
-pub async fn attempt(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Result<(), Failure> {
+pub async fn try_instantiate(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Result<(), Failure> {
     let phase = if filter.has_request_phase() { Phase::Request } else { Phase::Response };
-    let deadline = filter.terms.timeout;
+    let deadline = filter.settings.timeout;
     let _under_way = filter.calls.enter();
     let call = Call::new(filter, phase, Box::new(Exchange::blank()), config, end(filter, Instant::now(), deadline));
     let mut instance = Instance::new(filter, call);
@@ -137,7 +136,7 @@ pub async fn attempt(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>
 
 /// What the parts of a call of a fresh instance take: store and instance, the handler, the end of both. For the benchmark: a call that is served
 /// looks at the clock less often. None where the call did not end well.
-pub async fn parts(
+pub async fn measure(
     filter: &Arc<Filter>,
     phase: Phase,
     exchange: Box<Exchange>,
@@ -145,7 +144,7 @@ pub async fn parts(
 ) -> Option<([Duration; 3], Box<Exchange>)> {
     let _under_way = filter.calls.enter();
     let began = Instant::now();
-    let until = end(filter, began, filter.terms.timeout);
+    let until = end(filter, began, filter.settings.timeout);
     let mut instance = Instance::new(filter, Call::new(filter, phase, exchange, config, until));
     instance.prepare(filter, phase).await.ok()?;
     let made = Instant::now();
@@ -180,14 +179,14 @@ enum RawAction {
 impl Instance {
     fn new(filter: &Filter, call: Call) -> Self {
         let mut store = Store::new(&filter.engine, call);
-        store.limiter(|call| &mut call.bounds);
+        store.limiter(|call| &mut call.limits);
         store.set_max_component_handles(HANDLES_MAX);
         store.epoch_deadline_callback(|mut context| {
             let call = context.data_mut();
             if Instant::now() >= call.until {
-                return Err(Stop::new(FilterFailure::Deadline, "its time was up").into());
+                return Err(HostTrap::new(FilterFailure::Deadline, "its time was up").into());
             }
-            call.filter.calls.hurry();
+            call.filter.calls.request_fast_ticks();
             // tokio's own yield, not the future's waker: it lets the I/O driver run before the guest does again.
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
@@ -195,7 +194,7 @@ impl Instance {
     }
 
     /// One for a call that is still to come, which gives it all that is its own ([`Self::with`]). None where none can be had now; the filter must not start code.
-    pub(super) fn ahead(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Option<Self> {
+    pub(super) fn prewarmed(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Option<Self> {
         let phase = Phase::Request;
         let call = Call::new(filter, phase, spare(), config, Instant::now());
         let mut instance = Self::new(filter, call);
@@ -204,7 +203,7 @@ impl Instance {
     }
 
     /// Its filter, and the configuration of the last call.
-    pub(super) fn of(&self) -> (Arc<Filter>, Arc<BTreeMap<String, String>>) {
+    pub(super) fn filter_and_config(&self) -> (Arc<Filter>, Arc<BTreeMap<String, String>>) {
         let call = self.store.data();
         (call.filter.clone(), call.config.clone())
     }
@@ -242,7 +241,7 @@ impl Instance {
     }
 
     fn may_stay(&self, filter: &Filter) -> bool {
-        self.calls < filter.terms.reuse && self.store.data().bounds.has_room()
+        self.calls < filter.settings.reuse && self.store.data().limits.has_room()
     }
 
     async fn run(&mut self, filter: &Filter, phase: Phase) -> wasmtime::Result<Result<RawAction, String>> {
@@ -260,7 +259,7 @@ impl Instance {
         store.set_epoch_deadline(2);
         if handlers.is_none() {
             let instance = filter.pre.instantiate_async(&mut *store).await?;
-            store.data_mut().bounds.begin();
+            store.data_mut().limits.begin();
             *handlers = Some(Handlers { instance, request: None, response: None });
         }
         Ok(())
@@ -319,7 +318,7 @@ fn conclude(
                 Ok(Action::Answer(reply))
             }
             Err(refusal) => {
-                let stop = Stop::from(refusal);
+                let stop = HostTrap::from(refusal);
                 Err(Failure { kind: stop.kind, detail: stop.message })
             }
         },
@@ -330,8 +329,8 @@ fn conclude(
 
 /// When a call must be over. The clock hurries for one that slow ticks would let go on.
 fn end(filter: &Filter, began: Instant, deadline: Duration) -> Instant {
-    if deadline < EXACT {
-        filter.calls.hurry();
+    if deadline < PRECISE_BELOW {
+        filter.calls.request_fast_ticks();
     }
     began + deadline
 }
@@ -345,7 +344,7 @@ fn too_late() -> Failure {
 }
 
 fn failure(error: &wasmtime::Error) -> Failure {
-    let kind = if let Some(stop) = error.downcast_ref::<Stop>() {
+    let kind = if let Some(stop) = error.downcast_ref::<HostTrap>() {
         stop.kind
     } else if error.is::<PoolConcurrencyLimitError>() {
         FilterFailure::Saturated
@@ -387,7 +386,7 @@ pub(super) struct Call {
     pub(super) log_lines_dropped: u32,
     pub(super) wasi: Option<(WasiCtx, ResourceTable)>,
     until: Instant,
-    bounds: Bounds,
+    limits: StoreLimits,
 }
 
 impl Call {
@@ -398,7 +397,7 @@ impl Call {
         config: &Arc<BTreeMap<String, String>>,
         until: Instant,
     ) -> Self {
-        let wasi = filter.terms.grants.contains(&Grant::Wasi).then(|| {
+        let wasi = filter.settings.grants.contains(&Grant::Wasi).then(|| {
             let mut table = ResourceTable::new();
             table.set_max_capacity(HANDLES_MAX);
             (WasiCtx::builder().max_random_size(RANDOM_BYTES_MAX).build(), table)
@@ -413,7 +412,7 @@ impl Call {
             log_lines_dropped: 0,
             wasi,
             until,
-            bounds: Bounds::new(filter.terms.memory_bytes),
+            limits: StoreLimits::new(filter.settings.memory_bytes),
         }
     }
 }

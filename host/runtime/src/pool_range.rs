@@ -17,12 +17,12 @@ const RUNS: usize = 256;
 
 /// The pages of this process in which the pool has its memories; none where the pool was not found.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Memories {
+pub(super) struct PoolRange {
     pub(super) first: usize,
     pub(super) end: usize,
 }
 
-impl Memories {
+impl PoolRange {
     /// Looks for them, after the pool was made and before it is used.
     pub(super) fn find() -> io::Result<Self> {
         let maps = fs::read_to_string("/proc/self/maps")?;
@@ -161,9 +161,9 @@ pub(super) mod tests {
         }
 
         /// A pool of this slot alone.
-        pub(in super::super) fn pool(&self) -> Memories {
+        pub(in super::super) fn pool(&self) -> PoolRange {
             let first = self.0.addr() / page_size();
-            Memories { first, end: first + RESERVED / page_size() }
+            PoolRange { first, end: first + RESERVED / page_size() }
         }
 
         /// Numbers of its pages in these runs.
@@ -202,7 +202,7 @@ pub(super) mod tests {
     #[test]
     fn the_pool_is_the_largest_reservation() -> Result<(), Box<dyn Error>> {
         let engine = crate::engine::Engine::new(4)?;
-        let (pool, found) = (engine.memories(), Memories::find()?);
+        let (pool, found) = (engine.pool_range(), PoolRange::find()?);
         // Each of so many instances may have four memories.
         assert!((pool.end - pool.first) * page_size() > 16 * ROOM_MIN, "{pool:?}");
         assert!(found.end - found.first >= pool.end - pool.first, "{pool:?} {found:?}");

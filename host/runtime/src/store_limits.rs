@@ -13,14 +13,14 @@ const TABLES_MAX: usize = 64;
 const MEMORIES_MAX: usize = 16;
 
 /// What an instance has and may have.
-pub(super) struct Bounds {
+pub(super) struct StoreLimits {
     memory_bytes_max: usize,
     memory_bytes: usize,
     /// What it had before its first call.
     memory_bytes_first: usize,
 }
 
-impl Bounds {
+impl StoreLimits {
     /// So much linear memory at most.
     pub(super) fn new(memory_bytes_max: usize) -> Self {
         Self { memory_bytes_max, memory_bytes: 0, memory_bytes_first: 0 }
@@ -38,12 +38,12 @@ impl Bounds {
     }
 }
 
-impl ResourceLimiter for Bounds {
+impl ResourceLimiter for StoreLimits {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         self.memory_bytes = self.memory_bytes.saturating_add(desired.saturating_sub(current));
         if self.memory_bytes > self.memory_bytes_max {
             // A stop rather than a refusal that the guest may try to live with: what it does without memory is anybody's guess.
-            return Err(Stop::new(
+            return Err(HostTrap::new(
                 FilterFailure::Memory,
                 format!(
                     "it asked for {} KiB of memory, above its limit of {} KiB",
@@ -58,7 +58,7 @@ impl ResourceLimiter for Bounds {
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         if desired > TABLE_ELEMENTS_MAX {
-            return Err(Stop::new(
+            return Err(HostTrap::new(
                 FilterFailure::Limit,
                 format!("it asked for a table of {desired} elements, above the limit of {TABLE_ELEMENTS_MAX}"),
             )
@@ -82,18 +82,18 @@ impl ResourceLimiter for Bounds {
 
 /// Ends a call from inside the host, with the kind that the caller will see.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub(super) struct HostTrap {
     pub(super) kind: FilterFailure,
     pub(super) message: String,
 }
 
-impl Stop {
+impl HostTrap {
     pub(super) fn new(kind: FilterFailure, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 }
 
-impl From<crate::exchange::Refusal> for Stop {
+impl From<crate::exchange::Refusal> for HostTrap {
     fn from(refusal: crate::exchange::Refusal) -> Self {
         match refusal {
             crate::exchange::Refusal::Invalid(message) => Self::new(FilterFailure::InvalidOutput, message),
@@ -102,13 +102,13 @@ impl From<crate::exchange::Refusal> for Stop {
     }
 }
 
-impl std::fmt::Display for Stop {
+impl std::fmt::Display for HostTrap {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Stop {}
+impl std::error::Error for HostTrap {}
 
 #[cfg(test)]
 mod tests {
@@ -116,15 +116,15 @@ mod tests {
 
     #[test]
     fn room_is_half_of_what_the_first_call_found() -> wasmtime::Result<()> {
-        let mut bounds = Bounds::new(100);
-        bounds.memory_growing(0, 40, None)?;
-        bounds.begin();
-        assert!(bounds.has_room());
-        bounds.memory_growing(40, 70, None)?;
-        assert!(bounds.has_room());
-        bounds.memory_growing(70, 71, None)?;
-        assert!(!bounds.has_room());
-        assert!(bounds.memory_growing(71, 101, None).is_err());
+        let mut limits = StoreLimits::new(100);
+        limits.memory_growing(0, 40, None)?;
+        limits.begin();
+        assert!(limits.has_room());
+        limits.memory_growing(40, 70, None)?;
+        assert!(limits.has_room());
+        limits.memory_growing(70, 71, None)?;
+        assert!(!limits.has_room());
+        assert!(limits.memory_growing(71, 101, None).is_err());
         Ok(())
     }
 }

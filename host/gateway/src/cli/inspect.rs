@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use witgate_runtime::component::{BodyWish, Description, FILE_BYTES_MAX, Phase, describe};
+use witgate_runtime::component::{BodyMode, ComponentInfo, FILE_BYTES_MAX, Phase, describe};
 
 pub(super) fn inspect(file: &Path, json: bool) -> Result<(), String> {
     let shown = file.display();
@@ -21,7 +21,7 @@ pub(super) fn inspect(file: &Path, json: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn print(description: &Description) {
+fn print(description: &ComponentInfo) {
     let world = match (description.request_phase, description.response_phase) {
         (true, true) => "gateway-filter",
         (true, false) => "request-filter",
@@ -59,7 +59,7 @@ fn print(description: &Description) {
 fn print_phase(name: &str, phase: Option<&Phase>) {
     match phase {
         None => {}
-        Some(Phase { body: BodyWish::None, .. }) => println!("{name}  body passes by"),
+        Some(Phase { body: BodyMode::None, .. }) => println!("{name}  body passes by"),
         Some(phase) => println!("{name}  body of at most {} bytes", phase.body_bytes_max),
     }
 }

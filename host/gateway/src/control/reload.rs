@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use crate::pipeline::snapshot::{Filters, Shared, Snapshot};
 use crate::releases::loader::Loader;
 use crate::telemetry::{FilterLabels, LoadFailureLabels, Metrics, ReloadLabels};
-use crate::tls::reload::{Certificates, clients};
+use crate::tls::reload::{Certificates, upstream_tls};
 use witgate_config::Config;
-use witgate_runtime::pool::Filter;
+use witgate_runtime::filter::Filter;
 
 /// The largest gateway.yaml in bytes.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
@@ -138,7 +138,7 @@ impl Reloader {
     /// Looks at the files and puts what changed into service. Blocks for as long as compiling takes.
     pub fn look(&mut self, cause: Cause) {
         // First, since it takes no time: compiling does.
-        self.certificates.look(cause == Cause::Signal);
+        self.certificates.reload_changed(cause == Cause::Signal);
         match self.source.text() {
             Ok(text) if text != self.text || cause == Cause::Signal => {
                 self.text = text;
@@ -160,8 +160,8 @@ impl Reloader {
             self.loader.set_limits(&config);
             let filters =
                 load_all(&mut self.loader, &config, &self.shared.metrics).map_err(|refusals| refusals.join("\n"))?;
-            let upstreams = self.certificates.prepare(&config).map_err(|refusals| refusals.join("\n"))?;
-            let snapshot = Snapshot::new(Arc::new(config), filters, clients(&upstreams), &self.shared.registry)?;
+            let upstreams = self.certificates.prepare(&config).map_err(|errors| errors.to_string())?;
+            let snapshot = Snapshot::new(Arc::new(config), filters, upstream_tls(&upstreams), &self.shared.registry)?;
             Ok((snapshot, upstreams))
         });
         match outcome {

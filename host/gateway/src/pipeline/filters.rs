@@ -14,12 +14,12 @@ use smallvec::SmallVec;
 
 use crate::telemetry::{CallCounts, CallLabels, FailureLabels, Metrics};
 use witgate_config::{Match, OnError};
-use witgate_http::body::{Body, Held, Hold, ReadError};
+use witgate_http::body::{Body, BufferBudget, BufferPermit, ReadError};
 use witgate_http::error::{Error, FilterFailure, Kind};
-use witgate_http::throughput::others_first;
+use witgate_http::throughput::yield_to_ready_tasks;
 use witgate_runtime::exchange::{Exchange, Reply};
-use witgate_runtime::instance::{self, Action, Called, Failure, Phase};
-use witgate_runtime::pool::Filter;
+use witgate_runtime::instance::{self, Action, CallResult, Failure, Phase};
+use witgate_runtime::filter::Filter;
 
 /// A filter in a route's chain.
 pub struct Link {
@@ -44,7 +44,7 @@ pub struct Pass<'a> {
     /// To receive a body that a filter wants whole.
     pub body_timeout: Duration,
     /// Bodies in memory, over all exchanges.
-    pub held: &'a Arc<Held>,
+    pub held: &'a Arc<BufferBudget>,
     /// How many bytes of them there may be.
     pub held_max: usize,
     /// Where calls are counted.
@@ -55,7 +55,7 @@ pub struct Pass<'a> {
 pub type Completed = SmallVec<[bool; 8]>;
 
 /// What the exchange holds of the bodies' budget; kept until its answer has been sent.
-pub type Holds = SmallVec<[Hold; 2]>;
+pub type Holds = SmallVec<[BufferPermit; 2]>;
 
 /// How the request phase ended.
 pub enum Decision {
@@ -165,18 +165,18 @@ impl Pass<'_> {
     }
 
     /// One call, counted and, where it failed, logged.
-    async fn call(&self, link: &Link, phase: Phase, exchange: Box<Exchange>, left: Duration) -> Called {
+    async fn call(&self, link: &Link, phase: Phase, exchange: Box<Exchange>, left: Duration) -> CallResult {
         let filter = &link.filter;
-        let deadline = filter.terms.timeout.min(left);
+        let deadline = filter.settings.timeout.min(left);
         let called = if deadline.is_zero() {
             let detail = format!("the budget of {:?} for all filters of the phase was used up before it", self.budget);
             let failure = Failure { kind: FilterFailure::Deadline, detail };
-            Called { exchange, outcome: Err(failure), took: Duration::ZERO, log_lines_dropped: 0 }
+            CallResult { exchange, outcome: Err(failure), took: Duration::ZERO, log_lines_dropped: 0 }
         } else {
             called(link, phase, exchange, deadline).await
         };
         let labels =
-            || CallLabels { filter: filter.terms.name.clone(), version: filter.version.clone(), phase: phase.label() };
+            || CallLabels { filter: filter.settings.name.clone(), version: filter.version.clone(), phase: phase.label() };
         let counts = &link.counts[usize::from(phase == Phase::Response)];
         counts.count(self.metrics, labels, called.took.as_secs_f64());
         if called.log_lines_dropped > 0 {
@@ -191,11 +191,11 @@ impl Pass<'_> {
     fn report(&self, link: &Link, phase: Phase, exchange: &Exchange, failure: &Failure) {
         let filter = &link.filter;
         let kind = failure.kind.label();
-        let labels = FailureLabels { filter: filter.terms.name.clone(), version: filter.version.clone(), kind };
+        let labels = FailureLabels { filter: filter.settings.name.clone(), version: filter.version.clone(), kind };
         self.metrics.failures.get_or_create(&labels).inc();
         if filter.log_limit.allow() {
             tracing::error!(
-                filter = &*filter.terms.name,
+                filter = &*filter.settings.name,
                 version = &*filter.version,
                 digest = &*filter.short_digest,
                 kind,
@@ -215,7 +215,7 @@ impl Pass<'_> {
         from: usize,
         selected: &Completed,
         body: &mut Body,
-    ) -> Result<(Bytes, Hold), Error> {
+    ) -> Result<(Bytes, BufferPermit), Error> {
         let wanting = self.chain.iter().zip(selected).skip(from).filter(|(_, selected)| **selected);
         let limit = wanting.filter_map(|(link, _)| link.filter.request_body_limit()).min().unwrap_or(0);
         match self.read_body(limit, body).await {
@@ -232,7 +232,7 @@ impl Pass<'_> {
         }
     }
 
-    async fn read_response_body(&self, limit: usize, body: &mut Body) -> Result<(Bytes, Hold), Error> {
+    async fn read_response_body(&self, limit: usize, body: &mut Body) -> Result<(Bytes, BufferPermit), Error> {
         match self.read_body(limit, body).await {
             Ok(read) => Ok(read),
             Err(Unread::TooLarge) => Err(Error::new(
@@ -248,8 +248,8 @@ impl Pass<'_> {
         }
     }
 
-    async fn read_body(&self, limit: usize, body: &mut Body) -> Result<(Bytes, Hold), Unread> {
-        let hold = self.held.take(body.cost(limit), self.held_max).ok_or(Unread::NoRoom)?;
+    async fn read_body(&self, limit: usize, body: &mut Body) -> Result<(Bytes, BufferPermit), Unread> {
+        let hold = self.held.try_reserve(body.buffer_size(limit), self.held_max).ok_or(Unread::NoRoom)?;
         match tokio::time::timeout(self.body_timeout, std::mem::take(body).read(limit)).await {
             Ok(Ok(bytes)) => Ok((bytes, hold)),
             Ok(Err(ReadError::TooLarge)) => Err(Unread::TooLarge),
@@ -268,14 +268,14 @@ impl Pass<'_> {
 
 /// Calls of large filters that are due at once follow each other, and so does what comes before and after them: each finds its code and data in the
 /// processor's caches, which the other would have taken.
-async fn called(link: &Link, phase: Phase, exchange: Box<Exchange>, deadline: Duration) -> Called {
+async fn called(link: &Link, phase: Phase, exchange: Box<Exchange>, deadline: Duration) -> CallResult {
     let filter = &link.filter;
     if !filter.is_large {
         return instance::call(filter, phase, exchange, &link.config, deadline).await;
     }
-    others_first().await;
+    yield_to_ready_tasks().await;
     let called = instance::call(filter, phase, exchange, &link.config, deadline).await;
-    others_first().await;
+    yield_to_ready_tasks().await;
     called
 }
 
@@ -295,6 +295,6 @@ pub fn select(chain: &[Link], takes: impl Fn(&Match) -> bool) -> Completed {
 fn to_error(link: &Link, failure: &Failure) -> Error {
     Error::new(
         Kind::Filter(failure.kind),
-        format!("filter {} {}: {}", link.filter.terms.name, link.filter.version, failure.detail),
+        format!("filter {} {}: {}", link.filter.settings.name, link.filter.version, failure.detail),
     )
 }

@@ -16,9 +16,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::process::private_folder::ensure_private_folder;
-use witgate_runtime::chunks::in_pieces;
-use witgate_runtime::chunks::read_in_pieces;
-use witgate_runtime::component::Description;
+use witgate_runtime::chunks::for_each_chunk;
+use witgate_runtime::chunks::read_chunks;
+use witgate_runtime::component::ComponentInfo;
 use witgate_runtime::engine::{Artifact, Engine};
 
 const KEY_BYTES: usize = 32;
@@ -62,7 +62,7 @@ impl Content {
     /// Of bytes in memory.
     pub fn of(bytes: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new();
-        in_pieces(bytes, |piece| {
+        for_each_chunk(bytes, |piece| {
             hasher.update(piece);
         });
         Self(hasher.finalize())
@@ -77,7 +77,7 @@ impl Content {
 }
 
 fn feed(hasher: &mut blake3::Hasher, file: &File) -> io::Result<()> {
-    read_in_pieces(file, |piece| {
+    read_chunks(file, |piece| {
         hasher.update(piece);
         Ok(())
     })
@@ -95,7 +95,7 @@ pub struct Cache {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Note {
     content: String,
-    description: Description,
+    description: ComponentInfo,
     code: String,
     stamp: Stamp,
 }
@@ -122,7 +122,7 @@ impl Cache {
     }
 
     /// A cached filter; none where there is none that was written here. An error says why one that was cannot run.
-    pub fn get(&self, engine: &Engine, content: &Content) -> Result<Option<(Description, Artifact)>, String> {
+    pub fn get(&self, engine: &Engine, content: &Content) -> Result<Option<(ComponentInfo, Artifact)>, String> {
         let Some(mut note) = self.note(content) else { return Ok(None) };
         let path = self.path(content, "cwasm");
         let Ok(code) = File::open(&path) else { return Ok(None) };
@@ -164,17 +164,17 @@ impl Cache {
     }
 
     /// Adds a filter.
-    pub fn put(&self, content: &Content, description: Description, code: &[u8]) -> Result<(), String> {
+    pub fn put(&self, content: &Content, description: ComponentInfo, code: &[u8]) -> Result<(), String> {
         self.write(content, description, code).map_err(|error| format!("{}: {error}", self.folder.display()))?;
         self.prune();
         Ok(())
     }
 
-    fn write(&self, content: &Content, description: Description, code: &[u8]) -> io::Result<()> {
+    fn write(&self, content: &Content, description: ComponentInfo, code: &[u8]) -> io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&self.folder)?;
         let mut hasher = self.code_hasher(content);
         // One system call with all of it would keep the core for so long.
-        read_in_pieces(code, |piece| {
+        read_chunks(code, |piece| {
             hasher.update(piece);
             file.write_all(piece)
         })?;
@@ -333,7 +333,7 @@ mod tests {
         fn insert(&self, _: &[u8], _: Vec<u8>) {}
     }
 
-    fn description() -> Result<Description> {
+    fn description() -> Result<ComponentInfo> {
         Ok(serde_json::from_str(
             r#"{"digest":"d","size":8,"manifest":null,"request_phase":true,"response_phase":false,"imports":[],"exports":[],"core_modules":0,"functions":0,"largest_function":0,"starts_code":false}"#,
         )?)

@@ -19,8 +19,8 @@ use super::function_cache::FunctionStore;
 use super::sealed::Sealed;
 use crate::process::priority::Priority;
 use witgate_config::CompileLimits as Limits;
-use witgate_runtime::chunks::PIECE;
-use witgate_runtime::chunks::read_in_pieces;
+use witgate_runtime::chunks::CHUNK_BYTES;
+use witgate_runtime::chunks::read_chunks;
 use witgate_runtime::compiler::Compiler;
 use witgate_runtime::component::{FILE_BYTES_MAX, describe};
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
@@ -106,7 +106,7 @@ fn run(
 fn hand_over(component: &[u8], input: Option<ChildStdin>) {
     let Some(mut input) = input else { return };
     // It says itself what it misses.
-    let _ = component.chunks(PIECE).try_for_each(|piece| input.write_all(piece));
+    let _ = component.chunks(CHUNK_BYTES).try_for_each(|piece| input.write_all(piece));
 }
 
 /// Waits for the child's end, and sees to it where that takes too long.
@@ -218,7 +218,7 @@ pub fn child(state: &Path, memory_bytes: u64, seconds: u64, priority: Priority) 
         .map_err(|error| format!("the compiler's limits cannot be set: {error}"))?;
     let mut component = vec![];
     // One system call with much of it would keep the core for so long.
-    let input = read_in_pieces(std::io::stdin().lock().take(FILE_BYTES_MAX + 1), |piece| {
+    let input = read_chunks(std::io::stdin().lock().take(FILE_BYTES_MAX + 1), |piece| {
         component.extend_from_slice(piece);
         Ok(())
     });

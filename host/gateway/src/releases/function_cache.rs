@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::cache::Key;
 use crate::process::private_folder::ensure_private_folder;
-use witgate_runtime::chunks::PIECE;
-use witgate_runtime::chunks::read_in_pieces;
+use witgate_runtime::chunks::CHUNK_BYTES;
+use witgate_runtime::chunks::read_chunks;
 use witgate_runtime::compiler::Functions;
 
 const KEY_BYTES: usize = 32;
@@ -144,7 +144,7 @@ impl FunctionStore {
         }
         let (mut index, mut mac) = (Vec::with_capacity(count * ENTRY_BYTES), [0; MAC_BYTES]);
         // Two megabytes for a Python filter. A file that ends in it has no keyed hash behind it.
-        read_in_pieces((&mut file).take((count * ENTRY_BYTES) as u64), |piece| {
+        read_chunks((&mut file).take((count * ENTRY_BYTES) as u64), |piece| {
             index.extend_from_slice(piece);
             Ok(())
         })?;
@@ -188,7 +188,7 @@ impl FunctionStore {
         let file = tempfile::Builder::new().prefix(".").tempfile_in(&self.folder)?;
         let mut out = BufWriter::new(file);
         out.write_all(&(new.len() as u64).to_le_bytes())?;
-        index.chunks(PIECE).try_for_each(|piece| out.write_all(piece))?;
+        index.chunks(CHUNK_BYTES).try_for_each(|piece| out.write_all(piece))?;
         out.write_all(&self.index_mac(&index))?;
         for code in new.values() {
             out.write_all(code)?;

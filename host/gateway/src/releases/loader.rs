@@ -16,12 +16,12 @@ use super::sealed::Sealed;
 use crate::process::priority::Priority;
 use witgate_config::{Capability, CompileLimits, Config};
 use witgate_http::error::FilterFailure;
-use witgate_runtime::component::{self, Description, FILE_BYTES_MAX, SizeLimits};
+use witgate_runtime::component::{self, ComponentInfo, FILE_BYTES_MAX, SizeLimits};
 use witgate_runtime::engine::{Artifact, Engine};
 use witgate_runtime::instance;
 use witgate_runtime::keyvalue::Store;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
-use witgate_runtime::pool::{Filter, Grant, Terms, check_imports};
+use witgate_runtime::filter::{Filter, Grant, FilterSettings, check_imports};
 
 /// Loads filters and remembers what it loaded.
 pub struct Loader {
@@ -44,7 +44,7 @@ struct Known {
     source: PathBuf,
     stamp: Stamp,
     content: Content,
-    description: Description,
+    description: ComponentInfo,
     artifact: Artifact,
 }
 
@@ -123,19 +123,19 @@ impl Loader {
     }
 
     fn load_as(&mut self, name: &str, filter: &witgate_config::Filter, stamp: Stamp) -> Result<Filter, LoadError> {
-        let terms = self.terms(name, filter);
+        let settings = self.settings(name, filter);
         let known = self.known.get(name).filter(|known| known.stamp == stamp && known.source == filter.source);
         if let Some(known) = known {
             check_pins(&known.description, filter)?;
-            check_imports(&known.description, &terms)?;
-            return Filter::new(&self.engine, &known.artifact, known.description.clone(), terms);
+            check_imports(&known.description, &settings)?;
+            return Filter::new(&self.engine, &known.artifact, known.description.clone(), settings);
         }
         let began = Instant::now();
         let content = content(&filter.source, stamp)?;
         let (content, description, artifact) = match self.find(name, &content)? {
             Some((description, artifact)) => {
                 check_pins(&description, filter)?;
-                check_imports(&description, &terms)?;
+                check_imports(&description, &settings)?;
                 tracing::info!(
                     filter = name,
                     digest = &description.digest[..12],
@@ -144,17 +144,17 @@ impl Loader {
                 );
                 (content, description, artifact)
             }
-            None => self.compile(name, filter, stamp, &terms)?,
+            None => self.compile(name, filter, stamp, &settings)?,
         };
-        let ready = Filter::new(&self.engine, &artifact, description.clone(), terms)?;
-        artifact.come_in();
+        let ready = Filter::new(&self.engine, &artifact, description.clone(), settings)?;
+        artifact.prefault();
         let known = Known { source: filter.source.clone(), stamp, content, description, artifact };
         self.known.insert(name.to_owned(), known);
         Ok(ready)
     }
 
     /// A component that another filter runs, or that was compiled before.
-    fn find(&self, name: &str, content: &Content) -> Result<Option<(Description, Artifact)>, LoadError> {
+    fn find(&self, name: &str, content: &Content) -> Result<Option<(ComponentInfo, Artifact)>, LoadError> {
         if let Some(same) = self.known.values().find(|known| known.content == *content) {
             return Ok(Some((same.description.clone(), same.artifact.clone())));
         }
@@ -170,15 +170,15 @@ impl Loader {
         name: &str,
         filter: &witgate_config::Filter,
         stamp: Stamp,
-        terms: &Terms,
-    ) -> Result<(Content, Description, Artifact), LoadError> {
+        settings: &FilterSettings,
+    ) -> Result<(Content, ComponentInfo, Artifact), LoadError> {
         let began = Instant::now();
         let sealed = Sealed::copy(&filter.source, FILE_BYTES_MAX).map_err(|error| unreadable(&filter.source, error))?;
         check_read(&filter.source, stamp, sealed.bytes().len() as u64)?;
         let content = Content::of(sealed.bytes());
         let description = component::describe(sealed.bytes())?;
         check_pins(&description, filter)?;
-        check_imports(&description, terms)?;
+        check_imports(&description, settings)?;
         let CompileLimits { functions, function_bytes, .. } = self.limits;
         description.check_size(&SizeLimits { functions, function_bytes })?;
         let compiled = compile(&sealed, &self.state, &self.limits, self.priority)?;
@@ -208,7 +208,7 @@ impl Loader {
         })
     }
 
-    fn terms(&mut self, name: &str, filter: &witgate_config::Filter) -> Terms {
+    fn settings(&mut self, name: &str, filter: &witgate_config::Filter) -> FilterSettings {
         // The store outlives the filter's versions. Other bounds make a new one: shrinking a live store would have to choose what to forget.
         let bounds = (filter.keyvalue.keys, filter.keyvalue.bytes);
         let store = match self.stores.get(name) {
@@ -219,7 +219,7 @@ impl Loader {
                 store
             }
         };
-        terms(name, filter, store)
+        settings(name, filter, store)
     }
 }
 
@@ -228,23 +228,23 @@ pub fn check_file(
     name: &str,
     filter: &witgate_config::Filter,
     limits: &CompileLimits,
-) -> Result<Description, LoadError> {
+) -> Result<ComponentInfo, LoadError> {
     let before = stamp(&filter.source)?;
     let sealed = Sealed::copy(&filter.source, FILE_BYTES_MAX).map_err(|error| unreadable(&filter.source, error))?;
     check_read(&filter.source, before, sealed.bytes().len() as u64)?;
     let description = component::describe(sealed.bytes())?;
     check_pins(&description, filter)?;
     description.check_size(&SizeLimits { functions: limits.functions, function_bytes: limits.function_bytes })?;
-    check_imports(&description, &terms(name, filter, Arc::new(Store::new(1, 1))))?;
+    check_imports(&description, &settings(name, filter, Arc::new(Store::new(1, 1))))?;
     Ok(description)
 }
 
-fn terms(name: &str, filter: &witgate_config::Filter, store: Arc<Store>) -> Terms {
+fn settings(name: &str, filter: &witgate_config::Filter, store: Arc<Store>) -> FilterSettings {
     let grant = |capability: &Capability| match capability {
         Capability::KeyValue => Grant::KeyValue,
         Capability::Wasi => Grant::Wasi,
     };
-    Terms {
+    FilterSettings {
         name: name.into(),
         timeout: filter.timeout,
         memory_bytes: filter.memory_bytes,
@@ -254,7 +254,7 @@ fn terms(name: &str, filter: &witgate_config::Filter, store: Arc<Store>) -> Term
     }
 }
 
-fn check_pins(description: &Description, filter: &witgate_config::Filter) -> Result<(), LoadError> {
+fn check_pins(description: &ComponentInfo, filter: &witgate_config::Filter) -> Result<(), LoadError> {
     if let Some(pin) = filter.sha256
         && hex::encode(pin) != description.digest
     {
@@ -317,7 +317,7 @@ fn check_length(path: &Path, length: u64) -> Result<(), LoadError> {
 /// Refuses what no call could be made of: better now, while the old version serves, than in every request.
 fn check_starts(filter: &Arc<Filter>, config: &BTreeMap<String, String>) -> Result<(), LoadError> {
     let refuse = |why: String| {
-        let name = &filter.terms.name;
+        let name = &filter.settings.name;
         LoadError::new(
             LoadErrorReason::Instantiate,
             format!(
@@ -327,7 +327,7 @@ fn check_starts(filter: &Arc<Filter>, config: &BTreeMap<String, String>) -> Resu
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(|error| refuse(format!("no runtime for it: {error}")))?;
-    match runtime.block_on(instance::attempt(filter, &Arc::new(config.clone()))) {
+    match runtime.block_on(instance::try_instantiate(filter, &Arc::new(config.clone()))) {
         // Traffic has all instances: that says nothing about this one.
         Err(failure) if failure.kind != FilterFailure::Saturated => {
             Err(refuse(format!("{}: {}", failure.kind.label(), failure.detail)))

@@ -10,8 +10,8 @@ use std::ptr::NonNull;
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
-use witgate_runtime::chunks::PIECE;
-use witgate_runtime::chunks::read_in_pieces;
+use witgate_runtime::chunks::CHUNK_BYTES;
+use witgate_runtime::chunks::read_chunks;
 
 /// Bytes in memory of their own.
 pub struct Sealed {
@@ -26,8 +26,8 @@ impl Sealed {
     pub fn copy(path: &Path, bytes_max: u64) -> io::Result<Self> {
         let most = bytes_max.saturating_add(1);
         let room = usize::try_from(most).map_err(io::Error::other)?;
-        let mut sealed = Self::reserve(room.next_multiple_of(PIECE))?;
-        read_in_pieces(File::open(path)?.take(most), |piece| {
+        let mut sealed = Self::reserve(room.next_multiple_of(CHUNK_BYTES))?;
+        read_chunks(File::open(path)?.take(most), |piece| {
             sealed.append(piece);
             Ok(())
         })?;
@@ -63,7 +63,7 @@ impl Sealed {
 
     #[allow(unsafe_code)]
     fn seal(&mut self) -> io::Result<()> {
-        let used = self.length.next_multiple_of(PIECE);
+        let used = self.length.next_multiple_of(CHUNK_BYTES);
         if used < self.mapped {
             // SAFETY: what was reserved and not written: nobody has borrowed it.
             unsafe { munmap(self.at.as_ptr().add(used).cast(), self.mapped - used)? };
@@ -80,9 +80,9 @@ impl Sealed {
 impl Drop for Sealed {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        for begin in (0..self.mapped).step_by(PIECE) {
+        for begin in (0..self.mapped).step_by(CHUNK_BYTES) {
             // SAFETY: mapped by `reserve`, and nobody borrows from self any more. An error could only mean that it is not mapped.
-            let _ = unsafe { munmap(self.at.as_ptr().add(begin).cast(), PIECE) };
+            let _ = unsafe { munmap(self.at.as_ptr().add(begin).cast(), CHUNK_BYTES) };
             std::thread::yield_now();
         }
     }
@@ -99,13 +99,13 @@ mod tests {
         std::fs::write(&path, "hello")?;
         let sealed = Sealed::copy(&path, 100)?;
         std::fs::write(&path, "HELLO and more")?;
-        assert_eq!((sealed.bytes(), sealed.mapped), (b"hello".as_slice(), PIECE));
+        assert_eq!((sealed.bytes(), sealed.mapped), (b"hello".as_slice(), CHUNK_BYTES));
         assert_eq!(Sealed::copy(&path, 4)?.bytes().len(), 5, "one more than allowed shows that there is more");
         std::fs::write(&path, "")?;
         assert_eq!(Sealed::copy(&path, 4)?.bytes(), b"");
-        let large = vec![7; 3 * PIECE];
+        let large = vec![7; 3 * CHUNK_BYTES];
         std::fs::write(&path, &large)?;
-        for bytes_max in [large.len() - 1, large.len(), large.len() + PIECE] {
+        for bytes_max in [large.len() - 1, large.len(), large.len() + CHUNK_BYTES] {
             assert_eq!(Sealed::copy(&path, bytes_max as u64)?.bytes(), large);
         }
         Ok(())

@@ -14,13 +14,12 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
-use super::connection::{Entrance, serve};
+use super::connection::{ListenerOptions, serve};
 use super::worker::Worker;
-use crate::memory;
+use crate::process::memory;
 use crate::pipeline::snapshot::Shared;
-use crate::upstream::Pools;
-use witgate_runtime::between;
-use witgate_runtime::reuse;
+use crate::upstream::UpstreamClient;
+use witgate_runtime::instance_cache;
 
 /// After an error of `accept`, before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -51,22 +50,22 @@ fn runtime() -> std::io::Result<LocalRuntime> {
     Builder::new_current_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)
-        .on_thread_park(between::before_sleep)
+        .on_thread_park(instance_cache::on_thread_park)
         .build_local(LocalOptions::default())
 }
 
 async fn work(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
-    let worker = Worker { pools: Rc::new(Pools::new(shared.metrics.clone())), shared: shared.clone() };
+    let worker = Worker { upstream_client: Rc::new(UpstreamClient::new(shared.metrics.clone())), shared: shared.clone() };
     let here = Rc::new(());
     let mut accepting = vec![];
     let config = shared.snapshot.load().config.clone();
     for (place, listener) in listeners {
         let tls = shared.listener_tls.get(place).cloned().flatten();
         let proxied = config.listeners.get(place).is_some_and(|listener| listener.proxy_protocol);
-        let entrance = Entrance { tls, proxied };
+        let options = ListenerOptions { tls, proxied };
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
-                accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, entrance, here.clone())));
+                accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, options, here.clone())));
             }
             Err(error) => tracing::error!(%error, "a listener cannot be used"),
         }
@@ -85,11 +84,11 @@ async fn work(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
         tracing::warn!(connections = cut, "the drain's time is up: connections are cut");
     }
     sweepers.iter().for_each(|sweeper| sweeper.abort());
-    between::clean();
-    reuse::sweep(|_| false);
+    instance_cache::drop_deferred();
+    instance_cache::sweep(|_| false);
 }
 
-async fn accept(worker: Worker, listener: tokio::net::TcpListener, entrance: Entrance, here: Rc<()>) {
+async fn accept(worker: Worker, listener: tokio::net::TcpListener, options: ListenerOptions, here: Rc<()>) {
     let mut draining = worker.shared.draining.subscribe();
     loop {
         let max = worker.shared.snapshot.load().config.limits.connections;
@@ -118,11 +117,11 @@ async fn accept(worker: Worker, listener: tokio::net::TcpListener, entrance: Ent
                     continue;
                 }
                 let counted = Counted::new(worker.shared.clone());
-                let (worker, here, entrance) = (worker.clone(), here.clone(), entrance.clone());
+                let (worker, here, options) = (worker.clone(), here.clone(), options.clone());
                 // What takes the client's time, such as a handshake, is awaited here and not in the loop. A panic ends this task and so this connection, nothing else.
                 tokio::task::spawn_local(async move {
                     let _counted = (counted, here);
-                    serve(worker, stream, address, entrance).await;
+                    serve(worker, stream, address, options).await;
                 });
             }
             Err(error) => {
@@ -138,12 +137,12 @@ async fn sweep(worker: Worker) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         let snapshot = worker.shared.snapshot.load_full();
-        let kept = worker.pools.sweep(snapshot.upstreams.values());
+        let kept = worker.upstream_client.sweep(snapshot.upstreams.values());
         // What a load needed is not kept for the next one. Again only where something happened since: a thread at rest frees nothing.
         let is_idle = worker.shared.in_flight.load(Ordering::Relaxed) == 0;
         let now = is_idle.then(|| (worker.shared.connections.load(Ordering::Relaxed), kept));
         if is_idle && rested != now {
-            memory::give_back();
+            memory::release_freed();
         }
         rested = now;
     }
@@ -158,8 +157,8 @@ async fn tidy(shared: Arc<Shared>) {
             return;
         }
         let snapshot = shared.snapshot.load_full();
-        reuse::sweep(|filter| {
-            snapshot.filters.get(&*filter.terms.name).is_some_and(|serving| Arc::ptr_eq(serving, filter))
+        instance_cache::sweep(|filter| {
+            snapshot.filters.get(&*filter.settings.name).is_some_and(|serving| Arc::ptr_eq(serving, filter))
         });
     }
 }

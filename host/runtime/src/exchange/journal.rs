@@ -44,7 +44,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Notes an edit, within the bounds of one call.
+    /// Notes an edit, within the limits of one call.
     pub fn push(&mut self, edit: Edit) -> Result<(), Refusal> {
         self.bytes += match &edit {
             Edit::SetHeader(name, value) | Edit::AppendHeader(name, value) => name.as_str().len() + value.len(),
@@ -61,7 +61,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Sets a note, within the bounds of one exchange.
+    /// Sets a note, within the limits of one exchange.
     pub fn set_note(&mut self, exchange: &Exchange, name: String, value: String) -> Result<(), Refusal> {
         if name.is_empty() || name.len() > NOTE_NAME_BYTES_MAX || value.len() > NOTE_VALUE_BYTES_MAX {
             return Err(Refusal::Limit(format!(

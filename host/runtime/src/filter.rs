@@ -13,10 +13,10 @@ use wasmtime::component::{HasSelf, InstancePre, Linker};
 use super::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use super::bindings::witgate::gateway as host;
 use super::clock::Calls;
-use super::component::{Description, PACKAGE, is_interface};
+use super::component::{ComponentInfo, PACKAGE, is_interface};
 use super::engine::{Artifact, Engine, TABLE_ELEMENTS_MAX};
 use super::instance::Call;
-use super::pool_range::Memories;
+use super::pool_range::PoolRange;
 use crate::keyvalue::Store;
 use crate::load_error::{LoadError, LoadErrorReason};
 use crate::log_limit::LogLimit;
@@ -35,7 +35,7 @@ pub enum Grant {
 
 /// What the operator decided about a filter.
 #[derive(Clone)]
-pub struct Terms {
+pub struct FilterSettings {
     /// The name in gateway.yaml.
     pub name: Arc<str>,
     /// For one call.
@@ -53,9 +53,9 @@ pub struct Terms {
 /// A filter, ready to be instantiated any number of times on any thread.
 pub struct Filter {
     /// The operator's side.
-    pub terms: Terms,
+    pub settings: FilterSettings,
     /// The file's side.
-    pub description: Description,
+    pub info: ComponentInfo,
     /// The manifest's version, `-` without one.
     pub version: Arc<str>,
     /// The first 12 digits of the digest: for people.
@@ -65,29 +65,30 @@ pub struct Filter {
     /// Whether its code is more than a processor's caches keep beside all else, as an interpreter's is.
     pub is_large: bool,
     pub(super) engine: wasmtime::Engine,
-    pub(super) memories: Memories,
-    /// Those of all filters.
+    pub(super) pool_range: PoolRange,
+    /// The calls of all filters.
     pub(super) calls: Arc<Calls>,
-    /// Its instances that are kept between calls, and those of all filters.
-    pub(super) kept: AtomicUsize,
-    pub(super) kept_in_all: Arc<AtomicUsize>,
+    /// Its idle instances on all threads.
+    pub(super) idle: AtomicUsize,
+    /// The idle instances of all filters.
+    pub(super) idle_total: Arc<AtomicUsize>,
     pub(super) pre: InstancePre<Call>,
     pub(super) request: Option<request_handler::GuestIndices>,
     pub(super) response: Option<response_handler::GuestIndices>,
 }
 
 impl Filter {
-    /// Links an artifact under these terms.
+    /// Links an artifact under these settings.
     pub fn new(
         engine: &Engine,
         artifact: &Artifact,
-        description: Description,
-        terms: Terms,
+        info: ComponentInfo,
+        settings: FilterSettings,
     ) -> Result<Self, LoadError> {
-        check_imports(&description, &terms)?;
-        check_needs(artifact, &terms)?;
+        check_imports(&info, &settings)?;
+        check_needs(artifact, &settings)?;
         let linker =
-            linker(engine, &terms).map_err(|error| LoadError::new(LoadErrorReason::Link, format!("{error:#}")))?;
+            linker(engine, &settings).map_err(|error| LoadError::new(LoadErrorReason::Link, format!("{error:#}")))?;
         let pre = linker.instantiate_pre(&artifact.component).map_err(|error| {
             LoadError::new(
                 LoadErrorReason::WrongWorld,
@@ -101,23 +102,23 @@ impl Filter {
             )
         };
         let request =
-            description.request_phase.then(|| request_handler::GuestIndices::new(&pre)).transpose().map_err(wrong)?;
+            info.request_phase.then(|| request_handler::GuestIndices::new(&pre)).transpose().map_err(wrong)?;
         let response =
-            description.response_phase.then(|| response_handler::GuestIndices::new(&pre)).transpose().map_err(wrong)?;
-        let version = description.manifest.as_ref().map_or("-", |manifest| manifest.version.as_str()).into();
-        let short_digest = description.digest[..12].into();
+            info.response_phase.then(|| response_handler::GuestIndices::new(&pre)).transpose().map_err(wrong)?;
+        let version = info.manifest.as_ref().map_or("-", |manifest| manifest.version.as_str()).into();
+        let short_digest = info.digest[..12].into();
         Ok(Self {
-            terms,
-            description,
+            settings,
+            info,
             version,
             short_digest,
             log_limit: LogLimit::new(),
             is_large: artifact.length() > LARGE_BYTES,
             engine: engine.inner().clone(),
-            memories: engine.memories(),
+            pool_range: engine.pool_range(),
             calls: engine.calls().clone(),
-            kept: AtomicUsize::new(0),
-            kept_in_all: engine.kept().clone(),
+            idle: AtomicUsize::new(0),
+            idle_total: engine.idle_total().clone(),
             pre,
             request,
             response,
@@ -125,8 +126,8 @@ impl Filter {
     }
 
     /// Instances that wait for their next call.
-    pub fn kept(&self) -> usize {
-        self.kept.load(Ordering::Relaxed)
+    pub fn idle_instances(&self) -> usize {
+        self.idle.load(Ordering::Relaxed)
     }
 
     /// Whether it has a request phase.
@@ -141,31 +142,31 @@ impl Filter {
 
     /// The largest request body that it takes, where it wants one.
     pub fn request_body_limit(&self) -> Option<usize> {
-        self.description.manifest.as_ref()?.request?.body_limit()
+        self.info.manifest.as_ref()?.request?.body_limit()
     }
 
     /// The largest response body that it takes, where it wants one.
     pub fn response_body_limit(&self) -> Option<usize> {
-        self.description.manifest.as_ref()?.response?.body_limit()
+        self.info.manifest.as_ref()?.response?.body_limit()
     }
 }
 
 /// Checks a description's imports against the grants, before anything is compiled.
-pub fn check_imports(description: &Description, terms: &Terms) -> Result<(), LoadError> {
+pub fn check_imports(info: &ComponentInfo, settings: &FilterSettings) -> Result<(), LoadError> {
     const BASE: [&str; 9] =
         ["types", "request", "request-edit", "response", "exchange", "log", "config", "clock", "random"];
-    for import in &description.imports {
-        let granted = |grant| terms.grants.contains(&grant);
+    for import in &info.imports {
+        let granted = |grant| settings.grants.contains(&grant);
         if BASE.iter().any(|interface| is_interface(import, interface)) {
             continue;
         }
         if is_interface(import, "keyvalue") {
             if !granted(Grant::KeyValue) {
-                return Err(not_granted(import, &terms.name, "keyvalue"));
+                return Err(not_granted(import, &settings.name, "keyvalue"));
             }
         } else if import.starts_with("wasi:") {
             if !granted(Grant::Wasi) {
-                return Err(not_granted(import, &terms.name, "wasi"));
+                return Err(not_granted(import, &settings.name, "wasi"));
             }
         } else if import.starts_with(PACKAGE) {
             return Err(LoadError::new(
@@ -194,7 +195,7 @@ fn not_granted(import: &str, filter: &str, capability: &str) -> LoadError {
 }
 
 /// Refuses what could never be instantiated.
-fn check_needs(artifact: &Artifact, terms: &Terms) -> Result<(), LoadError> {
+fn check_needs(artifact: &Artifact, settings: &FilterSettings) -> Result<(), LoadError> {
     let Some(needs) = artifact.component.resources_required() else {
         return Err(LoadError::new(
             LoadErrorReason::WrongWorld,
@@ -203,14 +204,14 @@ fn check_needs(artifact: &Artifact, terms: &Terms) -> Result<(), LoadError> {
     };
     // wasmtime gives pages.
     let memory = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(64 << 10);
-    if memory > terms.memory_bytes as u64 {
+    if memory > settings.memory_bytes as u64 {
         return Err(LoadError::new(
             LoadErrorReason::Limits,
             format!(
                 "the component starts with {} KiB of memory, above its limit of {} KiB: raise filters.{}.memory (at most 256MiB)",
                 memory >> 10,
-                terms.memory_bytes >> 10,
-                terms.name
+                settings.memory_bytes >> 10,
+                settings.name
             ),
         ));
     }
@@ -224,7 +225,7 @@ fn check_needs(artifact: &Artifact, terms: &Terms) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn linker(engine: &Engine, terms: &Terms) -> wasmtime::Result<Linker<Call>> {
+fn linker(engine: &Engine, settings: &FilterSettings) -> wasmtime::Result<Linker<Call>> {
     type Own = HasSelf<Call>;
     let mut linker = Linker::new(engine.inner());
     host::types::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
@@ -236,10 +237,10 @@ fn linker(engine: &Engine, terms: &Terms) -> wasmtime::Result<Linker<Call>> {
     host::config::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
     host::clock::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
     host::random::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
-    if terms.grants.contains(&Grant::KeyValue) {
+    if settings.grants.contains(&Grant::KeyValue) {
         host::keyvalue::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
     }
-    if terms.grants.contains(&Grant::Wasi) {
+    if settings.grants.contains(&Grant::Wasi) {
         // The asynchronous bindings: the synchronous ones block the thread and panic inside a runtime.
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     }

@@ -1,0 +1,176 @@
+//! Instances between calls: those that wait for a call, and the one that waits to be dropped.
+//!
+//! Gain: a thread drops the last instance and creates the next one when it has no other work, so no
+//! exchange waits for either. Dropping copies back the pages that the call wrote, which takes about
+//! as long as the call if the filter is an interpreter; creating takes a third of it.
+//! Price: each thread holds up to one instance that waits to be dropped, and idle instances up to
+//! [`IDLE_TOTAL_MAX`] over all threads. The pool has room for them beyond the instances in calls,
+//! so an idle instance never takes the slot of a call.
+//!
+//! Each thread has its own instances, so no lock is taken. The instance that was used last is taken
+//! first, because its memory is in the processor's caches. An idle instance is either fresh
+//! (prewarmed, it has served no call) or, if the operator granted `filters.NAME.reuse`, one that
+//! served calls. This module does not know: what a call is, whether a call ended well.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::engine::IDLE_TOTAL_MAX;
+use crate::fault_around;
+use crate::filter::Filter;
+use crate::instance::Instance;
+
+/// Idle instances of one filter on one thread.
+const IDLE_MAX: usize = 16;
+/// Idle instances over all threads above which none is prewarmed: the rest is for reused instances.
+const PREWARM_TOTAL_MAX: usize = IDLE_TOTAL_MAX / 2;
+/// Pool slots that one thread uses for a filter at once: one for a call, and one for an instance
+/// that waits for its call or its drop.
+const SLOTS_PER_THREAD: usize = 2;
+/// An instance that was idle for longer is dropped.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+thread_local! {
+    static IDLE: RefCell<Vec<IdleInstances>> = const { RefCell::new(vec![]) };
+    static DEFERRED: Cell<Option<Instance>> = const { Cell::new(None) };
+}
+
+/// The idle instances of one version of a filter that had a call on this thread.
+struct IdleInstances {
+    filter: Arc<Filter>,
+    /// Ordered by last use; the most recent is last.
+    instances: Vec<IdleInstance>,
+}
+
+struct IdleInstance {
+    instance: Instance,
+    since: Instant,
+    _count: IdleCount,
+}
+
+/// Counts an idle instance until it is dropped.
+struct IdleCount(Arc<Filter>);
+
+impl IdleCount {
+    /// `None` if there are [`IDLE_TOTAL_MAX`] idle instances already.
+    fn new(filter: &Arc<Filter>) -> Option<Self> {
+        let count = Self(filter.clone());
+        filter.idle.fetch_add(1, Ordering::Relaxed);
+        (filter.idle_total.fetch_add(1, Ordering::Relaxed) < IDLE_TOTAL_MAX).then_some(count)
+    }
+}
+
+impl Drop for IdleCount {
+    fn drop(&mut self) {
+        self.0.idle.fetch_sub(1, Ordering::Relaxed);
+        self.0.idle_total.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Takes an idle instance of this version on this thread. At the first call of a version it
+/// prewarms the thread's slots for it.
+pub(crate) fn take(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Option<Instance> {
+    let pop = || IDLE.with_borrow_mut(|all| Some(find(all, filter)?.instances.pop()));
+    match pop() {
+        Some(idle) => idle,
+        None => {
+            IDLE.with_borrow_mut(|all| all.push(IdleInstances { filter: filter.clone(), instances: vec![] }));
+            prewarm(filter, config);
+            pop()?
+        }
+    }
+    .map(|idle| idle.instance)
+}
+
+/// Keeps an instance for another call. Drops it if there are enough idle instances.
+pub(crate) fn keep(filter: &Arc<Filter>, instance: Instance) {
+    let Some(count) = IdleCount::new(filter) else { return };
+    let idle = IdleInstance { instance, since: Instant::now(), _count: count };
+    IDLE.with_borrow_mut(|all| {
+        if let Some(of_filter) = find(all, filter).filter(|of_filter| of_filter.instances.len() < IDLE_MAX) {
+            of_filter.instances.push(idle);
+        }
+    });
+}
+
+/// Defers the drop of an instance that no call will use again. The instance that was deferred
+/// before is dropped first: at most one per thread waits, so that pool slots serve calls.
+pub(crate) fn defer_drop(instance: Instance) {
+    drop_deferred();
+    DEFERRED.set(Some(instance));
+}
+
+/// Drops the deferred instance of this thread, if there is one.
+///
+/// A call does this first, so that its own instance reuses that pool slot, whose pages are in the
+/// processor's caches.
+pub fn drop_deferred() {
+    if let Some(instance) = DEFERRED.take() {
+        instance.finish();
+    }
+}
+
+/// The hook for a thread that is about to sleep: drops the deferred instance and prewarms one for
+/// the next call of the same filter.
+///
+/// A panic does not leave this function. In a call a panic ends one connection, but in the hook of
+/// the asynchronous runtime it would end all connections of the thread.
+pub fn on_thread_park() {
+    // The panic hook has printed the panic to stderr.
+    let _ = std::panic::catch_unwind(replace_deferred);
+}
+
+/// Drops this thread's instances that were idle for too long, and those of versions for which
+/// `is_serving` is false.
+pub fn sweep(is_serving: impl Fn(&Arc<Filter>) -> bool) {
+    IDLE.with_borrow_mut(|all| {
+        all.retain(|of_filter| is_serving(&of_filter.filter));
+        for of_filter in all {
+            of_filter.instances.retain(|idle| idle.since.elapsed() < IDLE_TIMEOUT);
+        }
+    });
+}
+
+fn replace_deferred() {
+    let Some(instance) = DEFERRED.take() else { return };
+    let (filter, config) = instance.filter_and_config();
+    instance.finish();
+    if should_prewarm(&filter)
+        && let Some(fresh) = Instance::prewarmed(&filter, &config)
+    {
+        keep(&filter, fresh);
+    }
+}
+
+/// Whether this thread should create an instance before the next call asks for one: none is idle,
+/// reused instances still have room, and no code of the filter would run.
+fn should_prewarm(filter: &Arc<Filter>) -> bool {
+    !filter.info.starts_code
+        && filter.idle_total.load(Ordering::Relaxed) < PREWARM_TOTAL_MAX
+        && IDLE.with_borrow_mut(|all| find(all, filter).is_none_or(|of_filter| of_filter.instances.is_empty()))
+}
+
+/// Creates as many instances as this thread will use at once, disables fault-around for their
+/// memories and keeps one of them.
+///
+/// The pool gives a thread the slots that it used last, so its later instances are in these slots.
+fn prewarm(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) {
+    if filter.info.starts_code {
+        return;
+    }
+    let mut created: Vec<Instance> =
+        (0..SLOTS_PER_THREAD).map_while(|_| Instance::prewarmed(filter, config)).collect();
+    if let Err(error) = fault_around::disable(filter.pool_range) {
+        tracing::debug!(%error, "fault-around stays enabled: the kernel maps pages that no call needs");
+    }
+    if let Some(instance) = created.pop() {
+        keep(filter, instance);
+    }
+}
+
+fn find<'a>(all: &'a mut [IdleInstances], filter: &Arc<Filter>) -> Option<&'a mut IdleInstances> {
+    all.iter_mut().find(|of_filter| Arc::ptr_eq(&of_filter.filter, filter))
+}
