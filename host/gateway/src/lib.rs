@@ -75,7 +75,7 @@ impl Gateway {
             // It serves on this machine meanwhile.
             loader.yield_to_traffic();
         }
-        let certificates = Certificates::start(&config, &metrics).map_err(|refusals| refusals.join("\n"))?;
+        let certificates = Certificates::open(&config, &metrics).map_err(|errors| errors.to_string())?;
         let filters = load_all(&mut loader, &config, &metrics).map_err(|refusals| refusals.join("\n"))?;
         publish_filters(&metrics, &filters);
         let sockets = received.map_or_else(|| Sockets::bind(&config), Ok)?;
@@ -86,7 +86,7 @@ impl Gateway {
         let shares = sockets.for_workers(config.workers).map_err(copied)?;
         let registry = EndpointRegistry::new(metrics.clone());
         let listener_tls = config.listeners.iter().map(|listener| certificates.listener(&listener.name)).collect();
-        let snapshot = Snapshot::new(Arc::new(config), filters, certificates.clients(), &registry)?;
+        let snapshot = Snapshot::new(Arc::new(config), filters, certificates.upstream_tls(), &registry)?;
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
             swapped: tokio::sync::watch::channel(()).0,

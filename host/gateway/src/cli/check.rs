@@ -12,9 +12,9 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
     let source = Source::File(file.to_owned());
     let config = source.parse(&source.text()?)?;
     let mut refusals = vec![];
-    match Certificates::start(&config, &Metrics::new()) {
+    match Certificates::open(&config, &Metrics::new()) {
         Ok(certificates) => certificates.describe().iter().for_each(|line| println!("{line}")),
-        Err(found) => refusals.extend(found.into_iter().map(|why| format!("{}: {why}", file.display()))),
+        Err(found) => refusals.extend(found.lines().map(|why| format!("{}: {why}", file.display()))),
     }
     for (name, filter) in &config.filters {
         match check_file(name, filter, &config.compile) {

@@ -1,21 +1,25 @@
-//! Which certificate a name gets: exact before a wildcard of one label, else the first (RFC 9110, section 4.3.4; RFC 6125, section 6.4.3).
+//! Selection of a certificate by name: an exact name first, then a wildcard of one label, else the
+//! first certificate (RFC 9110, section 4.3.4; RFC 6125, section 6.4.3).
 //!
-//! Two hash tables rather than a search, since this runs in every handshake. Must not know: TLS.
+//! Every handshake runs this selection, so it uses two hash tables instead of a search.
+//!
+//! This module does not know: TLS.
 
 use std::collections::HashMap;
 
 /// A table from names to `T`.
 #[derive(Debug)]
-pub(super) struct Names<T> {
-    /// At least one; the first is the default.
+pub(super) struct NameTable<T> {
+    /// At least one value. The first is the default.
     all: Vec<T>,
     exact: HashMap<String, usize>,
-    /// `example.com` for `*.example.com`.
+    /// The key for `*.example.com` is `example.com`.
     wildcard: HashMap<String, usize>,
 }
 
-impl<T> Names<T> {
-    /// Names are in lower case; one that is there twice belongs to the first. None where there is nothing at all.
+impl<T> NameTable<T> {
+    /// Builds the table. Names are in lower case. A name that occurs twice selects its first value.
+    /// `None` if there are no entries.
     pub(super) fn new(entries: impl IntoIterator<Item = (T, impl IntoIterator<Item = String>)>) -> Option<Self> {
         let mut table = Self { all: vec![], exact: HashMap::new(), wildcard: HashMap::new() };
         for (index, (value, names)) in entries.into_iter().enumerate() {
@@ -31,7 +35,7 @@ impl<T> Names<T> {
         (!table.all.is_empty()).then_some(table)
     }
 
-    /// What belongs to the name, or the default.
+    /// The value of a name, or the default.
     pub(super) fn find(&self, name: Option<&str>) -> &T {
         let lower = name.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
         let index = lower.as_deref().and_then(|name| {
@@ -42,8 +46,8 @@ impl<T> Names<T> {
     }
 }
 
-/// Whether a certificate with these names (lower case) is good for a host.
-pub(super) fn cover(names: &[String], host: &str) -> bool {
+/// Whether a certificate with these names covers a host. The names are in lower case.
+pub(super) fn covers_host(names: &[String], host: &str) -> bool {
     names.iter().any(|name| match name.strip_prefix("*.") {
         Some(parent) => host.split_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(parent)),
         None => host.eq_ignore_ascii_case(name),
@@ -54,13 +58,13 @@ pub(super) fn cover(names: &[String], host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn table(entries: &[(&'static str, &[&str])]) -> Names<&'static str> {
+    fn table(entries: &[(&'static str, &[&str])]) -> NameTable<&'static str> {
         let own = entries.iter().map(|(value, names)| (*value, names.iter().map(|name| (*name).to_owned())));
-        Names::new(own).expect("at least one")
+        NameTable::new(own).expect("at least one")
     }
 
     #[test]
-    fn exact_wins_over_wildcard_and_the_first_is_the_default() {
+    fn an_exact_name_precedes_a_wildcard_and_the_first_is_the_default() {
         let names = table(&[("a", &["a.test"]), ("wild", &["*.b.test"]), ("x", &["x.b.test", "b.test"])]);
         for (name, expected) in [
             (Some("a.test"), "a"),
@@ -81,10 +85,10 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_there_twice_belongs_to_the_first() {
+    fn a_name_that_occurs_twice_selects_its_first_value() {
         let names = table(&[("a", &["a.test", "*.test"]), ("b", &["a.test", "*.test"])]);
         assert_eq!((*names.find(Some("a.test")), *names.find(Some("c.test"))), ("a", "a"));
-        assert!(Names::<u8>::new(Vec::<(u8, Vec<String>)>::new()).is_none());
+        assert!(NameTable::<u8>::new(Vec::<(u8, Vec<String>)>::new()).is_none());
     }
 
     #[test]
@@ -98,7 +102,7 @@ mod tests {
             ("d.c.b.test", false),
             ("", false),
         ] {
-            assert_eq!(cover(&names, host), expected, "{host}");
+            assert_eq!(covers_host(&names, host), expected, "{host}");
         }
     }
 }

@@ -1,228 +1,237 @@
-//! Certificates, keys and authorities, kept in step with their files: a good change goes live, a bad one is told and the one before serves on.
+//! All certificates, keys and authorities of the gateway, reloaded when their files change.
 //!
-//! A changed file rebuilds what belongs to its listener or upstream and swaps it by one pointer; no configuration, filter or connection is touched. Each pair stands
-//! for itself: one that is bad does not keep its neighbours from being renewed. Must not know: connections, requests.
+//! A changed file rebuilds the TLS configuration of its listener or upstream and replaces it through
+//! one pointer. Configuration, filters and open connections are not affected. Each file is judged on
+//! its own: an invalid one is reported, its last valid content stays in service, and the other files
+//! are renewed.
+//!
+//! This module does not know: connections, requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use super::watched_files::{Look, Material, Refusal, Slot};
+use super::client::client_config;
+use super::pem::{Authorities, KeyPair, Reason};
+use super::report::{Owner, clear_expiry, shown_names};
+use super::server::{Resumption, ServerTls, TlsContext};
+use super::watched_files::{FileError, WatchedFiles};
 use crate::net::tls::ClientTls;
-use crate::pipeline::snapshot::Clients;
-use crate::telemetry::{
-    CertificateFailureLabels, CertificateLabels, Metrics, UpstreamCertificateFailureLabels, UpstreamCertificateLabels,
-};
-use crate::tls::{Authorities, Facts, Pair, Resumption, Served, ServerTls, client_config};
+use crate::telemetry::Metrics;
 use witgate_config::{CertificateFiles, Config, ListenerTls, UpstreamTls};
 
-/// Everything with certificates that the gateway uses.
+/// The certificates of all listeners and upstreams.
 pub struct Certificates {
     metrics: Metrics,
-    listeners: Vec<Listener>,
-    upstreams: Upstreams,
+    listeners: Vec<ListenerCertificates>,
+    upstreams: UpstreamSet,
 }
 
-/// The upstreams' part, by name: a reload makes it anew.
-pub type Upstreams = BTreeMap<String, Upstream>;
+/// The certificates of all upstreams, by the upstream's name. A reload replaces the whole set.
+pub type UpstreamSet = BTreeMap<String, UpstreamCertificates>;
 
-struct Listener {
-    terms: ListenerTls,
-    tls: Arc<ServerTls>,
-    pairs: Vec<Slot<Pair>>,
-    clients: Option<Slot<Authorities>>,
-    resumption: Resumption,
+/// TLS of the upstreams that use it, by the upstream's name.
+pub type UpstreamTlsMap = HashMap<String, Arc<ClientTls>>;
+
+/// The refused certificates of a configuration. Displays one line for each.
+#[derive(Debug)]
+pub struct CertificateErrors(Vec<(String, FileError)>);
+
+impl CertificateErrors {
+    /// A line for each refusal: its section of the configuration, the file, why, what to do.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|(section, error)| format!("{section}: {error}"))
+    }
 }
 
-/// TLS of one upstream and its files.
-#[derive(Clone)]
-pub struct Upstream {
-    terms: UpstreamTls,
-    tls: Arc<ClientTls>,
-    trusted: Trusted,
-    identity: Option<Slot<Pair>>,
+impl std::fmt::Display for CertificateErrors {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.lines().collect::<Vec<_>>().join("\n"))
+    }
 }
 
-#[derive(Clone)]
-enum Trusted {
-    File(Slot<Authorities>),
-    /// Read once: another set of them comes with the system's updates, and a restart.
-    System(Arc<Authorities>),
-}
-
-/// Who has a file, for messages and metrics.
-#[derive(Clone, Copy)]
-enum Owner<'a> {
-    Listener(&'a str),
-    Upstream(&'a str),
-}
+impl std::error::Error for CertificateErrors {}
 
 impl Certificates {
-    /// Reads every file of a configuration; all refusals at once, for the operator.
-    pub fn start(config: &Config, metrics: &Metrics) -> Result<Self, Vec<String>> {
-        let mut own = Self { metrics: metrics.clone(), listeners: vec![], upstreams: Upstreams::new() };
-        let mut refusals = vec![];
+    /// Reads every file of a configuration.
+    ///
+    /// # Errors
+    /// All refusals at once.
+    pub fn open(config: &Config, metrics: &Metrics) -> Result<Self, CertificateErrors> {
+        let mut certificates = Self { metrics: metrics.clone(), listeners: vec![], upstreams: UpstreamSet::new() };
+        let mut errors = vec![];
         for (index, listener) in config.listeners.iter().enumerate() {
-            match listener.tls.as_ref().map(|terms| Listener::open(&listener.name, terms)).transpose() {
-                Ok(opened) => own.listeners.extend(opened),
-                Err(more) => refusals.extend(more.into_iter().map(|why| format!("listeners[{index}].tls: {why}"))),
+            let Some(settings) = &listener.tls else { continue };
+            match ListenerCertificates::open(&listener.name, settings) {
+                Ok(opened) => certificates.listeners.push(opened),
+                Err(found) => errors.extend(found.into_iter().map(|error| (format!("listeners[{index}].tls"), error))),
             }
         }
-        match own.prepare(config) {
-            Ok(upstreams) => own.adopt(upstreams),
-            Err(more) => refusals.extend(more),
+        match certificates.prepare(config) {
+            Ok(upstreams) => certificates.adopt(upstreams),
+            Err(found) => errors.extend(found.0),
         }
-        for listener in &own.listeners {
+        for listener in &certificates.listeners {
             let owner = Owner::Listener(&listener.tls.listener);
-            listener.pairs.iter().for_each(|slot| owner.announce(slot));
-            listener.clients.iter().for_each(|slot| owner.announce(slot));
+            listener.key_pairs.iter().for_each(|files| owner.announce(files));
+            listener.clients.iter().for_each(|files| owner.announce(files));
         }
-        if refusals.is_empty() { Ok(own) } else { Err(refusals) }
+        if errors.is_empty() { Ok(certificates) } else { Err(CertificateErrors(errors)) }
     }
 
-    /// TLS of a listener; none where it speaks plain text.
+    /// TLS of a listener. `None` if it serves plain text.
     pub fn listener(&self, name: &str) -> Option<Arc<ServerTls>> {
         self.listeners.iter().find(|listener| *listener.tls.listener == *name).map(|listener| listener.tls.clone())
     }
 
-    /// TLS of all upstreams that have it.
-    pub fn clients(&self) -> Clients {
-        clients(&self.upstreams)
+    /// TLS of all upstreams that use it.
+    pub fn upstream_tls(&self) -> UpstreamTlsMap {
+        upstream_tls(&self.upstreams)
     }
 
-    /// The upstreams of a new configuration: what did not change is kept, what did is read. Nothing is in use before it was [adopted](Self::adopt).
-    pub fn prepare(&self, config: &Config) -> Result<Upstreams, Vec<String>> {
-        let (mut upstreams, mut refusals) = (Upstreams::new(), vec![]);
+    /// The upstreams of a new configuration. Unchanged ones are kept, and the files of the others are
+    /// read. Nothing is in service before [`adopt`](Self::adopt).
+    ///
+    /// # Errors
+    /// All refusals at once.
+    pub fn prepare(&self, config: &Config) -> Result<UpstreamSet, CertificateErrors> {
+        let (mut upstreams, mut errors) = (UpstreamSet::new(), vec![]);
         for (name, upstream) in &config.upstreams {
-            let Some(terms) = &upstream.tls else { continue };
-            let known = self.upstreams.get(name).filter(|known| known.terms == *terms);
-            match known.cloned().map_or_else(|| Upstream::open(terms), Ok) {
+            let Some(settings) = &upstream.tls else { continue };
+            let known = self.upstreams.get(name).filter(|known| known.settings == *settings);
+            match known.cloned().map_or_else(|| UpstreamCertificates::open(settings), Ok) {
                 Ok(upstream) => {
                     upstreams.insert(name.clone(), upstream);
                 }
-                Err(refusal) => {
-                    Owner::Upstream(name).count(&self.metrics, refusal.reason);
-                    refusals.push(format!("upstreams.{name}.tls: {refusal}"));
+                Err(error) => {
+                    Owner::Upstream(name).count(&self.metrics, error.reason);
+                    errors.push((format!("upstreams.{name}.tls"), error));
                 }
             }
         }
-        if refusals.is_empty() { Ok(upstreams) } else { Err(refusals) }
+        if errors.is_empty() { Ok(upstreams) } else { Err(CertificateErrors(errors)) }
     }
 
-    /// Looks after these upstreams from now on, and no longer after those before.
-    pub fn adopt(&mut self, upstreams: Upstreams) {
+    /// Puts the upstreams of a new configuration in the place of the previous ones.
+    pub fn adopt(&mut self, upstreams: UpstreamSet) {
         for (name, upstream) in &upstreams {
-            if self.upstreams.get(name).is_none_or(|before| !Arc::ptr_eq(&before.tls, &upstream.tls)) {
+            if self.upstreams.get(name).is_none_or(|previous| !Arc::ptr_eq(&previous.tls, &upstream.tls)) {
                 let owner = Owner::Upstream(name);
-                upstream.identity.iter().for_each(|slot| owner.announce(slot));
-                upstream.authorities().iter().for_each(|slot| owner.announce(slot));
+                upstream.identity.iter().for_each(|files| owner.announce(files));
+                upstream.authority_files().iter().for_each(|files| owner.announce(files));
             }
         }
         self.upstreams = upstreams;
-        self.publish();
+        self.publish_expiry();
     }
 
-    /// Reads the files and puts what changed into service. `force` tells of bad content that was told before.
-    pub fn look(&mut self, force: bool) {
+    /// Reads the files and puts changed ones into service. `report_again` also reports invalid
+    /// content that was reported before.
+    pub fn reload_changed(&mut self, report_again: bool) {
         let mut changed = false;
         for listener in &mut self.listeners {
-            changed |= listener.look(force, &self.metrics);
+            changed |= listener.reload_changed(report_again, &self.metrics);
         }
         for (name, upstream) in &mut self.upstreams {
-            changed |= upstream.look(name, force, &self.metrics);
+            changed |= upstream.reload_changed(name, report_again, &self.metrics);
         }
         if changed {
-            self.publish();
+            self.publish_expiry();
         }
     }
 
-    /// A line for each certificate of a listener and each warning: for `witgate check`.
+    /// A line for each certificate of a listener and for each warning, for `witgate check`.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = vec![];
         for listener in &self.listeners {
-            for slot in &listener.pairs {
-                let facts = &slot.good.facts;
-                let until = httpdate::fmt_http_date(facts.not_after);
-                lines.push(format!("listener {}: {} until {until}", listener.tls.listener, shown_names(facts)));
-                lines.extend(slot.warnings().into_iter().map(|why| format!("warning: {why}")));
+            for files in &listener.key_pairs {
+                let info = &files.current.info;
+                let until = httpdate::fmt_http_date(info.not_after);
+                lines.push(format!("listener {}: {} until {until}", listener.tls.listener, shown_names(info)));
+                lines.extend(files.warnings().into_iter().map(|why| format!("warning: {why}")));
             }
-            lines.extend(listener.clients.iter().flat_map(Slot::warnings).map(|why| format!("warning: {why}")));
+            lines.extend(listener.clients.iter().flat_map(WatchedFiles::warnings).map(|why| format!("warning: {why}")));
         }
         for (name, upstream) in &self.upstreams {
-            let found = upstream.identity.iter().flat_map(Slot::warnings);
-            let found = found.chain(upstream.authorities().into_iter().flat_map(Slot::warnings));
+            let found = upstream.identity.iter().flat_map(WatchedFiles::warnings);
+            let found = found.chain(upstream.authority_files().into_iter().flat_map(WatchedFiles::warnings));
             lines.extend(found.map(|why| format!("warning: upstream {name}: {why}")));
         }
         lines
     }
 
-    /// Until when what is in use is valid: for a bundle of authorities, the first that ends.
-    fn publish(&self) {
-        let (listeners, upstreams) = (&self.metrics.certificate_expiry, &self.metrics.upstream_certificate_expiry);
-        listeners.clear();
-        upstreams.clear();
-        for own in &self.listeners {
-            let mut set = |facts: &Facts| {
-                let labels = CertificateLabels { listener: own.tls.listener.clone(), name: short_name(facts) };
-                listeners.get_or_create(&labels).set(seconds(facts.not_after));
-            };
-            own.pairs.iter().for_each(|slot| set(&slot.good.facts));
-            own.clients.iter().filter_map(|slot| first_to_end(&slot.good.facts)).for_each(&mut set);
+    /// Sets the metrics of expiry. A bundle of authorities counts as its first one to expire.
+    fn publish_expiry(&self) {
+        clear_expiry(&self.metrics);
+        for listener in &self.listeners {
+            let owner = Owner::Listener(&listener.tls.listener);
+            listener.key_pairs.iter().for_each(|files| owner.publish_expiry(files, &self.metrics));
+            listener.clients.iter().for_each(|files| owner.publish_expiry(files, &self.metrics));
         }
-        for (upstream, own) in &self.upstreams {
-            let mut set = |facts: &Facts| {
-                let labels = UpstreamCertificateLabels { upstream: upstream.as_str().into(), name: short_name(facts) };
-                upstreams.get_or_create(&labels).set(seconds(facts.not_after));
-            };
-            own.identity.iter().for_each(|slot| set(&slot.good.facts));
-            own.authorities().iter().filter_map(|slot| first_to_end(&slot.good.facts)).for_each(&mut set);
+        for (name, upstream) in &self.upstreams {
+            let owner = Owner::Upstream(name);
+            upstream.identity.iter().for_each(|files| owner.publish_expiry(files, &self.metrics));
+            upstream.authority_files().iter().for_each(|files| owner.publish_expiry(files, &self.metrics));
         }
     }
 }
 
 /// TLS of these upstreams, for a snapshot.
-pub fn clients(upstreams: &Upstreams) -> Clients {
+pub fn upstream_tls(upstreams: &UpstreamSet) -> UpstreamTlsMap {
     upstreams.iter().map(|(name, upstream)| (name.clone(), upstream.tls.clone())).collect()
 }
 
-impl Listener {
-    fn open(name: &str, terms: &ListenerTls) -> Result<Self, Vec<String>> {
-        let (mut pairs, mut refusals) = (vec![], vec![]);
-        for files in &terms.certificates {
-            match Slot::open(pair_files(files)) {
-                Ok(slot) => pairs.push(slot),
-                Err(refusal) => refusals.push(refusal.to_string()),
+/// The certificates of one listener.
+struct ListenerCertificates {
+    settings: ListenerTls,
+    tls: Arc<ServerTls>,
+    key_pairs: Vec<WatchedFiles<KeyPair>>,
+    /// The authorities of client certificates.
+    clients: Option<WatchedFiles<Authorities>>,
+    resumption: Resumption,
+}
+
+impl ListenerCertificates {
+    fn open(name: &str, settings: &ListenerTls) -> Result<Self, Vec<FileError>> {
+        let (mut key_pairs, mut errors) = (vec![], vec![]);
+        for files in &settings.certificates {
+            match WatchedFiles::open(key_pair_paths(files)) {
+                Ok(files) => key_pairs.push(files),
+                Err(error) => errors.push(error),
             }
         }
-        let clients = terms.client_auth.as_ref().map(|auth| Slot::<Authorities>::open(vec![auth.ca.clone()]));
-        let clients = clients.transpose().unwrap_or_else(|refusal| {
-            refusals.push(refusal.to_string());
+        let clients = settings.client_auth.as_ref().map(|auth| WatchedFiles::open(vec![auth.ca.clone()]));
+        let clients = clients.transpose().unwrap_or_else(|error| {
+            errors.push(error);
             None
         });
-        if !refusals.is_empty() {
-            return Err(refusals);
+        if !errors.is_empty() {
+            return Err(errors);
         }
         let resumption = Resumption::new();
-        let served = serve(terms, &pairs, clients.as_ref(), &resumption).map_err(|why| vec![why])?;
-        let tls = Arc::new(ServerTls::new(name, served));
-        Ok(Self { terms: terms.clone(), tls, pairs, clients, resumption })
+        let context = build_context(settings, &key_pairs, clients.as_ref(), &resumption).map_err(|message| {
+            let path = settings.certificates.first().map(|files| files.certificate.clone());
+            vec![unusable(path, message)]
+        })?;
+        let tls = Arc::new(ServerTls::new(name, context));
+        Ok(Self { settings: settings.clone(), tls, key_pairs, clients, resumption })
     }
 
-    /// Whether something new is in service.
-    fn look(&mut self, force: bool, metrics: &Metrics) -> bool {
+    /// Returns whether something new is in service.
+    fn reload_changed(&mut self, report_again: bool, metrics: &Metrics) -> bool {
         let owner = Owner::Listener(&self.tls.listener);
         let mut changed = false;
-        for slot in &mut self.pairs {
-            changed |= owner.look(slot, force, metrics);
+        for files in &mut self.key_pairs {
+            changed |= owner.check(files, report_again, metrics);
         }
-        if self.clients.as_mut().is_some_and(|slot| owner.look(slot, force, metrics)) {
-            // Who came in by an authority that is no longer trusted must not come back by a ticket.
+        if self.clients.as_mut().is_some_and(|files| owner.check(files, report_again, metrics)) {
+            // A client of a removed authority must not return with a session ticket.
             self.resumption = Resumption::new();
             changed = true;
         }
         if changed {
-            match serve(&self.terms, &self.pairs, self.clients.as_ref(), &self.resumption) {
-                Ok(served) => self.tls.replace(served),
+            match build_context(&self.settings, &self.key_pairs, self.clients.as_ref(), &self.resumption) {
+                Ok(context) => self.tls.replace(context),
                 Err(why) => owner.fail(metrics, &why),
             }
         }
@@ -230,43 +239,58 @@ impl Listener {
     }
 }
 
-fn serve(
-    terms: &ListenerTls,
-    pairs: &[Slot<Pair>],
-    clients: Option<&Slot<Authorities>>,
+fn build_context(
+    settings: &ListenerTls,
+    key_pairs: &[WatchedFiles<KeyPair>],
+    clients: Option<&WatchedFiles<Authorities>>,
     resumption: &Resumption,
-) -> Result<Served, String> {
-    let pairs = pairs.iter().map(|slot| slot.good.clone());
-    Served::new(terms, pairs, clients.map(|slot| &*slot.good), resumption.clone())
+) -> Result<TlsContext, String> {
+    let key_pairs = key_pairs.iter().map(|files| files.current.clone());
+    TlsContext::new(settings, key_pairs, clients.map(|files| &*files.current), resumption.clone())
 }
 
-impl Upstream {
-    fn open(terms: &UpstreamTls) -> Result<Self, Refusal> {
-        let trusted = match &terms.ca {
-            Some(file) => Trusted::File(Slot::open(vec![file.clone()])?),
-            None => Trusted::System(system_roots()?),
+/// The certificates of one upstream.
+#[derive(Clone)]
+pub struct UpstreamCertificates {
+    settings: UpstreamTls,
+    tls: Arc<ClientTls>,
+    trusted: TrustedAuthorities,
+    /// The gateway's own certificate.
+    identity: Option<WatchedFiles<KeyPair>>,
+}
+
+#[derive(Clone)]
+enum TrustedAuthorities {
+    File(WatchedFiles<Authorities>),
+    /// The system's roots. They are read once: a changed set needs a restart.
+    System(Arc<Authorities>),
+}
+
+impl UpstreamCertificates {
+    fn open(settings: &UpstreamTls) -> Result<Self, FileError> {
+        let trusted = match &settings.ca {
+            Some(path) => TrustedAuthorities::File(WatchedFiles::open(vec![path.clone()])?),
+            None => TrustedAuthorities::System(system_roots()?),
         };
-        let identity = terms.identity.as_ref().map(|files| Slot::open(pair_files(files))).transpose()?;
-        let config = connect(terms, &trusted, identity.as_ref()).map_err(|why| Refusal {
-            file: terms.ca.clone().unwrap_or_default(),
-            reason: "unusable",
-            why,
-        })?;
-        let tls = Arc::new(ClientTls::new(config, terms.server_name.clone()));
-        Ok(Self { terms: terms.clone(), tls, trusted, identity })
+        let identity = settings.identity.as_ref().map(|files| WatchedFiles::open(key_pair_paths(files))).transpose()?;
+        let config = build_client_config(settings, &trusted, identity.as_ref())
+            .map_err(|message| unusable(settings.ca.clone(), message))?;
+        let tls = Arc::new(ClientTls::new(config, settings.server_name.clone()));
+        Ok(Self { settings: settings.clone(), tls, trusted, identity })
     }
 
-    fn look(&mut self, name: &str, force: bool, metrics: &Metrics) -> bool {
+    /// Returns whether something new is in service.
+    fn reload_changed(&mut self, name: &str, report_again: bool, metrics: &Metrics) -> bool {
         let owner = Owner::Upstream(name);
         let mut changed = false;
-        if let Trusted::File(slot) = &mut self.trusted {
-            changed |= owner.look(slot, force, metrics);
+        if let TrustedAuthorities::File(files) = &mut self.trusted {
+            changed |= owner.check(files, report_again, metrics);
         }
-        if let Some(slot) = &mut self.identity {
-            changed |= owner.look(slot, force, metrics);
+        if let Some(files) = &mut self.identity {
+            changed |= owner.check(files, report_again, metrics);
         }
         if changed {
-            match connect(&self.terms, &self.trusted, self.identity.as_ref()) {
+            match build_client_config(&self.settings, &self.trusted, self.identity.as_ref()) {
                 Ok(config) => self.tls.replace(config),
                 Err(why) => owner.fail(metrics, &why),
             }
@@ -274,119 +298,39 @@ impl Upstream {
         changed
     }
 
-    fn authorities(&self) -> Option<&Slot<Authorities>> {
+    fn authority_files(&self) -> Option<&WatchedFiles<Authorities>> {
         match &self.trusted {
-            Trusted::File(slot) => Some(slot),
-            Trusted::System(_) => None,
+            TrustedAuthorities::File(files) => Some(files),
+            TrustedAuthorities::System(_) => None,
         }
     }
 }
 
-fn connect(
-    terms: &UpstreamTls,
-    trusted: &Trusted,
-    identity: Option<&Slot<Pair>>,
+fn build_client_config(
+    settings: &UpstreamTls,
+    trusted: &TrustedAuthorities,
+    identity: Option<&WatchedFiles<KeyPair>>,
 ) -> Result<Arc<rustls::ClientConfig>, String> {
     let trusted = match trusted {
-        Trusted::File(slot) => &slot.good,
-        Trusted::System(roots) => roots,
+        TrustedAuthorities::File(files) => &files.current,
+        TrustedAuthorities::System(roots) => roots,
     };
-    client_config(terms.min_version, trusted, identity.map(|slot| &*slot.good))
+    client_config(settings.min_version, trusted, identity.map(|files| &*files.current))
 }
 
-fn system_roots() -> Result<Arc<Authorities>, Refusal> {
+fn system_roots() -> Result<Arc<Authorities>, FileError> {
     let found = rustls_native_certs::load_native_certs();
-    Authorities::of_system(found.certs).map(Arc::new).ok_or_else(|| Refusal {
+    Authorities::from_system(found.certs).map(Arc::new).ok_or_else(|| FileError {
         file: "ca".into(),
-        reason: "missing",
-        why: "the system has no root certificates (package ca-certificates): install them, or name a file".into(),
+        reason: Reason::Missing,
+        message: "the system has no root certificates: install them (package ca-certificates), or name a file".into(),
     })
 }
 
-impl Owner<'_> {
-    /// Whether the files have something new and good; what is bad is told and counted.
-    fn look<T: Material>(self, slot: &mut Slot<T>, force: bool, metrics: &Metrics) -> bool {
-        match slot.look(force) {
-            Look::Same => false,
-            Look::New => {
-                self.announce(slot);
-                true
-            }
-            Look::Refused(refusal) => {
-                self.count(metrics, refusal.reason);
-                let (listener, upstream) = self.fields();
-                tracing::error!(
-                    listener,
-                    upstream,
-                    file = %refusal.file.display(),
-                    reason = refusal.reason,
-                    why = refusal.why,
-                    "a new certificate file was refused; the one before serves on"
-                );
-                false
-            }
-        }
-    }
-
-    fn announce<T: Material>(self, slot: &Slot<T>) {
-        let (listener, upstream) = self.fields();
-        let file = slot.files.first().map(|file| file.display().to_string());
-        if let [facts] = slot.good.facts() {
-            let until = httpdate::fmt_http_date(facts.not_after);
-            tracing::info!(listener, upstream, file, names = shown_names(facts), until, "a certificate is in service");
-        } else {
-            tracing::info!(listener, upstream, file, count = slot.good.facts().len(), "certificates are in service");
-        }
-        for why in slot.warnings() {
-            tracing::warn!(listener, upstream, file, why, "a certificate needs attention");
-        }
-    }
-
-    fn fail(self, metrics: &Metrics, why: &str) {
-        self.count(metrics, "unusable");
-        let (listener, upstream) = self.fields();
-        tracing::error!(listener, upstream, why, "new certificates cannot be used; those before serve on");
-    }
-
-    fn count(self, metrics: &Metrics, reason: &'static str) {
-        match self {
-            Self::Listener(name) => {
-                let labels = CertificateFailureLabels { listener: name.into(), reason };
-                metrics.certificate_failures.get_or_create(&labels).inc();
-            }
-            Self::Upstream(name) => {
-                let labels = UpstreamCertificateFailureLabels { upstream: name.into(), reason };
-                metrics.upstream_certificate_failures.get_or_create(&labels).inc();
-            }
-        }
-    }
-
-    fn fields(&self) -> (Option<&str>, Option<&str>) {
-        match self {
-            Self::Listener(name) => (Some(name), None),
-            Self::Upstream(name) => (None, Some(name)),
-        }
-    }
+fn unusable(path: Option<PathBuf>, message: String) -> FileError {
+    FileError { file: path.unwrap_or_default(), reason: Reason::Unusable, message }
 }
 
-fn pair_files(files: &CertificateFiles) -> Vec<std::path::PathBuf> {
+fn key_pair_paths(files: &CertificateFiles) -> Vec<PathBuf> {
     vec![files.certificate.clone(), files.key.clone()]
-}
-
-/// The hosts of a certificate, or its subject where it names none.
-fn shown_names(facts: &Facts) -> String {
-    let names: Vec<&str> = facts.dns_names().collect();
-    if names.is_empty() { facts.subject.clone() } else { names.join(", ") }
-}
-
-fn short_name(facts: &Facts) -> Arc<str> {
-    facts.dns_names().next().unwrap_or(&facts.subject).into()
-}
-
-fn first_to_end(facts: &[Facts]) -> Option<&Facts> {
-    facts.iter().min_by_key(|facts| facts.not_after)
-}
-
-fn seconds(time: SystemTime) -> i64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }

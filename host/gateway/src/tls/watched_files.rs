@@ -1,7 +1,11 @@
-//! One or two files, what was last good in them, and whether they say something else now.
+//! The files of one certificate or bundle: their current content, and the detection of changes.
 //!
-//! Content is compared, not file times: the files are small, times are coarse, and a pair is two files that nobody can replace in one step. So what does not fit is
-//! read again a moment later before it counts as bad. What is out of date never replaces what is not. Must not know: who uses the content.
+//! A change is detected by content and not by file times, because the files are small and times are
+//! coarse. A key pair has two files, which cannot be replaced in one step. So files that do not fit
+//! are read again after a delay before they are rejected. An expired certificate never replaces a
+//! valid one.
+//!
+//! This module does not know: who uses the content.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -12,134 +16,145 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::tls::{Authorities, Facts, Pair, Refused};
+use super::certificate_info::CertificateInfo;
+use super::pem::{Authorities, CertificateError, KeyPair, Reason};
 
-/// The largest file: a bundle of all public authorities has 250 kB.
+/// The maximum size of a file. A bundle of all public authorities has 250 kB.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Files that do not fit are read again after this.
-const SETTLE: Duration = Duration::from_millis(100);
-/// And not more often than this.
-const TRIES_MAX: usize = 5;
+/// The delay before invalid files are read again.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// How often invalid files are read while they change.
+const READS_MAX: usize = 5;
 
-/// What files can hold.
-pub(super) trait Material: Sized {
-    /// From the files' texts, in their order.
-    fn read(texts: &[Vec<u8>]) -> Result<Self, Refused>;
-    /// Of the certificates that must not be out of date, all at once.
-    fn facts(&self) -> &[Facts];
+/// Content that files can have.
+pub(super) trait FileContent: Sized {
+    /// Parses the texts of the files, in the order of the files.
+    fn parse(texts: &[Vec<u8>]) -> Result<Self, CertificateError>;
+    /// The certificates. The content is valid while at least one of them is.
+    fn infos(&self) -> &[CertificateInfo];
 }
 
-impl Material for Pair {
-    fn read(texts: &[Vec<u8>]) -> Result<Self, Refused> {
+impl FileContent for KeyPair {
+    fn parse(texts: &[Vec<u8>]) -> Result<Self, CertificateError> {
         match texts {
             [chain, key] => Self::read(chain, key),
-            _ => Err(Refused::new(0, "unreadable", "a pair is two files")),
+            _ => Err(CertificateError::new(0, Reason::Unreadable, "a key pair needs two files")),
         }
     }
 
-    fn facts(&self) -> &[Facts] {
-        std::slice::from_ref(&self.facts)
+    fn infos(&self) -> &[CertificateInfo] {
+        std::slice::from_ref(&self.info)
     }
 }
 
-impl Material for Authorities {
-    fn read(texts: &[Vec<u8>]) -> Result<Self, Refused> {
+impl FileContent for Authorities {
+    fn parse(texts: &[Vec<u8>]) -> Result<Self, CertificateError> {
         Self::read(&texts.concat())
     }
 
-    fn facts(&self) -> &[Facts] {
-        &self.facts
+    fn infos(&self) -> &[CertificateInfo] {
+        &self.infos
     }
 }
 
-/// Why files are not taken.
+/// The refusal of files.
 #[derive(Debug)]
-pub(super) struct Refusal {
-    /// Which one.
+pub(super) struct FileError {
+    /// The file with the problem.
     pub(super) file: PathBuf,
     /// For metrics.
-    pub(super) reason: &'static str,
+    pub(super) reason: Reason,
     /// What is wrong and what to do.
-    pub(super) why: String,
+    pub(super) message: String,
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for FileError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}: {}", self.file.display(), self.why)
+        write!(formatter, "{}: {}", self.file.display(), self.message)
     }
 }
 
-/// What a look at the files found.
-pub(super) enum Look {
-    /// Nothing new, or the same bad content as before.
-    Same,
-    /// Something good.
-    New,
-    /// Something bad; what was good before stays.
-    Refused(Refusal),
+impl std::error::Error for FileError {}
+
+/// The result of a check for changes.
+pub(super) enum Change {
+    /// The content is the current one, or was rejected before.
+    None,
+    /// New content is current.
+    Loaded,
+    /// New content is invalid, and the current content stays.
+    Rejected(FileError),
 }
 
-/// Files and the last good content of them.
-pub(super) struct Slot<T> {
-    /// For a pair the certificate's and the key's.
-    pub(super) files: Vec<PathBuf>,
-    /// In use.
-    pub(super) good: Arc<T>,
-    good_digest: Digest,
-    /// Of the last look, good or bad.
-    seen: Digest,
+/// Files and their last valid content.
+pub(super) struct WatchedFiles<T> {
+    /// For a key pair, the certificate's file and the key's.
+    pub(super) paths: Vec<PathBuf>,
+    /// The content in service.
+    pub(super) current: Arc<T>,
+    current_digest: Digest,
+    /// The digest of the last read, whether valid or not.
+    last_digest: Digest,
 }
 
 type Digest = [u8; 32];
 
-impl<T> Clone for Slot<T> {
+impl<T> Clone for WatchedFiles<T> {
     fn clone(&self) -> Self {
-        let Self { files, good, good_digest, seen } = self;
-        Self { files: files.clone(), good: good.clone(), good_digest: *good_digest, seen: *seen }
+        let Self { paths, current, current_digest, last_digest } = self;
+        Self {
+            paths: paths.clone(),
+            current: current.clone(),
+            current_digest: *current_digest,
+            last_digest: *last_digest,
+        }
     }
 }
 
-impl<T: Material> Slot<T> {
-    /// Reads the files for the first time. What is out of date is taken: see [`Slot::warnings`].
-    pub(super) fn open(files: Vec<PathBuf>) -> Result<Self, Refusal> {
-        let (digest, result) = read_settled::<T>(&files, read(&files));
-        let good = result.map_err(|refused| refusal(&files, refused))?;
-        Ok(Self { good: Arc::new(good), good_digest: digest, seen: digest, files })
+impl<T: FileContent> WatchedFiles<T> {
+    /// Reads the files for the first time. Expired certificates are accepted with a
+    /// [warning](Self::warnings).
+    pub(super) fn open(paths: Vec<PathBuf>) -> Result<Self, FileError> {
+        let (digest, result) = parse_until_stable::<T>(&paths, read(&paths));
+        let current = result.map_err(|error| with_path(&paths, error))?;
+        Ok(Self { current: Arc::new(current), current_digest: digest, last_digest: digest, paths })
     }
 
-    /// Reads the files again. Content that was refused is not told again before it changes, unless `force`d.
-    pub(super) fn look(&mut self, force: bool) -> Look {
-        let first = read(&self.files);
-        let is_known = first.0 == self.good_digest || (first.0 == self.seen && !force);
+    /// Reads the files again. Rejected content is reported once, unless `report_again` is set.
+    pub(super) fn check(&mut self, report_again: bool) -> Change {
+        let first = read(&self.paths);
+        let is_known = first.0 == self.current_digest || (first.0 == self.last_digest && !report_again);
         if is_known {
-            self.seen = first.0;
-            return Look::Same;
+            self.last_digest = first.0;
+            return Change::None;
         }
-        let (digest, result) = read_settled::<T>(&self.files, first);
-        self.seen = digest;
-        if digest == self.good_digest {
-            return Look::Same;
+        let (digest, result) = parse_until_stable::<T>(&self.paths, first);
+        self.last_digest = digest;
+        if digest == self.current_digest {
+            return Change::None;
         }
         let now = SystemTime::now();
-        let judged = result.and_then(|new| match (untimely(new.facts(), now), untimely(self.good.facts(), now)) {
-            (Some((reason, why)), None) => Err(Refused::new(0, reason, format!("{why}: give one that is valid"))),
+        let checked = result.and_then(|new| match (expiry(new.infos(), now), expiry(self.current.infos(), now)) {
+            (Some((reason, why)), None) => {
+                Err(CertificateError::new(0, reason, format!("{why}: provide a valid certificate")))
+            }
             _ => Ok(new),
         });
-        match judged {
+        match checked {
             Ok(new) => {
-                (self.good, self.good_digest) = (Arc::new(new), digest);
-                Look::New
+                (self.current, self.current_digest) = (Arc::new(new), digest);
+                Change::Loaded
             }
-            Err(refused) => Look::Refused(refusal(&self.files, refused)),
+            Err(error) => Change::Rejected(with_path(&self.paths, error)),
         }
     }
 
-    /// What an operator should know of content that is in use all the same.
+    /// Problems of the content in service that an operator should know.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut found: Vec<String> =
-            untimely(self.good.facts(), SystemTime::now()).map(|(_, why)| why).into_iter().collect();
-        if let Some(key) = self.files.get(1)
-            && fs::metadata(key).is_ok_and(|about| about.mode() & 0o004 != 0)
+            expiry(self.current.infos(), SystemTime::now()).map(|(_, why)| why).into_iter().collect();
+        if let Some(key) = self.paths.get(1)
+            && fs::metadata(key).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
         {
             found.push(format!("{}: every user can read this key: chmod 600", key.display()));
         }
@@ -147,38 +162,39 @@ impl<T: Material> Slot<T> {
     }
 }
 
-fn refusal(files: &[PathBuf], Refused { file, reason, message }: Refused) -> Refusal {
-    Refusal { file: files.get(file).or(files.first()).cloned().unwrap_or_default(), reason, why: message }
+fn with_path(paths: &[PathBuf], error: CertificateError) -> FileError {
+    let CertificateError { file, reason, message } = error;
+    FileError { file: paths.get(file).or(paths.first()).cloned().unwrap_or_default(), reason, message }
 }
 
-/// Why none of the certificates is valid now.
-fn untimely(facts: &[Facts], now: SystemTime) -> Option<(&'static str, String)> {
-    if facts.iter().any(|one| one.not_before <= now && now <= one.not_after) {
+/// Why no certificate is valid at this time. `None` if one is.
+fn expiry(infos: &[CertificateInfo], now: SystemTime) -> Option<(Reason, String)> {
+    if infos.iter().any(|info| info.not_before <= now && now <= info.not_after) {
         return None;
     }
-    let first = facts.first()?;
+    let first = infos.first()?;
     Some(if now > first.not_after {
-        ("expired", format!("{} is out of date since {}", first.subject, httpdate::fmt_http_date(first.not_after)))
+        (Reason::Expired, format!("{} expired on {}", first.subject, httpdate::fmt_http_date(first.not_after)))
     } else {
         (
-            "not-yet-valid",
+            Reason::NotYetValid,
             format!("{} is not valid before {}", first.subject, httpdate::fmt_http_date(first.not_before)),
         )
     })
 }
 
-type Texts = (Digest, Result<Vec<Vec<u8>>, Refused>);
+type Texts = (Digest, Result<Vec<Vec<u8>>, CertificateError>);
 
-/// Makes sense of texts; reads again for as long as they make none and change.
-fn read_settled<T: Material>(files: &[PathBuf], first: Texts) -> (Digest, Result<T, Refused>) {
-    let parse = |(digest, texts): Texts| (digest, texts.and_then(|texts| T::read(&texts)));
+/// Parses texts. Reads them again while they are invalid and change.
+fn parse_until_stable<T: FileContent>(paths: &[PathBuf], first: Texts) -> (Digest, Result<T, CertificateError>) {
+    let parse = |(digest, texts): Texts| (digest, texts.and_then(|texts| T::parse(&texts)));
     let (mut digest, mut result) = parse(first);
-    for _ in 1..TRIES_MAX {
+    for _ in 1..READS_MAX {
         if result.is_ok() {
             break;
         }
-        std::thread::sleep(SETTLE);
-        let again = read(files);
+        std::thread::sleep(RETRY_DELAY);
+        let again = read(paths);
         if again.0 == digest {
             break;
         }
@@ -187,40 +203,40 @@ fn read_settled<T: Material>(files: &[PathBuf], first: Texts) -> (Digest, Result
     (digest, result)
 }
 
-/// All texts, or the first problem; the digest is of either.
-fn read(files: &[PathBuf]) -> Texts {
-    let (mut hash, mut texts, mut refused) = (Sha256::new(), vec![], None);
-    for (index, file) in files.iter().enumerate() {
-        match read_one(file) {
+/// Reads all files. The digest covers the texts, or the problems in their place.
+fn read(paths: &[PathBuf]) -> Texts {
+    let (mut hash, mut texts, mut failed) = (Sha256::new(), vec![], None);
+    for (index, path) in paths.iter().enumerate() {
+        match read_file(path) {
             Ok(text) => {
                 hash.update(text.len().to_le_bytes());
                 hash.update(&text);
                 texts.push(text);
             }
-            Err((reason, why)) => {
-                hash.update(reason);
-                refused.get_or_insert(Refused::new(index, reason, why));
+            Err((reason, message)) => {
+                hash.update(reason.label());
+                failed.get_or_insert(CertificateError::new(index, reason, message));
             }
         }
     }
-    (hash.finalize().into(), refused.map_or(Ok(texts), Err))
+    (hash.finalize().into(), failed.map_or(Ok(texts), Err))
 }
 
-fn read_one(file: &Path) -> Result<Vec<u8>, (&'static str, String)> {
+fn read_file(path: &Path) -> Result<Vec<u8>, (Reason, String)> {
     let unreadable = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => {
-            ("missing", "there is no such file: put it there, or correct its path".to_owned())
+            (Reason::Missing, "there is no such file: create it, or correct its path".to_owned())
         }
-        _ => ("unreadable", format!("{error}: let the gateway's user read it")),
+        _ => (Reason::Unreadable, format!("{error}: let the gateway's user read it")),
     };
-    // Opening a pipe would wait for its writer.
-    if !fs::metadata(file).map_err(unreadable)?.is_file() {
-        return Err(("unreadable", "is no file".to_owned()));
+    // A pipe must not be opened: this would wait for its writer.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err((Reason::Unreadable, "not a regular file".to_owned()));
     }
     let mut text = vec![];
-    File::open(file).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)).map_err(unreadable)?;
+    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)).map_err(unreadable)?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(("unreadable", format!("has more than the {FILE_BYTES_MAX} bytes that are read")));
+        return Err((Reason::Unreadable, format!("larger than the limit of {FILE_BYTES_MAX} bytes")));
     }
     Ok(text)
 }

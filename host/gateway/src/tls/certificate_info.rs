@@ -1,7 +1,9 @@
-//! What a certificate says, as plain text and numbers: for filters, the log, and the choice by name.
+//! The content of a certificate as text and numbers: for filters, logs and the selection by name.
 //!
-//! The subject is written as RFC 4514 wants it, so that a filter may compare it with what other tools print; control characters are always escaped, for
-//! the text goes to logs and headers. Must not know: whether the certificate is trusted.
+//! The subject is a text of RFC 4514, so that a filter can compare it with the output of other tools.
+//! Control characters are always escaped, because the text goes to logs and headers.
+//!
+//! This module does not know: whether the certificate is trusted.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -13,27 +15,27 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
-/// More alternative names than this are not shown.
+/// Alternative names above this number are ignored.
 const NAMES_MAX: usize = 1000;
 
-/// A certificate's content.
+/// The content of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// RFC 4514 text.
-    pub subject: String,
-    /// Each with its kind: `dns:a.test`, `ip:::1`, `uri:spiffe://…`, `email:a@b`.
-    pub alternative_names: Vec<String>,
-    /// Of the DER, lower-case hexadecimal.
-    pub sha256: String,
+pub(super) struct CertificateInfo {
+    /// The subject as a text of RFC 4514.
+    pub(super) subject: String,
+    /// Each has its kind as a prefix: `dns:a.test`, `ip:::1`, `uri:spiffe://…`, `email:a@b`.
+    pub(super) alternative_names: Vec<String>,
+    /// SHA-256 of the DER, in lower-case hexadecimal.
+    pub(super) sha256: String,
     /// Valid from.
-    pub not_before: SystemTime,
+    pub(super) not_before: SystemTime,
     /// Valid until.
-    pub not_after: SystemTime,
+    pub(super) not_after: SystemTime,
 }
 
-impl Facts {
-    /// Reads a DER certificate.
-    pub fn read(der: &[u8]) -> Result<Self, String> {
+impl CertificateInfo {
+    /// Parses a DER certificate.
+    pub(super) fn read(der: &[u8]) -> Result<Self, String> {
         let (_, certificate) = X509Certificate::from_der(der).map_err(|error| format!("not a certificate: {error}"))?;
         let validity = certificate.validity();
         Ok(Self {
@@ -45,13 +47,14 @@ impl Facts {
         })
     }
 
-    /// The names of hosts, lower case; those alone decide where the certificate is good (RFC 9110, section 4.3.4).
-    pub fn dns_names(&self) -> impl Iterator<Item = &str> {
+    /// The host names, in lower case. Only these decide which hosts the certificate covers (RFC 9110,
+    /// section 4.3.4).
+    pub(super) fn dns_names(&self) -> impl Iterator<Item = &str> {
         self.alternative_names.iter().filter_map(|name| name.strip_prefix("dns:"))
     }
 }
 
-/// Between 1970 and 9999, so that every time can be printed.
+/// Clamps a time to the years 1970 to 9999, so that it can be printed.
 fn time(seconds: i64) -> SystemTime {
     const LAST: u64 = 253_402_300_799;
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0).min(LAST))
@@ -77,7 +80,8 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// RFC 4514, section 2: the last part first, parts joined by commas, parts of several values by plus signs.
+/// RFC 4514, section 2: the last part comes first. A comma separates parts, and a plus sign the values
+/// of one part.
 fn distinguished_name(name: &X509Name) -> String {
     let mut parts: Vec<String> =
         name.iter().map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+")).collect();
@@ -85,7 +89,8 @@ fn distinguished_name(name: &X509Name) -> String {
     parts.join(",")
 }
 
-/// The short names of RFC 4514, section 3; any other type by its number, its value as hexadecimal DER (section 2.4).
+/// The short names of RFC 4514, section 3. Another type is written as its number, and its value as
+/// hexadecimal DER (section 2.4).
 fn attribute(attribute: &AttributeTypeAndValue) -> String {
     let oid = attribute.attr_type().to_id_string();
     let short = match oid.as_str() {
@@ -109,7 +114,7 @@ fn attribute(attribute: &AttributeTypeAndValue) -> String {
     }
 }
 
-/// RFC 4514, section 2.4.
+/// Escapes a value by RFC 4514, section 2.4.
 fn escaped(value: &str) -> String {
     let last = value.chars().count().saturating_sub(1);
     let mut text = String::with_capacity(value.len());
@@ -125,7 +130,7 @@ fn escaped(value: &str) -> String {
     text
 }
 
-/// Control characters as `\` and two hexadecimal digits for each byte.
+/// Writes each byte of a control character as `\` and two hexadecimal digits.
 fn escaped_controls(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for c in value.chars() {
@@ -157,39 +162,39 @@ mod tests {
         params.distinguished_name.push(DnType::CommonName, " #a+b\r\n");
         params.not_after = rcgen::date_time_ymd(2040, 1, 2);
         let certificate = params.self_signed(&KeyPair::generate()?)?;
-        let facts = Facts::read(certificate.der()).map_err(anyhow::Error::msg)?;
-        assert_eq!(facts.subject, "CN=\\ #a\\+b\\0d\\0a,O=Acme\\, Inc.");
+        let info = CertificateInfo::read(certificate.der()).map_err(anyhow::Error::msg)?;
+        assert_eq!(info.subject, "CN=\\ #a\\+b\\0d\\0a,O=Acme\\, Inc.");
         assert_eq!(
-            facts.alternative_names,
+            info.alternative_names,
             ["dns:a.test", "dns:*.b.test", "ip:127.0.0.1", "uri:spiffe://a/b", "email:a@b.test"]
         );
-        assert_eq!(facts.dns_names().collect::<Vec<_>>(), ["a.test", "*.b.test"]);
-        assert_eq!(facts.sha256.len(), 64);
-        assert_eq!(httpdate::fmt_http_date(facts.not_after), "Mon, 02 Jan 2040 00:00:00 GMT");
+        assert_eq!(info.dns_names().collect::<Vec<_>>(), ["a.test", "*.b.test"]);
+        assert_eq!(info.sha256.len(), 64);
+        assert_eq!(httpdate::fmt_http_date(info.not_after), "Mon, 02 Jan 2040 00:00:00 GMT");
         Ok(())
     }
 
     #[test]
-    fn other_attributes_are_numbers() -> anyhow::Result<()> {
+    fn unknown_attribute_types_are_numbers() -> anyhow::Result<()> {
         let mut params = CertificateParams::new(vec![])?;
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CustomDnType(vec![1, 2, 3]), "x");
         let certificate = params.self_signed(&KeyPair::generate()?)?;
-        let facts = Facts::read(certificate.der()).map_err(anyhow::Error::msg)?;
-        assert_eq!(facts.subject, "1.2.3=#0c0178");
+        let info = CertificateInfo::read(certificate.der()).map_err(anyhow::Error::msg)?;
+        assert_eq!(info.subject, "1.2.3=#0c0178");
         Ok(())
     }
 
     #[test]
-    fn nothing_makes_it_panic() -> anyhow::Result<()> {
-        let good = CertificateParams::new(vec!["a.test".to_owned()])?.self_signed(&KeyPair::generate()?)?;
-        for at in 0..good.der().len() {
+    fn damaged_certificates_do_not_panic() -> anyhow::Result<()> {
+        let valid = CertificateParams::new(vec!["a.test".to_owned()])?.self_signed(&KeyPair::generate()?)?;
+        for at in 0..valid.der().len() {
             for bit in [1, 0x80] {
-                let mut bytes = good.der().to_vec();
+                let mut bytes = valid.der().to_vec();
                 bytes[at] ^= bit;
-                let _ = Facts::read(&bytes);
+                let _ = CertificateInfo::read(&bytes);
             }
-            let _ = Facts::read(&good.der()[..at]);
+            let _ = CertificateInfo::read(&valid.der()[..at]);
         }
         Ok(())
     }

@@ -1,0 +1,211 @@
+//! Key pairs and authorities, parsed from PEM texts and checked.
+//!
+//! This module does not know: files, listeners, upstreams.
+
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::certificate_info::CertificateInfo;
+use super::provider::provider;
+
+/// Certificates that are read of one file. The largest public bundles have some hundreds.
+const CERTIFICATES_MAX: usize = 2000;
+const NOT_PEM: &str = "not PEM, or cut off: write the whole file, then rename it into place";
+
+/// Why certificate files are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The file does not exist.
+    Missing,
+    /// The file cannot be read.
+    Unreadable,
+    /// The content cannot be parsed.
+    Garbled,
+    /// The file contains no certificate.
+    NoCertificate,
+    /// The file contains no private key.
+    NoKey,
+    /// The key does not belong to the certificate.
+    Mismatch,
+    /// The certificate is no longer valid.
+    Expired,
+    /// The certificate is not valid yet.
+    NotYetValid,
+    /// rustls refuses the combination.
+    Unusable,
+}
+
+impl Reason {
+    /// The value of the label `reason` in metrics and logs.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Unreadable => "unreadable",
+            Self::Garbled => "garbled",
+            Self::NoCertificate => "no-certificate",
+            Self::NoKey => "no-key",
+            Self::Mismatch => "mismatch",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not-yet-valid",
+            Self::Unusable => "unusable",
+        }
+    }
+}
+
+/// The refusal of a text.
+#[derive(Debug)]
+pub(super) struct CertificateError {
+    /// The index of the text: 0 for the certificates, 1 for the key.
+    pub(super) file: usize,
+    /// For metrics.
+    pub(super) reason: Reason,
+    /// What is wrong and what to do. It never contains a part of a key.
+    pub(super) message: String,
+}
+
+impl CertificateError {
+    pub(super) fn new(file: usize, reason: Reason, message: impl Into<String>) -> Self {
+        Self { file, reason, message: message.into() }
+    }
+}
+
+/// A certificate, its chain and its private key.
+#[derive(Debug)]
+pub(super) struct KeyPair {
+    /// The content of the leaf certificate.
+    pub(super) info: CertificateInfo,
+    /// The host names of the leaf certificate, in lower case.
+    pub(super) names: Arc<[String]>,
+    pub(super) key: Arc<CertifiedKey>,
+}
+
+impl KeyPair {
+    /// Parses the chain, leaf certificate first, and its key.
+    pub(super) fn read(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
+        let chain = certificates(chain)?;
+        let info = CertificateInfo::read(&chain[0]).map_err(|why| CertificateError::new(0, Reason::Garbled, why))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            PemError::NoItemsFound => CertificateError::new(
+                1,
+                Reason::NoKey,
+                "no private key in it (PEM, not encrypted: openssl pkey -in OLD -out NEW decrypts one)",
+            ),
+            _ => CertificateError::new(1, Reason::Garbled, NOT_PEM),
+        })?;
+        let key = provider().key_provider.load_private_key(key).map_err(|_| {
+            CertificateError::new(
+                1,
+                Reason::Garbled,
+                "no supported private key: use RSA (2048 bits or more), ECDSA or Ed25519",
+            )
+        })?;
+        let key = CertifiedKey::new(chain, key);
+        match key.keys_match() {
+            Ok(()) => {}
+            Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
+                return Err(CertificateError::new(
+                    1,
+                    Reason::Mismatch,
+                    "the key does not belong to the first certificate of the chain: replace both files, the leaf certificate first",
+                ));
+            }
+            Err(error) => return Err(CertificateError::new(0, Reason::Garbled, error.to_string())),
+        }
+        Ok(Self { names: info.dns_names().map(str::to_owned).collect(), info, key: Arc::new(key) })
+    }
+}
+
+/// Trusted certificate authorities.
+#[derive(Debug)]
+pub(super) struct Authorities {
+    /// The content of each certificate. Empty for the system's roots.
+    pub(super) infos: Vec<CertificateInfo>,
+    pub(super) roots: Arc<RootCertStore>,
+}
+
+impl Authorities {
+    /// Parses all certificates of a text. It must contain at least one.
+    pub(super) fn read(bundle: &[u8]) -> Result<Self, CertificateError> {
+        let (mut roots, mut infos) = (RootCertStore::empty(), vec![]);
+        for certificate in certificates(bundle)? {
+            infos.push(
+                CertificateInfo::read(&certificate).map_err(|why| CertificateError::new(0, Reason::Garbled, why))?,
+            );
+            roots.add(certificate).map_err(|error| CertificateError::new(0, Reason::Garbled, error.to_string()))?;
+        }
+        Ok(Self { infos, roots: Arc::new(roots) })
+    }
+
+    /// The usable certificates of the system's roots. `None` if there are none.
+    pub(super) fn from_system(certificates: Vec<CertificateDer<'static>>) -> Option<Self> {
+        let mut roots = RootCertStore::empty();
+        let (usable, _) = roots.add_parsable_certificates(certificates);
+        (usable > 0).then(|| Self { infos: vec![], roots: Arc::new(roots) })
+    }
+}
+
+fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).take(CERTIFICATES_MAX).collect();
+    match found {
+        Ok(found) if found.is_empty() => {
+            Err(CertificateError::new(0, Reason::NoCertificate, "no certificate in it (PEM)"))
+        }
+        Ok(found) => Ok(found),
+        Err(_) => Err(CertificateError::new(0, Reason::Garbled, NOT_PEM)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair as RcgenKeyPair};
+
+    fn pem(names: &[&str]) -> anyhow::Result<(String, String)> {
+        let key = RcgenKeyPair::generate()?;
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        Ok((CertificateParams::new(names)?.self_signed(&key)?.pem(), key.serialize_pem()))
+    }
+
+    #[test]
+    fn a_key_pair_is_read_or_refused_with_its_reason() -> anyhow::Result<()> {
+        let (certificate, key) = pem(&["a.test"])?;
+        let (other, _) = pem(&["a.test"])?;
+        let half = &certificate[..certificate.len() / 2];
+        let read = |certificate: &str, key: &str| {
+            KeyPair::read(certificate.as_bytes(), key.as_bytes())
+                .map_or_else(|error| (error.file, error.reason.label()), |_| (9, "ok"))
+        };
+        assert_eq!(read(&certificate, &key), (9, "ok"));
+        assert_eq!(read(&format!("{certificate}{other}"), &format!("{certificate}{key}")), (9, "ok"));
+        assert_eq!(read(&other, &key), (1, "mismatch"));
+        assert_eq!(read(&format!("{other}{certificate}"), &key), (1, "mismatch"), "the leaf comes first");
+        assert_eq!(read("", &key), (0, "no-certificate"));
+        assert_eq!(read("hello", &key), (0, "no-certificate"));
+        assert_eq!(read(half, &key), (0, "garbled"));
+        assert_eq!(read(&format!("{certificate}{half}"), &key), (0, "garbled"), "a chain that is cut off");
+        assert_eq!(read(&certificate.replace("MII", "MIJ"), &key), (0, "garbled"));
+        assert_eq!(read("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key), (0, "garbled"));
+        assert_eq!(read(&certificate, ""), (1, "no-key"));
+        assert_eq!(read(&certificate, &certificate), (1, "no-key"));
+        assert_eq!(read(&certificate, &key[..key.len() / 2]), (1, "garbled"));
+        assert_eq!(
+            read(&certificate, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+            (1, "garbled")
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn authorities_are_all_or_none() -> anyhow::Result<()> {
+        let ((one, _), (two, _)) = (pem(&["a.test"])?, pem(&["b.test"])?);
+        assert_eq!(Authorities::read(format!("{one}{two}").as_bytes()).map(|all| all.infos.len()).ok(), Some(2));
+        let cut = format!("{one}{}", &two[..100]);
+        assert_eq!(Authorities::read(cut.as_bytes()).err().map(|error| error.reason.label()), Some("garbled"));
+        assert!(Authorities::from_system(vec![]).is_none());
+        Ok(())
+    }
+}
