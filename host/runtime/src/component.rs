@@ -3,19 +3,16 @@
 //! Cheap refusals first: a file of the wrong kind is turned away in milliseconds and with a sentence, before a compiler
 //! sees it. Must not know: where the file came from, what the configuration grants (that is `pool.rs`).
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
+pub use witgate_manifest::{BodyMode, Manifest, Phase};
 
 use crate::chunks::for_each_chunk;
 use crate::load_error::{LoadError, LoadErrorReason};
 
 /// The largest file that is looked at, in bytes.
 pub const FILE_BYTES_MAX: u64 = 128 << 20;
-const MANIFEST_SECTION: &str = "witgate:manifest";
-const MANIFEST_BYTES_MAX: usize = 256 << 10;
 /// Function bodies that are passed over before others may have the core.
 const BODIES_BETWEEN_TURNS: usize = 500;
 /// Imports, and exports, of a component.
@@ -50,63 +47,6 @@ pub struct ComponentInfo {
     pub largest_function: usize,
     /// Making an instance runs code of the file.
     pub starts_code: bool,
-}
-
-/// The custom section that `componentize` embeds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// The filter's name as its author chose it.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// One line.
-    #[serde(default)]
-    pub description: String,
-    /// Services beyond the base world.
-    #[serde(default)]
-    pub services: Vec<String>,
-    /// What the request phase wants.
-    #[serde(default)]
-    pub request: Option<Phase>,
-    /// What the response phase wants.
-    #[serde(default)]
-    pub response: Option<Phase>,
-    /// JSON Schema of each config key.
-    #[serde(default)]
-    pub config: BTreeMap<String, serde_json::Value>,
-}
-
-/// What a phase wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Phase {
-    /// Whether the body is read before the call.
-    #[serde(default)]
-    pub body: BodyMode,
-    /// Bytes; only with `buffer`.
-    #[serde(default = "default_body_bytes")]
-    pub body_bytes_max: usize,
-}
-
-/// Whether a phase wants the body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BodyMode {
-    /// It passes by.
-    #[default]
-    None,
-    /// Whole, in memory.
-    Buffer,
-}
-
-const fn default_body_bytes() -> usize {
-    1 << 20
-}
-
-impl Phase {
-    /// The limit of the body, where it is wanted.
-    pub fn body_limit(&self) -> Option<usize> {
-        (self.body == BodyMode::Buffer).then(|| self.body_bytes_max.min(crate::exchange::BODY_BYTES_MAX))
-    }
 }
 
 /// Reads a file's claims. Does not check that the code is valid: compiling does.
@@ -155,7 +95,7 @@ pub fn describe(bytes: &[u8]) -> Result<ComponentInfo, LoadError> {
                     description.exports.push(export.map_err(malformed)?.name.name.to_owned());
                 }
             }
-            Payload::CustomSection(section) if depth == 0 && section.name() == MANIFEST_SECTION => {
+            Payload::CustomSection(section) if depth == 0 && section.name() == witgate_manifest::SECTION => {
                 description.manifest = Some(manifest(section.data())?);
             }
             _ => {}
@@ -254,15 +194,7 @@ fn check_world(description: &ComponentInfo) -> Result<(), LoadError> {
 }
 
 fn manifest(bytes: &[u8]) -> Result<Manifest, LoadError> {
-    if bytes.len() > MANIFEST_BYTES_MAX {
-        return Err(LoadError::new(
-            LoadErrorReason::Malformed,
-            format!("the manifest is larger than {MANIFEST_BYTES_MAX} bytes"),
-        ));
-    }
-    serde_json::from_slice(bytes).map_err(|error| {
-        LoadError::new(LoadErrorReason::Malformed, format!("the section {MANIFEST_SECTION} is not a manifest: {error}"))
-    })
+    Manifest::from_section(bytes).map_err(|error| LoadError::new(LoadErrorReason::Malformed, error.to_string()))
 }
 
 fn malformed(error: wasmparser::BinaryReaderError) -> LoadError {
@@ -295,6 +227,16 @@ mod tests {
         assert!(!is_interface("witgate:gateway/request-handler@0.2.0", "request-handler"));
         assert!(!is_interface("witgate:gateway/request-handler", "request-handler"));
         assert!(!is_interface("other:gateway/request-handler@0.1.0", "request-handler"));
+    }
+
+    #[test]
+    fn a_manifest_that_breaks_a_rule_is_malformed() {
+        for (name, expected) in [("a", "wrong-world"), ("A", "malformed")] {
+            let json = format!(r#"{{"name":"{name}","version":"1.0.0","request":{{}}}}"#);
+            let section = [b"\x10witgate:manifest", json.as_bytes()].concat();
+            let header = [b"\0asm\x0d\0\x01\0".as_slice(), &[0, section.len() as u8]].concat();
+            assert_eq!(reason(&[header, section].concat()), expected, "{json}");
+        }
     }
 
     #[test]
