@@ -1,4 +1,7 @@
-//! Whole files, good and bad: every key, every mistake's sentence, and text that is none.
+//! Whole files: every key, the message of every mistake, and damaged text.
+
+use std::path::Path;
+use std::time::Duration;
 
 use super::*;
 
@@ -29,9 +32,9 @@ fn every_key_is_read() -> Result<(), ConfigErrors> {
     assert_eq!(filter.source, Path::new("/etc/witgate/filters/api-key.wasm"));
     assert_eq!(filter.version.as_deref(), Some("1.10"), "a version keeps its text");
     assert_eq!((filter.memory_bytes, filter.on_error, filter.capabilities.len()), (16 << 20, OnError::Open, 1));
-    let link = &config.routes[0].filters[1];
+    let route_filter = &config.routes[0].filters[1];
     assert_eq!(
-        link.matches,
+        route_filter.matches,
         Match {
             methods: vec!["POST".into()],
             path: Some(PathMatch::Prefix("/v1/x".into())),
@@ -39,14 +42,14 @@ fn every_key_is_read() -> Result<(), ConfigErrors> {
             query: vec![],
         }
     );
-    assert_eq!(link.config["mode"], "strict");
-    assert_eq!(link.config["names"], r#"["a",1]"#);
+    assert_eq!(route_filter.config["mode"], "strict");
+    assert_eq!(route_filter.config["names"], r#"["a",1]"#);
     assert_eq!(config.routes[0].filters[0].config["limit"], "5");
     assert_eq!(config.admin, None);
-    tls_is_read(&config);
+    every_key_of_tls_is_read(&config);
     let api = &config.upstreams["api"];
-    let UpstreamTarget::Endpoints(members) = &api.target else { panic!("{:?}", api.target) };
-    assert_eq!((members.len(), members[1].weight, members[1].address.to_string().as_str()), (3, 3, "[::1]:9000"));
+    let UpstreamTarget::Endpoints(endpoints) = &api.target else { panic!("{:?}", api.target) };
+    assert_eq!((endpoints.len(), endpoints[1].weight, endpoints[1].address.to_string().as_str()), (3, 3, "[::1]:9000"));
     assert_eq!((api.balance.clone(), api.retries.attempts), (Balance::LeastRequests, 2));
     assert_eq!((api.retries.on_reset, api.retries.on_timeout, &api.retries.on_status[..]), (true, true, &[503][..]));
     let check = api.health_check.as_ref().map(|check| (check.path.as_str(), check.status.clone()));
@@ -58,12 +61,12 @@ fn every_key_is_read() -> Result<(), ConfigErrors> {
     Ok(())
 }
 
-fn tls_is_read(config: &Config) {
-    let tls = config.listeners[1].tls.as_ref().expect("it has TLS");
+fn every_key_of_tls_is_read(config: &Config) {
+    let tls = config.listeners[1].tls.as_ref().expect("the example has TLS");
     assert_eq!((tls.certificates.len(), tls.min_version, &tls.protocols[..]), (2, TlsVersion::V13, &[Alpn::Http1][..]));
     assert_eq!(tls.certificates[1].key, Path::new("/etc/witgate/certs/wildcard.key"));
     assert_eq!(tls.client_auth.as_ref().map(|auth| auth.required), Some(false));
-    let tls = config.upstreams["secure"].tls.as_ref().expect("it has TLS");
+    let tls = config.upstreams["secure"].tls.as_ref().expect("the example has TLS");
     assert_eq!(tls.server_name.as_ref().map(|name| name.to_str().into_owned()).as_deref(), Some("secure.internal"));
     assert_eq!((tls.min_version, config.certificate_files().count()), (TlsVersion::V13, 8));
 }
@@ -93,7 +96,9 @@ fn every_key_of_a_route_is_read(config: &Config) {
         encodings: vec![Encoding::Zstd, Encoding::Brotli, Encoding::Gzip],
     };
     assert_eq!(api.compression.as_ref(), Some(&compression));
-    assert!(matches!(&canary.matches.path, Some(PathMatch::Regex(pattern)) if pattern.0.as_str() == "^/v[0-9]+/items$"));
+    assert!(
+        matches!(&canary.matches.path, Some(PathMatch::Regex(pattern)) if pattern.0.as_str() == "^/v[0-9]+/items$")
+    );
     let kinds: Vec<_> = canary.matches.headers.iter().map(|(name, value)| (name.as_str(), value)).collect();
     assert!(matches!(
         kinds[..],
@@ -106,8 +111,8 @@ fn every_key_of_a_route_is_read(config: &Config) {
     ));
     assert_eq!(canary.matches.query, [("beta".to_owned(), ValueMatch::Exact("1".into()))]);
     assert!(matches!(&canary.rewrite.path, Some(PathRewrite::Regex(_, replace)) if replace == "/$1"));
-    let shares: Vec<_> = canary.upstreams().iter().map(|one| (one.upstream.as_str(), one.weight)).collect();
-    assert_eq!(shares, [("api", 90), ("echo", 10)]);
+    let weights: Vec<_> = canary.upstreams().iter().map(|one| (one.upstream.as_str(), one.weight)).collect();
+    assert_eq!(weights, [("api", 90), ("echo", 10)]);
     assert_eq!(moved.matches.path, Some(PathMatch::Prefix("/docs".into())));
     let redirect = Redirect {
         status: http::StatusCode::PERMANENT_REDIRECT,
@@ -118,16 +123,16 @@ fn every_key_of_a_route_is_read(config: &Config) {
     assert_eq!(moved.action, Action::Redirect(redirect));
     assert_eq!(home.matches.path, Some(PathMatch::Exact("/".into())));
     assert!(matches!(&home.action, Action::Redirect(Redirect { path: Some(RedirectPath::Whole(_)), .. })));
-    let reply = DirectResponse {
+    let response = DirectResponse {
         status: http::StatusCode::OK,
         body: "User-agent: *\nDisallow: /\n".into(),
         content_type: http::HeaderValue::from_static("text/plain"),
     };
-    assert_eq!(robots.action, Action::Respond(reply));
+    assert_eq!(robots.action, Action::Respond(response));
 }
 
 #[test]
-fn each_mistake_of_a_route_has_its_sentence() {
+fn each_mistake_of_a_route_has_a_message() {
     for (route, expected) in [
         ("upstream: u, respond: {}", "one of upstream, upstreams, redirect and respond, not upstream and respond"),
         ("upstreams: [{name: v}]", "there is no such upstream"),
@@ -138,23 +143,23 @@ fn each_mistake_of_a_route_has_its_sentence() {
         ("upstream: u, match: {path: {regex: \"(a{999}){999}\"}}", "too large when compiled"),
         ("upstream: u, match: {path: /a//b}", "is not in normal form: write /a/b"),
         ("upstream: u, match: {path: /a/../b}", "is not in normal form: write /b"),
-        ("upstream: u, match: {headers: {\"a b\": x}}", "is not a field's name"),
+        ("upstream: u, match: {headers: {\"a b\": x}}", "is not a header name"),
         ("upstream: u, match: {headers: {a: [x]}}", "write a value, or one of"),
         ("upstream: u, match: {query: {a: {presnt: true}}}", "did you mean present?"),
-        ("upstream: u, match: {path: {regex: x}}, rewrite: {prefix: /b}", "this one matches no prefix"),
-        ("match: {path: {exact: /x}}, redirect: {prefix: /b}", "this one matches no prefix"),
-        ("upstream: u, rewrite: {path: {regex: x}}", "has regex and replace"),
+        ("upstream: u, match: {path: {regex: x}}, rewrite: {prefix: /b}", "this route matches no prefix"),
+        ("match: {path: {exact: /x}}, redirect: {prefix: /b}", "this route matches no prefix"),
+        ("upstream: u, rewrite: {path: {regex: x}}", "needs regex and replace"),
         ("upstream: u, rewrite: {host: \"a/b\"}", "write a host, with a port"),
         ("redirect: {status: 303}", "write 301 or 308"),
-        ("redirect: {status: 301}", "else it leads to itself"),
+        ("redirect: {status: 301}", "the redirect leads to itself"),
         ("redirect: {path: /a, prefix: /b}", "path or prefix, not both"),
-        ("respond: {}, rewrite: {host: a}", "this route has none"),
-        ("respond: {}, mirror: {upstream: u}", "this route has none"),
+        ("respond: {}, rewrite: {host: a}", "this route has no upstream"),
+        ("respond: {}, mirror: {upstream: u}", "this route has no upstream"),
         ("respond: {status: 101}", "between 200 and 599"),
         ("upstream: u, mirror: {percent: 5}", "mirror.upstream: is missing"),
         ("upstream: u, mirror: {upstream: w}", "mirror: w: there is no such upstream"),
         ("upstream: u, cors: {}", "cors.origins: is missing"),
-        ("upstream: u, cors: {origins: [\"*\"], credentials: true}", "with credentials nothing may be *"),
+        ("upstream: u, cors: {origins: [\"*\"], credentials: true}", "* is not allowed with credentials: true"),
         ("upstream: u, cors: {origins: [a.example]}", "write an origin such as"),
         ("upstream: u, cors: {origins: [\"https://a.example/\"]}", "write an origin such as"),
         ("upstream: u, compression: {encodings: [deflate]}", "write zstd, br or gzip"),
@@ -167,7 +172,7 @@ fn each_mistake_of_a_route_has_its_sentence() {
 }
 
 #[test]
-fn all_errors_are_told_at_once_with_their_lines() {
+fn all_errors_are_reported_at_once_with_their_lines() {
     let text = "workers: many\nlimts: {}\nupstreams: {u: {builtin: echo, timeot: 1s}}\nfilters:\n  f: {source: f.wasm, timeout: 9s}\nroutes: [{upstream: v}]\n";
     let found = errors(text);
     for expected in [
@@ -183,7 +188,7 @@ fn all_errors_are_told_at_once_with_their_lines() {
 }
 
 #[test]
-fn each_mistake_has_its_sentence() {
+fn each_mistake_has_a_message() {
     let with = |more: &str| errors(&format!("{MINIMAL}{more}\n"));
     for (text, expected) in [
         ("timeouts: {filters: 5}", "write a duration"),
@@ -223,7 +228,7 @@ fn each_mistake_has_its_sentence() {
         ("admin: {address: x}", "write an IP address"),
         ("reload: {watch: yes}", "write true or false"),
         ("log: {format: xml}", "write auto, text or json"),
-        ("workers: 2\nworkers: 3", "the key workers is there twice (first in line 3)"),
+        ("workers: 2\nworkers: 3", "the key workers occurs twice (first in line 3)"),
         ("log: &a {level: info}", "anchors and aliases"),
         ("log: {level: [", "this is not YAML"),
         ("---\na: 1", "a second document"),
@@ -240,12 +245,15 @@ fn each_mistake_has_its_sentence() {
             "upstreams: {u: {endpoints: [\"https://a\", \"http://b\"]}}\nroutes: [{upstream: u}]",
             "some endpoints are https:// and some http://",
         ),
-        ("upstreams: {u: {endpoints: [\"http://a\"], tls: {ca: x}}}\nroutes: [{upstream: u}]", "has no use"),
+        ("upstreams: {u: {endpoints: [\"http://a\"], tls: {ca: x}}}\nroutes: [{upstream: u}]", "has no effect"),
         (
             "upstreams: {u: {endpoints: [\"https://a\"], tls: {key: x}}}\nroutes: [{upstream: u}]",
             "u.tls.certificate: is missing",
         ),
-        ("upstreams: {u: {endpoints: [\"https://a..b\"]}}\nroutes: [{upstream: u}]", "no name that a certificate has"),
+        (
+            "upstreams: {u: {endpoints: [\"https://a..b\"]}}\nroutes: [{upstream: u}]",
+            "no certificate can have this host",
+        ),
         (
             "upstreams: {u: {endpoints: [\"https://a\"], tls: {server_name: \"a b\"}}}\nroutes: [{upstream: u}]",
             "write a name that a certificate can have",
@@ -277,7 +285,7 @@ fn each_mistake_has_its_sentence() {
 }
 
 #[test]
-fn an_upstreams_mistakes_have_their_sentences() {
+fn each_mistake_of_an_upstream_has_a_message() {
     let with = |more: &str| {
         let keys =
             if more.contains("endpoints:") { more.to_owned() } else { format!("endpoints: [\"http://a\"], {more}") };
@@ -286,7 +294,7 @@ fn an_upstreams_mistakes_have_their_sentences() {
     for (text, expected) in [
         ("endpoints: [{weight: 2}]", "endpoints[0].url: is missing"),
         ("endpoints: [{url: \"http://a\", weight: 1001}]", "a whole number between 0 and 1000"),
-        ("endpoints: [\"http://a\", \"http://A:80/\"]", "endpoints[1]: a:80: is there twice"),
+        ("endpoints: [\"http://a\", \"http://A:80/\"]", "endpoints[1]: a:80: is listed twice"),
         ("balance: random", "write round_robin, least_requests or {hash"),
         ("balance: {}", "u.balance.hash: is missing"),
         ("balance: {hash: ip}", "write client_ip, path"),
@@ -294,14 +302,14 @@ fn an_upstreams_mistakes_have_their_sentences() {
         ("protocol: spdy", "write http1 or h2"),
         ("retries: {on: [never]}", "write connect, reset, timeout or a status"),
         ("retries: {per_try_timeout: 15s}", "15s is not below the upstream's timeout (15s)"),
-        ("connect_timeout: 2s, retries: {per_try_timeout: 1s}", "2s is not at most retries.per_try_timeout (1s)"),
-        ("connect_timeout: 20s", "20s is not at most the upstream's timeout (15s)"),
-        ("total_timeout: 10s", "15s is not at most total_timeout (10s)"),
-        ("retries: {backoff: 2s, backoff_max: 1s}", "2s is not at most backoff_max (1s)"),
+        ("connect_timeout: 2s, retries: {per_try_timeout: 1s}", "2s is above retries.per_try_timeout (1s)"),
+        ("connect_timeout: 20s", "20s is above the upstream's timeout (15s)"),
+        ("total_timeout: 10s", "15s is above total_timeout (10s)"),
+        ("retries: {backoff: 2s, backoff_max: 1s}", "2s is above backoff_max (1s)"),
         ("health_check: {}", "u.health_check.path: is missing"),
         ("health_check: {path: healthz}", "begins with /"),
         ("health_check: {path: /, status: [399-200]}", "write a status such as 200"),
-        ("health_check: {path: /, interval: 1s, timeout: 2s}", "2s is not at most the interval (1s)"),
+        ("health_check: {path: /, interval: 1s, timeout: 2s}", "2s is above the interval (1s)"),
         ("health_check: {path: /, host: \"a b\"}", "write a host"),
         ("outlier: {max_ejected_percent: 101}", "between 0 and 100"),
         ("limits: {connections: 0}", "between 1 and 1000000"),
@@ -310,11 +318,11 @@ fn an_upstreams_mistakes_have_their_sentences() {
         assert!(found.contains(expected), "{text}: {expected:?} not in: {found}");
         assert_eq!(found.lines().count(), 1, "{text}: {found}");
     }
-    assert_eq!(with("timeout: 600ms, retries: {backoff: 1s}"), "no error", "a default gives way");
+    assert_eq!(with("timeout: 600ms, retries: {backoff: 1s}"), "no error", "a default adapts to what is written");
 }
 
 #[test]
-fn no_text_makes_it_panic() {
+fn damaged_text_does_not_panic() {
     let example = include_str!("example.yaml").as_bytes();
     let mut state = 1_u32;
     for _ in 0..3000 {

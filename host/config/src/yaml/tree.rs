@@ -1,60 +1,85 @@
-//! YAML text as a tree in which every value knows its line.
+//! Parses YAML text into a tree in which every value knows its line.
 //!
-//! Built from the parser's events rather than through serde: serde stops at the first problem and forgets where values stood, and an operator
-//! wants every problem at once with its line. Scalars keep their text, so that `version: 1.10` does not become 1.1. Anchors and aliases
-//! are refused: no bomb can be built without them. Must not know: what the keys mean.
+//! The tree is built from the parser's events and not with serde, because serde stops at the first
+//! error and forgets the lines. Scalars keep their text, so that `version: 1.10` does not become
+//! 1.1. Anchors and aliases are errors: without them a small file cannot expand into a huge tree.
+//! This module does not know: what the keys mean.
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
-use super::ConfigError;
+use crate::error::ConfigError;
 
-/// Deeper nesting than any configuration has.
 const DEPTH_MAX: usize = 32;
 const NODES_MAX: usize = 200_000;
+const NO_ANCHORS: &str = "anchors and aliases (& and *) are not supported: write the value out";
 
 /// A value and the line on which it begins, from 1.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) line: usize,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) line: usize,
+    pub(crate) value: Value,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Value {
-    /// The text as written; `plain` where it was not quoted.
+pub(crate) enum Value {
     Scalar {
         text: String,
+        /// Whether the text is written without quotes.
         plain: bool,
     },
     List(Vec<Node>),
-    /// In the order written.
+    /// In the order of the file.
     Map(Vec<(Key, Node)>),
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Key {
-    pub(super) line: usize,
-    pub(super) text: String,
+pub(crate) struct Key {
+    pub(crate) line: usize,
+    pub(crate) text: String,
 }
 
 impl Node {
-    /// What it is, in the words of an error message.
-    pub(super) fn kind(&self) -> String {
+    /// The value for an error message: its text, or its kind.
+    pub(crate) fn describe(&self) -> String {
         match &self.value {
-            Value::Scalar { text, plain: true } if text.is_empty() || text == "~" || text == "null" => "nothing".into(),
+            _ if self.is_null() => "nothing".into(),
             Value::Scalar { text, .. } => witgate_http::text::quoted(text),
             Value::List(_) => "a list".into(),
             Value::Map(_) => "a mapping".into(),
         }
     }
 
-    /// Whether nothing was written.
-    pub(super) fn is_null(&self) -> bool {
+    /// Whether the value is absent, `~` or `null`.
+    pub(crate) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null"))
     }
 
-    /// The value as JSON: plain scalars that look like numbers, booleans or null become such.
-    pub(super) fn to_json(&self) -> serde_json::Value {
+    /// The items of a list; any other value is a list of one.
+    pub(crate) fn as_list(&self) -> &[Self] {
+        if let Value::List(items) = &self.value { items } else { std::slice::from_ref(self) }
+    }
+
+    /// The line of the value at `path`, such as `["routes[0]", "timeout"]`. If the path does not
+    /// exist, the line of the last part that does.
+    pub(crate) fn line_at(&self, path: &[&str]) -> usize {
+        let mut node = self;
+        for part in path.iter().flat_map(|part| part.split_inclusive('[')) {
+            let next = match (&node.value, part.trim_end_matches('['), part.strip_suffix(']')) {
+                (Value::List(items), _, Some(index)) => index.parse::<usize>().ok().and_then(|index| items.get(index)),
+                (Value::Map(entries), key, _) => {
+                    entries.iter().find(|(entry, _)| entry.text == key).map(|(_, node)| node)
+                }
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            node = next;
+        }
+        node.line
+    }
+
+    /// The value as JSON. Unquoted numbers, `true`, `false` and `null` become JSON values of that
+    /// type.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         match &self.value {
             Value::Scalar { text, plain } if *plain => plain_to_json(text),
             Value::Scalar { text, .. } => text.as_str().into(),
@@ -80,8 +105,8 @@ fn plain_to_json(text: &str) -> serde_json::Value {
     }
 }
 
-/// Reads one YAML document. An error is about YAML itself, so there is only one.
-pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
+/// Parses one YAML document. It stops at the first error in the YAML itself.
+pub(crate) fn parse(text: &str) -> Result<Node, ConfigError> {
     let mut builder = Builder { parser: Parser::new_from_str(text), nodes: 0, errors: vec![] };
     let root = builder.document()?;
     match builder.errors.into_iter().next() {
@@ -132,17 +157,16 @@ impl<'a> Builder<'a> {
     fn node(&mut self, event: Event<'a>, line: usize, depth: usize) -> Result<Node, ConfigError> {
         self.nodes += 1;
         if depth > DEPTH_MAX || self.nodes > NODES_MAX {
-            let message =
-                format!("nested deeper than {DEPTH_MAX} or more than {NODES_MAX} values: this is no configuration");
+            let message = format!("a file has at most {NODES_MAX} values, nested at most {DEPTH_MAX} deep");
             return Err(ConfigError::new(line, "", message));
         }
         let value = match event {
             Event::Scalar(text, style, anchor, _) => {
-                self.no_anchor(anchor, line);
+                self.reject_anchor(anchor, line);
                 Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }
             }
             Event::SequenceStart(_, anchor, _) => {
-                self.no_anchor(anchor, line);
+                self.reject_anchor(anchor, line);
                 let mut items = vec![];
                 loop {
                     match self.expect(line)? {
@@ -153,15 +177,11 @@ impl<'a> Builder<'a> {
                 Value::List(items)
             }
             Event::MappingStart(_, anchor, _) => {
-                self.no_anchor(anchor, line);
+                self.reject_anchor(anchor, line);
                 Value::Map(self.mapping(line, depth)?)
             }
             _ => {
-                return Err(ConfigError::new(
-                    line,
-                    "",
-                    "anchors and aliases (& and *) are not read: write the value out",
-                ));
+                return Err(ConfigError::new(line, "", NO_ANCHORS));
             }
         };
         Ok(Node { line, value })
@@ -174,10 +194,16 @@ impl<'a> Builder<'a> {
             let key = match event {
                 Event::MappingEnd => return Ok(entries),
                 Event::Scalar(text, ..) => Key { line, text: text.into_owned() },
-                _ => return Err(ConfigError::new(line, "", "a key is a plain text")),
+                _ => {
+                    return Err(ConfigError::new(
+                        line,
+                        "",
+                        "a key must be a single word or text, not a list or a mapping",
+                    ));
+                }
             };
             if let Some((first, _)) = entries.iter().find(|(other, _)| other.text == key.text) {
-                let message = format!("the key {} is there twice (first in line {}): remove one", key.text, first.line);
+                let message = format!("the key {} occurs twice (first in line {}): remove one", key.text, first.line);
                 self.errors.push(ConfigError::new(line, &key.text, message));
             }
             let (event, line) = self.expect(line)?;
@@ -186,16 +212,12 @@ impl<'a> Builder<'a> {
     }
 
     fn expect(&mut self, line: usize) -> Result<(Event<'a>, usize), ConfigError> {
-        self.next()?.ok_or_else(|| ConfigError::new(line, "", "the text ends in the middle of a value"))
+        self.next()?.ok_or_else(|| ConfigError::new(line, "", "the file ends in the middle of a value"))
     }
 
-    fn no_anchor(&mut self, anchor: usize, line: usize) {
+    fn reject_anchor(&mut self, anchor: usize, line: usize) {
         if anchor != 0 {
-            self.errors.push(ConfigError::new(
-                line,
-                "",
-                "anchors and aliases (& and *) are not read: write the value out",
-            ));
+            self.errors.push(ConfigError::new(line, "", NO_ANCHORS));
         }
     }
 }

@@ -1,0 +1,122 @@
+//! Rules between top-level keys: references, and the order of timeouts.
+//!
+//! A filter must give up before the budget of all filters is used up, and the budget must end
+//! before the timeout of the upstream. Otherwise the gateway would blame the wrong part for a
+//! timeout. A filter may also use at most half of an upstream's timeout, so that time remains for
+//! a retry. This module does not know: YAML.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use crate::filters::Filter;
+use crate::routes::{Route, RouteFilter};
+use crate::upstreams::Upstream;
+use crate::upstreams::endpoints::UpstreamTarget;
+use crate::yaml::{Section, nearest};
+
+/// Checks the rules between keys and reports violations to `top`. `budget` is `timeouts.filters`.
+pub(crate) fn check(
+    top: &Section,
+    budget: Duration,
+    upstreams: &BTreeMap<String, Upstream>,
+    filters: &BTreeMap<String, Filter>,
+    routes: &[Route],
+) {
+    for (index, route) in routes.iter().enumerate() {
+        check_references(top, &format!("routes[{index}]"), route, upstreams, filters);
+    }
+    check_budget(top, budget, upstreams, filters);
+    check_route_timeouts(top, budget, upstreams, filters, routes);
+}
+
+/// The upstreams and filters of a route exist. An empty name was reported as missing.
+fn check_references(
+    top: &Section,
+    path: &str,
+    route: &Route,
+    upstreams: &BTreeMap<String, Upstream>,
+    filters: &BTreeMap<String, Filter>,
+) {
+    let mut references: Vec<(String, &str)> = match route.upstreams() {
+        [one] => vec![("upstream".into(), &one.upstream)],
+        many => many.iter().enumerate().map(|(at, one)| (format!("upstreams[{at}]"), one.upstream.as_str())).collect(),
+    };
+    references.extend(route.mirror.iter().map(|mirror| ("mirror".into(), mirror.upstream.as_str())));
+    for (key, name) in references {
+        if !name.is_empty() && !upstreams.contains_key(name) {
+            top.error_at(&[path, &key], unknown("upstream", name, upstreams));
+        }
+    }
+    for (index, RouteFilter { filter, .. }) in route.filters.iter().enumerate() {
+        if !filter.is_empty() && !filters.contains_key(filter) {
+            top.error_at(&[path, &format!("filters[{index}]")], unknown("filter", filter, filters));
+        }
+    }
+}
+
+/// Filter timeout < budget of all filters < upstream timeout.
+fn check_budget(
+    top: &Section,
+    budget: Duration,
+    upstreams: &BTreeMap<String, Upstream>,
+    filters: &BTreeMap<String, Filter>,
+) {
+    for (name, filter) in filters {
+        if filter.timeout >= budget {
+            let message = format!(
+                "{:?} is not below timeouts.filters ({budget:?}), the budget of all filters of a phase: lower it, or raise the budget",
+                filter.timeout
+            );
+            top.error_at(&["filters", name, "timeout"], message);
+        }
+    }
+    for (name, upstream) in upstreams {
+        if upstream.target != UpstreamTarget::Echo && budget >= upstream.timeout {
+            top.error_at(&["upstreams", name, "timeout"], not_above_budget(upstream.timeout, budget));
+        }
+    }
+}
+
+/// Budget of all filters < route timeout, and filter timeout ≤ half of the time for the upstream.
+fn check_route_timeouts(
+    top: &Section,
+    budget: Duration,
+    upstreams: &BTreeMap<String, Upstream>,
+    filters: &BTreeMap<String, Filter>,
+    routes: &[Route],
+) {
+    let mut reported = HashSet::new();
+    for (index, route) in routes.iter().enumerate() {
+        let forwards = route.upstreams().iter().filter_map(|one| upstreams.get_key_value(&one.upstream));
+        for (name, upstream) in forwards {
+            if let Some(timeout) = route.timeout.filter(|timeout| *timeout <= budget) {
+                top.error_at(&[&format!("routes[{index}]"), "timeout"], not_above_budget(timeout, budget));
+            }
+            let timeout = route.timeout.unwrap_or(upstream.timeout);
+            for RouteFilter { filter: filter_name, .. } in &route.filters {
+                let Some(filter) = filters.get(filter_name) else { continue };
+                if filter.timeout * 2 > timeout && reported.insert((filter_name, name)) {
+                    let message = format!(
+                        "{:?} is more than half of the timeout of upstream {name} ({timeout:?}), which leaves no time for a retry: set it to {:?} or less",
+                        filter.timeout,
+                        timeout / 2
+                    );
+                    top.error_at(&["filters", filter_name, "timeout"], message);
+                }
+            }
+        }
+    }
+}
+
+fn not_above_budget(timeout: Duration, budget: Duration) -> String {
+    format!("{timeout:?} is not above timeouts.filters ({budget:?}): raise it, or lower the budget")
+}
+
+fn unknown<T>(kind: &str, name: &str, known: &BTreeMap<String, T>) -> String {
+    let names: Vec<&str> = known.keys().map(String::as_str).collect();
+    match nearest(name, &names) {
+        Some(near) => format!("{name}: there is no such {kind}: did you mean {near}?"),
+        None if names.is_empty() => format!("{name}: there is no such {kind}: define it under {kind}s"),
+        None => format!("{name}: there is no such {kind}: the {kind}s are {}", names.join(", ")),
+    }
+}

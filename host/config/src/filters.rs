@@ -1,0 +1,135 @@
+//! `filters:`: components, and what each of them may do.
+//!
+//! This module does not know: what a .wasm file contains, which routes use a filter.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::values::{HOUR, MILLISECOND};
+use crate::yaml::{Section, Value, nearest};
+
+const CONFIG_KEYS_MAX: usize = 256;
+const CONFIG_BYTES_MAX: usize = 64 << 10;
+
+/// A component and what it may do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    /// The .wasm file. Relative to the folder of gateway.yaml.
+    pub source: PathBuf,
+    /// The version that the component's manifest must have.
+    pub version: Option<String>,
+    /// The SHA-256 digest that the file must have.
+    pub sha256: Option<[u8; 32]>,
+    /// For one call. Default 100 ms; at least 1 ms. It is below `timeouts.filters`, and at most
+    /// half of the timeout of every upstream that the filter is used with.
+    pub timeout: Duration,
+    /// Linear memory of one instance in bytes. Default 64 MiB; 64 KiB to 256 MiB.
+    pub memory_bytes: usize,
+    /// What a failed call does to the exchange. Default closed.
+    pub on_error: OnError,
+    /// How many calls an instance serves in sequence. Default 1: a fresh instance for each call;
+    /// at most 1,000,000.
+    pub reuse: u32,
+    /// What the component may import beyond the base world.
+    pub capabilities: Vec<Capability>,
+    /// The filter's own settings: strings as they are, other values as JSON text.
+    pub config: BTreeMap<String, String>,
+    /// Bounds on its key-value store.
+    pub keyvalue: KeyValue,
+}
+
+/// Bounds on one filter's part of the key-value store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyValue {
+    /// Default 100,000; 1 to 10,000,000.
+    pub keys: usize,
+    /// Bytes of keys and values together. Default 64 MiB; 1 KiB to 4 GiB.
+    pub bytes: usize,
+}
+
+/// An import beyond the base world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Capability {
+    /// `keyvalue`: the interface `witgate:gateway/keyvalue`.
+    KeyValue,
+    /// `wasi`: WASI 0.2 with clocks, random numbers and standard streams that discard their
+    /// output; without files, sockets, environment variables and arguments.
+    Wasi,
+}
+
+/// What a failed filter call does to the exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// The exchange fails with 502, or with 504 after a timeout.
+    Closed,
+    /// The exchange continues without the filter.
+    Open,
+}
+
+impl Filter {
+    pub(crate) fn read(section: &Section, base: &Path) -> Self {
+        section.require("source", "write the path of the .wasm file");
+        let on_error = section.choice(
+            "on_error",
+            &[("closed", OnError::Closed), ("open", OnError::Open)],
+            "write closed (the exchange fails) or open (it goes on without the filter)",
+        );
+        Self {
+            source: section.file("source", base).unwrap_or_default(),
+            version: section.string("version"),
+            sha256: section.scalar("sha256", sha256),
+            timeout: section.duration("timeout", MILLISECOND, HOUR).unwrap_or(Duration::from_millis(100)),
+            memory_bytes: section.size("memory", 64 << 10, 256 << 20).unwrap_or(64 << 20),
+            on_error: on_error.unwrap_or(OnError::Closed),
+            reuse: section.number("reuse", 1, 1_000_000).unwrap_or(1),
+            capabilities: capabilities(section),
+            config: read_config(section),
+            keyvalue: section.nested("keyvalue", |section| KeyValue {
+                keys: section.number("keys", 1, 10_000_000).unwrap_or(100_000),
+                bytes: section.size("bytes", 1 << 10, 4 << 30).unwrap_or(64 << 20),
+            }),
+        }
+    }
+}
+
+/// Reads `config:` of a filter or of a filter in a route: strings as they are, other values as
+/// JSON text.
+pub(crate) fn read_config(section: &Section) -> BTreeMap<String, String> {
+    let own = section.free_form("config");
+    let mut values = BTreeMap::new();
+    for (key, node) in own.entries() {
+        let value = match &node.value {
+            Value::Scalar { text, .. } => text.clone(),
+            _ => node.to_json().to_string(),
+        };
+        values.insert(key.text.clone(), value);
+    }
+    let bytes: usize = values.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if values.len() > CONFIG_KEYS_MAX || bytes > CONFIG_BYTES_MAX {
+        let message = format!("has more than {CONFIG_KEYS_MAX} keys or {CONFIG_BYTES_MAX} bytes");
+        section.error(own.line(), "config", message);
+    }
+    values
+}
+
+/// Sorted, each at most once.
+fn capabilities(section: &Section) -> Vec<Capability> {
+    let mut capabilities = section.list("capabilities", |text| match text {
+        "keyvalue" => Ok(Capability::KeyValue),
+        "wasi" => Ok(Capability::Wasi),
+        _ => Err(match nearest(text, &["keyvalue", "wasi"]) {
+            Some(near) => format!("unknown capability: did you mean {near}?"),
+            None => "unknown capability: write keyvalue or wasi".into(),
+        }),
+    });
+    capabilities.sort();
+    capabilities.dedup();
+    capabilities
+}
+
+fn sha256(text: &str) -> Result<[u8; 32], String> {
+    let mut digest = [0; 32];
+    hex::decode_to_slice(text, &mut digest).map_err(|_| "write 64 hexadecimal digits (sha256sum FILE)".to_owned())?;
+    Ok(digest)
+}

@@ -1,0 +1,249 @@
+//! `routes:`: which requests pass through which filters, and who answers them.
+//!
+//! `consistency.rs` checks that the upstreams and filters of a route exist. This module does not
+//! know: how a route is found.
+
+pub(crate) mod action;
+pub(crate) mod compression;
+pub(crate) mod conditions;
+pub(crate) mod cors;
+pub(crate) mod rewrite;
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use crate::filters::{Filter, read_config};
+use crate::values::{HOUR, MILLISECOND, host, name};
+use crate::yaml::{Node, Section, Value};
+use action::{DirectResponse, Redirect, RedirectPath};
+use compression::Compression;
+use conditions::{Match, PathMatch};
+use cors::Cors;
+use rewrite::{PathRewrite, Rewrite};
+
+const WEIGHT_MAX: u32 = 10_000;
+
+/// Which requests pass through which filters, and who answers them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Its label in logs and metrics; unique. Default `route-1`, `route-2`, …
+    pub name: String,
+    /// The host without port, lower case; `None` for any. `*.example.com` is any name below
+    /// example.com.
+    pub host: Option<String>,
+    /// Further conditions on the request.
+    pub matches: Match,
+    /// In the order of request processing.
+    pub filters: Vec<RouteFilter>,
+    /// Who answers.
+    pub action: Action,
+    /// From the start of the request to the head of the response. Default the upstream's
+    /// `timeout`; 1 ms to 1 h. It is above `timeouts.filters`.
+    pub timeout: Option<Duration>,
+    /// Bounds on this route alone.
+    pub limits: RouteLimits,
+    /// Changes to the request that the upstream receives.
+    pub rewrite: Rewrite,
+    /// Where copies of the requests go.
+    pub mirror: Option<Mirror>,
+    /// Which other sites browsers may let use the route.
+    pub cors: Option<Cors>,
+    /// Which responses the gateway compresses.
+    pub compression: Option<Compression>,
+}
+
+/// Who answers a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// `upstream: a`, or `upstreams: [{name: a, weight: 90}, …]`: one of them, by weight. At least
+    /// one.
+    Forward(Vec<WeightedUpstream>),
+    /// `redirect:`: the gateway redirects the client.
+    Redirect(Redirect),
+    /// `respond:`: the gateway answers.
+    Respond(DirectResponse),
+}
+
+/// An upstream and its share of a route's requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightedUpstream {
+    /// A name in `upstreams:`.
+    pub upstream: String,
+    /// In proportion to the sum of all weights. Default 1; 0 to 10,000, and not all are 0.
+    pub weight: u32,
+}
+
+/// A filter in a route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteFilter {
+    /// A name in `filters:`.
+    pub filter: String,
+    /// The gateway calls the filter only for requests with these conditions.
+    pub matches: Match,
+    /// The filter's config, with the keys of the route's config replaced or added.
+    pub config: BTreeMap<String, String>,
+}
+
+/// Where copies of requests go. The gateway discards the answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// A name in `upstreams:`.
+    pub upstream: String,
+    /// The share of requests that are copied. Default 100; 1 to 100.
+    pub percent: u8,
+}
+
+/// Bounds on one route.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RouteLimits {
+    /// Bytes of a request's body; the gateway answers 413 above it. At most 1 TiB.
+    pub request_body_bytes: Option<usize>,
+    /// Concurrent exchanges; the gateway answers 503 above it. The count starts again after a
+    /// reload. 1 to 1,000,000.
+    pub in_flight: Option<usize>,
+}
+
+/// Reads the list. The config of a filter in a route extends the filter's own.
+pub(crate) fn read(top: &Section, filters: &BTreeMap<String, Filter>) -> Vec<Route> {
+    let routes = top.each("routes", |index, section| Route::read(index, section, filters));
+    if routes.is_empty() {
+        top.error_at(&["routes"], "there is no route: no request could be served");
+    }
+    let mut names = HashSet::new();
+    for (index, route) in routes.iter().enumerate() {
+        if !names.insert(&route.name) {
+            let message = format!("{}: another route has this name", route.name);
+            top.error_at(&[&format!("routes[{index}]"), "name"], message);
+        }
+    }
+    routes
+}
+
+impl Route {
+    fn read(index: usize, section: &Section, filters: &BTreeMap<String, Filter>) -> Self {
+        let (host, matches) = section.nested("match", |section| (section.scalar("host", host), Match::read(section)));
+        let chain = section.nodes("filters").iter().enumerate();
+        let route = Self {
+            name: section.scalar("name", name).unwrap_or_else(|| format!("route-{}", index + 1)),
+            host,
+            matches,
+            filters: chain.map(|(index, node)| RouteFilter::read(section, index, node, filters)).collect(),
+            action: Action::read(section),
+            timeout: section.duration("timeout", MILLISECOND, HOUR),
+            limits: section.nested("limits", RouteLimits::read),
+            rewrite: section.nested("rewrite", Rewrite::read),
+            mirror: section.optional("mirror", Mirror::read),
+            cors: section.optional("cors", Cors::read),
+            compression: section.optional("compression", Compression::read),
+        };
+        route.check(section);
+        route
+    }
+
+    /// The upstreams that requests go to; empty if the gateway answers itself.
+    pub fn upstreams(&self) -> &[WeightedUpstream] {
+        if let Action::Forward(upstreams) = &self.action { upstreams } else { &[] }
+    }
+
+    /// Checks the rules between the route's own keys.
+    fn check(&self, section: &Section) {
+        if self.upstreams().is_empty() && (self.rewrite != Rewrite::default() || self.mirror.is_some()) {
+            let message =
+                "rewrite and mirror apply to requests to an upstream, but this route has no upstream: remove them";
+            section.error_at(&["rewrite"], message);
+        }
+        if matches!(self.matches.path, None | Some(PathMatch::Prefix(_))) {
+            return;
+        }
+        let message =
+            "replaces the prefix that the route matches, but this route matches no prefix: write match.path as /prefix";
+        if matches!(&self.action, Action::Redirect(Redirect { path: Some(RedirectPath::Prefix(_)), .. })) {
+            section.error_at(&["redirect", "prefix"], message);
+        }
+        if matches!(self.rewrite.path, Some(PathRewrite::Prefix(_))) {
+            section.error_at(&["rewrite", "prefix"], message);
+        }
+    }
+}
+
+impl Action {
+    fn read(route: &Section) -> Self {
+        const KEYS: [&str; 4] = ["upstream", "upstreams", "redirect", "respond"];
+        let present: Vec<&str> = KEYS.into_iter().filter(|key| route.has(key)).collect();
+        if present.is_empty() {
+            route.require("upstream", "name one of the upstreams (or write redirect or respond)");
+        } else if present.len() > 1 {
+            let present_keys = present.join(" and ");
+            let message = format!("a route has one of upstream, upstreams, redirect and respond, not {present_keys}");
+            route.error(route.line(), present[1], message);
+        }
+        match present.first().copied() {
+            Some("redirect") => Self::Redirect(route.nested("redirect", Redirect::read)),
+            Some("respond") => Self::Respond(route.nested("respond", DirectResponse::read)),
+            Some("upstreams") => Self::Forward(WeightedUpstream::read_list(route)),
+            _ => {
+                let upstream = route.string("upstream").unwrap_or_default();
+                Self::Forward(vec![WeightedUpstream { upstream, weight: 1 }])
+            }
+        }
+    }
+}
+
+impl WeightedUpstream {
+    fn read_list(route: &Section) -> Vec<Self> {
+        let upstreams = route.each("upstreams", |_, section| {
+            section.require("name", "name one of the upstreams");
+            Self {
+                upstream: section.string("name").unwrap_or_default(),
+                weight: section.number("weight", 0, WEIGHT_MAX).unwrap_or(1),
+            }
+        });
+        if upstreams.iter().all(|upstream| upstream.weight == 0) {
+            route.error(route.line(), "upstreams", "has no upstream with a weight above 0");
+        }
+        upstreams
+    }
+}
+
+impl RouteFilter {
+    /// `api-key`, or `{filter: api-key, match: …, config: …}`.
+    fn read<'a>(route: &Section<'a>, index: usize, node: &'a Node, filters: &BTreeMap<String, Filter>) -> Self {
+        let mut route_filter = match &node.value {
+            Value::Scalar { text, .. } => {
+                Self { filter: text.clone(), matches: Match::default(), config: BTreeMap::new() }
+            }
+            _ => route.item("filters", index, node, |section| {
+                section.require("filter", "name one of the filters");
+                Self {
+                    filter: section.string("filter").unwrap_or_default(),
+                    matches: section.nested("match", Match::read),
+                    config: read_config(section),
+                }
+            }),
+        };
+        if let Some(filter) = filters.get(&route_filter.filter) {
+            let own = std::mem::replace(&mut route_filter.config, filter.config.clone());
+            route_filter.config.extend(own);
+        }
+        route_filter
+    }
+}
+
+impl Mirror {
+    fn read(section: &Section) -> Self {
+        section.require("upstream", "name one of the upstreams");
+        Self {
+            upstream: section.string("upstream").unwrap_or_default(),
+            percent: section.number("percent", 1, 100).unwrap_or(100),
+        }
+    }
+}
+
+impl RouteLimits {
+    fn read(section: &Section) -> Self {
+        Self {
+            request_body_bytes: section.size("request_body_bytes", 0, 1 << 40),
+            in_flight: section.number("in_flight", 1, 1_000_000),
+        }
+    }
+}

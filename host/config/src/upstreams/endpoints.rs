@@ -1,0 +1,131 @@
+//! `endpoints:` or `builtin:` of an upstream: the servers.
+//!
+//! This module does not know: how a host name is resolved.
+
+use std::fmt;
+
+use http::uri::Authority;
+use rustls::pki_types::ServerName;
+
+use crate::yaml::{Node, Section, Value};
+
+/// Balancing examines every endpoint for each request, so their number has a bound.
+const ENDPOINTS_MAX: usize = 256;
+const WEIGHT_MAX: u32 = 1000;
+
+/// The servers of an upstream.
+#[derive(Debug, Clone, PartialEq)]
+pub enum UpstreamTarget {
+    /// `endpoints:`, 1 to 256, all different.
+    Endpoints(Vec<EndpointConfig>),
+    /// `builtin: echo`: the gateway itself answers with the request as JSON. For first tests.
+    Echo,
+}
+
+/// An endpoint and its weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointConfig {
+    /// Where the endpoint is.
+    pub address: EndpointAddress,
+    /// Its share of the requests in proportion to the weights of the others. Default 1; 0 (no
+    /// requests) to 1000.
+    pub weight: u32,
+}
+
+/// One server: `http://host:port` or `https://host:port`. The gateway resolves a host name while
+/// it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EndpointAddress {
+    /// A name in lower case or an IP address; IPv6 without brackets.
+    pub host: String,
+    /// Default 80, for `https://` 443.
+    pub port: u16,
+    /// Whether the endpoint is `https://`; the same for all endpoints of an upstream.
+    pub tls: bool,
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { write!(formatter, "[{host}]:{port}") } else { write!(formatter, "{host}:{port}") }
+    }
+}
+
+impl UpstreamTarget {
+    pub(crate) fn read(upstream: &Section) -> Self {
+        let builtin = upstream.choice("builtin", &[("echo", Self::Echo)], "the only builtin is echo");
+        if upstream.has("endpoints") == upstream.has("builtin") {
+            let message = "give either endpoints, such as [\"http://127.0.0.1:9000\"], or builtin: echo";
+            upstream.error(upstream.line(), "endpoints", message);
+        }
+        builtin.unwrap_or_else(|| Self::Endpoints(read_endpoints(upstream)))
+    }
+
+    pub(crate) fn endpoints(&self) -> &[EndpointConfig] {
+        if let Self::Endpoints(endpoints) = self { endpoints } else { &[] }
+    }
+}
+
+fn read_endpoints(upstream: &Section) -> Vec<EndpointConfig> {
+    let Some(node) = upstream.get("endpoints") else { return vec![] };
+    let nodes = node.as_list();
+    if nodes.is_empty() {
+        upstream.error(node.line, "endpoints", "is empty: an upstream has at least one endpoint");
+    }
+    if nodes.len() > ENDPOINTS_MAX {
+        let message = format!("{} endpoints: at most {ENDPOINTS_MAX} are allowed", nodes.len());
+        upstream.error(node.line, "endpoints", message);
+    }
+    let mut endpoints: Vec<EndpointConfig> = vec![];
+    for (index, node) in nodes.iter().take(ENDPOINTS_MAX).enumerate() {
+        let Some(endpoint) = EndpointConfig::read(upstream, index, node) else { continue };
+        if endpoints.iter().any(|other| other.address == endpoint.address) {
+            let message = format!("{}: is listed twice: give it a weight instead", endpoint.address);
+            upstream.error(node.line, &format!("endpoints[{index}]"), message);
+        }
+        endpoints.push(endpoint);
+    }
+    endpoints
+}
+
+impl EndpointConfig {
+    /// `http://a:1`, or `{url: http://a:1, weight: 3}`.
+    fn read<'a>(upstream: &Section<'a>, index: usize, node: &'a Node) -> Option<Self> {
+        if let Value::Scalar { text, .. } = &node.value {
+            return match parse_url(text) {
+                Ok(address) => Some(Self { address, weight: 1 }),
+                Err(why) => {
+                    let message = format!("{}: {why}", node.describe());
+                    upstream.error(node.line, &format!("endpoints[{index}]"), message);
+                    None
+                }
+            };
+        }
+        upstream.item("endpoints", index, node, |section| {
+            section.require("url", "write http://host:port");
+            let weight = section.number("weight", 0, WEIGHT_MAX).unwrap_or(1);
+            Some(Self { address: section.scalar("url", parse_url)?, weight })
+        })
+    }
+}
+
+fn parse_url(text: &str) -> Result<EndpointAddress, String> {
+    let invalid = || "write http://host:port or https://host:port".to_owned();
+    let (tls, authority) = match text.strip_prefix("https://") {
+        Some(authority) => (true, authority),
+        None => (false, text.strip_prefix("http://").ok_or_else(invalid)?),
+    };
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let parsed: Authority = authority.parse().map_err(|_| invalid())?;
+    if parsed.host().is_empty() || authority.contains('@') || authority.contains('/') {
+        return Err(invalid());
+    }
+    if authority.len() > parsed.host().len() && parsed.port_u16().is_none() {
+        return Err("the port is not between 0 and 65535".into());
+    }
+    let host = parsed.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    if tls && ServerName::try_from(host.as_str()).is_err() {
+        return Err("no certificate can have this host: write a DNS name or an IP address".into());
+    }
+    Ok(EndpointAddress { host, port: parsed.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls })
+}

@@ -1,0 +1,164 @@
+//! Single values as text: durations, sizes, names, paths, hosts, addresses.
+//!
+//! Each function returns the typed value, or the end of an error message that says what to write.
+//! This module does not know: where a value stands, which keys exist.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use http::HeaderName;
+use http::uri::Authority;
+use ipnet::IpNet;
+use witgate_http::semantics::path::normalize;
+
+pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+const NAME_CHARS_MAX: usize = 64;
+
+/// A duration with its unit, such as `500ms` or `10s`.
+pub(crate) fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
+    match parse_duration(text) {
+        None => Err("write a duration such as 500ms, 10s, 2m or 1h".into()),
+        Some(value) if value < min || value > max => Err(format!("write a duration between {min:?} and {max:?}")),
+        Some(value) => Ok(value),
+    }
+}
+
+/// A size in bytes, with or without a unit.
+pub(crate) fn size(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    match parse_size(text) {
+        None => Err("write a size such as 64KiB, 16MiB or 1000000 (bytes)".into()),
+        Some(bytes) if bytes < min || bytes > max => {
+            Err(format!("write a size between {} and {}", display_size(min), display_size(max)))
+        }
+        Some(bytes) => Ok(bytes),
+    }
+}
+
+/// The name of a listener, route, upstream or filter.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+    let starts_well = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if starts_well && text.len() <= NAME_CHARS_MAX && text.chars().all(is_allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "a name has 1 to {NAME_CHARS_MAX} of a-z, 0-9, '.', '_' and '-', and begins with a letter or digit"
+        ))
+    }
+}
+
+/// A token (RFC 9110, section 5.6.2), such as a method.
+pub(crate) fn token(text: &str) -> Result<String, String> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a token (RFC 9110, section 5.6.2)".into())
+    }
+}
+
+pub(crate) fn header_name(text: &str) -> Result<HeaderName, String> {
+    HeaderName::from_bytes(text.as_bytes()).map_err(|_| "is not a header name (RFC 9110, section 5.1)".into())
+}
+
+/// A path in normal form: the gateway compares normalized paths, so any other would never match.
+pub(crate) fn path(text: &str) -> Result<String, String> {
+    let is_plain = text.bytes().all(|byte| byte > b' ' && byte < 0x7f && byte != b'?' && byte != b'#');
+    if !text.starts_with('/') || !is_plain {
+        return Err("a path begins with /, has no query and only visible ASCII (%-encode the rest)".into());
+    }
+    match normalize(text) {
+        Ok(normal) if normal == text => Ok(text.to_owned()),
+        Ok(normal) => Err(format!("is not in normal form: write {normal}")),
+        Err(why) => Err(why.to_owned()),
+    }
+}
+
+/// A host without port, in lower case; `*.` in front stands for any name below it.
+pub(crate) fn host(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_allowed) || (name.contains(':') && !name.starts_with('[')) {
+        return Err("write a host name without port, such as api.example.com or *.example.com".into());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// A host with an optional port, in lower case.
+pub(crate) fn authority(text: &str) -> Result<String, String> {
+    match text.parse::<Authority>() {
+        Ok(parsed) if !parsed.host().is_empty() && !text.contains('@') => Ok(text.to_ascii_lowercase()),
+        _ => Err("write a host, with a port if it needs one: api.example.com or api.example.com:8443".into()),
+    }
+}
+
+pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".into())
+}
+
+/// A network; a single address is a network of one.
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpAddr>()
+        .map(IpNet::from)
+        .or_else(|_| text.parse())
+        .map_err(|_| "write a network such as 10.0.0.0/8 or fd00::/8, or one address".into())
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let end = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = text[..end].parse().ok()?;
+    Some(match &text[end..] {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.checked_mul(60)?),
+        "h" => Duration::from_secs(number.checked_mul(3600)?),
+        _ => return None,
+    })
+}
+
+fn parse_size(text: &str) -> Option<usize> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: usize = text[..end].parse().ok()?;
+    let unit = match &text[end..] {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "KB" | "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
+fn display_size(bytes: usize) -> String {
+    match bytes {
+        bytes if bytes >= 1 << 30 && bytes % (1 << 30) == 0 => format!("{}GiB", bytes >> 30),
+        bytes if bytes >= 1 << 20 && bytes % (1 << 20) == 0 => format!("{}MiB", bytes >> 20),
+        bytes if bytes >= 1 << 10 && bytes % (1 << 10) == 0 => format!("{}KiB", bytes >> 10),
+        bytes => bytes.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units() {
+        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2m"), Some(Duration::from_secs(120)));
+        for bad in ["", "5", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+        assert_eq!(parse_size("64KiB"), Some(65536));
+        assert_eq!(parse_size("16MB"), Some(16_000_000));
+        assert_eq!(parse_size("7"), Some(7));
+        for bad in ["", "x", "-1", "1TiB", "99999999999GiB"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Reads typed values from a mapping of the YAML tree and collects every mistake.
+//!
+//! A reader never stops at a mistake: it records an error and returns nothing, so that the caller
+//! uses a default and one run reports all mistakes. A section remembers which keys were read; the
+//! rest are unknown keys. This module does not know: which sections and keys exist.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::suggest::nearest;
+use super::tree::{Key, Node, Value};
+use crate::error::{ConfigError, ErrorList};
+use crate::values;
+
+/// A mapping that is being read.
+pub(crate) struct Section<'a> {
+    /// Such as `routes[0].match`; empty for the whole file.
+    path: String,
+    /// `None` if the file does not have this section.
+    node: Option<&'a Node>,
+    entries: &'a [(Key, Node)],
+    keys_read: RefCell<Vec<&'static str>>,
+    errors: &'a ErrorList,
+}
+
+impl<'a> Section<'a> {
+    /// Reads the mapping `node` with `read`, then reports the keys that `read` did not ask for.
+    /// An absent value counts as an empty mapping; so does another kind of value, with an error.
+    pub(crate) fn read<T>(
+        node: Option<&'a Node>,
+        path: impl Into<String>,
+        errors: &'a ErrorList,
+        read: impl FnOnce(&Self) -> T,
+    ) -> T {
+        let section = Self::open(node, path.into(), errors);
+        let value = read(&section);
+        section.report_unknown_keys();
+        value
+    }
+
+    /// The section `key`; an absent one counts as empty.
+    pub(crate) fn nested<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> T {
+        Self::read(self.get(key), self.path_of(key), self.errors, read)
+    }
+
+    /// The section `key`, if the file has it.
+    pub(crate) fn optional<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> Option<T> {
+        self.get(key).map(|node| self.child(key, node, read))
+    }
+
+    /// The list `key`, whose items are all sections.
+    pub(crate) fn each<T>(&self, key: &'static str, read: impl Fn(usize, &Self) -> T) -> Vec<T> {
+        let item = |(index, node)| self.item(key, index, node, |section| read(index, section));
+        self.nodes(key).iter().enumerate().map(item).collect()
+    }
+
+    /// One item of a list as a section.
+    pub(crate) fn item<T>(&self, key: &str, index: usize, node: &'a Node, read: impl FnOnce(&Self) -> T) -> T {
+        self.child(&format!("{key}[{index}]"), node, read)
+    }
+
+    /// The value `node` of `key` as a section.
+    pub(crate) fn child<T>(&self, key: &str, node: &'a Node, read: impl FnOnce(&Self) -> T) -> T {
+        Self::read(Some(node), self.path_of(key), self.errors, read)
+    }
+
+    /// The mapping `key` from names to sections.
+    pub(crate) fn named<T>(&self, key: &'static str, read: impl Fn(&Self) -> T) -> BTreeMap<String, T> {
+        let all = self.free_form(key);
+        let mut values = BTreeMap::new();
+        for (entry, node) in all.entries {
+            if let Err(why) = values::name(&entry.text) {
+                all.error(entry.line, &entry.text, why);
+            }
+            values.insert(entry.text.clone(), all.child(&entry.text, node, &read));
+        }
+        values
+    }
+
+    /// The mapping `key`, which may have any keys.
+    pub(crate) fn free_form(&self, key: &'static str) -> Self {
+        Self::open(self.get(key), self.path_of(key), self.errors)
+    }
+
+    pub(crate) fn entries(&self) -> &'a [(Key, Node)] {
+        self.entries
+    }
+
+    /// The value of `key`, if the file has one.
+    pub(crate) fn get(&self, key: &'static str) -> Option<&'a Node> {
+        let mut keys_read = self.keys_read.borrow_mut();
+        if !keys_read.contains(&key) {
+            keys_read.push(key);
+        }
+        self.entries.iter().find(|(name, _)| name.text == key).map(|(_, node)| node).filter(|node| !node.is_null())
+    }
+
+    pub(crate) fn has(&self, key: &'static str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Whether the value of `key` is the word `off`.
+    pub(crate) fn is_off(&self, key: &'static str) -> bool {
+        matches!(self.get(key).map(|node| &node.value), Some(Value::Scalar { text, .. }) if text == "off")
+    }
+
+    /// Reports an error if `key` is absent.
+    pub(crate) fn require(&self, key: &'static str, advice: &str) {
+        if !self.has(key) {
+            self.error(self.line(), key, format!("is missing: {advice}"));
+        }
+    }
+
+    /// The line where the section begins.
+    pub(crate) fn line(&self) -> usize {
+        self.node.map_or(1, |node| node.line)
+    }
+
+    pub(crate) fn error(&self, line: usize, key: &str, message: impl Into<String>) {
+        self.errors.borrow_mut().push(ConfigError::new(line, &self.path_of(key), message));
+    }
+
+    /// Reports an error at a path below this section, such as `["retries", "backoff"]`.
+    pub(crate) fn error_at(&self, path: &[&str], message: impl Into<String>) {
+        let line = self.node.map_or(1, |node| node.line_at(path));
+        self.error(line, &path.join("."), message);
+    }
+
+    /// A single value. `parse` returns the end of the error message.
+    pub(crate) fn scalar<T>(&self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let node = self.get(key)?;
+        parse_scalar(node, parse).map_err(|message| self.error(node.line, key, message)).ok()
+    }
+
+    pub(crate) fn string(&self, key: &'static str) -> Option<String> {
+        self.scalar(key, |text| Ok(text.to_owned()))
+    }
+
+    pub(crate) fn bool(&self, key: &'static str) -> Option<bool> {
+        self.choice(key, &[("true", true), ("false", false)], "write true or false")
+    }
+
+    /// The value of one of these words.
+    pub(crate) fn choice<T: Clone>(&self, key: &'static str, choices: &[(&str, T)], advice: &str) -> Option<T> {
+        self.scalar(key, |text| choose(text, choices, advice))
+    }
+
+    pub(crate) fn number<T: FromStr + PartialOrd + Display + Copy>(
+        &self,
+        key: &'static str,
+        min: T,
+        max: T,
+    ) -> Option<T> {
+        self.scalar(key, |text| {
+            let number = text.parse().ok().filter(|number| *number >= min && *number <= max);
+            number.ok_or_else(|| format!("expected a whole number between {min} and {max}"))
+        })
+    }
+
+    /// In bytes.
+    pub(crate) fn size(&self, key: &'static str, min: usize, max: usize) -> Option<usize> {
+        self.scalar(key, |text| values::size(text, min, max))
+    }
+
+    pub(crate) fn duration(&self, key: &'static str, min: Duration, max: Duration) -> Option<Duration> {
+        self.scalar(key, |text| values::duration(text, min, max))
+    }
+
+    /// A duration, or `Some(None)` for `off`.
+    pub(crate) fn duration_or_off(&self, key: &'static str, min: Duration, max: Duration) -> Option<Option<Duration>> {
+        if self.is_off(key) { Some(None) } else { self.duration(key, min, max).map(Some) }
+    }
+
+    /// The path of a file or folder; a relative one is relative to `base`.
+    pub(crate) fn file(&self, key: &'static str, base: &Path) -> Option<PathBuf> {
+        self.string(key).map(|file| base.join(file))
+    }
+
+    /// A list of single values; a single value counts as a list of one.
+    pub(crate) fn list<T>(&self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        let items = self.get(key).map_or(&[][..], Node::as_list);
+        let parse =
+            |item: &Node| parse_scalar(item, &parse).map_err(|message| self.error(item.line, key, message)).ok();
+        items.iter().filter_map(parse).collect()
+    }
+
+    /// A list of these words' values.
+    pub(crate) fn choices<T: Clone>(&self, key: &'static str, choices: &[(&str, T)], advice: &str) -> Vec<T> {
+        self.list(key, |text| choose(text, choices, advice))
+    }
+
+    /// The items of a list that holds sections.
+    pub(crate) fn nodes(&self, key: &'static str) -> &'a [Node] {
+        let Some(node) = self.get(key) else { return &[] };
+        if let Value::List(items) = &node.value {
+            return items;
+        }
+        self.error(node.line, key, format!("expected a list, found {}", node.describe()));
+        &[]
+    }
+
+    fn open(node: Option<&'a Node>, path: String, errors: &'a ErrorList) -> Self {
+        let entries: &[(Key, Node)] = match node {
+            Some(Node { value: Value::Map(entries), .. }) => entries,
+            Some(node) if !node.is_null() => {
+                let message = format!("expected a mapping, found {}", node.describe());
+                errors.borrow_mut().push(ConfigError::new(node.line, &path, message));
+                &[]
+            }
+            _ => &[],
+        };
+        Self { path, node, entries, keys_read: RefCell::default(), errors }
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn report_unknown_keys(&self) {
+        let known = self.keys_read.borrow();
+        for (key, _) in self.entries {
+            if known.contains(&key.text.as_str()) {
+                continue;
+            }
+            let hint = match nearest(&key.text, &known) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("the keys here are {}", known.join(", ")),
+            };
+            self.error(key.line, &key.text, format!("unknown key: {hint}"));
+        }
+    }
+}
+
+fn parse_scalar<T>(node: &Node, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, String> {
+    match &node.value {
+        Value::Scalar { text, .. } => parse(text).map_err(|why| format!("{}: {why}", node.describe())),
+        _ => Err(format!("expected one value, found {}", node.describe())),
+    }
+}
+
+fn choose<T: Clone>(text: &str, choices: &[(&str, T)], advice: &str) -> Result<T, String> {
+    let chosen = choices.iter().find(|(word, _)| *word == text);
+    chosen.map(|(_, value)| value.clone()).ok_or_else(|| advice.to_owned())
+}

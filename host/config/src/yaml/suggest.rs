@@ -1,0 +1,34 @@
+//! Suggestions for misspelt words.
+
+/// The known word with the fewest edits from `word`, if there are few enough.
+pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let (edits, nearest) = known.iter().map(|known| (edit_distance(word, known), *known)).min()?;
+    (edits <= 2.max(word.len() / 3)).then_some(nearest)
+}
+
+/// The Levenshtein distance, counted in bytes.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_word_has_a_suggestion() {
+        assert_eq!(nearest("timout", &["timeout", "memory"]), Some("timeout"));
+        assert_eq!(nearest("xyz", &["timeout", "memory"]), None);
+    }
+}
