@@ -9,7 +9,7 @@
 //! This is an example and not a bench target, because bench targets have another profile, for which
 //! the runtime would be compiled again.
 //!
-//! This program does not know: how a call is made ([`witgate_runtime::instance`]).
+//! This program does not know: how a call is made ([`witgate_runtime::call`]).
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "abi/fields.rs"]
@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 use http::Method;
 use witgate::releases::loader::Loader;
 use witgate_config::Config;
+use witgate_runtime::call::{measure, run};
 use witgate_runtime::engine::Engine;
 use witgate_runtime::exchange::{Client, Exchange, Request};
-use witgate_runtime::instance::{Phase, call, measure};
-use witgate_runtime::filter::Filter;
+use witgate_runtime::filter::{Filter, Phase};
 
 const LANGUAGES: [&str; 3] = ["rust", "typescript", "python"];
 const ROUNDS: usize = 7;
@@ -202,7 +202,7 @@ fn calls(filter: &Arc<Filter>, path: &str, length: Duration) -> (u64, Duration) 
         let mut made = 0;
         let began = Instant::now();
         while began.elapsed() < length {
-            let called = call(filter, Phase::Request, exchange, &config, TIMEOUT).await;
+            let called = run(filter, Phase::Request, exchange, &config, TIMEOUT).await;
             assert!(called.outcome.is_ok(), "{path}: {:?}", called.outcome);
             exchange = called.exchange;
             made += 1;

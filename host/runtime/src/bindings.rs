@@ -1,12 +1,17 @@
-//! Rust types and traits generated from `wit/`: nothing is written by hand here.
+//! Rust types and traits that wasmtime generates from `wit/`. Nothing is written by hand.
 //!
-//! One world (`host`) holds everything that the gateway can offer; which parts a filter gets is decided by the linker (`pool.rs`).
-//! Imports may trap (a broken limit ends the call); exports are called on a fiber, so that a long call gives way to others.
+//! One world (`host`) holds every interface that the gateway offers; the linker (`filter.rs`)
+//! decides which of them a filter gets. Imports may trap, which ends the call. Exports run on a
+//! fiber, so that a long call can yield. The key-value store may be remote, so its functions can
+//! suspend that fiber.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
 wasmtime::component::bindgen!({
     path: "../../wit",
     world: "host",
-    imports: { default: trappable },
+    imports: {
+        "witgate:gateway/keyvalue": async | trappable,
+        default: trappable,
+    },
     exports: { default: async },
 });

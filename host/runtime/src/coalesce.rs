@@ -1,10 +1,15 @@
-//! Joins runs of dirty pages in the pool, so that cleaning a memory after a call stays cheap whatever the calls write.
+//! Joins runs of dirty pages in the pool, so that restoring a memory after a call stays cheap.
 //!
-//! wasmtime asks the kernel which pages of a memory were written and copies those back, but takes only so many runs of them; all memory above the last one is unmapped, and each later call
-//! faults it in again. An interpreter writes here and there, and each path through a filter elsewhere: what one rare answer wrote stays to be copied, so after a while there are too many. Where
-//! few clean pages lie between two runs they are made private too. Then both are one run, which costs the copying of those pages and nothing else: their content is what it was.
-//! Nobody needs to know for this which pages a filter writes; a thread looks from time to time while there are calls, and less often the longer it found nothing to do.
-//! Must not know: filters, what is in a memory.
+//! wasmtime asks the kernel for runs of written pages and copies them back, but it handles only so
+//! many runs: it unmaps all memory above the last one, and each later call faults it in again. An
+//! interpreter writes in many places, and each path through a filter writes in others, so a memory
+//! can reach that number.
+//!
+//! Gain: if few clean pages lie between two runs, this thread makes them private, and both become
+//! one run; no memory is unmapped. Price: the copy of those pages after each call, and one scan of
+//! the page map from time to time while there are calls. The content of a page never changes, so
+//! the thread need not know which filter writes it. The less it finds, the less often it scans.
+//! This module does not know: filters, what is in a memory.
 
 use std::io;
 use std::ops::Range;
@@ -14,36 +19,37 @@ use std::time::Duration;
 use rustix::mm::{Advice, madvise};
 use rustix::param::page_size;
 
-use super::engine::MEMORY_BYTES_MAX;
-use super::pool_range::PoolRange;
+use crate::pool_range::PoolRange;
+use crate::store_limits::MEMORY_BYTES_MAX;
 
-/// So many runs wasmtime takes at once (`MAX_REGIONS` in its `pagemap.rs`).
+/// The number of runs that wasmtime handles (`MAX_REGIONS` in its `pagemap.rs`).
 const RUNS_MAX: usize = 32;
-/// From here on runs are joined: another path through the filter brings a few more.
+/// The number of runs from which they are joined: another path through a filter adds a few more.
 const RUN_THRESHOLD: usize = RUNS_MAX - 2;
-/// So many runs are to stay: fewer would only mean more to copy.
+/// The number of runs that remain: fewer would only mean more pages to copy.
 const TARGET_RUNS: usize = RUNS_MAX - 8;
-/// Clean pages between two runs that are copied rather than kept apart: to copy them takes about as long as three page faults.
+/// The largest gap that is filled, in pages. Copying it takes about as long as three page faults.
 const GAP_MAX: usize = 32;
-/// Pages that are copied back after each call, above which runs are left alone: to fault in what calls touch above the last run costs less then.
+/// Dirty pages of a memory above which its runs are not joined: then the page faults above the last
+/// run cost less than the copies.
 const PAGES_MAX: usize = 512;
-/// Runs of two memories have at least so many pages between them: in the pool each memory has room for more than the largest.
+/// The smallest gap between runs of two memories, in pages: a slot is larger than any memory.
 const SLOT_GAP: usize = MEMORY_BYTES_MAX >> 12;
-/// Between two looks: at first, and at most.
+/// The time between two scans: at first, and at most.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Starts the thread: it looks when it is sent something and does not rest, and is over when the sender is dropped.
+/// Starts the thread. A message makes it scan, unless it sleeps. It ends when the sender is dropped.
 pub(super) fn start(pool: PoolRange) -> io::Result<SyncSender<()>> {
-    // Nothing waits in it: who sends while the thread rests sends in vain.
+    // The channel holds nothing: a message is lost while the thread sleeps.
     let (sender, receiver) = sync_channel(0);
-    std::thread::Builder::new().name("bridges".into()).spawn(move || look(pool, &receiver))?;
+    std::thread::Builder::new().name("coalesce".into()).spawn(move || scan(pool, &receiver))?;
     Ok(sender)
 }
 
-fn look(pool: PoolRange, calls: &Receiver<()>) {
+fn scan(pool: PoolRange, ticks: &Receiver<()>) {
     let mut pause = PAUSE;
-    while calls.recv().is_ok() {
+    while ticks.recv().is_ok() {
         pause = match coalesce(pool) {
             Ok(0) => PAUSE_MAX.min(pause * 2),
             Ok(pages) => {
@@ -51,7 +57,7 @@ fn look(pool: PoolRange, calls: &Receiver<()>) {
                 PAUSE
             }
             Err(error) => {
-                tracing::debug!(%error, "dirty pages cannot be looked at");
+                tracing::debug!(%error, "the page map cannot be scanned");
                 PAUSE_MAX
             }
         };
@@ -59,7 +65,7 @@ fn look(pool: PoolRange, calls: &Receiver<()>) {
     }
 }
 
-/// Looks at each memory in the pool: how many pages were made private.
+/// Joins the runs of each memory in the pool. Returns the number of pages that became private.
 fn coalesce(pool: PoolRange) -> io::Result<usize> {
     let written = pool.written()?;
     let gaps: Vec<_> = written.chunk_by(|run, next| next.start - run.end < SLOT_GAP).flat_map(gaps).collect();
@@ -68,7 +74,7 @@ fn coalesce(pool: PoolRange) -> io::Result<usize> {
     Ok(pages)
 }
 
-/// What lies between runs that are to become one: the shortest first.
+/// The gaps to fill between the runs of one memory, shortest first.
 fn gaps(runs: &[Range<usize>]) -> Vec<Range<usize>> {
     if runs.len() < RUN_THRESHOLD {
         return vec![];
@@ -81,11 +87,13 @@ fn gaps(runs: &[Range<usize>]) -> Vec<Range<usize>> {
     if pages > PAGES_MAX { vec![] } else { gaps }
 }
 
-/// As if each of these pages were written with what it holds. Where there is no such memory any more nothing happens.
+/// Makes pages private, as a write of their own content would. Fails harmlessly if the memory is
+/// gone.
 #[allow(unsafe_code)]
 fn make_private(pages: Range<usize>) {
     let start = std::ptr::without_provenance_mut(pages.start * page_size());
-    // SAFETY: this advice changes no content and no access, whoever uses the memory meanwhile.
+    // SAFETY: this advice changes neither content nor access rights, so it is correct for any user
+    // of the memory.
     let _ = unsafe { madvise(start, pages.len() * page_size(), Advice::LinuxPopulateWrite) };
 }
 
@@ -93,8 +101,8 @@ fn make_private(pages: Range<usize>) {
 mod tests {
     use std::error::Error;
 
-    use super::super::pool_range::tests::{PAGES, Slot};
     use super::*;
+    use crate::pool_range::tests::{PAGES, Slot};
 
     #[test]
     fn runs_of_dirty_pages_are_joined_and_no_page_changes() -> Result<(), Box<dyn Error>> {
@@ -104,7 +112,7 @@ mod tests {
         for page in 0..PAGES {
             slot.read(page);
         }
-        assert!(slot.own(&slot.pool().written()?).is_empty(), "what was only read");
+        assert!(slot.own(&slot.pool().written()?).is_empty(), "pages that were only read are clean");
         for page in &dirty {
             slot.write(*page, 0xff);
         }
@@ -116,20 +124,20 @@ mod tests {
             assert_eq!(slot.read(page), if dirty.contains(&page) { 0xff } else { page as u8 });
         }
         coalesce(slot.pool())?;
-        assert_eq!(slot.own(&slot.pool().written()?), runs, "few enough are left alone");
+        assert_eq!(slot.own(&slot.pool().written()?), runs, "too few runs to join");
         Ok(())
     }
 
     #[test]
     fn only_short_gaps_are_filled_the_shortest_first() {
         let every = |step: usize, count: usize| (0..count).map(|run| run * step..run * step + 1).collect::<Vec<_>>();
-        assert!(gaps(&every(2, RUN_THRESHOLD - 1)).is_empty(), "few enough");
-        assert!(gaps(&every(GAP_MAX + 2, 100)).is_empty(), "too far apart");
-        assert!(gaps(&every(GAP_MAX + 1, RUN_THRESHOLD + PAGES_MAX / GAP_MAX)).is_empty(), "too much to copy");
+        assert!(gaps(&every(2, RUN_THRESHOLD - 1)).is_empty(), "too few runs to join");
+        assert!(gaps(&every(GAP_MAX + 2, 100)).is_empty(), "the gaps are too large");
+        assert!(gaps(&every(GAP_MAX + 1, RUN_THRESHOLD + PAGES_MAX / GAP_MAX)).is_empty(), "too many pages to copy");
         let (far, near) = (every(5, RUN_THRESHOLD), every(2, RUN_THRESHOLD));
         let runs: Vec<_> = far.iter().cloned().chain(near.iter().map(|run| run.start + 1000..run.end + 1000)).collect();
         let gaps = gaps(&runs);
-        assert_eq!(gaps.iter().filter(|gap| gap.len() == 1).count(), RUN_THRESHOLD - 1, "all of the short ones");
+        assert_eq!(gaps.iter().filter(|gap| gap.len() == 1).count(), RUN_THRESHOLD - 1, "all short gaps");
         assert_eq!(gaps.len(), runs.len() - TARGET_RUNS);
     }
 }

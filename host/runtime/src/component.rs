@@ -1,58 +1,75 @@
-//! What a .wasm file claims to be, read without compiling or running it: world, imports, phases, manifest.
+//! What a .wasm file declares: its world, imports, phases and manifest, read without compiling or
+//! running it.
 //!
-//! Cheap refusals first: a file of the wrong kind is turned away in milliseconds and with a sentence, before a compiler
-//! sees it. Must not know: where the file came from, what the configuration grants (that is `pool.rs`).
+//! A file of the wrong kind is refused within milliseconds and with a message, before a compiler
+//! sees it. This module does not know: where the file came from, what the configuration grants
+//! (`settings.rs`).
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{BinaryReaderError, Chunk, Encoding, Parser, Payload};
 pub use witgate_manifest::{BodyMode, Manifest, Phase};
 
 use crate::chunks::for_each_chunk;
 use crate::load_error::{LoadError, LoadErrorReason};
 
-/// The largest file that is looked at, in bytes.
+/// The largest file that the gateway reads, in bytes.
 pub const FILE_BYTES_MAX: u64 = 128 << 20;
-/// Function bodies that are passed over before others may have the core.
-const BODIES_BETWEEN_TURNS: usize = 500;
-/// Imports, and exports, of a component.
+/// Function bodies after which the parser yields to other threads.
+const BODIES_PER_YIELD: usize = 500;
+/// The largest number of imports of a component, and of exports.
 const NAMES_MAX: usize = 1000;
-/// The package whose interfaces are the contract.
-pub(super) const PACKAGE: &str = "witgate:gateway/";
-/// The versions of it that this gateway speaks: patch releases of one minor version are compatible.
+/// The WIT package of the gateway.
+pub(crate) const PACKAGE: &str = "witgate:gateway/";
+/// The versions of the package that this gateway speaks. Patch releases of one minor version are
+/// compatible.
 const VERSION: &str = "0.1.";
 
-/// A file's claims.
+/// What a component's file declares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentInfo {
-    /// SHA-256 of the file, hexadecimal.
+    /// The SHA-256 of the file, hexadecimal.
     pub digest: String,
-    /// Bytes of the file.
+    /// The size of the file in bytes.
     pub size: usize,
-    /// What the author wrote about it; none where it was built without `componentize`.
+    /// The manifest. `None` if the file was built without `componentize`.
     pub manifest: Option<Manifest>,
-    /// It exports `request-handler`.
+    /// Whether it exports `request-handler`.
     pub request_phase: bool,
-    /// It exports `response-handler`.
+    /// Whether it exports `response-handler`.
     pub response_phase: bool,
-    /// Interfaces that it imports, as written: `witgate:gateway/request@0.1.0`.
+    /// The imported interfaces as written: `witgate:gateway/request@0.1.0`.
     pub imports: Vec<String>,
-    /// What it exports.
+    /// The names of the exports.
     pub exports: Vec<String>,
-    /// Core modules inside: 1 to 3 for a flat guest, dozens for one that links at run time.
+    /// The number of core modules: 1 to 3 in an optimized guest, dozens in one that links at run
+    /// time.
     pub core_modules: usize,
-    /// Functions of all core modules.
+    /// The number of functions of all core modules.
     pub functions: usize,
     /// The largest function body in bytes.
     pub largest_function: usize,
-    /// Making an instance runs code of the file.
+    /// Whether instantiation runs code of the file.
     pub starts_code: bool,
 }
 
-/// Reads a file's claims. Does not check that the code is valid: compiling does.
+/// Limits for the compiler's input. Within them, compiling takes seconds and not minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeLimits {
+    /// The number of functions of all core modules.
+    pub functions: usize,
+    /// The size of one function's body in bytes.
+    pub function_bytes: usize,
+}
+
+/// Reads what a file declares. Does not check that its code is valid: the compiler does.
+///
+/// # Errors
+///
+/// The file is not a component, is damaged, has too many imports or exports, or exports no handler.
 pub fn describe(bytes: &[u8]) -> Result<ComponentInfo, LoadError> {
     check_kind(bytes)?;
-    let mut description = ComponentInfo {
+    let mut info = ComponentInfo {
         digest: digest(bytes),
         size: bytes.len(),
         manifest: None,
@@ -69,61 +86,50 @@ pub fn describe(bytes: &[u8]) -> Result<ComponentInfo, LoadError> {
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(malformed)? {
             Payload::ModuleSection { .. } => {
-                description.core_modules += 1;
+                info.core_modules += 1;
                 depth += 1;
             }
             Payload::ComponentSection { .. } => depth += 1,
-            Payload::CodeSectionStart { count, .. } => description.functions += count as usize,
+            Payload::CodeSectionStart { count, .. } => info.functions += count as usize,
             Payload::CodeSectionEntry(body) => {
-                description.largest_function = description.largest_function.max(body.range().len());
+                info.largest_function = info.largest_function.max(body.range().len());
                 bodies += 1;
-                if bodies % BODIES_BETWEEN_TURNS == 0 {
+                if bodies % BODIES_PER_YIELD == 0 {
                     std::thread::yield_now();
                 }
             }
-            Payload::StartSection { .. } | Payload::ComponentStartSection { .. } => description.starts_code = true,
+            Payload::StartSection { .. } | Payload::ComponentStartSection { .. } => info.starts_code = true,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
-                check_names(description.imports.len(), section.count(), "imports")?;
+                check_names(info.imports.len(), section.count(), "imports")?;
                 for import in section {
-                    description.imports.push(import.map_err(malformed)?.name.name.to_owned());
+                    info.imports.push(import.map_err(malformed)?.name.name.to_owned());
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
-                check_names(description.exports.len(), section.count(), "exports")?;
+                check_names(info.exports.len(), section.count(), "exports")?;
                 for export in section {
-                    description.exports.push(export.map_err(malformed)?.name.name.to_owned());
+                    info.exports.push(export.map_err(malformed)?.name.name.to_owned());
                 }
             }
             Payload::CustomSection(section) if depth == 0 && section.name() == witgate_manifest::SECTION => {
-                description.manifest = Some(manifest(section.data())?);
+                info.manifest = Some(manifest(section.data())?);
             }
             _ => {}
         }
     }
-    description.request_phase = description.exports.iter().any(|name| is_interface(name, "request-handler"));
-    description.response_phase = description.exports.iter().any(|name| is_interface(name, "response-handler"));
-    check_world(&description)?;
-    Ok(description)
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let mut hasher = Sha256::new();
-    for_each_chunk(bytes, |piece| hasher.update(piece));
-    hex::encode(hasher.finalize())
-}
-
-/// What a compiler is given at most: with it, compiling takes seconds and not minutes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SizeLimits {
-    /// Functions of all core modules.
-    pub functions: usize,
-    /// Bytes of one function's body.
-    pub function_bytes: usize,
+    info.request_phase = info.exports.iter().any(|name| is_interface(name, "request-handler"));
+    info.response_phase = info.exports.iter().any(|name| is_interface(name, "response-handler"));
+    check_world(&info)?;
+    Ok(info)
 }
 
 impl ComponentInfo {
-    /// Refuses what would keep a compiler busy for too long.
+    /// Checks the size of the code.
+    ///
+    /// # Errors
+    ///
+    /// The code is above a limit, so that compiling could take too long.
     pub fn check_size(&self, limits: &SizeLimits) -> Result<(), LoadError> {
         let above = |what: String, limit: usize, key: &str| {
             Err(LoadError::new(LoadErrorReason::Limits, format!("{what}, above the limit of {limit} ({key})")))
@@ -140,64 +146,71 @@ impl ComponentInfo {
     }
 }
 
-fn check_names(before: usize, more: u32, what: &str) -> Result<(), LoadError> {
-    if before + more as usize <= NAMES_MAX {
-        return Ok(());
-    }
-    Err(LoadError::new(
-        LoadErrorReason::Limits,
-        format!("the component has {} {what}, above the limit of {NAMES_MAX}", before + more as usize),
-    ))
-}
-
 /// Whether `name` is this interface of the package, in a version that the gateway speaks.
-pub(super) fn is_interface(name: &str, interface: &str) -> bool {
+pub(crate) fn is_interface(name: &str, interface: &str) -> bool {
     name.strip_prefix(PACKAGE)
         .and_then(|rest| rest.strip_prefix(interface))
         .and_then(|rest| rest.strip_prefix('@'))
         .is_some_and(|version| version.starts_with(VERSION))
 }
 
+fn digest(bytes: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    for_each_chunk(bytes, |chunk| hasher.update(chunk));
+    hex::encode(hasher.finalize())
+}
+
 fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
+    let refuse = |reason, message: &str| Err(LoadError::new(reason, message));
     if bytes.is_empty() {
-        return Err(LoadError::new(LoadErrorReason::NotWasm, "the file is empty: was it read while being written?"));
+        return refuse(LoadErrorReason::NotWasm, "the file is empty: was it read while being written?");
     }
     if !bytes.starts_with(b"\0asm") {
-        return Err(LoadError::new(
+        return refuse(
             LoadErrorReason::NotWasm,
             "the file is not WebAssembly (it does not begin with \\0asm): build the filter with `componentize build`",
-        ));
+        );
     }
     if Parser::is_core_wasm(bytes) {
-        return Err(LoadError::new(
+        return refuse(
             LoadErrorReason::CoreModule,
             "the file is a core module, not a component: build it with `componentize build`, or wrap it with `wasm-tools component new`",
-        ));
+        );
     }
     match Parser::new(0).parse(bytes, true) {
-        Ok(wasmparser::Chunk::Parsed { payload: Payload::Version { encoding: Encoding::Component, .. }, .. }) => Ok(()),
-        Ok(_) => Err(LoadError::new(LoadErrorReason::NotWasm, "the file's header is not that of a component")),
+        Ok(Chunk::Parsed { payload: Payload::Version { encoding: Encoding::Component, .. }, .. }) => Ok(()),
+        Ok(_) => refuse(LoadErrorReason::NotWasm, "the file's header is not that of a component"),
         Err(error) => Err(malformed(error)),
     }
 }
 
-fn check_world(description: &ComponentInfo) -> Result<(), LoadError> {
-    if description.request_phase || description.response_phase {
+fn check_names(before: usize, more: u32, what: &str) -> Result<(), LoadError> {
+    let count = before + more as usize;
+    if count <= NAMES_MAX {
         return Ok(());
     }
-    let wanted = format!("{PACKAGE}request-handler@{VERSION}x or {PACKAGE}response-handler@{VERSION}x");
-    let found = if description.exports.is_empty() { "nothing".to_owned() } else { description.exports.join(", ") };
-    Err(LoadError::new(
-        LoadErrorReason::WrongWorld,
-        format!("the component exports {found}, but a filter exports {wanted}: build it for the world gateway-filter"),
-    ))
+    let message = format!("the component has {count} {what}, above the limit of {NAMES_MAX}");
+    Err(LoadError::new(LoadErrorReason::Limits, message))
+}
+
+fn check_world(info: &ComponentInfo) -> Result<(), LoadError> {
+    if info.request_phase || info.response_phase {
+        return Ok(());
+    }
+    let expected = format!("{PACKAGE}request-handler@{VERSION}x or {PACKAGE}response-handler@{VERSION}x");
+    let found = if info.exports.is_empty() { "nothing".to_owned() } else { info.exports.join(", ") };
+    let message = format!(
+        "the component exports {found}, but a filter exports {expected}: build it for the world gateway-filter"
+    );
+    Err(LoadError::new(LoadErrorReason::WrongWorld, message))
 }
 
 fn manifest(bytes: &[u8]) -> Result<Manifest, LoadError> {
-    Manifest::from_section(bytes).map_err(|error| LoadError::new(LoadErrorReason::Malformed, error.to_string()))
+    Manifest::from_section(bytes)
+        .map_err(|error| LoadError::new(LoadErrorReason::Malformed, error.to_string()).with_source(error))
 }
 
-fn malformed(error: wasmparser::BinaryReaderError) -> LoadError {
+fn malformed(error: BinaryReaderError) -> LoadError {
     LoadError::new(LoadErrorReason::Malformed, format!("the file is damaged or cut off: {error}; build it anew"))
         .with_source(error)
 }
@@ -207,11 +220,11 @@ mod tests {
     use super::*;
 
     fn reason(bytes: &[u8]) -> &'static str {
-        describe(bytes).map_or_else(|error| error.reason.label(), |_| "taken")
+        describe(bytes).map_or_else(|error| error.reason.label(), |_| "accepted")
     }
 
     #[test]
-    fn what_is_no_filter_is_refused_by_kind() {
+    fn a_file_that_is_not_a_filter_is_refused_with_its_reason() {
         assert_eq!(reason(b""), "not-wasm");
         assert_eq!(reason(b"hello"), "not-wasm");
         assert_eq!(reason(b"\0asm\x01\0\0\0"), "core-module");
@@ -251,7 +264,7 @@ mod tests {
                 state ^= state << 5;
                 bytes.push(state as u8);
             }
-            assert_ne!(reason(&bytes), "taken");
+            assert_ne!(reason(&bytes), "accepted");
         }
     }
 }

@@ -1,41 +1,48 @@
-//! The wasmtime engine: how filters are compiled, and where their instances live.
+//! The wasmtime engine: the settings of compiled code, and the pool in which instances live.
 //!
-//! A fresh instance per call is only cheap when nothing is mapped, zeroed or written that the call does not need. So memories and
-//! tables come from a pool whose slots keep their pages, a dirty page is found by the kernel's page map and copied back
-//! (`pagemap_scan`, Linux ≥ 6.7), and images are copy-on-write. Figures: docs/performance.md. Must not know: filters, HTTP.
+//! A fresh instance per call is cheap only if nothing is mapped, zeroed or written that the call
+//! does not need. Gain: memories and tables come from a pool whose slots keep their pages; the
+//! kernel's page map finds the dirty ones (`pagemap_scan`, Linux 6.7), and images are
+//! copy-on-write. Price: the pool reserves address space for all its slots, and each slot keeps up
+//! to [`KEEP_RESIDENT_BYTES`] of memory. docs/performance.md has figures.
+//! This module does not know: filters, HTTP.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::mm::{Advice, madvise};
+use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::clock::{Calls, Clock};
-use super::coalesce;
-use super::fault_around;
-use super::pool_range::PoolRange;
 use crate::chunks::CHUNK_BYTES;
+use crate::clock::{ActiveCalls, Clock};
+use crate::coalesce;
+use crate::fault_around;
+use crate::load_error::{LoadError, LoadErrorReason};
+use crate::pool_range::PoolRange;
+use crate::store_limits::{MEMORY_BYTES_MAX, TABLE_ELEMENTS_MAX};
 
-/// The most linear memory that a filter may be granted, in bytes.
-pub const MEMORY_BYTES_MAX: usize = 256 << 20;
-/// What a slot keeps mapped between calls. An interpreter's working set fits; beyond it pages go back to the system.
-const KEEP_RESIDENT: usize = 4 << 20;
-const TABLE_KEEP_RESIDENT: usize = 64 << 10;
-/// Artifacts of up to so many bytes are mapped whole before they serve. One in Rust has 0.2 MiB, QuickJS 4 MiB; of CPython's 33 MiB calls need a tenth.
-const WHOLE_BYTES_MAX: usize = 8 << 20;
-/// Per component: an unflattened Python guest has 41 core modules, a QuickJS one three memories.
+/// Bytes that a memory's slot keeps mapped between calls. The working set of an interpreter fits;
+/// pages beyond it return to the system.
+const KEEP_RESIDENT_BYTES: usize = 4 << 20;
+const TABLE_KEEP_RESIDENT_BYTES: usize = 64 << 10;
+/// The largest machine code that [`Artifact::prefault`] maps. A filter in Rust has 0.2 MiB, QuickJS
+/// has 4 MiB; of CPython's 33 MiB, calls need a tenth.
+const PREFAULT_BYTES_MAX: usize = 8 << 20;
+/// Per component: a Python guest that is not optimized has 41 core modules, a QuickJS guest three
+/// memories.
 const CORE_INSTANCES: u32 = 64;
 const MEMORIES: u32 = 4;
 const TABLES: u32 = 10;
-/// Per core module: a flattened guest has its own and that of the host's functions.
+/// Per core module: an optimized guest has its own table and that of the host's functions.
 const TABLES_PER_MODULE: u32 = 2;
-/// Elements of one table: a Python guest's has 5,676.
-pub const TABLE_ELEMENTS_MAX: usize = 20_000;
 
-/// Instances that all threads together keep between calls: so many the pool has beyond those in calls, for which there is always one.
-pub(super) const IDLE_TOTAL_MAX: usize = 256;
+/// Idle instances over all threads and filters. The pool has slots for them beyond those for
+/// instances in calls.
+pub(crate) const IDLE_TOTAL_MAX: usize = 256;
 
-/// One engine for the whole gateway; cloning shares it.
+/// The engine of the gateway. Clones share it.
 #[derive(Clone)]
 pub struct Engine {
     inner: wasmtime::Engine,
@@ -45,19 +52,25 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for at most `instances` component instances in calls at once, or waiting for their end.
+    /// An engine for at most `instances` component instances that are in calls or wait to be
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// The address space cannot be reserved, or a thread cannot be started.
     pub fn new(instances: u32) -> Result<Self, String> {
-        let inner = wasmtime::Engine::new(&config(instances.saturating_add(IDLE_TOTAL_MAX as u32))).map_err(|error| {
-            format!("the WebAssembly engine cannot start: {error:#}; is the address space limited (ulimit -v)?")
-        })?;
+        let inner =
+            wasmtime::Engine::new(&config(instances.saturating_add(IDLE_TOTAL_MAX as u32))).map_err(|error| {
+                format!("the WebAssembly engine cannot start: {error:#}; is the address space limited (ulimit -v)?")
+            })?;
         let weak = inner.weak();
-        // Without /proc nothing is done for their pages: all works, and slower.
+        // Without /proc the range is empty, and `fault_around` and `coalesce` have no effect.
         let pool_range = PoolRange::find().unwrap_or_default();
-        let bridges = Self::scans_page_map().then(|| coalesce::start(pool_range)).transpose();
-        let bridges = bridges.map_err(|error| format!("the thread for dirty pages cannot start: {error}"))?;
+        let coalescer = Self::scans_page_map().then(|| coalesce::start(pool_range)).transpose();
+        let coalescer = coalescer.map_err(|error| format!("the thread for dirty pages cannot start: {error}"))?;
         let tick = move || {
-            if let Some(bridges) = &bridges {
-                let _ = bridges.try_send(());
+            if let Some(coalescer) = &coalescer {
+                let _ = coalescer.try_send(());
             }
             weak.upgrade().inspect(wasmtime::Engine::increment_epoch).is_some()
         };
@@ -65,88 +78,91 @@ impl Engine {
         Ok(Self { inner, pool_range, clock: Arc::new(clock), idle_total: Arc::default() })
     }
 
-    /// Whether freed slots are cleaned by the kernel's page map (Linux ≥ 6.7) rather than by `madvise`.
+    /// Whether the kernel's page map finds dirty pages (Linux 6.7), and not `madvise`.
     pub fn scans_page_map() -> bool {
         PoolingAllocationConfig::is_pagemap_scan_available()
     }
 
-    /// Whether only the pages of a memory that a guest touches are mapped; else why not.
+    /// Whether the kernel maps only the pages of a memory that a guest touches.
+    ///
+    /// # Errors
+    ///
+    /// Why it maps their neighbours too.
     pub fn maps_single_pages() -> Result<(), &'static std::io::Error> {
         fault_around::is_supported()
     }
 
-    /// Names everything that a compiled artifact depends on: version, settings, CPU.
+    /// Identifies everything that machine code depends on: wasmtime's version, settings, CPU.
     pub fn fingerprint(&self) -> [u8; 32] {
         fingerprint(&self.inner)
     }
 
-    /// Component instances in calls and waiting for one.
+    /// The number of component instances in calls and idle ones.
     pub fn instances(&self) -> usize {
         self.clock.calls().count() + self.idle_total.load(Ordering::Relaxed)
     }
 
-    /// Where those of its instances are.
-    pub(super) fn pool_range(&self) -> PoolRange {
-        self.pool_range
-    }
-
-    pub(super) fn calls(&self) -> &Arc<Calls> {
-        self.clock.calls()
-    }
-
-    /// Instances kept between calls, over all filters.
-    pub(super) fn idle_total(&self) -> &Arc<AtomicUsize> {
-        &self.idle_total
-    }
-
-    /// What other components than filters run on: those of the ABI benchmark.
+    /// The engine for components that are not filters: those of the ABI benchmark.
     pub fn inner(&self) -> &wasmtime::Engine {
         &self.inner
     }
-}
 
-/// See [`Engine::fingerprint`].
-pub(super) fn fingerprint(engine: &wasmtime::Engine) -> [u8; 32] {
-    struct Feed(blake3::Hasher);
-    impl std::hash::Hasher for Feed {
-        fn finish(&self) -> u64 {
-            0
-        }
-        fn write(&mut self, bytes: &[u8]) {
-            self.0.update(bytes);
-        }
-    }
-    let mut feed = Feed(blake3::Hasher::new());
-    std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut feed);
-    *feed.0.finalize().as_bytes()
-}
-
-impl Engine {
-    /// Takes up a copy of what [`super::compiler::Compiler::compile`] gave.
+    /// Maps a copy of what [`crate::compiler::Compiler::compile`] returned.
+    ///
+    /// # Errors
+    ///
+    /// The code is for another engine, or its component needs more than the pool's slots have.
     ///
     /// # Safety
-    /// The bytes become machine code: they must be what this host wrote.
+    ///
+    /// The bytes become machine code: this program must have written them.
     #[allow(unsafe_code)]
-    pub unsafe fn deserialize(&self, bytes: &[u8]) -> Result<Artifact, String> {
-        // SAFETY: the caller vouches for the bytes, see above.
-        unsafe { wasmtime::component::Component::deserialize(&self.inner, bytes) }
-            .map(|component| Artifact { component })
-            .map_err(|error| format!("{error:#}"))
+    pub unsafe fn deserialize(&self, bytes: &[u8]) -> Result<Artifact, LoadError> {
+        // SAFETY: the caller guarantees the origin of the bytes, see above.
+        unsafe { Component::deserialize(&self.inner, bytes) }.map(Artifact::new).map_err(refused_code)
     }
 
-    /// Takes up a file of what [`super::compiler::Compiler::compile`] gave. The file is mapped, not read: its pages are shared with the system's cache
-    /// and come in when they are touched.
+    /// Maps a file of what [`crate::compiler::Compiler::compile`] returned. The file's pages are
+    /// shared with the system's cache and are read when they are touched.
+    ///
+    /// # Errors
+    ///
+    /// The code is for another engine, or its component needs more than the pool's slots have.
     ///
     /// # Safety
-    /// The file becomes machine code: it must be what this host wrote, and stay unchanged while the artifact lives. `control/cache.rs` checks the first
-    /// with a keyed hash and sees to the second by a file that nobody may write, in a folder of this user's own.
+    ///
+    /// The file becomes machine code: this program must have written it, and it must not change
+    /// while the artifact lives. The artifact cache checks the first with a keyed hash, and
+    /// ensures the second with a file that no other user may write.
     #[allow(unsafe_code)]
-    pub unsafe fn deserialize_file(&self, file: &std::path::Path) -> Result<Artifact, String> {
-        // SAFETY: the caller vouches for the file, see above.
-        unsafe { wasmtime::component::Component::deserialize_file(&self.inner, file) }
-            .map(|component| Artifact { component })
-            .map_err(|error| format!("{error:#}"))
+    pub unsafe fn deserialize_file(&self, file: &Path) -> Result<Artifact, LoadError> {
+        // SAFETY: the caller guarantees the origin of the file, see above.
+        unsafe { Component::deserialize_file(&self.inner, file) }.map(Artifact::new).map_err(refused_code)
     }
+
+    pub(crate) fn pool_range(&self) -> PoolRange {
+        self.pool_range
+    }
+
+    pub(crate) fn calls(&self) -> &Arc<ActiveCalls> {
+        self.clock.calls()
+    }
+
+    /// The number of idle instances of all filters.
+    pub(crate) fn idle_total(&self) -> &Arc<AtomicUsize> {
+        &self.idle_total
+    }
+}
+
+/// wasmtime has no type for a component that does not fit the pool, so only its text identifies it.
+fn refused_code(error: wasmtime::Error) -> LoadError {
+    let text = format!("{error:#}");
+    let (reason, what) = if text.contains("pooling allocator") {
+        (LoadErrorReason::Limits, "the component needs more than an instance may have")
+    } else {
+        (LoadErrorReason::Compile, "the compiled code cannot be loaded")
+    };
+    LoadError::new(reason, format!("{what}: {text}")).with_source(error.into_boxed_dyn_error())
 }
 
 impl std::fmt::Debug for Engine {
@@ -158,33 +174,55 @@ impl std::fmt::Debug for Engine {
 /// A compiled component.
 #[derive(Clone)]
 pub struct Artifact {
-    pub(super) component: wasmtime::component::Component,
+    pub(crate) component: Component,
 }
 
 impl Artifact {
-    /// Bytes of machine code, and of all that belongs to it.
-    pub(super) fn length(&self) -> usize {
-        let file = self.component.image_range();
-        file.end.addr() - file.start.addr()
+    fn new(component: Component) -> Self {
+        Self { component }
     }
 
-    /// Has the pages of a file that is not large come in now, so that no request waits for them, be it for the disk. Where the system cannot (Linux before 5.14), they come when they are touched.
+    /// The size of the machine code and its metadata in bytes.
+    pub(crate) fn length(&self) -> usize {
+        let image = self.component.image_range();
+        image.end.addr() - image.start.addr()
+    }
+
+    /// Maps all pages of machine code that is not large, so that no request waits for them or for
+    /// the disk. Before Linux 5.14 the pages are mapped when they are touched.
     #[allow(unsafe_code)]
     pub fn prefault(&self) {
-        let (file, length) = (self.component.image_range(), self.length());
-        if length > WHOLE_BYTES_MAX {
+        let (image, length) = (self.component.image_range(), self.length());
+        if length > PREFAULT_BYTES_MAX {
             return;
         }
-        for piece in (0..length).step_by(CHUNK_BYTES) {
-            let start = file.start.wrapping_add(piece).cast_mut().cast();
-            // SAFETY: pages of a mapping that lives as long as this artifact are read; nothing changes.
-            if let Err(error) = unsafe { madvise(start, CHUNK_BYTES.min(length - piece), Advice::LinuxPopulateRead) } {
-                tracing::debug!(%error, "a filter's code comes in when it is touched");
+        for offset in (0..length).step_by(CHUNK_BYTES) {
+            let start = image.start.wrapping_add(offset).cast_mut().cast();
+            let bytes = CHUNK_BYTES.min(length - offset);
+            // SAFETY: reads pages of a mapping that lives as long as this artifact, and changes none.
+            if let Err(error) = unsafe { madvise(start, bytes, Advice::LinuxPopulateRead) } {
+                tracing::debug!(%error, "a filter's code is not prefaulted: its pages are mapped when they are touched");
                 return;
             }
             std::thread::yield_now();
         }
     }
+}
+
+/// See [`Engine::fingerprint`].
+pub(crate) fn fingerprint(engine: &wasmtime::Engine) -> [u8; 32] {
+    struct Blake3(blake3::Hasher);
+    impl std::hash::Hasher for Blake3 {
+        fn finish(&self) -> u64 {
+            0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+    }
+    let mut hasher = Blake3(blake3::Hasher::new());
+    std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut hasher);
+    *hasher.0.finalize().as_bytes()
 }
 
 fn config(instances: u32) -> Config {
@@ -203,21 +241,23 @@ fn config(instances: u32) -> Config {
         .max_core_instance_size(1 << 20)
         .max_memory_size(MEMORY_BYTES_MAX)
         .table_elements(TABLE_ELEMENTS_MAX)
-        .linear_memory_keep_resident(KEEP_RESIDENT)
-        .table_keep_resident(TABLE_KEEP_RESIDENT)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES)
         .pagemap_scan(Enabled::Auto);
     let mut config = code_config();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
 
-/// What machine code depends on: the same for the process that compiles and the one that runs.
-pub(super) fn code_config() -> Config {
+/// The settings that machine code depends on: the same in the process that compiles and in the one
+/// that runs the code.
+pub(crate) fn code_config() -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .memory_init_cow(true)
-        // An interpreter's image is large and sparse: without this wasmtime would refuse to map it copy-on-write.
+        // The image of an interpreter is large and sparse. Below this size wasmtime maps a sparse
+        // image copy-on-write too.
         .memory_guaranteed_dense_image_size(MEMORY_BYTES_MAX as u64);
     config
 }
@@ -227,9 +267,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_engine_starts_and_has_one_fingerprint() -> Result<(), String> {
+    fn engines_of_different_sizes_have_the_same_fingerprint() -> Result<(), String> {
         let (a, b) = (Engine::new(4)?, Engine::new(8)?);
         assert_eq!(a.fingerprint(), b.fingerprint());
+        Ok(())
+    }
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn bytes_that_are_not_machine_code_are_a_compile_error() -> Result<(), String> {
+        // SAFETY: no machine code is in these bytes, so none can run.
+        let refused = unsafe { Engine::new(1)?.deserialize(b"not machine code") };
+        assert_eq!(refused.err().map(|error| error.reason), Some(LoadErrorReason::Compile));
         Ok(())
     }
 }

@@ -1,84 +1,93 @@
-//! A filter ready to be called: compiled, linked with exactly what it was granted, its limits beside it.
+//! A filter that is ready to be called: compiled, and linked with the interfaces that it was
+//! granted.
 //!
-//! Linking happens once, here; a call only copies the result (`instance.rs`). What is not granted is not in the linker at all, so there is no
-//! check that could be forgotten at run time. Must not know: HTTP, files, who calls.
+//! Linking happens once, here; a call only copies the result (`instance.rs`). An interface that is
+//! not granted is not in the linker, so no check at run time can be forgotten. A call's state
+//! refers to its filter, and the filter's linker is typed by that state, so both are in this file.
+//! This module does not know: HTTP, files, how calls are made.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
-use wasmtime::component::{HasSelf, InstancePre, Linker};
+use wasmtime::component::{HasSelf, InstancePre, Linker, ResourceTable};
+use wasmtime_wasi::WasiCtx;
 
-use super::bindings::exports::witgate::gateway::{request_handler, response_handler};
-use super::bindings::witgate::gateway as host;
-use super::clock::Calls;
-use super::component::{ComponentInfo, PACKAGE, is_interface};
-use super::engine::{Artifact, Engine, TABLE_ELEMENTS_MAX};
-use super::instance::Call;
-use super::pool_range::PoolRange;
-use crate::keyvalue::Store;
+use crate::bindings::exports::witgate::gateway::{request_handler, response_handler};
+use crate::bindings::witgate::gateway as wit;
+use crate::clock::ActiveCalls;
+use crate::component::ComponentInfo;
+use crate::engine::{Artifact, Engine};
+use crate::exchange::{Exchange, Journal};
 use crate::load_error::{LoadError, LoadErrorReason};
 use crate::log_limit::LogLimit;
+use crate::pool_range::PoolRange;
+use crate::settings::{FilterSettings, Grant, check_imports, check_resources};
+use crate::store_limits::StoreLimits;
 
-/// Compiled code of a large filter. One in Rust has 0.2 MiB, QuickJS 4 MiB, CPython 33 MiB.
+/// Machine code above this size is large. A filter in Rust has 0.2 MiB, QuickJS has 4 MiB, CPython
+/// 33 MiB.
 const LARGE_BYTES: usize = 1 << 20;
-
-/// What a filter may import beyond the base world.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Grant {
-    /// `witgate:gateway/keyvalue`.
-    KeyValue,
-    /// WASI 0.2 without files, sockets, environment and arguments.
-    Wasi,
-}
-
-/// What the operator decided about a filter.
-#[derive(Clone)]
-pub struct FilterSettings {
-    /// The name in gateway.yaml.
-    pub name: Arc<str>,
-    /// For one call.
-    pub timeout: Duration,
-    /// Of linear memory, for one instance.
-    pub memory_bytes: usize,
-    /// How many calls an instance serves, one after the other.
-    pub reuse: u32,
-    /// Imports beyond the base.
-    pub grants: BTreeSet<Grant>,
-    /// Its key-value store; shared by all versions of the filter.
-    pub store: Arc<Store>,
-}
+/// Handles of resources that one call may hold. Only WASI has resources.
+pub(crate) const HANDLES_MAX: usize = 1000;
+/// Random bytes that one WASI call returns.
+const WASI_RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 /// A filter, ready to be instantiated any number of times on any thread.
 pub struct Filter {
-    /// The operator's side.
+    /// The operator's settings.
     pub settings: FilterSettings,
-    /// The file's side.
+    /// What the component's file declares.
     pub info: ComponentInfo,
-    /// The manifest's version, `-` without one.
+    /// The version of the manifest, `-` without one.
     pub version: Arc<str>,
-    /// The first 12 digits of the digest: for people.
+    /// The first 12 digits of the digest, for people.
     pub short_digest: Arc<str>,
-    /// For lines about failures of this filter.
+    /// Bounds the log lines about failures of this filter.
     pub log_limit: LogLimit,
-    /// Whether its code is more than a processor's caches keep beside all else, as an interpreter's is.
+    /// Whether its machine code displaces everything else from a processor's caches, as that of an
+    /// interpreter does.
     pub is_large: bool,
-    pub(super) engine: wasmtime::Engine,
-    pub(super) pool_range: PoolRange,
-    /// The calls of all filters.
-    pub(super) calls: Arc<Calls>,
-    /// Its idle instances on all threads.
-    pub(super) idle: AtomicUsize,
-    /// The idle instances of all filters.
-    pub(super) idle_total: Arc<AtomicUsize>,
-    pub(super) pre: InstancePre<Call>,
-    pub(super) request: Option<request_handler::GuestIndices>,
-    pub(super) response: Option<response_handler::GuestIndices>,
+    pub(crate) engine: wasmtime::Engine,
+    pub(crate) pool_range: PoolRange,
+    /// The running calls of all filters.
+    pub(crate) calls: Arc<ActiveCalls>,
+    /// The number of its idle instances on all threads.
+    pub(crate) idle: AtomicUsize,
+    /// The number of idle instances of all filters.
+    pub(crate) idle_total: Arc<AtomicUsize>,
+    pub(crate) pre: InstancePre<CallState>,
+    pub(crate) request: Option<request_handler::GuestIndices>,
+    pub(crate) response: Option<response_handler::GuestIndices>,
+}
+
+/// A phase of an exchange in which a filter is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The filter exports `handle-request`.
+    Request,
+    /// The filter exports `handle-response`.
+    Response,
+}
+
+impl Phase {
+    /// The value of the label `phase` in metrics and logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Response => "response",
+        }
+    }
 }
 
 impl Filter {
     /// Links an artifact under these settings.
+    ///
+    /// # Errors
+    ///
+    /// The component imports what is not granted, needs more than an instance may have, or has
+    /// imports or exports whose types differ from the WIT.
     pub fn new(
         engine: &Engine,
         artifact: &Artifact,
@@ -86,25 +95,21 @@ impl Filter {
         settings: FilterSettings,
     ) -> Result<Self, LoadError> {
         check_imports(&info, &settings)?;
-        check_needs(artifact, &settings)?;
-        let linker =
-            linker(engine, &settings).map_err(|error| LoadError::new(LoadErrorReason::Link, format!("{error:#}")))?;
-        let pre = linker.instantiate_pre(&artifact.component).map_err(|error| {
-            LoadError::new(
-                LoadErrorReason::WrongWorld,
-                format!("an import or export does not have the type that the WIT gives it: {error:#}"),
-            )
+        check_resources(artifact, &settings)?;
+        let linker = linker(engine, &settings).map_err(|error| {
+            LoadError::new(LoadErrorReason::Link, format!("{error:#}")).with_source(error.into_boxed_dyn_error())
         })?;
-        let wrong = |error: wasmtime::Error| {
-            LoadError::new(
-                LoadErrorReason::WrongWorld,
-                format!("a handler does not have the type that the WIT gives it: {error:#}"),
-            )
-        };
+        let pre = linker
+            .instantiate_pre(&artifact.component)
+            .map_err(|error| wrong_type("an import or export does not have the type that the WIT gives it", error))?;
+        let wrong_handler = |error| wrong_type("a handler does not have the type that the WIT gives it", error);
         let request =
-            info.request_phase.then(|| request_handler::GuestIndices::new(&pre)).transpose().map_err(wrong)?;
-        let response =
-            info.response_phase.then(|| response_handler::GuestIndices::new(&pre)).transpose().map_err(wrong)?;
+            info.request_phase.then(|| request_handler::GuestIndices::new(&pre)).transpose().map_err(wrong_handler)?;
+        let response = info
+            .response_phase
+            .then(|| response_handler::GuestIndices::new(&pre))
+            .transpose()
+            .map_err(wrong_handler)?;
         let version = info.manifest.as_ref().map_or("-", |manifest| manifest.version.as_str()).into();
         let short_digest = info.digest[..12].into();
         Ok(Self {
@@ -125,124 +130,99 @@ impl Filter {
         })
     }
 
-    /// Instances that wait for their next call.
+    /// The number of its instances that wait for a call.
     pub fn idle_instances(&self) -> usize {
         self.idle.load(Ordering::Relaxed)
     }
 
-    /// Whether it has a request phase.
+    /// Whether the filter has a request phase.
     pub fn has_request_phase(&self) -> bool {
         self.request.is_some()
     }
 
-    /// Whether it has a response phase.
+    /// Whether the filter has a response phase.
     pub fn has_response_phase(&self) -> bool {
         self.response.is_some()
     }
 
-    /// The largest request body that it takes, where it wants one.
+    /// The largest request body in bytes, if the filter declares that it needs the body.
     pub fn request_body_limit(&self) -> Option<usize> {
         self.info.manifest.as_ref()?.request?.body_limit()
     }
 
-    /// The largest response body that it takes, where it wants one.
+    /// The largest response body in bytes, if the filter declares that it needs the body.
     pub fn response_body_limit(&self) -> Option<usize> {
         self.info.manifest.as_ref()?.response?.body_limit()
     }
 }
 
-/// Checks a description's imports against the grants, before anything is compiled.
-pub fn check_imports(info: &ComponentInfo, settings: &FilterSettings) -> Result<(), LoadError> {
-    const BASE: [&str; 9] =
-        ["types", "request", "request-edit", "response", "exchange", "log", "config", "clock", "random"];
-    for import in &info.imports {
-        let granted = |grant| settings.grants.contains(&grant);
-        if BASE.iter().any(|interface| is_interface(import, interface)) {
-            continue;
-        }
-        if is_interface(import, "keyvalue") {
-            if !granted(Grant::KeyValue) {
-                return Err(not_granted(import, &settings.name, "keyvalue"));
-            }
-        } else if import.starts_with("wasi:") {
-            if !granted(Grant::Wasi) {
-                return Err(not_granted(import, &settings.name, "wasi"));
-            }
-        } else if import.starts_with(PACKAGE) {
-            return Err(LoadError::new(
-                LoadErrorReason::WrongWorld,
-                format!("the component imports {import}, which this gateway does not have: it speaks {PACKAGE}*@0.1.x"),
-            ));
-        } else {
-            return Err(LoadError::new(
-                LoadErrorReason::WrongWorld,
-                format!(
-                    "the component imports {import}, which no gateway offers: build it for the world gateway-filter"
-                ),
-            ));
-        }
-    }
-    Ok(())
+fn wrong_type(what: &str, error: wasmtime::Error) -> LoadError {
+    LoadError::new(LoadErrorReason::WrongWorld, format!("{what}: {error:#}")).with_source(error.into_boxed_dyn_error())
 }
 
-fn not_granted(import: &str, filter: &str, capability: &str) -> LoadError {
-    LoadError::new(
-        LoadErrorReason::NotGranted,
-        format!(
-            "the component imports {import}, which is not granted: if it should have it, add `capabilities: [{capability}]` to filters.{filter} in gateway.yaml"
-        ),
-    )
-}
-
-/// Refuses what could never be instantiated.
-fn check_needs(artifact: &Artifact, settings: &FilterSettings) -> Result<(), LoadError> {
-    let Some(needs) = artifact.component.resources_required() else {
-        return Err(LoadError::new(
-            LoadErrorReason::WrongWorld,
-            "the component imports core modules or components: link them in",
-        ));
-    };
-    // wasmtime gives pages.
-    let memory = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(64 << 10);
-    if memory > settings.memory_bytes as u64 {
-        return Err(LoadError::new(
-            LoadErrorReason::Limits,
-            format!(
-                "the component starts with {} KiB of memory, above its limit of {} KiB: raise filters.{}.memory (at most 256MiB)",
-                memory >> 10,
-                settings.memory_bytes >> 10,
-                settings.name
-            ),
-        ));
-    }
-    let table = needs.max_initial_table_size.unwrap_or(0);
-    if table > TABLE_ELEMENTS_MAX as u64 {
-        return Err(LoadError::new(
-            LoadErrorReason::Limits,
-            format!("a table of {table} elements is above the limit of {TABLE_ELEMENTS_MAX}"),
-        ));
-    }
-    Ok(())
-}
-
-fn linker(engine: &Engine, settings: &FilterSettings) -> wasmtime::Result<Linker<Call>> {
-    type Own = HasSelf<Call>;
+fn linker(engine: &Engine, settings: &FilterSettings) -> wasmtime::Result<Linker<CallState>> {
+    type State = HasSelf<CallState>;
     let mut linker = Linker::new(engine.inner());
-    host::types::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
-    host::request::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
-    host::request_edit::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
-    host::response::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
-    host::exchange::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
-    host::log::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
-    host::config::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
-    host::clock::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
-    host::random::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
-    if settings.grants.contains(&Grant::KeyValue) {
-        host::keyvalue::add_to_linker::<Call, Own>(&mut linker, |call| call)?;
+    wit::types::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    wit::request::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    wit::request_edit::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    wit::response::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    wit::exchange::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    wit::log::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    wit::config::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    wit::clock::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    wit::random::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    if settings.grants(Grant::KeyValue) {
+        wit::keyvalue::add_to_linker::<_, State>(&mut linker, |state| state)?;
     }
-    if settings.grants.contains(&Grant::Wasi) {
-        // The asynchronous bindings: the synchronous ones block the thread and panic inside a runtime.
+    if settings.grants(Grant::Wasi) {
+        // The asynchronous bindings: the synchronous ones block the thread and panic inside an
+        // asynchronous runtime.
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     }
     Ok(linker)
+}
+
+/// The data of a store: the exchange, the guest's edits so far, and the limits of the instance.
+pub(crate) struct CallState {
+    pub(crate) filter: Arc<Filter>,
+    pub(crate) phase: Phase,
+    pub(crate) exchange: Box<Exchange>,
+    pub(crate) journal: Journal,
+    pub(crate) config: Arc<BTreeMap<String, String>>,
+    pub(crate) log_lines: u32,
+    pub(crate) log_lines_dropped: u32,
+    /// Only if WASI is granted.
+    pub(crate) wasi: Option<(WasiCtx, ResourceTable)>,
+    /// When the call must end.
+    pub(crate) deadline: Instant,
+    pub(crate) limits: StoreLimits,
+}
+
+impl CallState {
+    pub(crate) fn new(
+        filter: &Arc<Filter>,
+        phase: Phase,
+        exchange: Box<Exchange>,
+        config: &Arc<BTreeMap<String, String>>,
+        deadline: Instant,
+    ) -> Self {
+        let wasi = filter.settings.grants(Grant::Wasi).then(|| {
+            let mut table = ResourceTable::new();
+            table.set_max_capacity(HANDLES_MAX);
+            (WasiCtx::builder().max_random_size(WASI_RANDOM_BYTES_MAX).build(), table)
+        });
+        Self {
+            filter: filter.clone(),
+            phase,
+            exchange,
+            journal: Journal::default(),
+            config: config.clone(),
+            log_lines: 0,
+            log_lines_dropped: 0,
+            wasi,
+            deadline,
+            limits: StoreLimits::new(filter.settings.memory_bytes),
+        }
+    }
 }

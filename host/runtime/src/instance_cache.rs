@@ -161,8 +161,7 @@ fn prewarm(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) {
     if filter.info.starts_code {
         return;
     }
-    let mut created: Vec<Instance> =
-        (0..SLOTS_PER_THREAD).map_while(|_| Instance::prewarmed(filter, config)).collect();
+    let mut created: Vec<Instance> = (0..SLOTS_PER_THREAD).map_while(|_| Instance::prewarmed(filter, config)).collect();
     if let Err(error) = fault_around::disable(filter.pool_range) {
         tracing::debug!(%error, "fault-around stays enabled: the kernel maps pages that no call needs");
     }

@@ -1,215 +1,93 @@
-//! The in-memory key-value store behind `witgate:gateway/keyvalue`: one for each filter, shared by all threads.
+//! The key-value store that the gateway provides to filters, and the bounds of its contract.
 //!
-//! Sharded mutexes: an operation holds one shard's lock for a hash-map access and never across an await, so two threads
-//! rarely meet. The bounds (keys, bytes) hold over all shards through two counters; when they are reached, what has expired is
-//! swept before `Full` is answered. Must not know: WIT, filters, config files.
+//! The host functions check the bounds (`host/keyvalue.rs`), so an implementation does not. This
+//! module does not know: WIT, where a store keeps its entries.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration;
 
-const SHARDS: usize = 16;
 /// The longest key in bytes.
 pub const KEY_BYTES_MAX: usize = 256;
 /// The largest value in bytes.
 pub const VALUE_BYTES_MAX: usize = 64 << 10;
-/// What an entry costs beside its key and value.
-const ENTRY_OVERHEAD: usize = 64;
 
-/// A bounded map with expiry. Cheap to share behind an `Arc`.
-pub struct Store {
-    shards: [Mutex<HashMap<String, Entry>>; SHARDS],
-    hasher: RandomState,
-    keys_max: usize,
-    bytes_max: usize,
-    keys: AtomicUsize,
-    bytes: AtomicUsize,
+/// The store of one filter. All its instances, on all threads, share it.
+///
+/// Each operation is atomic and changes nothing if it fails. A time to live of `None` means that
+/// the entry does not expire.
+pub trait KeyValue: Send + Sync {
+    /// The value of a key, a counter as decimal text. `None` if it is absent or has expired.
+    fn get<'a>(&'a self, key: &'a str) -> Outcome<'a, Option<Vec<u8>>>;
+
+    /// Sets a key, and replaces its value and expiry.
+    fn set<'a>(&'a self, key: &'a str, value: &'a [u8], ttl: Option<Duration>) -> Outcome<'a, ()>;
+
+    /// Removes a key. True if it was there and had not expired.
+    fn delete<'a>(&'a self, key: &'a str) -> Outcome<'a, bool>;
+
+    /// Adds to a counter and returns the sum. `ttl` applies only to a counter that starts here.
+    fn increment<'a>(&'a self, key: &'a str, delta: i32, ttl: Option<Duration>) -> Outcome<'a, i32>;
 }
 
-struct Entry {
-    value: Value,
-    expires: Option<Instant>,
+/// What an operation returns: its result, or a future of it.
+///
+/// Gain: a store in memory allocates no future and never suspends the call. Price: two cases,
+/// which [`Outcome::wait`] hides from callers.
+pub enum Outcome<'a, T> {
+    /// The operation is complete.
+    Ready(Result<T, KeyValueError>),
+    /// The operation waits for something, such as a remote store.
+    Pending(Pin<Box<dyn Future<Output = Result<T, KeyValueError>> + Send + 'a>>),
 }
 
-enum Value {
-    Bytes(Vec<u8>),
-    Counter(i32),
+impl<T> Outcome<'_, T> {
+    /// Waits for the result. Returns at once if there is one.
+    #[inline]
+    pub async fn wait(self) -> Result<T, KeyValueError> {
+        match self {
+            Self::Ready(result) => result,
+            Self::Pending(future) => future.await,
+        }
+    }
 }
 
-/// Why an operation was refused; the cases of the WIT interface's `error`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// A key or value outside the bounds of this module's constants.
+/// Why an operation failed: the cases of `error` in the WIT interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyValueError {
+    /// The key or the value is outside the bounds of this module.
     TooLarge,
-    /// The store's keys or bytes are used up, and nothing in it has expired.
+    /// The store has no room, and no entry in it has expired.
     Full,
-    /// Not a counter, or a sum outside `i32`.
+    /// The value is not a counter, or the sum does not fit into an `i32`.
     NotANumber,
+    /// The store cannot be reached; the text says why.
+    Unavailable(String),
 }
 
-impl Store {
-    /// An empty store for at most this many keys and bytes (keys, values and 64 bytes for each entry).
-    pub fn new(keys_max: usize, bytes_max: usize) -> Self {
-        Self {
-            shards: Default::default(),
-            hasher: RandomState::new(),
-            keys_max,
-            bytes_max,
-            keys: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-        }
-    }
-
-    /// The most keys and bytes, as given to [`Store::new`].
-    pub fn bounds(&self) -> (usize, usize) {
-        (self.keys_max, self.bytes_max)
-    }
-
-    /// Keys in the store, expired ones that were not swept yet included.
-    pub fn len(&self) -> usize {
-        self.keys.load(Ordering::Relaxed)
-    }
-
-    /// Whether the store holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The value of a key; a counter as decimal text.
-    pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Refused> {
-        check_key(key)?;
-        let shard = self.shard(key);
-        Ok(shard.get(key).filter(|entry| entry.is_live()).map(|entry| match &entry.value {
-            Value::Bytes(bytes) => bytes.clone(),
-            Value::Counter(number) => number.to_string().into_bytes(),
-        }))
-    }
-
-    /// Sets a key, for `ttl` or for good. Where it is refused, the old value stays.
-    pub fn set(&self, key: &str, value: &[u8], ttl: Option<Duration>) -> Result<(), Refused> {
-        check_key(key)?;
-        if value.len() > VALUE_BYTES_MAX {
-            return Err(Refused::TooLarge);
-        }
-        let expires = ttl.map(|ttl| Instant::now() + ttl);
-        self.with_room(|| self.insert(self.shard(key), key, Entry { value: Value::Bytes(value.to_vec()), expires }))
-    }
-
-    /// Removes a key; true where it was there and live.
-    pub fn delete(&self, key: &str) -> Result<bool, Refused> {
-        check_key(key)?;
-        let removed = self.shard(key).remove(key);
-        Ok(removed.is_some_and(|entry| {
-            self.release(entry.cost(key));
-            entry.is_live()
-        }))
-    }
-
-    /// Adds to a counter and gives the sum. Only a counter that begins here gets `ttl`.
-    pub fn increment(&self, key: &str, delta: i32, ttl: Option<Duration>) -> Result<i32, Refused> {
-        check_key(key)?;
-        self.with_room(|| {
-            let mut shard = self.shard(key);
-            if let Some(entry) = shard.get_mut(key).filter(|entry| entry.is_live()) {
-                let Value::Counter(number) = &mut entry.value else { return Err(Refused::NotANumber) };
-                *number = number.checked_add(delta).ok_or(Refused::NotANumber)?;
-                return Ok(*number);
+impl fmt::Display for KeyValueError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge => {
+                write!(formatter, "a key has 1 to {KEY_BYTES_MAX} bytes, a value at most {VALUE_BYTES_MAX}")
             }
-            // Still under the same lock: two first increments cannot both begin the counter.
-            let entry = Entry { value: Value::Counter(delta), expires: ttl.map(|ttl| Instant::now() + ttl) };
-            self.insert(shard, key, entry).map(|()| delta)
-        })
-    }
-
-    /// Runs `operation`; where the store is full, sweeps what has expired (one lock at a time) and runs it once more.
-    fn with_room<T>(&self, operation: impl Fn() -> Result<T, Refused>) -> Result<T, Refused> {
-        match operation() {
-            Err(Refused::Full) => {
-                self.sweep();
-                operation()
-            }
-            result => result,
+            Self::Full => formatter.write_str("the store has no room for the entry"),
+            Self::NotANumber => formatter.write_str("the value is not a counter, or the sum is too large"),
+            Self::Unavailable(why) => write!(formatter, "the store cannot be reached: {why}"),
         }
-    }
-
-    fn insert(
-        &self,
-        mut shard: MutexGuard<'_, HashMap<String, Entry>>,
-        key: &str,
-        entry: Entry,
-    ) -> Result<(), Refused> {
-        let replaced = shard.get(key).map(|old| old.cost(key));
-        if let Some(cost) = replaced {
-            self.release(cost);
-        }
-        if self.reserve(entry.cost(key)) {
-            shard.insert(key.to_owned(), entry);
-            return Ok(());
-        }
-        if let Some(cost) = replaced {
-            self.keys.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(cost, Ordering::Relaxed);
-        }
-        Err(Refused::Full)
-    }
-
-    /// Removes what has expired.
-    fn sweep(&self) {
-        for shard in &self.shards {
-            lock(shard).retain(|key, entry| {
-                let live = entry.is_live();
-                if !live {
-                    self.release(entry.cost(key));
-                }
-                live
-            });
-        }
-    }
-
-    /// Takes a place for one key and `cost` bytes; false where there is none.
-    fn reserve(&self, cost: usize) -> bool {
-        let keys = self.keys.fetch_add(1, Ordering::Relaxed) + 1;
-        let bytes = self.bytes.fetch_add(cost, Ordering::Relaxed) + cost;
-        let fits = keys <= self.keys_max && bytes <= self.bytes_max;
-        if !fits {
-            self.release(cost);
-        }
-        fits
-    }
-
-    fn release(&self, cost: usize) {
-        self.keys.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(cost, Ordering::Relaxed);
-    }
-
-    fn shard(&self, key: &str) -> MutexGuard<'_, HashMap<String, Entry>> {
-        lock(&self.shards[self.hasher.hash_one(key) as usize % SHARDS])
     }
 }
 
-impl Entry {
-    fn is_live(&self) -> bool {
-        self.expires.is_none_or(|expires| expires > Instant::now())
-    }
+impl std::error::Error for KeyValueError {}
 
-    fn cost(&self, key: &str) -> usize {
-        let value = match &self.value {
-            Value::Bytes(bytes) => bytes.len(),
-            Value::Counter(_) => 0,
-        };
-        key.len() + value + ENTRY_OVERHEAD
-    }
+/// Checks the length of a key: 1 to [`KEY_BYTES_MAX`] bytes.
+pub(crate) fn check_key(key: &str) -> Result<(), KeyValueError> {
+    if (1..=KEY_BYTES_MAX).contains(&key.len()) { Ok(()) } else { Err(KeyValueError::TooLarge) }
 }
 
-fn check_key(key: &str) -> Result<(), Refused> {
-    if key.is_empty() || key.len() > KEY_BYTES_MAX { Err(Refused::TooLarge) } else { Ok(()) }
-}
-
-/// A panic while the lock was held cannot leave the map half-changed, so a poisoned lock is still good.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Checks the length of a value: at most [`VALUE_BYTES_MAX`] bytes.
+pub(crate) fn check_value(value: &[u8]) -> Result<(), KeyValueError> {
+    if value.len() <= VALUE_BYTES_MAX { Ok(()) } else { Err(KeyValueError::TooLarge) }
 }
 
 #[cfg(test)]
@@ -217,41 +95,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_are_atomic_over_threads() {
-        let store = Store::new(10, 10_000);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..1000).for_each(|_| assert!(store.increment("k", 1, None).is_ok())));
-            }
-        });
-        assert_eq!(store.get("k"), Ok(Some(b"4000".to_vec())));
-        assert_eq!(store.increment("k", i32::MAX, None), Err(Refused::NotANumber));
-    }
-
-    #[test]
-    fn bounds_hold_and_expired_keys_make_room() {
-        let store = Store::new(2, 10_000);
-        assert_eq!(store.set("a", &[1], Some(Duration::ZERO)), Ok(()));
-        assert_eq!(store.set("b", &[2], None), Ok(()));
-        assert_eq!(store.get("a"), Ok(None));
-        assert_eq!(store.set("c", &[3], None), Ok(()));
-        assert_eq!(store.set("d", &[4], None), Err(Refused::Full));
-        assert_eq!(store.set("c", &[5; 9], None), Ok(()));
-        assert_eq!(store.set("c", &[5; 10_000], None), Err(Refused::Full));
-        assert_eq!(store.get("c"), Ok(Some(vec![5; 9])), "a refused set keeps the old value");
-        assert_eq!(store.delete("b"), Ok(true));
-        assert_eq!(store.delete("b"), Ok(false));
-        assert_eq!(store.set("", &[], None), Err(Refused::TooLarge));
-        assert_eq!(store.set("e", &[0; VALUE_BYTES_MAX + 1], None), Err(Refused::TooLarge));
-    }
-
-    #[test]
-    fn a_counter_lives_as_long_as_its_first_increment_said() {
-        let store = Store::new(2, 10_000);
-        assert_eq!(store.increment("k", 5, Some(Duration::ZERO)), Ok(5));
-        assert_eq!(store.increment("k", 2, Some(Duration::from_secs(60))), Ok(2));
-        assert_eq!(store.increment("k", 2, Some(Duration::ZERO)), Ok(4));
-        assert_eq!(store.set("s", b"x", None), Ok(()));
-        assert_eq!(store.increment("s", 1, None), Err(Refused::NotANumber));
+    fn keys_and_values_have_bounds() {
+        assert_eq!(check_key(""), Err(KeyValueError::TooLarge));
+        assert_eq!(check_key(&"k".repeat(KEY_BYTES_MAX)), Ok(()));
+        assert_eq!(check_key(&"k".repeat(KEY_BYTES_MAX + 1)), Err(KeyValueError::TooLarge));
+        assert_eq!(check_value(&[]), Ok(()));
+        assert_eq!(check_value(&[0; VALUE_BYTES_MAX]), Ok(()));
+        assert_eq!(check_value(&[0; VALUE_BYTES_MAX + 1]), Err(KeyValueError::TooLarge));
     }
 }

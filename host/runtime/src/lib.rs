@@ -1,25 +1,33 @@
-//! Everything that touches WebAssembly: the only place that names wasmtime.
+//! Runs filters. This is the only crate that names wasmtime.
 //!
-//! Read in this order: `engine` (how code is run and memory pooled), `clock` (its ticks), `memories` (where the kernel has them), `fault_around` and `bridges` (what the kernel does with their pages), `compiler` (its other half), `component` (what a file claims to be), `pool` (a filter ready
-//! to be instantiated), `instance` (one call), `limits` (its limits), `between` (an instance's end, and the next one's beginning), `reuse` (instances that wait for a call), `capabilities` (what the guest can ask of the host), `bindings` (generated).
-//! Must not know: routes, upstreams, listeners, where files come from.
+//! From the file to the call: `component` reads what a file declares, `compiler` makes machine code
+//! of it, `engine` maps that code, `filter` links it under the operator's `settings`, `instance`
+//! runs it, and `call` is one call of it. `host` has the functions that a guest can call, and
+//! `keyvalue` is the service that the gateway provides for them.
+//!
+//! What makes a fresh instance per call cheap: `instance_cache` moves creation and drop out of the
+//! call, `pool_range` finds the pool's memories, `fault_around` and `coalesce` reduce the work of
+//! the kernel for their pages, and `clock` ticks only as often as calls need.
+//! This crate does not know: routes, upstreams, listeners, where files come from.
 
 mod bindings;
+pub mod call;
+pub mod chunks;
 mod clock;
 mod coalesce;
 pub mod compiler;
 pub mod component;
 pub mod engine;
+pub mod exchange;
+pub mod failure;
 mod fault_around;
 pub mod filter;
-mod host_functions;
-pub mod instance;
+mod host;
+mod instance;
 pub mod instance_cache;
-mod pool_range;
-mod store_limits;
-
-pub mod chunks;
-pub mod exchange;
 pub mod keyvalue;
 pub mod load_error;
-pub mod log_limit;
+mod log_limit;
+mod pool_range;
+pub mod settings;
+mod store_limits;

@@ -1,31 +1,33 @@
-//! A bound on the log lines that one filter can cause, so that a failing filter does not fill the disk.
+//! A bound on the log lines about one filter, so that a filter that fails in every call does not
+//! fill the disk.
 //!
 //! This module does not know: what is logged.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// Lets one line in a while through for each of a few places: a failing filter must not fill the disk.
+/// Permits at most [`LogLimit::LINES_PER_SECOND`] lines in each second.
 pub struct LogLimit {
-    window: std::sync::Mutex<(std::time::Instant, u32)>,
+    /// When the current second began, and the lines in it.
+    window: Mutex<(Instant, u32)>,
 }
 
 impl LogLimit {
-    /// Lines a second.
-    const BURST: u32 = 20;
+    const LINES_PER_SECOND: u32 = 20;
 
-    /// A fresh limit.
+    /// A limit without lines so far.
     pub fn new() -> Self {
-        Self { window: std::sync::Mutex::new((std::time::Instant::now(), 0)) }
+        Self { window: Mutex::new((Instant::now(), 0)) }
     }
 
-    /// Whether a line may be written now.
+    /// Whether one more line may be written.
     pub fn allow(&self) -> bool {
-        let mut window = self.window.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         if window.0.elapsed() > Duration::from_secs(1) {
-            *window = (std::time::Instant::now(), 0);
+            *window = (Instant::now(), 0);
         }
         window.1 = window.1.saturating_add(1);
-        window.1 <= Self::BURST
+        window.1 <= Self::LINES_PER_SECOND
     }
 }
 

@@ -1,6 +1,6 @@
-//! What a filter may ask for: names, values, targets, statuses and answers, checked before they are noted.
+//! Checks of what a filter may set: names, values, targets, statuses, bodies and responses.
 //!
-//! Must not know: calls, journals.
+//! This module does not know: calls, journals.
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -8,54 +8,55 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode};
 use witgate_http::text::quoted;
 
-/// A body made by a filter.
-pub const BODY_BYTES_MAX: usize = 8 << 20;
+/// The largest body that a filter may make or receive, in bytes.
+const BODY_BYTES_MAX: usize = witgate_manifest::BODY_BYTES_MAX as usize;
 const REPLY_FIELDS_MAX: usize = 128;
 const REPLY_FIELD_BYTES_MAX: usize = 64 << 10;
 
-/// An answer made by a filter, checked.
+/// A checked response that a filter made.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// 200 to 599.
     pub status: StatusCode,
-    /// Without `content-length` and the connection's fields.
+    /// All fields but `content-length` and those of the connection.
     pub headers: HeaderMap,
     /// Empty for 204 and 304.
     pub body: Bytes,
 }
 
-/// What a filter must not do.
+/// Why a filter's edit or response is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// HTTP does not allow it, or the gateway owns it.
+pub(crate) enum Refusal {
+    /// HTTP does not allow it, or only the gateway may set it.
     Invalid(String),
-    /// More than a bound.
+    /// It is above a limit.
     Limit(String),
 }
 
-/// A field name that a filter may touch.
-pub fn checked_name(name: &str) -> Result<HeaderName, Refusal> {
+/// A header name that a filter may edit.
+pub(crate) fn checked_name(name: &str) -> Result<HeaderName, Refusal> {
     let checked = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
         Refusal::Invalid(format!("header name {} is not a token (RFC 9110, section 5.6.2)", quoted(name)))
     })?;
-    if is_owned(&checked) {
+    if is_gateway_field(&checked) {
         return Err(Refusal::Invalid(format!("header {checked} belongs to the gateway: a filter cannot change it")));
     }
     Ok(checked)
 }
 
-/// A field value that may be sent.
-pub fn checked_value(name: &HeaderName, value: &str) -> Result<HeaderValue, Refusal> {
+/// A header value that HTTP allows.
+pub(crate) fn checked_value(name: &HeaderName, value: &str) -> Result<HeaderValue, Refusal> {
     let value = value.trim_matches([' ', '\t']);
     HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
         Refusal::Invalid(format!("header {name}: value {} has a control character (CR, LF, NUL, …)", quoted(value)))
     })
 }
 
-/// A target with another path or query.
-pub fn checked_target(path: &str, query: Option<&str>) -> Result<PathAndQuery, Refusal> {
-    let bad =
-        |what: &str, text: &str| Refusal::Invalid(format!("{what} {} is not allowed in a request target", quoted(text)));
+/// A request target of this path and query.
+pub(crate) fn checked_target(path: &str, query: Option<&str>) -> Result<PathAndQuery, Refusal> {
+    let bad = |what: &str, text: &str| {
+        Refusal::Invalid(format!("{what} {} is not allowed in a request target", quoted(text)))
+    };
     let plain = |byte: u8| byte > b' ' && byte < 0x7f && byte != b'#';
     if !path.starts_with('/') || !path.bytes().all(|byte| plain(byte) && byte != b'?') {
         return Err(bad("path", path));
@@ -67,16 +68,24 @@ pub fn checked_target(path: &str, query: Option<&str>) -> Result<PathAndQuery, R
     PathAndQuery::try_from(text).map_err(|_| bad("path or query", path))
 }
 
-/// A status that a filter may answer with.
-pub fn checked_status(status: u16) -> Result<StatusCode, Refusal> {
+/// A status that a filter may respond with.
+pub(crate) fn checked_status(status: u16) -> Result<StatusCode, Refusal> {
     match StatusCode::from_u16(status) {
         Ok(code) if (200..600).contains(&status) => Ok(code),
         _ => Err(Refusal::Invalid(format!("status {status} is not between 200 and 599"))),
     }
 }
 
-/// An answer as a filter returned it, checked.
-pub fn checked_reply(status: u16, fields: Vec<(String, String)>, body: Vec<u8>) -> Result<Reply, Refusal> {
+/// A body that a filter made.
+pub(crate) fn checked_body(body: Vec<u8>) -> Result<Bytes, Refusal> {
+    if body.len() > BODY_BYTES_MAX {
+        return Err(Refusal::Limit(format!("a body of {} bytes is above the limit of {BODY_BYTES_MAX}", body.len())));
+    }
+    Ok(body.into())
+}
+
+/// A response that a filter made.
+pub(crate) fn checked_reply(status: u16, fields: Vec<(String, String)>, body: Vec<u8>) -> Result<Reply, Refusal> {
     let status = checked_status(status)?;
     let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
     if fields.len() > REPLY_FIELDS_MAX || bytes > REPLY_FIELD_BYTES_MAX || body.len() > BODY_BYTES_MAX {
@@ -96,13 +105,13 @@ pub fn checked_reply(status: u16, fields: Vec<(String, String)>, body: Vec<u8>) 
     Ok(Reply { status, headers, body: body.into() })
 }
 
-/// The fields that only the gateway writes: the connection's (RFC 9110, section 7.6.1), framing and `host`.
-pub fn is_owned(name: &HeaderName) -> bool {
+/// Whether only the gateway sets the field: framing, `host`, and fields of one connection.
+fn is_gateway_field(name: &HeaderName) -> bool {
     is_hop_by_hop(name) || *name == header::CONTENT_LENGTH || *name == header::HOST
 }
 
-/// Fields that concern one connection only (RFC 9110, section 7.6.1).
-pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+/// Whether the field concerns one connection only (RFC 9110, section 7.6.1).
+fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(*name, header::CONNECTION | header::TE | header::TRAILER | header::TRANSFER_ENCODING | header::UPGRADE)
         || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
@@ -112,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_gateway_owns_and_what_http_forbids_is_refused() {
+    fn gateway_fields_and_invalid_values_are_refused() {
         for name in
             ["connection", "Content-Length", "HOST", "te", "transfer-encoding", "upgrade", "keep-alive", "", "a b", "é"]
         {

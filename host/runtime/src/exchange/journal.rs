@@ -1,51 +1,53 @@
-//! What one call of a filter asked for: bounded, read through by the call itself, carried out by [`Exchange::apply`].
+//! The edits of one call: recorded within bounds, visible to the call's own reads, and applied by
+//! [`Exchange::apply`].
 //!
-//! Must not know: what a filter may ask for (`checked.rs`).
+//! This module does not know: what a filter may ask for (`checked.rs`).
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode};
-
-use super::Exchange;
-use super::checked::Refusal;
 use witgate_http::text::quoted;
+
+use super::checked::Refusal;
+use super::message::Exchange;
 
 /// Notes on one exchange.
 const NOTES_MAX: usize = 32;
 const NOTE_NAME_BYTES_MAX: usize = 64;
 const NOTE_VALUE_BYTES_MAX: usize = 4 << 10;
-/// Edits by one call.
+/// Edits of one call.
 const EDITS_MAX: usize = 256;
 const EDIT_BYTES_MAX: usize = 256 << 10;
-/// One thing that a filter asked for.
+
+/// One edit of a message.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Edit {
-    /// This one value in the place of all.
+pub(crate) enum Edit {
+    /// Replaces all values of the header.
     SetHeader(HeaderName, HeaderValue),
-    /// One more line.
+    /// Adds a line.
     AppendHeader(HeaderName, HeaderValue),
-    /// No line.
+    /// Removes all lines of the header.
     RemoveHeader(HeaderName),
-    /// Another path and query.
+    /// Replaces the path and query.
     SetTarget(PathAndQuery),
-    /// Another body.
+    /// Replaces the body.
     SetBody(Bytes),
-    /// Another status.
+    /// Replaces the status.
     SetStatus(StatusCode),
 }
 
-/// What one call asked for, in order.
+/// The edits and notes of one call, in order.
 #[derive(Default)]
 pub struct Journal {
-    pub(super) edits: Vec<Edit>,
+    edits: Vec<Edit>,
     bytes: usize,
-    pub(super) notes: Vec<(String, String)>,
+    notes: Vec<(String, String)>,
 }
 
 impl Journal {
-    /// Notes an edit, within the limits of one call.
-    pub fn push(&mut self, edit: Edit) -> Result<(), Refusal> {
+    /// Records an edit, within the limits of one call.
+    pub(crate) fn push(&mut self, edit: Edit) -> Result<(), Refusal> {
         self.bytes += match &edit {
             Edit::SetHeader(name, value) | Edit::AppendHeader(name, value) => name.as_str().len() + value.len(),
             Edit::RemoveHeader(name) => name.as_str().len(),
@@ -62,7 +64,7 @@ impl Journal {
     }
 
     /// Sets a note, within the limits of one exchange.
-    pub fn set_note(&mut self, exchange: &Exchange, name: String, value: String) -> Result<(), Refusal> {
+    pub(crate) fn set_note(&mut self, exchange: &Exchange, name: String, value: String) -> Result<(), Refusal> {
         if name.is_empty() || name.len() > NOTE_NAME_BYTES_MAX || value.len() > NOTE_VALUE_BYTES_MAX {
             return Err(Refusal::Limit(format!(
                 "note {}: names have 1 to {NOTE_NAME_BYTES_MAX} bytes, values at most {NOTE_VALUE_BYTES_MAX}",
@@ -81,14 +83,14 @@ impl Journal {
         Ok(())
     }
 
-    /// A note as this call sees it.
-    pub fn note<'a>(&'a self, exchange: &'a Exchange, name: &str) -> Option<&'a str> {
+    /// A note, with the changes of this call.
+    pub(crate) fn note<'a>(&'a self, exchange: &'a Exchange, name: &str) -> Option<&'a str> {
         let find = |notes: &'a [(String, String)]| notes.iter().find(|note| note.0 == name).map(|note| note.1.as_str());
         find(&self.notes).or_else(|| find(&exchange.notes))
     }
 
-    /// The lines of one field of the message that this phase edits, as this call sees them.
-    pub fn header_lines<'a>(&'a self, exchange: &'a Exchange, name: &HeaderName) -> Vec<&'a HeaderValue> {
+    /// The lines of one header of the message that the phase edits, with the edits of this call.
+    pub(crate) fn header_lines<'a>(&'a self, exchange: &'a Exchange, name: &HeaderName) -> Vec<&'a HeaderValue> {
         let mut lines: Vec<&HeaderValue> = exchange.edited_headers().get_all(name).iter().collect();
         for edit in &self.edits {
             match edit {
@@ -104,24 +106,24 @@ impl Journal {
         lines
     }
 
-    /// Whether this call edited headers: where not, a reader may look at the exchange alone.
-    pub fn touches_headers(&self) -> bool {
+    /// Whether this call edited headers. If not, the exchange alone has all of them.
+    pub(crate) fn touches_headers(&self) -> bool {
         self.edits
             .iter()
             .any(|edit| matches!(edit, Edit::SetHeader(..) | Edit::AppendHeader(..) | Edit::RemoveHeader(_)))
     }
 
-    /// All fields of the message that this phase edits, as this call sees them.
-    pub fn headers(&self, exchange: &Exchange) -> HeaderMap {
+    /// All headers of the message that the phase edits, with the edits of this call.
+    pub(crate) fn headers(&self, exchange: &Exchange) -> HeaderMap {
         let mut headers = exchange.edited_headers().clone();
         for edit in &self.edits {
-            apply_to(&mut headers, edit.clone());
+            edit.clone().apply_to(&mut headers);
         }
         headers
     }
 
-    /// The target as this call sees it.
-    pub fn target<'a>(&'a self, exchange: &'a Exchange) -> &'a PathAndQuery {
+    /// The path and query, with the edits of this call.
+    pub(crate) fn target<'a>(&'a self, exchange: &'a Exchange) -> &'a PathAndQuery {
         let edited = self.edits.iter().rev().find_map(|edit| match edit {
             Edit::SetTarget(target) => Some(target),
             _ => None,
@@ -130,7 +132,7 @@ impl Journal {
     }
 
     /// The status that this call set.
-    pub fn status(&self) -> Option<StatusCode> {
+    pub(crate) fn status(&self) -> Option<StatusCode> {
         self.edits.iter().rev().find_map(|edit| match edit {
             Edit::SetStatus(status) => Some(*status),
             _ => None,
@@ -138,7 +140,7 @@ impl Journal {
     }
 
     /// The body that this call set.
-    pub fn body(&self) -> Option<&Bytes> {
+    pub(crate) fn body(&self) -> Option<&Bytes> {
         self.edits.iter().rev().find_map(|edit| match edit {
             Edit::SetBody(body) => Some(body),
             _ => None,
@@ -146,23 +148,64 @@ impl Journal {
     }
 }
 
-pub(super) fn apply_to(headers: &mut HeaderMap, edit: Edit) {
-    match edit {
-        Edit::SetHeader(name, value) => {
-            headers.insert(name, value);
+impl Exchange {
+    /// Applies the edits of a call and keeps its notes.
+    pub(crate) fn apply(&mut self, journal: Journal) {
+        self.keep_notes(journal.notes);
+        for edit in journal.edits {
+            match (&mut self.response, edit) {
+                (_, Edit::SetTarget(target)) => self.request.target = target,
+                (Some(response), Edit::SetStatus(status)) => response.status = status,
+                (None, Edit::SetStatus(_)) => {}
+                (Some(response), Edit::SetBody(body)) => {
+                    response.body = Some(body);
+                    remove_stale_fields(&mut response.headers, &[header::ETAG]);
+                }
+                (None, Edit::SetBody(body)) => {
+                    self.request.body = Some(body);
+                    remove_stale_fields(&mut self.request.headers, &[]);
+                }
+                (Some(response), edit) => edit.apply_to(&mut response.headers),
+                (None, edit) => edit.apply_to(&mut self.request.headers),
+            }
         }
-        Edit::AppendHeader(name, value) => {
-            headers.append(name, value);
+    }
+
+    /// Keeps the notes of a call and drops its edits, because the call made a response itself.
+    pub(crate) fn apply_notes(&mut self, journal: Journal) {
+        self.keep_notes(journal.notes);
+    }
+
+    fn keep_notes(&mut self, notes: Vec<(String, String)>) {
+        for (name, value) in notes {
+            match self.notes.iter_mut().find(|note| note.0 == name) {
+                Some(note) => note.1 = value,
+                None => self.notes.push((name, value)),
+            }
         }
-        Edit::RemoveHeader(name) => {
-            headers.remove(name);
-        }
-        Edit::SetTarget(_) | Edit::SetBody(_) | Edit::SetStatus(_) => {}
     }
 }
 
-/// What no longer holds once a body was replaced (RFC 9110, section 8; RFC 9530).
-pub(super) fn drop_stale_fields(headers: &mut HeaderMap, more: &[HeaderName]) {
+impl Edit {
+    /// Applies an edit of headers. Other edits change nothing here.
+    fn apply_to(self, headers: &mut HeaderMap) {
+        match self {
+            Self::SetHeader(name, value) => {
+                headers.insert(name, value);
+            }
+            Self::AppendHeader(name, value) => {
+                headers.append(name, value);
+            }
+            Self::RemoveHeader(name) => {
+                headers.remove(name);
+            }
+            Self::SetTarget(_) | Self::SetBody(_) | Self::SetStatus(_) => {}
+        }
+    }
+}
+
+/// Removes fields that describe a body that was replaced (RFC 9110, section 8; RFC 9530).
+fn remove_stale_fields(headers: &mut HeaderMap, more: &[HeaderName]) {
     const STALE: [HeaderName; 3] = [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::TRANSFER_ENCODING];
     for name in STALE.iter().chain(more) {
         headers.remove(name);
@@ -174,11 +217,14 @@ pub(super) fn drop_stale_fields(headers: &mut HeaderMap, more: &[HeaderName]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Client, Request};
-    use super::*;
-    use http::Method;
     use std::net::SocketAddr;
     use std::sync::Arc;
+
+    use http::Method;
+
+    use super::super::client::Client;
+    use super::super::message::Request;
+    use super::*;
 
     fn exchange() -> Exchange {
         let mut headers = HeaderMap::new();
@@ -202,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_reads_its_own_edits_and_nothing_happens_before_apply() {
+    fn a_call_reads_its_own_edits_and_the_exchange_changes_only_in_apply() {
         let mut exchange = exchange();
         let mut journal = Journal::default();
         let name = HeaderName::from_static("x-a");
@@ -216,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_body_takes_the_fields_that_described_the_old_one() {
+    fn a_new_body_removes_the_fields_that_describe_the_old_one() {
         let mut exchange = exchange();
         for name in ["content-length", "content-encoding", "content-digest"] {
             exchange.request.headers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));

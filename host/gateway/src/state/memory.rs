@@ -1,0 +1,256 @@
+//! The key-value store in memory: one per filter, shared by all threads.
+//!
+//! Gain: the entries are in 16 shards with a mutex each, and an operation holds one mutex for one
+//! access to a hash map, never across an await, so threads rarely wait for each other. Price: the
+//! bounds on keys and bytes hold over all shards, so two atomic counters keep them. If a bound is
+//! reached, the store first removes expired entries and answers `Full` only if that does not help.
+//! This module does not know: WIT, filters, configuration files.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use witgate_runtime::keyvalue::{KeyValue, KeyValueError, Outcome};
+
+const SHARDS: usize = 16;
+/// Bytes that an entry counts beside its key and value.
+const ENTRY_OVERHEAD_BYTES: usize = 64;
+
+/// A bounded map with expiry.
+pub struct MemoryStore {
+    shards: [Mutex<Shard>; SHARDS],
+    hasher: RandomState,
+    limits: Limits,
+    keys: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// The bounds of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest number of keys.
+    pub keys_max: usize,
+    /// The largest number of bytes: keys, values and 64 bytes per entry.
+    pub bytes_max: usize,
+}
+
+type Shard = HashMap<String, Entry>;
+
+struct Entry {
+    value: Value,
+    expires: Option<Instant>,
+}
+
+enum Value {
+    Bytes(Vec<u8>),
+    Counter(i32),
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            shards: Default::default(),
+            hasher: RandomState::new(),
+            limits,
+            keys: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+        }
+    }
+
+    /// The bounds of this store.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn get_now(&self, key: &str) -> Option<Vec<u8>> {
+        let shard = self.shard(key);
+        shard.get(key).filter(|entry| entry.is_live()).map(|entry| match &entry.value {
+            Value::Bytes(bytes) => bytes.clone(),
+            Value::Counter(number) => number.to_string().into_bytes(),
+        })
+    }
+
+    fn set_now(&self, key: &str, value: &[u8], ttl: Option<Duration>) -> Result<(), KeyValueError> {
+        let expires = ttl.map(|ttl| Instant::now() + ttl);
+        self.with_room(|| self.insert(self.shard(key), key, Entry { value: Value::Bytes(value.to_vec()), expires }))
+    }
+
+    fn delete_now(&self, key: &str) -> bool {
+        let removed = self.shard(key).remove(key);
+        removed.is_some_and(|entry| {
+            self.release(entry.cost(key));
+            entry.is_live()
+        })
+    }
+
+    fn increment_now(&self, key: &str, delta: i32, ttl: Option<Duration>) -> Result<i32, KeyValueError> {
+        self.with_room(|| {
+            let mut shard = self.shard(key);
+            if let Some(entry) = shard.get_mut(key).filter(|entry| entry.is_live()) {
+                let Value::Counter(number) = &mut entry.value else { return Err(KeyValueError::NotANumber) };
+                *number = number.checked_add(delta).ok_or(KeyValueError::NotANumber)?;
+                return Ok(*number);
+            }
+            // The lock is still held: two first increments cannot both start the counter.
+            let entry = Entry { value: Value::Counter(delta), expires: ttl.map(|ttl| Instant::now() + ttl) };
+            self.insert(shard, key, entry).map(|()| delta)
+        })
+    }
+
+    /// Runs `operation`. If the store is full, removes expired entries and runs it once more.
+    fn with_room<T>(&self, operation: impl Fn() -> Result<T, KeyValueError>) -> Result<T, KeyValueError> {
+        match operation() {
+            Err(KeyValueError::Full) => {
+                self.remove_expired();
+                operation()
+            }
+            result => result,
+        }
+    }
+
+    /// Adds or replaces an entry. If there is no room, the old entry stays.
+    fn insert(&self, mut shard: MutexGuard<'_, Shard>, key: &str, entry: Entry) -> Result<(), KeyValueError> {
+        let replaced = shard.get(key).map(|old| old.cost(key));
+        if let Some(cost) = replaced {
+            self.release(cost);
+        }
+        if self.reserve(entry.cost(key)) {
+            shard.insert(key.to_owned(), entry);
+            return Ok(());
+        }
+        if let Some(cost) = replaced {
+            self.keys.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(cost, Ordering::Relaxed);
+        }
+        Err(KeyValueError::Full)
+    }
+
+    /// Removes expired entries. Holds one shard's lock at a time.
+    fn remove_expired(&self) {
+        for shard in &self.shards {
+            lock(shard).retain(|key, entry| {
+                let is_live = entry.is_live();
+                if !is_live {
+                    self.release(entry.cost(key));
+                }
+                is_live
+            });
+        }
+    }
+
+    /// Reserves room for one key and `cost` bytes. False if there is none.
+    fn reserve(&self, cost: usize) -> bool {
+        let keys = self.keys.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = self.bytes.fetch_add(cost, Ordering::Relaxed) + cost;
+        let fits = keys <= self.limits.keys_max && bytes <= self.limits.bytes_max;
+        if !fits {
+            self.release(cost);
+        }
+        fits
+    }
+
+    fn release(&self, cost: usize) {
+        self.keys.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(cost, Ordering::Relaxed);
+    }
+
+    fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[self.hasher.hash_one(key) as usize % SHARDS])
+    }
+}
+
+impl KeyValue for MemoryStore {
+    fn get<'a>(&'a self, key: &'a str) -> Outcome<'a, Option<Vec<u8>>> {
+        Outcome::Ready(Ok(self.get_now(key)))
+    }
+
+    fn set<'a>(&'a self, key: &'a str, value: &'a [u8], ttl: Option<Duration>) -> Outcome<'a, ()> {
+        Outcome::Ready(self.set_now(key, value, ttl))
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> Outcome<'a, bool> {
+        Outcome::Ready(Ok(self.delete_now(key)))
+    }
+
+    fn increment<'a>(&'a self, key: &'a str, delta: i32, ttl: Option<Duration>) -> Outcome<'a, i32> {
+        Outcome::Ready(self.increment_now(key, delta, ttl))
+    }
+}
+
+impl Entry {
+    fn is_live(&self) -> bool {
+        self.expires.is_none_or(|expires| expires > Instant::now())
+    }
+
+    /// The bytes that this entry counts under `key`.
+    fn cost(&self, key: &str) -> usize {
+        let value = match &self.value {
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Counter(_) => 0,
+        };
+        key.len() + value + ENTRY_OVERHEAD_BYTES
+    }
+}
+
+/// Ignores poisoning: a panic while the lock is held cannot leave the map half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(keys_max: usize) -> MemoryStore {
+        MemoryStore::new(Limits { keys_max, bytes_max: 10_000 })
+    }
+
+    #[test]
+    fn counters_are_atomic_over_threads() {
+        let store = store(10);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| assert!(store.increment_now("k", 1, None).is_ok())));
+            }
+        });
+        assert_eq!(store.get_now("k"), Some(b"4000".to_vec()));
+        assert_eq!(store.increment_now("k", i32::MAX, None), Err(KeyValueError::NotANumber));
+    }
+
+    #[test]
+    fn bounds_hold_and_expired_keys_make_room() {
+        let store = store(2);
+        assert_eq!(store.set_now("a", &[1], Some(Duration::ZERO)), Ok(()));
+        assert_eq!(store.set_now("b", &[2], None), Ok(()));
+        assert_eq!(store.get_now("a"), None);
+        assert_eq!(store.set_now("c", &[3], None), Ok(()));
+        assert_eq!(store.set_now("d", &[4], None), Err(KeyValueError::Full));
+        assert_eq!(store.set_now("c", &[5; 9], None), Ok(()));
+        assert_eq!(store.set_now("c", &[5; 10_000], None), Err(KeyValueError::Full));
+        assert_eq!(store.get_now("c"), Some(vec![5; 9]), "a refused set keeps the old value");
+        assert!(store.delete_now("b"));
+        assert!(!store.delete_now("b"));
+    }
+
+    #[test]
+    fn a_counter_expires_as_its_first_increment_says() {
+        let store = store(2);
+        assert_eq!(store.increment_now("k", 5, Some(Duration::ZERO)), Ok(5));
+        assert_eq!(store.increment_now("k", 2, Some(Duration::from_secs(60))), Ok(2));
+        assert_eq!(store.increment_now("k", 2, Some(Duration::ZERO)), Ok(4));
+        assert_eq!(store.set_now("s", b"x", None), Ok(()));
+        assert_eq!(store.increment_now("s", 1, None), Err(KeyValueError::NotANumber));
+    }
+
+    #[test]
+    fn every_operation_is_complete_at_once() {
+        let store = store(2);
+        assert!(matches!(store.set("k", b"v", None), Outcome::Ready(Ok(()))));
+        assert!(matches!(store.get("k"), Outcome::Ready(Ok(Some(_)))));
+        assert!(matches!(store.delete("k"), Outcome::Ready(Ok(true))));
+        assert!(matches!(store.increment("k", 1, None), Outcome::Ready(Ok(1))));
+    }
+}

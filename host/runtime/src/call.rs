@@ -1,0 +1,170 @@
+//! One call of a filter: take or create an instance, run the handler, check the result, and keep or
+//! drop the instance.
+//!
+//! The caller gets the exchange back however the call ends. The guest's edits are applied only if
+//! it ended well, so a filter that fails half-way has changed nothing.
+//!
+//! A fresh instance serves each call, unless the operator granted `reuse`. Gain: no call can see
+//! the data of another. Price: creating and dropping the instance, most of it outside of the call
+//! (`instance_cache.rs`).
+//! This module does not know: chains, routes, what a failure does to the exchange.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use witgate_http::error::FilterFailure;
+
+use crate::clock::PRECISE_BELOW;
+use crate::exchange::{Exchange, Journal, Reply, checked_reply};
+use crate::failure::{Failure, HostTrap};
+use crate::filter::{CallState, Filter, Phase};
+use crate::instance::{CallRemains, GuestAction, HandlerResult, Instance};
+use crate::instance_cache;
+
+/// How a call ended, and the exchange.
+pub struct CallResult {
+    /// The exchange, edited if the call ended well.
+    pub exchange: Box<Exchange>,
+    /// The filter's action, or why the call failed.
+    pub outcome: Result<Action, Failure>,
+    /// The time of instantiation and call.
+    pub took: Duration,
+    /// The log lines of the filter that were dropped because they were too many.
+    pub log_lines_dropped: u32,
+}
+
+/// The action of a call that ended well.
+#[derive(Debug)]
+pub enum Action {
+    /// `proceed`: the edits are applied.
+    Proceed,
+    /// `respond` or `replace`: the checked response of the filter. The edits are dropped.
+    Answer(Reply),
+}
+
+/// Calls a handler of `filter`, which must have the phase. The call may take `timeout`.
+pub async fn run(
+    filter: &Arc<Filter>,
+    phase: Phase,
+    exchange: Box<Exchange>,
+    config: &Arc<BTreeMap<String, String>>,
+    timeout: Duration,
+) -> CallResult {
+    // Before the measured time: drop the previous instance so that this call reuses its pool slot.
+    instance_cache::drop_deferred();
+    let _active = filter.calls.enter();
+    let began = Instant::now();
+    let deadline = deadline(filter, began, timeout);
+    let mut instance = match instance_cache::take(filter, config) {
+        Some(idle) => idle.with_call(phase, exchange, config, deadline),
+        None => Instance::new(filter, CallState::new(filter, phase, exchange, config, deadline)),
+    };
+    let returned = within(timeout, instance.run(filter, phase)).await;
+    let ended_well = matches!(returned, Some(Ok(Ok(_))));
+    let CallRemains { mut exchange, journal, log_lines_dropped } = instance.take_remains();
+    let outcome = apply_result(&mut exchange, journal, returned);
+    // After a trap, a limit, a deadline or a guest's own error the instance's state is unknown.
+    if ended_well && outcome.is_ok() && instance.is_reusable(filter) {
+        instance_cache::keep(filter, instance);
+    } else {
+        instance_cache::defer_drop(instance);
+    }
+    CallResult { exchange, outcome, took: began.elapsed(), log_lines_dropped }
+}
+
+/// Creates and drops an instance of `filter`, within its time and limits, to find out whether its
+/// start functions succeed.
+///
+/// No handler is called. A start function that reads the request sees an empty one.
+///
+/// # Errors
+///
+/// The start functions would fail in the same way in every call.
+pub async fn try_instantiate(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Result<(), Failure> {
+    let phase = if filter.has_request_phase() { Phase::Request } else { Phase::Response };
+    let timeout = filter.settings.timeout;
+    let _active = filter.calls.enter();
+    let deadline = deadline(filter, Instant::now(), timeout);
+    let state = CallState::new(filter, phase, Box::new(Exchange::blank()), config, deadline);
+    let mut instance = Instance::new(filter, state);
+    match within(timeout, instance.prepare(filter, phase)).await {
+        Some(created) => created.map_err(Failure::from),
+        None => Err(Failure::deadline()),
+    }
+}
+
+/// The times of a call in a fresh instance: store and instance, the handler, and the drop.
+///
+/// For the benchmark: a served call reads the clock less often. `None` if the call failed.
+pub async fn measure(
+    filter: &Arc<Filter>,
+    phase: Phase,
+    exchange: Box<Exchange>,
+    config: &Arc<BTreeMap<String, String>>,
+) -> Option<([Duration; 3], Box<Exchange>)> {
+    let _active = filter.calls.enter();
+    let began = Instant::now();
+    let deadline = deadline(filter, began, filter.settings.timeout);
+    let mut instance = Instance::new(filter, CallState::new(filter, phase, exchange, config, deadline));
+    instance.prepare(filter, phase).await.ok()?;
+    let created = Instant::now();
+    instance.handle(filter, phase).await.ok()?.ok()?;
+    let handled = Instant::now();
+    let exchange = instance.into_exchange();
+    Some(([created - began, handled - created, handled.elapsed()], exchange))
+}
+
+/// Applies the guest's edits if the call ended well, and returns how it ended. `returned` is `None`
+/// if the deadline passed.
+fn apply_result(
+    exchange: &mut Exchange,
+    journal: Journal,
+    returned: Option<wasmtime::Result<HandlerResult>>,
+) -> Result<Action, Failure> {
+    let action = match returned {
+        None => return Err(Failure::deadline()),
+        Some(Err(error)) => return Err(error.into()),
+        Some(Ok(Err(message))) => return Err(Failure { kind: FilterFailure::Error, detail: message }),
+        Some(Ok(Ok(action))) => action,
+    };
+    match action {
+        GuestAction::Proceed => {
+            exchange.apply(journal);
+            Ok(Action::Proceed)
+        }
+        GuestAction::Answer(response) => {
+            let reply = checked_reply(response.status, response.headers, response.body).map_err(HostTrap::from)?;
+            exchange.apply_notes(journal);
+            Ok(Action::Answer(reply))
+        }
+    }
+}
+
+/// The end of a call that begins at `began`. Requests fast ticks if slow ones would miss it.
+fn deadline(filter: &Filter, began: Instant, timeout: Duration) -> Instant {
+    if timeout < PRECISE_BELOW {
+        filter.calls.request_fast_ticks();
+    }
+    began + timeout
+}
+
+/// Awaits `future` for at most `timeout`. `None` if the time is up.
+///
+/// A future that is ready at the first poll registers no timer.
+async fn within<F: Future>(timeout: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let first = poll_fn(|context| {
+        Poll::Ready(match future.as_mut().poll(context) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        })
+    });
+    match first.await {
+        Some(output) => Some(output),
+        None => tokio::time::timeout(timeout, future).await.ok(),
+    }
+}

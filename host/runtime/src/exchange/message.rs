@@ -1,0 +1,109 @@
+//! The request and the response of an exchange.
+//!
+//! This module does not know: what a filter may edit, when edits are applied.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, StatusCode};
+
+use super::checked::Reply;
+use super::client::Client;
+
+/// A request and, later, its response.
+pub struct Exchange {
+    /// Identifies the exchange in logs.
+    pub id: u128,
+    /// The client that sent the request.
+    pub client: Arc<Client>,
+    /// The name of the route.
+    pub route: Arc<str>,
+    /// The request as the upstream will see it.
+    pub request: Request,
+    /// The response as the client will see it. `None` in the request phase.
+    pub response: Option<Response>,
+    /// The notes that filters attached: name and value.
+    pub notes: Vec<(String, String)>,
+}
+
+/// The head of a request and, if a filter needs it, the body.
+pub struct Request {
+    /// The method as sent.
+    pub method: Method,
+    /// Whether the client uses TLS.
+    pub tls: bool,
+    /// The path and query as the upstream will see them.
+    pub target: PathAndQuery,
+    /// All fields, `host` among them in every version of HTTP.
+    pub headers: HeaderMap,
+    /// The whole body, if it was buffered or a filter set it.
+    pub body: Option<Bytes>,
+    /// The protocol that the client asks to change to.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// The protocol that a client asks to change to (RFC 9110, section 7.8; RFC 8441).
+///
+/// It travels with the request as an extension. The request's body is then what the client sends
+/// after the upstream agreed.
+#[derive(Debug, Clone)]
+pub struct Upgrade(pub HeaderValue);
+
+/// The head of a response and, if a filter needs it, the body.
+pub struct Response {
+    /// 200 to 599.
+    pub status: StatusCode,
+    /// All fields.
+    pub headers: HeaderMap,
+    /// Whether a filter or the gateway made the response.
+    pub local: bool,
+    /// The whole body, if it was buffered or a filter made it.
+    pub body: Option<Bytes>,
+}
+
+impl Exchange {
+    /// The exchange of an instance that is in no call: an empty request of an unknown client.
+    pub fn blank() -> Self {
+        let request = Request {
+            method: Method::GET,
+            tls: false,
+            target: PathAndQuery::from_static("/"),
+            headers: HeaderMap::new(),
+            body: None,
+            upgrade: None,
+        };
+        let client = Arc::new(Client::new(SocketAddr::from(([0, 0, 0, 0], 0))));
+        Self { id: 0, client, route: "-".into(), request, response: None, notes: vec![] }
+    }
+
+    /// Replaces the response by one that a filter made.
+    pub fn answer(&mut self, reply: Reply) {
+        self.response =
+            Some(Response { status: reply.status, headers: reply.headers, local: true, body: Some(reply.body) });
+    }
+
+    /// The id as 32 hexadecimal digits.
+    pub fn id_text(&self) -> String {
+        id_text(self.id)
+    }
+
+    /// The fields that a call in the current phase edits.
+    pub(super) fn edited_headers(&self) -> &HeaderMap {
+        self.response.as_ref().map_or(&self.request.headers, |response| &response.headers)
+    }
+}
+
+/// The id of an exchange as 32 hexadecimal digits.
+pub fn id_text(id: u128) -> String {
+    hex::encode(id.to_be_bytes())
+}
+
+impl Request {
+    /// Host and port. Empty if the client sent none.
+    pub fn authority(&self) -> &str {
+        self.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+    }
+}

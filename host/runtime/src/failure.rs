@@ -1,0 +1,86 @@
+//! How a call fails: the trap that a host function raises, and the failure that the gateway sees.
+//!
+//! This module does not know: what a failure does to the exchange.
+
+use std::fmt;
+
+use wasmtime::{PoolConcurrencyLimitError, Trap};
+use witgate_http::error::FilterFailure;
+
+use crate::exchange::Refusal;
+
+/// How a call failed. The exchange is then as it was before the call.
+#[derive(Debug)]
+pub struct Failure {
+    /// For status and metrics.
+    pub kind: FilterFailure,
+    /// For the log: the guest's message, or the trap with the guest's stack.
+    pub detail: String,
+}
+
+impl Failure {
+    /// The deadline passed while the call waited.
+    pub(crate) fn deadline() -> Self {
+        Self { kind: FilterFailure::Deadline, detail: "its time was up while it waited".into() }
+    }
+}
+
+impl From<wasmtime::Error> for Failure {
+    fn from(error: wasmtime::Error) -> Self {
+        let kind = if let Some(trap) = error.downcast_ref::<HostTrap>() {
+            trap.kind
+        } else if error.is::<PoolConcurrencyLimitError>() {
+            FilterFailure::Saturated
+        } else if is_hostcall_limit(&error) {
+            FilterFailure::Limit
+        } else {
+            FilterFailure::Trap
+        };
+        // `{:#}` and not `{:?}`: the latter would resolve the host's own stack, which takes long on
+        // a serving thread. The guest's stack is part of the chain.
+        Self { kind, detail: format!("{error:#}") }
+    }
+}
+
+impl From<HostTrap> for Failure {
+    fn from(trap: HostTrap) -> Self {
+        Self { kind: trap.kind, detail: trap.message }
+    }
+}
+
+/// Whether the guest passed more bytes to a host function than `set_hostcall_fuel` permits.
+///
+/// wasmtime has a type for this error, but it is private, so only its text identifies it.
+fn is_hostcall_limit(error: &wasmtime::Error) -> bool {
+    error.downcast_ref::<Trap>().is_none() && error.root_cause().to_string().contains("fuel allocated for hostcalls")
+}
+
+/// An error with which the host ends a call, and the kind of failure that the gateway reports.
+#[derive(Debug)]
+pub(crate) struct HostTrap {
+    pub(crate) kind: FilterFailure,
+    pub(crate) message: String,
+}
+
+impl HostTrap {
+    pub(crate) fn new(kind: FilterFailure, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl From<Refusal> for HostTrap {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid(message) => Self::new(FilterFailure::InvalidOutput, message),
+            Refusal::Limit(message) => Self::new(FilterFailure::Limit, message),
+        }
+    }
+}
+
+impl fmt::Display for HostTrap {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for HostTrap {}

@@ -1,0 +1,59 @@
+//! `keyvalue`: checks the bounds of the contract and asks the filter's store.
+//!
+//! The functions are asynchronous: while a store waits, the call's fiber is suspended and the
+//! thread serves other connections. Price: wasmtime allocates one future per function call.
+//! This module does not know: which store the gateway provides.
+
+use std::time::Duration;
+
+use wasmtime::Result;
+
+use crate::bindings::witgate::gateway::keyvalue;
+use crate::filter::CallState;
+use crate::keyvalue::{KeyValueError, check_key, check_value};
+
+impl keyvalue::Host for CallState {
+    async fn get(&mut self, key: String) -> Result<Result<Option<Vec<u8>>, keyvalue::Error>> {
+        if let Err(error) = check_key(&key) {
+            return Ok(Err(error.into()));
+        }
+        Ok(self.filter.settings.store.get(&key).wait().await.map_err(Into::into))
+    }
+
+    async fn set(&mut self, key: String, value: Vec<u8>, ttl_ms: u32) -> Result<Result<(), keyvalue::Error>> {
+        if let Err(error) = check_key(&key).and_then(|()| check_value(&value)) {
+            return Ok(Err(error.into()));
+        }
+        Ok(self.filter.settings.store.set(&key, &value, ttl(ttl_ms)).wait().await.map_err(Into::into))
+    }
+
+    async fn delete(&mut self, key: String) -> Result<Result<bool, keyvalue::Error>> {
+        if let Err(error) = check_key(&key) {
+            return Ok(Err(error.into()));
+        }
+        Ok(self.filter.settings.store.delete(&key).wait().await.map_err(Into::into))
+    }
+
+    async fn increment(&mut self, key: String, delta: i32, ttl_ms: u32) -> Result<Result<i32, keyvalue::Error>> {
+        if let Err(error) = check_key(&key) {
+            return Ok(Err(error.into()));
+        }
+        Ok(self.filter.settings.store.increment(&key, delta, ttl(ttl_ms)).wait().await.map_err(Into::into))
+    }
+}
+
+impl From<KeyValueError> for keyvalue::Error {
+    fn from(error: KeyValueError) -> Self {
+        match error {
+            KeyValueError::TooLarge => Self::TooLarge,
+            KeyValueError::Full => Self::Full,
+            KeyValueError::NotANumber => Self::NotANumber,
+            KeyValueError::Unavailable(why) => Self::Unavailable(why),
+        }
+    }
+}
+
+/// 0 means that the entry does not expire.
+fn ttl(milliseconds: u32) -> Option<Duration> {
+    (milliseconds > 0).then(|| Duration::from_millis(milliseconds.into()))
+}

@@ -1,0 +1,29 @@
+//! `random`: random bytes of the operating system.
+//!
+//! This module does not know: what they are used for.
+
+use wasmtime::Result;
+use witgate_http::error::FilterFailure;
+
+use crate::bindings::witgate::gateway::random;
+use crate::failure::HostTrap;
+use crate::filter::CallState;
+
+/// Bytes that one call of `bytes` returns.
+const BYTES_MAX: u32 = 64 << 10;
+
+impl random::Host for CallState {
+    fn bytes(&mut self, len: u32) -> Result<Vec<u8>> {
+        if len > BYTES_MAX {
+            let message = format!("it asked for {len} random bytes; at most {BYTES_MAX} at once");
+            return Err(HostTrap::new(FilterFailure::Limit, message).into());
+        }
+        let mut bytes = vec![0; len as usize];
+        getrandom::fill(&mut bytes).map_err(wasmtime::Error::new)?;
+        Ok(bytes)
+    }
+
+    fn number(&mut self) -> Result<u32> {
+        getrandom::u32().map_err(wasmtime::Error::new)
+    }
+}

@@ -1,0 +1,113 @@
+//! The operator's settings for a filter, and whether a component fits them.
+//!
+//! A component is refused here before anything is compiled or linked for it. This module does not
+//! know: configuration files, HTTP.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::component::{ComponentInfo, PACKAGE, is_interface};
+use crate::engine::Artifact;
+use crate::keyvalue::KeyValue;
+use crate::load_error::{LoadError, LoadErrorReason};
+use crate::store_limits::TABLE_ELEMENTS_MAX;
+
+/// The interfaces that every filter may import.
+const BASE: [&str; 9] =
+    ["types", "request", "request-edit", "response", "exchange", "log", "config", "clock", "random"];
+
+/// What a filter may import beyond the base world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grant {
+    /// `witgate:gateway/keyvalue`.
+    KeyValue,
+    /// WASI 0.2 without files, sockets, environment and arguments.
+    Wasi,
+}
+
+/// What the operator decided about a filter.
+#[derive(Clone)]
+pub struct FilterSettings {
+    /// The name in gateway.yaml.
+    pub name: Arc<str>,
+    /// The longest time of one call.
+    pub timeout: Duration,
+    /// The largest linear memory of one instance, in bytes.
+    pub memory_bytes: usize,
+    /// The number of calls that one instance serves, one after the other.
+    pub reuse: u32,
+    /// Imports beyond the base world.
+    pub grants: BTreeSet<Grant>,
+    /// The key-value store. All versions of the filter share it.
+    pub store: Arc<dyn KeyValue>,
+}
+
+impl FilterSettings {
+    pub(crate) fn grants(&self, grant: Grant) -> bool {
+        self.grants.contains(&grant)
+    }
+}
+
+/// Checks the imports of a component against the grants.
+///
+/// # Errors
+///
+/// The component imports an interface that is not granted or that the gateway does not have.
+pub fn check_imports(info: &ComponentInfo, settings: &FilterSettings) -> Result<(), LoadError> {
+    for import in &info.imports {
+        if BASE.iter().any(|interface| is_interface(import, interface)) {
+            continue;
+        }
+        if is_interface(import, "keyvalue") {
+            if !settings.grants(Grant::KeyValue) {
+                return Err(not_granted(import, &settings.name, "keyvalue"));
+            }
+        } else if import.starts_with("wasi:") {
+            if !settings.grants(Grant::Wasi) {
+                return Err(not_granted(import, &settings.name, "wasi"));
+            }
+        } else {
+            let why = if import.starts_with(PACKAGE) {
+                format!("which this gateway does not have: it speaks {PACKAGE}*@0.1.x")
+            } else {
+                "which no gateway offers: build it for the world gateway-filter".into()
+            };
+            let message = format!("the component imports {import}, {why}");
+            return Err(LoadError::new(LoadErrorReason::WrongWorld, message));
+        }
+    }
+    Ok(())
+}
+
+fn not_granted(import: &str, filter: &str, capability: &str) -> LoadError {
+    let message = format!(
+        "the component imports {import}, which is not granted: if it should have it, add `capabilities: [{capability}]` to filters.{filter} in gateway.yaml"
+    );
+    LoadError::new(LoadErrorReason::NotGranted, message)
+}
+
+/// Refuses a component that can never be instantiated within the settings.
+pub(crate) fn check_resources(artifact: &Artifact, settings: &FilterSettings) -> Result<(), LoadError> {
+    let Some(required) = artifact.component.resources_required() else {
+        let message = "the component imports core modules or components: link them in";
+        return Err(LoadError::new(LoadErrorReason::WrongWorld, message));
+    };
+    // wasmtime counts in pages of 64 KiB.
+    let memory = required.max_initial_memory_size.unwrap_or(0).saturating_mul(64 << 10);
+    if memory > settings.memory_bytes as u64 {
+        let message = format!(
+            "the component starts with {} KiB of memory, above its limit of {} KiB: raise filters.{}.memory (at most 256MiB)",
+            memory >> 10,
+            settings.memory_bytes >> 10,
+            settings.name
+        );
+        return Err(LoadError::new(LoadErrorReason::Limits, message));
+    }
+    let table = required.max_initial_table_size.unwrap_or(0);
+    if table > TABLE_ELEMENTS_MAX as u64 {
+        let message = format!("a table of {table} elements is above the limit of {TABLE_ELEMENTS_MAX}");
+        return Err(LoadError::new(LoadErrorReason::Limits, message));
+    }
+    Ok(())
+}
