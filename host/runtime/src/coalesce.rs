@@ -28,7 +28,7 @@ const RUNS_MAX: usize = 32;
 const RUN_THRESHOLD: usize = RUNS_MAX - 2;
 /// The number of runs that remain: fewer would only mean more pages to copy.
 const TARGET_RUNS: usize = RUNS_MAX - 8;
-/// The largest gap that is filled, in pages. Copying it takes about as long as three page faults.
+/// The largest gap that is filled, in pages. Its copy takes about as long as three page faults.
 const GAP_MAX: usize = 32;
 /// Dirty pages of a memory above which its runs are not joined: then the page faults above the last
 /// run cost less than the copies.
@@ -39,7 +39,7 @@ const SLOT_GAP: usize = MEMORY_BYTES_MAX >> 12;
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Starts the thread. A message makes it scan, unless it sleeps. It ends when the sender is dropped.
+/// Starts the thread. A message makes it scan unless it sleeps. It ends with the sender.
 pub(super) fn start(pool: PoolRange) -> io::Result<SyncSender<()>> {
     // The channel holds nothing: a message is lost while the thread sleeps.
     let (sender, receiver) = sync_channel(0);
@@ -112,19 +112,19 @@ mod tests {
         for page in 0..PAGES {
             slot.read(page);
         }
-        assert!(slot.own(&slot.pool().written()?).is_empty(), "pages that were only read are clean");
+        assert!(slot.relative(&slot.pool().written()?).is_empty(), "pages that were only read are clean");
         for page in &dirty {
             slot.write(*page, 0xff);
         }
-        assert_eq!(slot.own(&slot.pool().written()?).len(), 31);
+        assert_eq!(slot.relative(&slot.pool().written()?).len(), 31);
         assert!(coalesce(slot.pool())? >= 7);
-        let runs = slot.own(&slot.pool().written()?);
+        let runs = slot.relative(&slot.pool().written()?);
         assert_eq!((runs.len(), runs[0].clone(), runs[23].clone()), (TARGET_RUNS, 0..15, 180..181), "{runs:?}");
         for page in 0..PAGES {
             assert_eq!(slot.read(page), if dirty.contains(&page) { 0xff } else { page as u8 });
         }
         coalesce(slot.pool())?;
-        assert_eq!(slot.own(&slot.pool().written()?), runs, "too few runs to join");
+        assert_eq!(slot.relative(&slot.pool().written()?), runs, "too few runs to join");
         Ok(())
     }
 

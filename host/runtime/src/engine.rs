@@ -199,7 +199,7 @@ impl Artifact {
         for offset in (0..length).step_by(CHUNK_BYTES) {
             let start = image.start.wrapping_add(offset).cast_mut().cast();
             let bytes = CHUNK_BYTES.min(length - offset);
-            // SAFETY: reads pages of a mapping that lives as long as this artifact, and changes none.
+            // SAFETY: reads pages of a mapping that lives as long as this artifact.
             if let Err(error) = unsafe { madvise(start, bytes, Advice::LinuxPopulateRead) } {
                 tracing::debug!(%error, "a filter's code is not prefaulted: its pages are mapped when they are touched");
                 return;
@@ -264,12 +264,25 @@ pub(crate) fn code_config() -> Config {
 
 #[cfg(test)]
 mod tests {
+    use rustix::param::page_size;
+
     use super::*;
+    use crate::pool_range::SLOT_BYTES_MIN;
 
     #[test]
     fn engines_of_different_sizes_have_the_same_fingerprint() -> Result<(), String> {
         let (a, b) = (Engine::new(4)?, Engine::new(8)?);
         assert_eq!(a.fingerprint(), b.fingerprint());
+        Ok(())
+    }
+
+    #[test]
+    fn the_pool_is_the_largest_reservation() -> Result<(), Box<dyn std::error::Error>> {
+        let engine = Engine::new(4)?;
+        let (pool, found) = (engine.pool_range(), PoolRange::find()?);
+        // Each of the four instances may have four memories.
+        assert!((pool.end - pool.first) * page_size() > 16 * SLOT_BYTES_MIN, "{pool:?}");
+        assert!(found.end - found.first >= pool.end - pool.first, "{pool:?} {found:?}");
         Ok(())
     }
 

@@ -136,21 +136,25 @@ impl Filter {
     }
 
     /// Whether the filter has a request phase.
+    #[inline]
     pub fn has_request_phase(&self) -> bool {
         self.request.is_some()
     }
 
     /// Whether the filter has a response phase.
+    #[inline]
     pub fn has_response_phase(&self) -> bool {
         self.response.is_some()
     }
 
     /// The largest request body in bytes, if the filter declares that it needs the body.
+    #[inline]
     pub fn request_body_limit(&self) -> Option<usize> {
         self.info.manifest.as_ref()?.request?.body_limit()
     }
 
     /// The largest response body in bytes, if the filter declares that it needs the body.
+    #[inline]
     pub fn response_body_limit(&self) -> Option<usize> {
         self.info.manifest.as_ref()?.response?.body_limit()
     }

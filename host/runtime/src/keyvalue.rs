@@ -8,9 +8,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 /// The longest key in bytes.
-pub const KEY_BYTES_MAX: usize = 256;
+pub(crate) const KEY_BYTES_MAX: usize = 256;
 /// The largest value in bytes.
-pub const VALUE_BYTES_MAX: usize = 64 << 10;
+pub(crate) const VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// The store of one filter. All its instances, on all threads, share it.
 ///

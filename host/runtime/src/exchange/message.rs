@@ -103,6 +103,7 @@ pub fn id_text(id: u128) -> String {
 
 impl Request {
     /// Host and port. Empty if the client sent none.
+    #[inline]
     pub fn authority(&self) -> &str {
         self.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
     }

@@ -5,8 +5,8 @@
 use http::header::{HeaderName, HeaderValue};
 use wasmtime::Result;
 
+use super::access::undeclared_body;
 use super::fields::{self, Field};
-use super::undeclared_body;
 use crate::bindings::witgate::gateway::request;
 use crate::filter::{CallState, Phase};
 

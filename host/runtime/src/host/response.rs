@@ -6,8 +6,8 @@ use http::header::{HeaderName, HeaderValue};
 use wasmtime::Result;
 use witgate_http::error::FilterFailure;
 
+use super::access::undeclared_body;
 use super::fields::{self, Field};
-use super::undeclared_body;
 use crate::bindings::witgate::gateway::response;
 use crate::exchange::{Edit, Response, checked_body, checked_name, checked_status, checked_value};
 use crate::failure::HostTrap;
