@@ -1,10 +1,12 @@
-//! What changes the running state: reloads, signals, the sockets, and the hand-over to a new process.
+//! Changes of the running state: reload, signals, sockets, takeover.
 //!
-//! This module does not know: how requests are answered (`server`).
+//! This module does not know: how requests are answered.
 
-pub mod health;
+pub mod config_source;
+pub mod file_watcher;
 pub mod reload;
 pub mod signals;
 pub mod sockets;
+pub mod supervisor;
 pub mod systemd;
 pub mod takeover;

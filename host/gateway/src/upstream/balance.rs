@@ -1,31 +1,32 @@
-//! Which endpoint takes the next request: in turn by weight, the less busy of two, or by a hash of the request.
+//! Chooses the endpoint for the next request: round robin by weight, least requests, or a hash.
 //!
-//! Everything here is arithmetic over what the caller saw of each endpoint, so that it can be tested without one. Who is looked at, in this order: endpoints that are
-//! in service, without those that this request tried before; those that it tried; and where every endpoint is out of service, all of them as
-//! if none were ("panic"): what health checks and failures say then is more likely wrong than true, and a request that is sent may succeed. Must not
-//! know: connections, clocks, where the numbers come from.
+//! All functions are arithmetic over [`Candidate`]s, so tests need no endpoints. The choice is made
+//! among the endpoints in service that this request has not tried yet. If it has tried all of them,
+//! it is made among those again. If no endpoint is in service, all of them are candidates (Envoy
+//! calls this panic mode): a verdict that every endpoint is bad is more likely wrong than true, and
+//! a request that is sent may succeed. This module does not know: connections, clocks, where the
+//! numbers come from.
 
 use smallvec::SmallVec;
 
-/// What the choice needs to know of an endpoint.
+/// What the choice needs to know about one endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {
-    /// 0 is never chosen.
+    /// Its share of the requests. An endpoint of weight 0 is never chosen.
     pub(super) weight: u32,
-    /// Whether it can be used.
     pub(super) availability: Availability,
-    /// Requests that it has not finished, of all threads.
+    /// Requests of all threads that it has not finished.
     pub(super) in_flight: usize,
-    /// A number that stands for the endpoint, the same in every gateway.
+    /// A hash of the endpoint's address, the same in every gateway.
     pub(super) seed: u64,
 }
 
-/// Whether an endpoint can be used.
+/// Whether an endpoint can take a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Availability {
-    /// In service.
+    /// In service and below its limit of requests.
     Available,
-    /// In service, with as many requests as it may have.
+    /// In service and at its limit of requests.
     Full,
     /// Unhealthy or ejected.
     OutOfService,
@@ -34,117 +35,124 @@ pub(super) enum Availability {
 /// Why no endpoint can be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChooseError {
-    /// Those in service have as many requests as they may.
+    /// All endpoints in service are at their limit of requests.
     Saturated,
-    /// No endpoint has a weight.
+    /// No endpoint has a weight above 0.
     NoEndpoint,
 }
 
-/// Places in the list of candidates.
-pub(super) type Places = SmallVec<[usize; 8]>;
-
-/// How to choose among several.
+/// How to choose among several candidates.
 pub(super) enum Policy<'a> {
-    /// Whose turn it is: a number for each candidate, kept from one choice to the next.
+    /// Smooth weighted round robin. Holds one counter per candidate, kept between choices.
     RoundRobin(&'a mut [i64]),
-    /// Few requests in flight.
+    /// The less busy of two random candidates.
     LeastRequests,
-    /// The request's key.
+    /// Rendezvous hashing of the request's key.
     Hash(u64),
 }
 
-/// The place of the endpoint that takes a request.
-pub(super) fn choose(all: &[Candidate], tried: &[usize], way: Policy) -> Result<usize, ChooseError> {
-    let places = eligible(all, tried)?;
-    if let [only] = places[..] {
+/// Indices into the list of candidates.
+type Indices = SmallVec<[usize; 8]>;
+
+/// Returns the index of the candidate that takes the request. `tried` holds the indices of the
+/// candidates that this request was sent to before.
+pub(super) fn choose(candidates: &[Candidate], tried: &[usize], policy: Policy) -> Result<usize, ChooseError> {
+    let eligible = eligible(candidates, tried)?;
+    if let [only] = eligible[..] {
         return Ok(only);
     }
-    Ok(match way {
-        Policy::RoundRobin(current) => in_turn(all, &places, current),
-        Policy::LeastRequests => less_busy(all, &places, |total| fastrand::u64(..total)),
-        Policy::Hash(key) => by_key(all, &places, key),
+    Ok(match policy {
+        Policy::RoundRobin(counters) => round_robin(candidates, &eligible, counters),
+        Policy::LeastRequests => least_requests(candidates, &eligible, |total| fastrand::u64(..total)),
+        Policy::Hash(key) => rendezvous(candidates, &eligible, key),
     })
 }
 
-/// The candidates that come into question; at least one.
-fn eligible(all: &[Candidate], tried: &[usize]) -> Result<Places, ChooseError> {
-    let having = |availability: Availability| -> Places {
-        let fits = |(_, one): &(usize, &Candidate)| one.weight > 0 && one.availability == availability;
-        all.iter().enumerate().filter(fits).map(|(place, _)| place).collect()
+/// Returns the candidates to choose from, at least one.
+fn eligible(candidates: &[Candidate], tried: &[usize]) -> Result<Indices, ChooseError> {
+    let with = |availability: Availability| -> Indices {
+        let matches = |(_, one): &(usize, &Candidate)| one.weight > 0 && one.availability == availability;
+        candidates.iter().enumerate().filter(matches).map(|(index, _)| index).collect()
     };
-    let mut places = having(Availability::Available);
-    if places.is_empty() {
-        if !having(Availability::Full).is_empty() {
+    let mut indices = with(Availability::Available);
+    if indices.is_empty() {
+        if !with(Availability::Full).is_empty() {
             return Err(ChooseError::Saturated);
         }
-        places = having(Availability::OutOfService);
+        indices = with(Availability::OutOfService);
     }
-    if places.is_empty() {
+    if indices.is_empty() {
         return Err(ChooseError::NoEndpoint);
     }
-    if places.iter().any(|place| !tried.contains(place)) {
-        places.retain(|place| !tried.contains(place));
+    if indices.iter().any(|index| !tried.contains(index)) {
+        indices.retain(|index| !tried.contains(index));
     }
-    Ok(places)
+    Ok(indices)
 }
 
-/// Smooth weighted round robin: each choice gives every candidate its weight, and takes the sum from the chosen one. So the heavy one's turns are spread, and who is
-/// left out leaves its share to the others in proportion.
-fn in_turn(all: &[Candidate], places: &[usize], current: &mut [i64]) -> usize {
+/// Smooth weighted round robin, as nginx does it: each choice adds every candidate's weight to its
+/// counter, chooses the highest counter and subtracts the sum of the weights from it. This spreads
+/// the turns of a heavy candidate, and divides the share of a missing one in proportion.
+fn round_robin(candidates: &[Candidate], eligible: &[usize], counters: &mut [i64]) -> usize {
     let mut total = 0;
-    let mut best = places[0];
-    for place in places {
-        let weight = i64::from(all[*place].weight);
-        current[*place] += weight;
+    let mut best = eligible[0];
+    for index in eligible {
+        let weight = i64::from(candidates[*index].weight);
+        counters[*index] += weight;
         total += weight;
-        if current[*place] > current[best] {
-            best = *place;
+        if counters[*index] > counters[best] {
+            best = *index;
         }
     }
-    current[best] -= total;
+    counters[best] -= total;
     best
 }
 
-/// Two picks by weight; the one with fewer requests in flight for its weight, the first where they are equal. `random` gives a number below its argument.
-fn less_busy(all: &[Candidate], places: &[usize], random: impl Fn(u64) -> u64) -> usize {
-    let pick = |without: Option<usize>| {
-        let others = || places.iter().copied().filter(|place| Some(*place) != without);
-        let total: u64 = others().map(|place| u64::from(all[place].weight)).sum();
+/// Picks two candidates at random by weight and returns the one with fewer requests in flight in
+/// proportion to its weight, or the first if they are equal. `random` returns a number below its
+/// argument.
+fn least_requests(candidates: &[Candidate], eligible: &[usize], random: impl Fn(u64) -> u64) -> usize {
+    let pick = |except: Option<usize>| {
+        let others = || eligible.iter().copied().filter(|index| Some(*index) != except);
+        let total: u64 = others().map(|index| u64::from(candidates[index].weight)).sum();
         let mut at = random(total.max(1));
-        for place in others() {
-            let weight = u64::from(all[place].weight);
+        for index in others() {
+            let weight = u64::from(candidates[index].weight);
             if at < weight {
-                return place;
+                return index;
             }
             at -= weight;
         }
-        places[0]
+        eligible[0]
     };
     let first = pick(None);
     let second = pick(Some(first));
-    let load = |place: usize, other: usize| all[place].in_flight as u128 * u128::from(all[other].weight);
+    // Compares in_flight / weight without a division.
+    let load = |index: usize, other: usize| candidates[index].in_flight as u128 * u128::from(candidates[other].weight);
     if load(second, first) < load(first, second) { second } else { first }
 }
 
-/// Weighted rendezvous: each candidate draws a number from its seed and the key, the best one wins. An endpoint that comes or goes moves only the keys that it takes or
-/// had, and no table is built; the price is one draw for each endpoint, of which there are few.
-fn by_key(all: &[Candidate], places: &[usize], key: u64) -> usize {
-    let draw = |place: usize| {
-        let bits = mix(key ^ all[place].seed) >> 11;
+/// Weighted rendezvous hashing: each candidate draws a number from its seed and the key, and the
+/// lowest number wins. An endpoint that is added or removed moves only its own keys, and no table is
+/// built. The price is one draw per candidate, of which there are few.
+fn rendezvous(candidates: &[Candidate], eligible: &[usize], key: u64) -> usize {
+    let draw = |index: usize| {
+        let bits = mix(key ^ candidates[index].seed) >> 11;
         let uniform = (bits as f64 + 0.5) / (1_u64 << 53) as f64;
-        -uniform.ln() / f64::from(all[place].weight)
+        -uniform.ln() / f64::from(candidates[index].weight)
     };
-    let mut best = (places[0], f64::INFINITY);
-    for place in places {
-        let drawn = draw(*place);
+    let mut best = (eligible[0], f64::INFINITY);
+    for index in eligible {
+        let drawn = draw(*index);
         if drawn < best.1 {
-            best = (*place, drawn);
+            best = (*index, drawn);
         }
     }
     best.0
 }
 
-/// A hash that every gateway computes alike (FNV-1a, then mixed): the standard library's may change with its version.
+/// A hash that is the same in every gateway and version: FNV-1a, then [`mix`]. The standard
+/// library's hash may change with its version.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     let fnv = bytes
         .iter()
@@ -152,7 +160,7 @@ pub(super) fn hash(bytes: &[u8]) -> u64 {
     mix(fnv)
 }
 
-/// The finalizer of splitmix64: every bit of the input changes half of the output's.
+/// The finalizer of splitmix64: every input bit changes half of the output bits.
 const fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -164,60 +172,64 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn one(weight: u32, availability: Availability) -> Candidate {
+    fn candidate(weight: u32, availability: Availability) -> Candidate {
         Candidate { weight, availability, in_flight: 0, seed: 0 }
     }
 
-    fn fit(weights: &[u32]) -> Vec<Candidate> {
-        let seeded = |(place, weight): (usize, &u32)| Candidate {
-            seed: hash(format!("10.0.0.{place}:80").as_bytes()),
-            ..one(*weight, Availability::Available)
+    fn available(weights: &[u32]) -> Vec<Candidate> {
+        let seeded = |(index, weight): (usize, &u32)| Candidate {
+            seed: hash(format!("10.0.0.{index}:80").as_bytes()),
+            ..candidate(*weight, Availability::Available)
         };
         weights.iter().enumerate().map(seeded).collect()
     }
 
-    fn turns(all: &[Candidate], count: usize) -> Vec<usize> {
-        let mut current = vec![0; all.len()];
-        (0..count).filter_map(|_| choose(all, &[], Policy::RoundRobin(&mut current)).ok()).collect()
+    fn in_turn(candidates: &[Candidate], count: usize) -> Vec<usize> {
+        let mut counters = vec![0; candidates.len()];
+        (0..count).filter_map(|_| choose(candidates, &[], Policy::RoundRobin(&mut counters)).ok()).collect()
     }
 
     #[test]
-    fn a_heavy_endpoints_turns_are_spread() {
-        assert_eq!(turns(&fit(&[5, 1, 1]), 7), [0, 0, 1, 0, 2, 0, 0]);
+    fn the_turns_of_a_heavy_endpoint_are_spread() {
+        assert_eq!(in_turn(&available(&[5, 1, 1]), 7), [0, 0, 1, 0, 2, 0, 0]);
     }
 
     #[test]
-    fn who_is_out_full_or_tried_is_passed_over_until_nobody_is_left() {
-        use Availability::{Available as Fit, Full, OutOfService as Out};
-        let chosen = |all: &[Candidate], tried: &[usize]| choose(all, tried, Policy::RoundRobin(&mut vec![0; all.len()]));
-        let all = [one(1, Out), one(1, Fit), one(1, Full), one(0, Fit), one(1, Fit)];
+    fn endpoints_that_are_out_full_or_tried_are_skipped_while_there_are_others() {
+        use Availability::{Available, Full, OutOfService};
+        let chosen = |candidates: &[Candidate], tried: &[usize]| {
+            choose(candidates, tried, Policy::RoundRobin(&mut vec![0; candidates.len()]))
+        };
+        let out = candidate(1, OutOfService);
+        let all = [out, candidate(1, Available), candidate(1, Full), candidate(0, Available), candidate(1, Available)];
         assert_eq!((chosen(&all, &[]), chosen(&all, &[1])), (Ok(1), Ok(4)));
-        assert_eq!(chosen(&all, &[1, 4]), Ok(1), "one that failed before is better than one that is out");
-        assert_eq!(chosen(&[one(1, Out), one(1, Out)], &[0]), Ok(1), "where all are out all are taken");
-        assert_eq!(chosen(&[one(1, Out), one(1, Full)], &[]), Err(ChooseError::Saturated), "but not where some are only full");
-        assert_eq!(chosen(&[one(0, Fit)], &[]), Err(ChooseError::NoEndpoint));
+        assert_eq!(chosen(&all, &[1, 4]), Ok(1), "an endpoint that failed once is better than one out of service");
+        assert_eq!(chosen(&[out, out], &[0]), Ok(1), "if all are out of service, all are candidates");
+        assert_eq!(chosen(&[out, candidate(1, Full)], &[]), Err(ChooseError::Saturated), "some are only full");
+        assert_eq!(chosen(&[candidate(0, Available)], &[]), Err(ChooseError::NoEndpoint));
     }
 
     #[test]
-    fn the_less_busy_of_two_is_taken() {
-        let mut all = fit(&[1, 1]);
+    fn the_less_busy_of_two_is_chosen() {
+        let mut all = available(&[1, 1]);
         all[0].in_flight = 3;
         assert!((0..100).all(|_| choose(&all, &[], Policy::LeastRequests) == Ok(1)));
-        all = fit(&[3, 1]);
+        all = available(&[3, 1]);
         all[0].in_flight = 2;
         all[1].in_flight = 1;
-        assert!((0..100).all(|_| choose(&all, &[], Policy::LeastRequests) == Ok(0)), "two of three are fewer than one of one");
+        assert!((0..100).all(|_| choose(&all, &[], Policy::LeastRequests) == Ok(0)), "2 of 3 is less than 1 of 1");
     }
 
     #[test]
     fn an_endpoint_that_goes_moves_only_its_own_keys() {
-        let all = fit(&[1, 1, 2, 1]);
-        let mut less = all.clone();
-        less[1].availability = Availability::OutOfService;
-        let place = |all: &[Candidate], key: u64| choose(all, &[], Policy::Hash(hash(&key.to_le_bytes()))).unwrap_or(99);
+        let all = available(&[1, 1, 2, 1]);
+        let mut fewer = all.clone();
+        fewer[1].availability = Availability::OutOfService;
+        let index =
+            |all: &[Candidate], key: u64| choose(all, &[], Policy::Hash(hash(&key.to_le_bytes()))).unwrap_or(99);
         let mut counts = [0_u32; 4];
         for key in 0..10_000 {
-            let (before, after) = (place(&all, key), place(&less, key));
+            let (before, after) = (index(&all, key), index(&fewer, key));
             counts[before] += 1;
             assert!(before == after || before == 1, "key {key} moved from {before} to {after}");
         }
@@ -226,8 +238,9 @@ mod tests {
         }
     }
 
-    fn standings() -> impl Strategy<Value = Vec<Candidate>> {
-        let availability = prop_oneof![Just(Availability::Available), Just(Availability::Full), Just(Availability::OutOfService)];
+    fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
+        let availability =
+            prop_oneof![Just(Availability::Available), Just(Availability::Full), Just(Availability::OutOfService)];
         let candidate = (0..5_u32, availability, 0..9_usize, any::<u64>())
             .prop_map(|(weight, availability, in_flight, seed)| Candidate { weight, availability, in_flight, seed });
         prop::collection::vec(candidate, 1..9)
@@ -237,26 +250,36 @@ mod tests {
         #[test]
         fn shares_are_the_weights(weights in prop::collection::vec(1..20_u32, 1..8)) {
             let total: u32 = weights.iter().sum();
-            let found = turns(&fit(&weights), total as usize);
-            for (place, weight) in weights.iter().enumerate() {
-                prop_assert_eq!(found.iter().filter(|chosen| **chosen == place).count(), *weight as usize);
+            let found = in_turn(&available(&weights), total as usize);
+            for (index, weight) in weights.iter().enumerate() {
+                prop_assert_eq!(found.iter().filter(|chosen| **chosen == index).count(), *weight as usize);
             }
         }
 
         #[test]
-        fn every_way_keeps_to_who_is_eligible(all in standings(), tried in prop::collection::vec(0..9_usize, 0..4), key: u64) {
-            let mut current = vec![0; all.len()];
-            let ways = [Policy::RoundRobin(&mut current), Policy::LeastRequests, Policy::Hash(key)];
+        fn every_policy_chooses_an_eligible_endpoint(
+            all in candidates(),
+            tried in prop::collection::vec(0..9_usize, 0..4),
+            key: u64,
+        ) {
+            let mut counters = vec![0; all.len()];
+            let policies = [Policy::RoundRobin(&mut counters), Policy::LeastRequests, Policy::Hash(key)];
             let any = |availability| all.iter().any(|one| one.weight > 0 && one.availability == availability);
-            for way in ways {
-                match choose(&all, &tried, way) {
-                    Ok(place) => {
-                        prop_assert!(all[place].weight > 0 && all[place].availability != Availability::Full);
-                        prop_assert!(all[place].availability == Availability::Available || !(any(Availability::Available) || any(Availability::Full)));
-                        let same = |(other, one): (usize, &Candidate)| one.weight > 0 && one.availability == all[place].availability && !tried.contains(&other);
-                        prop_assert!(!tried.contains(&place) || !all.iter().enumerate().any(same));
+            let in_service = any(Availability::Available) || any(Availability::Full);
+            for policy in policies {
+                match choose(&all, &tried, policy) {
+                    Ok(index) => {
+                        let chosen = all[index];
+                        prop_assert!(chosen.weight > 0 && chosen.availability != Availability::Full);
+                        prop_assert!(chosen.availability == Availability::Available || !in_service);
+                        let is_untried_alike = |(other, one): (usize, &Candidate)| {
+                            one.weight > 0 && one.availability == chosen.availability && !tried.contains(&other)
+                        };
+                        prop_assert!(!tried.contains(&index) || !all.iter().enumerate().any(is_untried_alike));
                     }
-                    Err(ChooseError::Saturated) => prop_assert!(any(Availability::Full) && !any(Availability::Available)),
+                    Err(ChooseError::Saturated) => {
+                        prop_assert!(any(Availability::Full) && !any(Availability::Available));
+                    }
                     Err(ChooseError::NoEndpoint) => prop_assert!(all.iter().all(|one| one.weight == 0)),
                 }
             }

@@ -1,57 +1,63 @@
-//! What the whole gateway knows of one endpoint: whether it is well, whether it is left out, how much it has to do.
+//! The state of one endpoint that all threads share: health, ejection, and counts of current work.
 //!
-//! One value for all threads, kept over reloads: a health that was measured once is not measured anew because a filter changed. Numbers are atomics without order
-//! between them, since each decides for itself and a decision that is a request late does no harm. Must not know: requests, connections.
+//! An endpoint outlives reloads, so a reload does not discard what health checks found. The numbers
+//! are relaxed atomics: each decision reads one of them, and a decision that is one request late does
+//! no harm. This module does not know: requests, connections.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Notify;
 
-use super::resolve::Addresses;
+use super::resolve::HostAddresses;
+use super::verdict::AttemptResult;
 use crate::telemetry::{EndpointLabels, Metrics, UpstreamLabels};
-use witgate_config::OutlierDetection;
+use witgate_config::{EndpointAddress, OutlierDetection};
+use witgate_http::limiter::{Limiter, Permit};
 
-/// An ejection is at most this many times the first one's length.
+/// An ejection lasts at most this many times as long as the first one.
 const EJECTION_GROWTH_MAX: u32 = 16;
 
 const UNKNOWN: u8 = 0;
 const HEALTHY: u8 = 1;
 const UNHEALTHY: u8 = 2;
 
-/// An endpoint of an upstream.
+/// One endpoint of an upstream.
 pub struct Endpoint {
-    /// Unlike any other's of this process.
+    /// Unique in this process.
     pub id: u64,
     /// The upstream's name.
     pub upstream: Arc<str>,
-    /// Where it is.
-    pub address: witgate_config::EndpointAddress,
-    /// The same as text, for labels and messages.
+    pub(super) address: EndpointAddress,
+    /// The address as text, for labels and messages.
     pub label: Arc<str>,
-    pub(super) addresses: Addresses,
+    pub(super) addresses: Arc<HostAddresses>,
     health: AtomicU8,
+    /// Failures in a row.
     failures: AtomicU32,
-    ejected_until: AtomicU64,
+    /// In milliseconds of [`now_ms`]; 0 if it was never ejected.
+    ejected_until_ms: AtomicU64,
+    /// Ejections in a row.
     ejections: AtomicU32,
+    /// Set from an ejection until the next success.
     on_probation: AtomicBool,
-    in_flight: AtomicUsize,
-    connections: AtomicUsize,
-    pending: AtomicUsize,
-    /// Told when a connection ends.
-    pub(super) freed: Notify,
+    in_flight: Limiter,
+    connections: Limiter,
+    pending: Limiter,
+    /// Notified after each connection that ends.
+    pub(super) connection_ended: Arc<Notify>,
     answered: Counter,
     metrics: Metrics,
 }
 
-/// What there is to see of an endpoint at one moment.
+/// The state of an endpoint at one moment, for `/upstreams` and the gauges.
 #[derive(Debug, Clone, Copy)]
 pub struct EndpointStatus {
-    /// What health checks found; none where there are none yet.
+    /// The verdict of the health checks; none if there is none yet.
     pub healthy: Option<bool>,
-    /// How much longer it is left out.
+    /// The remaining time of its ejection; none if it is not ejected.
     pub ejected_for: Option<Duration>,
     /// Failures in a row.
     pub failures: u32,
@@ -64,83 +70,88 @@ pub struct EndpointStatus {
 }
 
 impl Endpoint {
-    pub(super) fn new(id: u64, upstream: Arc<str>, address: witgate_config::EndpointAddress, metrics: &Metrics) -> Self {
+    pub(super) fn new(id: u64, upstream: Arc<str>, address: EndpointAddress, metrics: &Metrics) -> Self {
         let label: Arc<str> = address.to_string().into();
-        let labels = UpstreamLabels { upstream: upstream.clone(), endpoint: label.clone(), result: "ok" };
+        let result = AttemptResult::Answered.label();
+        let labels = UpstreamLabels { upstream: upstream.clone(), endpoint: label.clone(), result };
         Self {
             id,
-            addresses: Addresses::new(&address),
+            addresses: Arc::new(HostAddresses::new(&address.host, address.port, upstream.clone())),
             answered: metrics.upstream_requests.get_or_create(&labels).clone(),
             upstream,
             address,
             label,
             health: AtomicU8::new(UNKNOWN),
             failures: AtomicU32::new(0),
-            ejected_until: AtomicU64::new(0),
+            ejected_until_ms: AtomicU64::new(0),
             ejections: AtomicU32::new(0),
             on_probation: AtomicBool::new(false),
-            in_flight: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
-            pending: AtomicUsize::new(0),
-            freed: Notify::new(),
+            in_flight: Limiter::default(),
+            connections: Limiter::default(),
+            pending: Limiter::default(),
+            connection_ended: Arc::default(),
             metrics: metrics.clone(),
         }
     }
 
-    /// Whether neither a health check nor its failures keep it out of service.
+    /// Whether it may take requests: it is neither unhealthy nor ejected.
     pub fn is_in_service(&self) -> bool {
         self.health.load(Relaxed) != UNHEALTHY && !self.is_ejected()
     }
 
     pub(super) fn is_ejected(&self) -> bool {
-        let until = self.ejected_until.load(Relaxed);
+        let until = self.ejected_until_ms.load(Relaxed);
         until != 0 && now_ms() < until
     }
 
+    /// Requests of all threads whose response has not ended.
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Relaxed)
+        self.in_flight.in_use()
     }
 
+    /// Requests of all threads that wait for a connection.
     pub(super) fn pending(&self) -> usize {
-        self.pending.load(Relaxed)
+        self.pending.in_use()
     }
 
-    /// What `/upstreams` and the gauges show.
+    /// Reads the current state.
     pub fn status(&self) -> EndpointStatus {
-        let left = self.ejected_until.load(Relaxed).saturating_sub(now_ms());
+        let ejected_ms = self.ejected_until_ms.load(Relaxed).saturating_sub(now_ms());
         EndpointStatus {
             healthy: match self.health.load(Relaxed) {
                 UNKNOWN => None,
                 health => Some(health == HEALTHY),
             },
-            ejected_for: (left > 0).then(|| Duration::from_millis(left)),
+            ejected_for: (ejected_ms > 0).then(|| Duration::from_millis(ejected_ms)),
             failures: self.failures.load(Relaxed),
             in_flight: self.in_flight(),
-            connections: self.connections.load(Relaxed),
+            connections: self.connections.in_use(),
             pending: self.pending(),
         }
     }
 
-    /// A health check's verdict. Returns whether it is a new one. An endpoint that became healthy is no longer ejected: it was options, just now.
-    pub fn set_health(&self, healthy: bool) -> bool {
-        let before = self.health.swap(if healthy { HEALTHY } else { UNHEALTHY }, Relaxed);
+    /// Stores the verdict of the health checks and returns whether it changed. An unhealthy endpoint
+    /// that becomes healthy also ends its ejection, because the check has just reached it.
+    pub(super) fn set_health(&self, healthy: bool) -> bool {
+        let verdict = if healthy { HEALTHY } else { UNHEALTHY };
+        let before = self.health.swap(verdict, Relaxed);
         if healthy && before == UNHEALTHY {
             self.failures.store(0, Relaxed);
             self.ejections.store(0, Relaxed);
-            self.ejected_until.store(0, Relaxed);
+            self.ejected_until_ms.store(0, Relaxed);
             self.on_probation.store(false, Relaxed);
         }
-        before != if healthy { HEALTHY } else { UNHEALTHY }
+        before != verdict
     }
 
-    /// Nobody asks it any more.
-    pub fn forget_health(&self) {
+    /// Forgets the verdict, for an endpoint that is not checked any more.
+    pub(super) fn clear_health(&self) {
         self.health.store(UNKNOWN, Relaxed);
     }
 
-    /// It answered.
-    pub(super) fn succeeded(&self) {
-        // Almost always 0: a line that is only read is shared by all threads.
+    /// Ends a row of failures.
+    pub(super) fn record_success(&self) {
+        // The count is almost always 0, and a cache line that is only read stays shared by all cores.
         if self.failures.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);
             if !self.is_ejected() && self.on_probation.swap(false, Relaxed) {
@@ -153,23 +164,24 @@ impl Endpoint {
         }
     }
 
-    /// It failed; after enough failures in a row it is ejected, if `may_eject`.
-    pub(super) fn failed(&self, outlier: &OutlierDetection, may_eject: impl FnOnce() -> bool) {
+    /// Counts a failure. Ejects the endpoint after enough failures in a row, if `may_eject` allows it.
+    pub(super) fn record_failure(&self, outlier: &OutlierDetection, may_eject: impl FnOnce() -> bool) {
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
-        let (now, seen) = (now_ms(), self.ejected_until.load(Relaxed));
-        if failures < outlier.failures || now < seen || !may_eject() {
+        let (now, last_end) = (now_ms(), self.ejected_until_ms.load(Relaxed));
+        if failures < outlier.failures || now < last_end || !may_eject() {
             return;
         }
-        let served = Duration::from_millis(now.saturating_sub(seen));
-        let count = if seen == 0 { 1 } else { ejection_count(self.ejections.load(Relaxed), served, outlier.eject) };
+        let served = Duration::from_millis(now.saturating_sub(last_end));
+        let count = if last_end == 0 { 1 } else { ejection_count(self.ejections.load(Relaxed), served, outlier.eject) };
         let length = ejection_length(outlier.eject, count);
         let until = now + length.as_millis() as u64;
-        if self.ejected_until.compare_exchange(seen, until, Relaxed, Relaxed).is_err() {
+        if self.ejected_until_ms.compare_exchange(last_end, until, Relaxed, Relaxed).is_err() {
+            // Another thread ejects it.
             return;
         }
         self.ejections.store(count, Relaxed);
         self.on_probation.store(true, Relaxed);
-        // Back in service the first failure ejects it again.
+        // The first failure after the ejection ejects it again.
         self.failures.store(outlier.failures.saturating_sub(1).max(1), Relaxed);
         self.metrics.ejections.get_or_create(&self.labels()).inc();
         tracing::warn!(
@@ -181,13 +193,14 @@ impl Endpoint {
         );
     }
 
-    /// Counts how a try ended: `ok`, or a word of a fixed list.
-    pub(super) fn count(&self, result: &'static str) {
-        if result == "ok" {
+    /// Counts how an attempt ended.
+    pub(super) fn count(&self, result: AttemptResult) {
+        if result == AttemptResult::Answered {
             self.answered.inc();
             return;
         }
-        let labels = UpstreamLabels { upstream: self.upstream.clone(), endpoint: self.label.clone(), result };
+        let (upstream, endpoint) = (self.upstream.clone(), self.label.clone());
+        let labels = UpstreamLabels { upstream, endpoint, result: result.label() };
         self.metrics.upstream_requests.get_or_create(&labels).inc();
     }
 
@@ -197,77 +210,61 @@ impl Endpoint {
     }
 
     /// Whether another request may begin.
-    pub(super) fn has_room(&self, max: Option<usize>) -> bool {
-        max.is_none_or(|max| self.in_flight() < max)
+    pub(super) fn has_capacity(&self, in_flight_max: Option<usize>) -> bool {
+        in_flight_max.is_none_or(|max| self.in_flight() < max)
     }
 
-    /// Counts a request until the guard is dropped; none above `max`.
-    pub(super) fn enter(self: &Arc<Self>, max: Option<usize>) -> Option<EndpointPermit> {
-        EndpointPermit::new(self, Number::InFlight, max)
+    /// Counts a request until the permit is dropped. Returns none above `max`.
+    pub(super) fn begin_request(&self, max: Option<usize>) -> Option<Permit> {
+        acquire(&self.in_flight, max)
     }
 
-    /// Counts a connection; none above `max`.
-    pub(super) fn open(self: &Arc<Self>, max: Option<usize>) -> Option<EndpointPermit> {
-        EndpointPermit::new(self, Number::Connections, max)
+    /// Counts a connection until the permit is dropped. Returns none above `max`.
+    pub(super) fn begin_connection(&self, max: Option<usize>) -> Option<ConnectionPermit> {
+        let permit = acquire(&self.connections, max)?;
+        Some(ConnectionPermit { _permit: permit, _notify: NotifyOnDrop(self.connection_ended.clone()) })
     }
 
-    /// Counts a request that waits for a connection; none above `max`.
-    pub(super) fn wait(self: &Arc<Self>, max: usize) -> Option<EndpointPermit> {
-        EndpointPermit::new(self, Number::Pending, Some(max))
-    }
-
-    const fn counter(&self, number: Number) -> &AtomicUsize {
-        match number {
-            Number::InFlight => &self.in_flight,
-            Number::Connections => &self.connections,
-            Number::Pending => &self.pending,
-        }
+    /// Counts a request that waits for a connection. Returns none above `max`.
+    pub(super) fn begin_wait(&self, max: usize) -> Option<Permit> {
+        self.pending.try_acquire(max).ok()
     }
 }
 
-/// What is permit of an endpoint.
-#[derive(Clone, Copy)]
-enum Number {
-    InFlight,
-    Connections,
-    Pending,
-}
-
-/// One of a bounded number, given back when dropped.
-pub(super) struct EndpointPermit {
-    endpoint: Arc<Endpoint>,
-    number: Number,
-}
-
-impl EndpointPermit {
-    fn new(endpoint: &Arc<Endpoint>, number: Number, max: Option<usize>) -> Option<Self> {
-        let counter = endpoint.counter(number);
-        let more = |count: usize| max.is_none_or(|max| count < max).then_some(count + 1);
-        counter.fetch_update(Relaxed, Relaxed, more).ok()?;
-        Some(Self { endpoint: endpoint.clone(), number })
+fn acquire(limiter: &Limiter, max: Option<usize>) -> Option<Permit> {
+    match max {
+        Some(max) => limiter.try_acquire(max).ok(),
+        None => Some(limiter.acquire()),
     }
 }
 
-impl Drop for EndpointPermit {
+/// Counts a connection while it lives.
+pub(super) struct ConnectionPermit {
+    // Fields drop in this order: a waiter that is notified must find the permit returned.
+    _permit: Permit,
+    _notify: NotifyOnDrop,
+}
+
+struct NotifyOnDrop(Arc<Notify>);
+
+impl Drop for NotifyOnDrop {
     fn drop(&mut self) {
-        self.endpoint.counter(self.number).fetch_sub(1, Relaxed);
-        if matches!(self.number, Number::Connections) {
-            self.endpoint.freed.notify_one();
-        }
+        self.0.notify_one();
     }
 }
 
-/// Which ejection in a row this is: the row ends once an endpoint served for longer than it can be ejected.
+/// The number of this ejection in its row. A row ends once the endpoint has served for as long as the
+/// longest ejection.
 fn ejection_count(before: u32, served: Duration, eject: Duration) -> u32 {
     if served >= eject.saturating_mul(EJECTION_GROWTH_MAX) { 1 } else { before.saturating_add(1) }
 }
 
-/// Twice as long each time, up to a bound.
+/// The length of ejection number `count` in a row: it doubles each time, up to a bound.
 fn ejection_length(eject: Duration, count: u32) -> Duration {
     eject.saturating_mul((1_u32 << count.saturating_sub(1).min(31)).min(EJECTION_GROWTH_MAX))
 }
 
-/// Milliseconds since the first call, from 1.
+/// Milliseconds since the first call, starting at 1.
 fn now_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
@@ -277,34 +274,34 @@ fn now_ms() -> u64 {
 mod tests {
     use super::*;
 
-    fn endpoint() -> Arc<Endpoint> {
+    fn endpoint() -> Endpoint {
         let address = witgate_config::EndpointAddress { host: "127.0.0.1".into(), port: 1, tls: false };
-        Arc::new(Endpoint::new(1, "u".into(), address, &Metrics::new()))
+        Endpoint::new(1, "u".into(), address, &Metrics::new())
     }
 
     #[test]
-    fn failures_in_a_row_eject_and_the_first_one_after_the_return_ejects_for_longer() {
+    fn failures_in_a_row_eject_and_the_first_failure_after_it_ejects_again() {
         let (endpoint, outlier) =
             (endpoint(), OutlierDetection { failures: 3, eject: Duration::from_millis(1), max_ejected_percent: 100 });
         for _ in 0..9 {
-            endpoint.failed(&outlier, || true);
-            endpoint.failed(&outlier, || true);
-            endpoint.succeeded();
+            endpoint.record_failure(&outlier, || true);
+            endpoint.record_failure(&outlier, || true);
+            endpoint.record_success();
         }
-        assert!(endpoint.status().ejected_for.is_none(), "never three in a row");
-        (0..3).for_each(|_| endpoint.failed(&outlier, || false));
-        assert!(endpoint.is_in_service(), "too many others are out");
-        endpoint.failed(&outlier, || true);
+        assert!(endpoint.status().ejected_for.is_none(), "there were never three in a row");
+        (0..3).for_each(|_| endpoint.record_failure(&outlier, || false));
+        assert!(endpoint.is_in_service(), "too many others are ejected");
+        endpoint.record_failure(&outlier, || true);
         assert_eq!(endpoint.ejections.load(Relaxed), 1);
         while endpoint.is_ejected() {
             std::hint::spin_loop();
         }
-        endpoint.failed(&outlier, || true);
+        endpoint.record_failure(&outlier, || true);
         assert_eq!(endpoint.ejections.load(Relaxed), 2);
     }
 
     #[test]
-    fn ejections_grow_to_a_bound_and_are_forgiven() {
+    fn ejections_grow_to_a_bound_and_start_again_after_long_service() {
         let base = Duration::from_secs(10);
         let lengths: Vec<_> = (1..8).map(|count| ejection_length(base, count).as_secs()).collect();
         assert_eq!(lengths, [10, 20, 40, 80, 160, 160, 160]);
@@ -314,21 +311,21 @@ mod tests {
     }
 
     #[test]
-    fn a_good_check_ends_an_ejection() {
+    fn a_passed_health_check_ends_an_ejection() {
         let (endpoint, outlier) =
             (endpoint(), OutlierDetection { failures: 1, eject: Duration::from_secs(60), max_ejected_percent: 100 });
         assert!(endpoint.set_health(false) && !endpoint.set_health(false));
-        endpoint.failed(&outlier, || true);
+        endpoint.record_failure(&outlier, || true);
         assert!(endpoint.is_ejected());
         assert!(endpoint.set_health(true) && endpoint.is_in_service());
     }
 
     #[test]
-    fn what_is_counted_is_given_back() {
+    fn a_dropped_permit_is_returned() {
         let endpoint = endpoint();
-        let first = endpoint.enter(Some(1));
-        assert!(first.is_some() && endpoint.enter(Some(1)).is_none() && !endpoint.has_room(Some(1)));
+        let first = endpoint.begin_request(Some(1));
+        assert!(first.is_some() && endpoint.begin_request(Some(1)).is_none() && !endpoint.has_capacity(Some(1)));
         drop(first);
-        assert!(endpoint.enter(Some(1)).is_some() && endpoint.in_flight() == 0);
+        assert!(endpoint.begin_request(Some(1)).is_some() && endpoint.in_flight() == 0);
     }
 }

@@ -1,8 +1,12 @@
-//! Sends a request to an upstream: choose an endpoint → attempt → retry.
+//! Sends a request to an upstream: choose an endpoint, attempt, retry.
 //!
-//! This file is that sentence. `cluster.rs` is the upstream, `endpoint.rs` what the gateway knows of each endpoint, `balance.rs` chooses, `retry.rs` decides, `pool.rs` has this
-//! thread's connections (`connect.rs` makes them, `resolve.rs` knows the addresses, `http1.rs` and `http2.rs` speak over them, `interim.rs` bounds what comes before an answer), `response_timeout.rs` measures the time to the response head, `deadline.rs` ends a body in time, `echo.rs` is the
-//! upstream without a network. Filters are not called again: a retry sends what they made of the request. Must not know: routes, filters, clients.
+//! This file holds these three steps; each module does one part of them. `cluster` is an upstream
+//! with its endpoints, `endpoint` the shared state of one endpoint. `balance` chooses, `retry`
+//! decides, `verdict` classifies results, and `health` checks endpoints in the background. `pool`
+//! keeps this thread's connections; `connect` makes them, `resolve` finds their addresses, and `h1`
+//! and `h2` send one exchange over one. `interim` bounds interim responses, `response_timeout` and
+//! `deadline` limit time, and `echo` is the built-in upstream. A retry does not call the filters
+//! again: it sends the request that they made. This module does not know: routes, filters, clients.
 
 mod balance;
 mod cluster;
@@ -12,13 +16,15 @@ mod echo;
 mod endpoint;
 mod h1;
 mod h2;
+mod health;
 mod interim;
 mod pool;
 mod resolve;
 mod response_timeout;
 mod retry;
+mod verdict;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::pin::pin;
@@ -30,111 +36,133 @@ use http::StatusCode;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::telemetry::{Metrics, RetryLabels};
+use crate::telemetry::{AttemptRecord, Metrics, RetryLabels, UpstreamRecord};
 use balance::{ChooseError, Policy};
-use response_timeout::ResponseTimeout;
-pub use cluster::{Cluster, WeightedEndpoint, EndpointRegistry};
-pub use connect::{TlsConfig, connect};
-pub use endpoint::{EndpointStatus, Endpoint};
+pub use cluster::{Cluster, EndpointRegistry, WeightedEndpoint};
+pub use endpoint::{Endpoint, EndpointStatus};
+pub use health::run_health_checks;
 use pool::{AttemptError, Pool, Target};
-use retry::{Budget, Cause};
-use witgate_config::Balance;
+use response_timeout::ResponseTimeout;
+use retry::{Cause, RetryBudget};
+use verdict::{AttemptResult, Verdict};
+use witgate_config::{Balance, UpstreamTarget};
 use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::{Error, Kind};
 
-/// This thread's way to all upstreams.
+/// Sends the requests of one thread to all upstreams.
 pub struct UpstreamClient {
     pool: Pool,
+    /// By the upstream's name.
     per_thread: RefCell<HashMap<Arc<str>, PerThread>>,
-    began: Instant,
+    started: Instant,
     metrics: Metrics,
 }
 
-/// What this thread keeps of an upstream from one request to the next.
+/// The state of one upstream that a thread keeps between requests.
 #[derive(Default)]
 struct PerThread {
+    /// The cluster that `round_robin` belongs to.
     generation: u64,
-    turns: Vec<i64>,
-    budget: Budget,
+    round_robin: Vec<i64>,
+    budget: RetryBudget,
 }
 
-/// What a request brings with it.
+/// How to send one request.
 pub struct SendOptions<'a> {
-    /// The address that `{hash: client_ip}` looks at.
+    /// The client's address, for `{hash: client_ip}`.
     pub client: IpAddr,
-    /// The route's own time to the response's head, where it has one.
+    /// The route's limit on the time to the response's head. If none, the upstream's applies.
     pub timeout: Option<Duration>,
-    /// Takes interim responses, where the client can.
+    /// Receives interim responses, if the client can take them.
     pub interim: Option<&'a InterimSink>,
+    /// Receives what each attempt did.
+    pub record: &'a mut UpstreamRecord,
 }
 
-/// How a try ended.
-struct Outcome {
+/// One attempt with its result.
+struct Attempt {
     result: Result<http::Response<Body>, Error>,
-    /// The request, where it is whole and may be sent once more.
+    /// The request, if it is complete and may be sent again.
     request: Option<http::Request<Body>>,
 }
 
-/// What follows a try.
+/// What follows an attempt.
 enum Next {
-    Answer(Result<http::Response<Body>, Error>),
-    Again(http::Request<Body>),
+    Return(Result<http::Response<Body>, Error>),
+    Retry(http::Request<Body>),
 }
 
-/// Endpoints that a request was sent to, in order.
+/// Indices of the endpoints that a request was sent to, in order.
 type Tried = SmallVec<[usize; 4]>;
 
 impl UpstreamClient {
-    /// No connections yet.
+    /// Creates a client without connections.
     pub fn new(metrics: Metrics) -> Self {
-        Self { pool: Pool::new(metrics.clone()), per_thread: RefCell::default(), began: Instant::now(), metrics }
+        Self { pool: Pool::new(metrics.clone()), per_thread: RefCell::default(), started: Instant::now(), metrics }
     }
 
-    /// Sends `request` and gives the response's head; its body streams.
+    /// Sends `request` and returns the response's head with a body that streams.
     pub async fn send(
         &self,
         cluster: &Cluster,
         options: SendOptions<'_>,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Body>, Error> {
-        if cluster.settings.target == witgate_config::UpstreamTarget::Echo {
+        if cluster.settings.target == UpstreamTarget::Echo {
             return echo::answer(request, options.timeout.unwrap_or(cluster.settings.timeout)).await;
         }
-        let began = Instant::now();
-        let deadline = began + options.timeout.unwrap_or(cluster.settings.timeout);
-        let key = cluster.key(&request, options.client);
-        self.with_per_thread(cluster, |per_thread| per_thread.budget.request(self.second(began)));
-        let (mut tried, mut now) = (Tried::new(), began);
+        let started = Instant::now();
+        options.record.started = Some(started.into_std());
+        let deadline = started + options.timeout.unwrap_or(cluster.settings.timeout);
+        let key = cluster.hash_key(&request, options.client);
+        self.with_per_thread(cluster, |state| state.budget.count_request(self.second(started)));
+        let (mut tried, mut now) = (Tried::new(), started);
         loop {
-            let place = self.choose(cluster, key, &tried)?;
-            let outcome = self.attempt(cluster, place, (now, deadline), request, (tried.len(), options.interim)).await;
-            tried.push(place);
-            match self.next(cluster, outcome, &tried, deadline).await {
-                Next::Answer(result) => return result.map(|response| ended(response, cluster, began)),
-                Next::Again(whole) => (request, now) = (whole, Instant::now()),
+            let index = self.choose(cluster, key, &tried)?;
+            tried.push(index);
+            let connect_time = Cell::new(None);
+            let times = (now, deadline, &connect_time);
+            let attempt = self.attempt(cluster, &tried, times, request, options.interim).await;
+            let ended = Instant::now();
+            options.record.head_after = Some(ended - started);
+            options.record.attempts.push(AttemptRecord {
+                endpoint: cluster.endpoints[index].endpoint.label.clone(),
+                result: AttemptResult::of(attempt.result.as_ref().map(http::Response::status)).label(),
+                connect: connect_time.get(),
+                duration: ended - now,
+            });
+            match self.next(cluster, attempt, &tried, deadline).await {
+                Next::Return(result) => return result.map(|response| limit_total_time(response, cluster, started)),
+                Next::Retry(again) => (request, now) = (again, Instant::now()),
             }
         }
     }
 
-    /// Drops what was idle for too long, and what belongs to an upstream that is gone; called from time to time. Says how many idle connections are left.
-    pub fn sweep<'g>(&self, clusters: impl Iterator<Item = &'g Arc<Cluster>>) -> usize {
-        let (mut names, mut timeouts) = (HashSet::new(), HashMap::new());
+    /// Drops connections that were idle for too long, and the state of upstreams that `clusters` does
+    /// not contain. Returns the number of idle connections that are left. The thread calls this
+    /// periodically.
+    pub fn sweep<'c>(&self, clusters: impl Iterator<Item = &'c Arc<Cluster>>) -> usize {
+        let (mut names, mut idle_timeouts) = (HashSet::new(), HashMap::new());
         for cluster in clusters {
             names.insert(cluster.name.clone());
-            timeouts.extend(cluster.endpoints.iter().map(|member| (member.endpoint.id, cluster.settings.idle_timeout)));
+            let timeout = cluster.settings.idle_timeout;
+            idle_timeouts.extend(cluster.endpoints.iter().map(|weighted| (weighted.endpoint.id, timeout)));
         }
         self.per_thread.borrow_mut().retain(|name, _| names.contains(name));
-        self.pool.sweep(|id| timeouts.get(&id).copied())
+        self.pool.sweep(|id| idle_timeouts.get(&id).copied())
     }
 
+    /// Returns the index of the endpoint for the next attempt.
     fn choose(&self, cluster: &Cluster, key: Option<u64>, tried: &[usize]) -> Result<usize, Error> {
-        let all = cluster.candidates();
+        let candidates = cluster.candidates();
         let chosen = match (&cluster.settings.balance, key) {
-            (Balance::LeastRequests, _) => balance::choose(&all, tried, Policy::LeastRequests),
-            (_, Some(key)) => balance::choose(&all, tried, Policy::Hash(key)),
-            _ => self.with_per_thread(cluster, |per_thread| balance::choose(&all, tried, Policy::RoundRobin(&mut per_thread.turns))),
+            (Balance::LeastRequests, _) => balance::choose(&candidates, tried, Policy::LeastRequests),
+            (_, Some(key)) => balance::choose(&candidates, tried, Policy::Hash(key)),
+            _ => self.with_per_thread(cluster, |state| {
+                balance::choose(&candidates, tried, Policy::RoundRobin(&mut state.round_robin))
+            }),
         };
-        chosen.map_err(|refusal| match refusal {
+        chosen.map_err(|error| match error {
             ChooseError::Saturated => Error::new(
                 Kind::UpstreamSaturated,
                 format!("upstream {}: every endpoint in service has limits.in_flight requests", cluster.name),
@@ -145,50 +173,52 @@ impl UpstreamClient {
         })
     }
 
-    /// One try; what came of it is noted for the endpoint.
+    /// Sends the request to the last of `tried` and records the result for that endpoint.
     async fn attempt(
         &self,
         cluster: &Cluster,
-        place: usize,
-        (now, deadline): (Instant, Instant),
+        tried: &[usize],
+        (now, deadline, connect_time): (Instant, Instant, &Cell<Option<Duration>>),
         request: http::Request<Body>,
-        (retried, interim): (usize, Option<&InterimSink>),
-    ) -> Outcome {
-        let (settings, endpoint) = (&cluster.settings, &cluster.endpoints[place].endpoint);
-        let Some(entered) = endpoint.enter(settings.limits.in_flight) else {
+        interim: Option<&InterimSink>,
+    ) -> Attempt {
+        let retried = tried.len() - 1;
+        let (settings, endpoint) = (&cluster.settings, &cluster.endpoints[tried[retried]].endpoint);
+        let Some(permit) = endpoint.begin_request(settings.limits.in_flight) else {
             let detail = format!("upstream {}: {}: limits.in_flight requests", cluster.name, endpoint.label);
-            return Outcome { result: Err(Error::new(Kind::UpstreamSaturated, detail)), request: Some(request) };
+            return Attempt { result: Err(Error::new(Kind::UpstreamSaturated, detail)), request: Some(request) };
         };
         let retries = &settings.retries;
-        // What the pool cannot give back: it answered, or its time was over.
-        let keeps = retried < retries.attempts as usize && (retries.on_timeout || !retries.on_status.is_empty());
-        let spare = (keeps && request.method().is_idempotent()).then(|| pool::copy(&request)).flatten();
+        // The pool cannot return the request after a response or a timeout, so a copy is kept if such
+        // a result may be retried.
+        let needs_copy = retried < retries.attempts as usize && (retries.on_timeout || !retries.on_status.is_empty());
+        let copy = (needs_copy && request.method().is_idempotent()).then(|| pool::try_clone(&request)).flatten();
         let left = deadline.saturating_duration_since(now);
         let time = retries.per_try_timeout.map_or(left, |time| left.min(time));
-        let response_timeout = Rc::new(ResponseTimeout::default());
-        let request = request.map(|body| response_timeout.watch_upload(body));
-        let work = pin!(self.pool.attempt(Target { cluster, endpoint, interim, now: now.into_std() }, request));
-        let outcome = match response_timeout.run(now, time, work).await {
+        let timeout = Rc::new(ResponseTimeout::default());
+        let request = request.map(|body| timeout.watch_upload(body));
+        let work = pin!(self.pool.attempt(Target { cluster, endpoint, interim, now: now.into_std(), connect_time }, request));
+        let attempt = match timeout.run(now, time, work).await {
             Some(Ok(response)) => {
-                let guarded = response.map(|body| body.with_guard(Box::new(entered)));
-                Outcome { result: Ok(guarded), request: spare }
+                let response = response.map(|body| body.with_guard(permit));
+                Attempt { result: Ok(response), request: copy }
             }
             Some(Err(AttemptError { error, sent, request })) => {
-                let whole = request.filter(|request| !sent || request.method().is_idempotent());
-                Outcome { result: Err(error), request: whole.or(spare) }
+                let request = request.filter(|request| !sent || request.method().is_idempotent());
+                Attempt { result: Err(error), request: request.or(copy) }
             }
             None => {
                 let detail = format!("upstream {}: {}: no response in time", cluster.name, endpoint.label);
-                Outcome { result: Err(Error::new(Kind::UpstreamTimeout, detail)), request: spare }
+                Attempt { result: Err(Error::new(Kind::UpstreamTimeout, detail)), request: copy }
             }
         };
-        note(cluster, endpoint, &outcome.result);
-        outcome
+        record(cluster, endpoint, &attempt.result);
+        attempt
     }
 
-    /// Whether to try again, and when; returns after the pause.
-    async fn next(&self, cluster: &Cluster, outcome: Outcome, tried: &[usize], deadline: Instant) -> Next {
-        let Outcome { result, request } = outcome;
+    /// Decides whether to retry. Returns after the pause before the retry.
+    async fn next(&self, cluster: &Cluster, attempt: Attempt, tried: &[usize], deadline: Instant) -> Next {
+        let Attempt { result, request } = attempt;
         if tried.len() > 1 {
             self.count_retry(cluster, if result.is_ok() { "ok" } else { "failed" });
         }
@@ -199,52 +229,56 @@ impl UpstreamClient {
         let retries = &cluster.settings.retries;
         let retried = tried.len() as u32 - 1;
         let request = match request {
-            Some(request) if retry::is_allowed(retries, retried, cause) => request,
-            _ => return Next::Answer(result),
+            Some(request) if retry::may_retry(retries, retried, cause) => request,
+            _ => return Next::Return(result),
         };
-        // The first retry goes to another endpoint, where there is one, which has no part in the trouble; else time is a part of the cure.
-        let alone = cluster.endpoints.len() == 1;
-        let pause = if retried == 0 && !alone {
+        // The first retry goes to another endpoint, which may well be healthy, so it needs no pause.
+        // Without another endpoint, the pause gives this one time to recover.
+        let has_others = cluster.endpoints.len() > 1;
+        let pause = if retried == 0 && has_others {
             Duration::ZERO
         } else {
             retry::back_off(retries, retried + 1, fastrand::f64())
         };
-        if Instant::now() + pause >= deadline {
-            return Next::Answer(result);
+        let now = Instant::now();
+        if now + pause >= deadline {
+            return Next::Return(result);
         }
-        if !self.with_per_thread(cluster, |per_thread| per_thread.budget.take(self.second(Instant::now()), retries.budget_percent)) {
+        let percent = retries.budget_percent;
+        if !self.with_per_thread(cluster, |state| state.budget.try_take(self.second(now), percent)) {
             self.count_retry(cluster, "over_budget");
-            return Next::Answer(result);
+            return Next::Return(result);
         }
         if let Err(error) = &result {
-            tracing::debug!(upstream = &*cluster.name, detail = error.detail, "trying again");
+            tracing::debug!(upstream = &*cluster.name, detail = error.detail, "retrying");
         }
-        // The answer is given up here, not after the pause: its connection may be needed.
+        // Dropped before the pause, so that another request can use its connection.
         drop(result);
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        Next::Again(request)
+        Next::Retry(request)
     }
 
-    /// The second for a budget, from far behind zero, so that the first window is empty.
+    /// The second of the retry budget's clock. It starts above the budget's window, so that the empty
+    /// counts of second 0 are not recent.
     fn second(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.began).as_secs() + 1000
+        now.saturating_duration_since(self.started).as_secs() + 1000
     }
 
-    /// This thread's part of an upstream.
     fn with_per_thread<T>(&self, cluster: &Cluster, work: impl FnOnce(&mut PerThread) -> T) -> T {
         let mut all = self.per_thread.borrow_mut();
-        let per_thread = match all.get_mut(&cluster.name) {
-            Some(per_thread) => per_thread,
+        let state = match all.get_mut(&cluster.name) {
+            Some(state) => state,
             None => all.entry(cluster.name.clone()).or_default(),
         };
-        if per_thread.generation != cluster.generation {
-            per_thread.generation = cluster.generation;
-            // Each thread begins elsewhere: else all first requests would meet at the first endpoint.
-            per_thread.turns = cluster.endpoints.iter().map(|member| fastrand::i64(0..=i64::from(member.weight))).collect();
+        if state.generation != cluster.generation {
+            state.generation = cluster.generation;
+            // Random, so that the first requests of all threads do not meet at the first endpoint.
+            let counters = cluster.endpoints.iter().map(|weighted| fastrand::i64(0..=i64::from(weighted.weight)));
+            state.round_robin = counters.collect();
         }
-        work(per_thread)
+        work(state)
     }
 
     fn count_retry(&self, cluster: &Cluster, result: &'static str) {
@@ -252,38 +286,25 @@ impl UpstreamClient {
     }
 }
 
-/// The response, over by `total_timeout`. A tunnel is none: it ends when it is silent.
-fn ended(response: http::Response<Body>, cluster: &Cluster, began: Instant) -> http::Response<Body> {
+/// Ends the response's body at `total_timeout`. A tunnel has its own idle timeout instead.
+fn limit_total_time(response: http::Response<Body>, cluster: &Cluster, started: Instant) -> http::Response<Body> {
     match cluster.settings.total_timeout {
         Some(time) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
-            response.map(|body| deadline::with_deadline(body, (began + time).into_std()))
+            response.map(|body| deadline::with_deadline(body, (started + time).into_std()))
         }
         _ => response,
     }
 }
 
-/// Counts a try and judges its endpoint by it.
-fn note(cluster: &Cluster, endpoint: &Endpoint, result: &Result<http::Response<Body>, Error>) {
-    let (label, bad) = match result {
-        Ok(response) => match response.status().as_u16() {
-            502..=504 => ("5xx", true),
-            500.. => ("5xx", false),
-            _ => ("ok", false),
-        },
-        Err(error) => match Cause::of(error.kind) {
-            _ if !error.kind.is_upstream() => ("client", false),
-            _ if error.kind == Kind::UpstreamSaturated => ("limit", false),
-            Cause::Connect => ("connect", true),
-            Cause::Reset => ("reset", true),
-            Cause::Timeout => ("timeout", true),
-            _ => ("protocol", true),
-        },
-    };
-    endpoint.count(label);
-    match (bad, label, &cluster.settings.outlier) {
-        (true, _, Some(outlier)) => endpoint.failed(outlier, || cluster.may_eject(outlier.max_ejected_percent)),
-        // What was not sent whole says nothing.
-        (false, "limit" | "client", _) | (true, _, None) => {}
-        (false, ..) => endpoint.succeeded(),
+/// Counts an attempt and updates the outlier detection of its endpoint.
+fn record(cluster: &Cluster, endpoint: &Endpoint, result: &Result<http::Response<Body>, Error>) {
+    let result = AttemptResult::of(result.as_ref().map(http::Response::status));
+    endpoint.count(result);
+    match (result.verdict(), &cluster.settings.outlier) {
+        (Verdict::Success, _) => endpoint.record_success(),
+        (Verdict::Failure, Some(outlier)) => {
+            endpoint.record_failure(outlier, || cluster.may_eject(outlier.max_ejected_percent));
+        }
+        (Verdict::Failure, None) | (Verdict::Unknown, _) => {}
     }
 }

@@ -1,10 +1,13 @@
-//! Keep-alive connections of this thread, a new one where none is free, and one exchange over one of them.
+//! The connection pool of one thread: sends one request to one endpoint over a pooled or new connection.
 //!
-//! Each thread has its own pool, so no lock stands between a request and a connection. A connection that the upstream closed while it was
-//! idle is noticed when it is taken, and once more when it ends before a byte of the response: then a new one is tried, for what was not sent or may be sent twice. Where `limits.connections` is
-//! reached a request waits for a connection of this thread, or for any thread's to end. Must not know: balancing, retries on another endpoint.
+//! Each thread has its own pool, so no lock stands between a request and a connection. The price is
+//! that a thread cannot use the idle connections of another. An upstream may close a connection while
+//! it is idle; the pool checks this before reuse. If the connection closes before a byte of the
+//! response, it retries on a new one, provided that the request was not sent or is idempotent. At
+//! `limits.connections` a request waits for a connection of this thread to become idle or of any
+//! thread to end. This module does not know: balancing, retries on other endpoints.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,8 +17,8 @@ use tokio::sync::oneshot;
 
 use super::cluster::Cluster;
 use super::connect::{TlsConfig, connect};
-use super::endpoint::{EndpointPermit, Endpoint};
-use super::h1::{self, Connection, Failed, GiveBack};
+use super::endpoint::{ConnectionPermit, Endpoint};
+use super::h1::{self, Connection, ExchangeError, GiveBack};
 use super::h2::{self, Session};
 use crate::net::Stream;
 use crate::telemetry::Metrics;
@@ -23,11 +26,12 @@ use witgate_config::Protocol;
 use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::{Error, Kind};
 
-/// `body_idle_timeout: off`.
-const NO_BODY_IDLE: Duration = Duration::from_secs(24 * 3600);
+/// The stall limit for `body_idle_timeout: off`, which HTTP/2 bodies cannot express otherwise.
+const NO_BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// This thread's connections to all endpoints.
 pub(super) struct Pool {
+    /// By the endpoint's id.
     hosts: Rc<RefCell<HashMap<u64, HostPool>>>,
     metrics: Metrics,
 }
@@ -35,47 +39,47 @@ pub(super) struct Pool {
 /// Where a request goes.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
-    /// The upstream.
     pub(super) cluster: &'a Cluster,
-    /// One of its endpoints.
+    /// One of the cluster's endpoints.
     pub(super) endpoint: &'a Arc<Endpoint>,
-    /// Takes interim responses.
+    /// Receives interim responses.
     pub(super) interim: Option<&'a InterimSink>,
-    /// When the try began.
+    /// When the attempt began.
     pub(super) now: Instant,
+    /// Receives the time that a new connection took.
+    pub(super) connect_time: &'a Cell<Option<Duration>>,
 }
 
-/// An exchange that failed before the response's head.
+/// An attempt that failed before the response's head arrived.
 pub(super) struct AttemptError {
-    /// Why.
     pub(super) error: Error,
-    /// Whether the upstream may have seen any of it.
+    /// Whether the upstream may have seen any part of the request.
     pub(super) sent: bool,
-    /// The request, where it is whole and can be sent once more.
+    /// The request, if it is complete and can be sent again.
     pub(super) request: Option<http::Request<Body>>,
 }
 
-/// The connections to one endpoint that are free, and who waits for one.
+/// The connections to one endpoint that are not in use, and the requests that wait for one.
 #[derive(Default)]
 struct HostPool {
-    idle: Vec<Idle>,
-    waiting: VecDeque<oneshot::Sender<Box<Connection>>>,
-    /// The one connection that all requests share where HTTP/2 is spoken.
+    idle: Vec<IdleConnection>,
+    waiters: VecDeque<oneshot::Sender<Box<Connection>>>,
+    /// The HTTP/2 connection that all requests of this thread share.
     session: Option<Session>,
 }
 
-struct Idle {
+struct IdleConnection {
     connection: Box<Connection>,
     since: Instant,
 }
 
 impl Pool {
-    /// No connections yet.
+    /// Creates an empty pool.
     pub(super) fn new(metrics: Metrics) -> Self {
         Self { hosts: Rc::default(), metrics }
     }
 
-    /// One request to one endpoint.
+    /// Sends one request to one endpoint. The detail of an error names the endpoint.
     pub(super) async fn attempt(
         &self,
         target: Target<'_>,
@@ -85,7 +89,7 @@ impl Pool {
             Protocol::Http1 => self.attempt_http1(target, request).await,
             Protocol::H2 => Box::pin(self.attempt_http2(target, request)).await,
         };
-        result.map_err(|attempt| AttemptError { error: placed(target, attempt.error), ..attempt })
+        result.map_err(|failed| AttemptError { error: with_endpoint(target, failed.error), ..failed })
     }
 
     async fn attempt_http1(
@@ -93,20 +97,21 @@ impl Pool {
         target: Target<'_>,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Body>, AttemptError> {
-        let mut kept = true;
+        let mut may_reuse = true;
         loop {
-            let (connection, reused) = match self.connection(target, kept).await {
+            let (connection, reused) = match self.connection(target, may_reuse).await {
                 Ok(found) => found,
                 Err(error) => return Err(AttemptError { error, sent: false, request: Some(request) }),
             };
             let body_idle = target.cluster.settings.body_idle_timeout;
             match h1::exchange(connection, reused, request, target.interim, body_idle, self.give_back(target)).await {
                 Ok(response) => return Ok(response),
-                Err(Failed { error, answered, sent, request: again }) => match again {
-                    // The upstream had just closed it, as idle connections are, which says nothing about the endpoint: it has not seen the request, or may see it
-                    // twice. Over a new connection, for it may be the request that ends them.
+                Err(ExchangeError { error, answered, sent, request: again }) => match again {
+                    // The upstream closed an idle connection, which says nothing about its health. The
+                    // next try uses a new connection, since this request may be what makes the
+                    // upstream close connections.
                     Some(again) if is_stale(&error, reused, answered) && (!sent || again.method().is_idempotent()) => {
-                        (request, kept) = (again, false);
+                        (request, may_reuse) = (again, false);
                     }
                     again => return Err(AttemptError { error, sent, request: again }),
                 },
@@ -119,34 +124,42 @@ impl Pool {
         target: Target<'_>,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Body>, AttemptError> {
-        let mut refused = false;
+        let mut was_refused = false;
         loop {
             let (mut session, reused) = match self.session(target).await {
                 Ok(found) => found,
                 Err(error) => return Err(AttemptError { error, sent: false, request: Some(request) }),
             };
             if let Err(error) = session.ready().await {
-                // Such as after a GOAWAY while other streams go on. Nothing was sent, so even a body that exists once can go over a new one.
-                self.forget(target, &session);
+                // For example after a GOAWAY. Nothing was sent, so even a streamed body can still go
+                // over a new connection.
+                self.remove_session(target, &session);
                 if reused {
                     continue;
                 }
                 return Err(AttemptError { error, sent: false, request: Some(request) });
             }
-            let again = copy(&request);
-            let body_idle = target.cluster.settings.body_idle_timeout.unwrap_or(NO_BODY_IDLE);
+            let again = try_clone(&request);
+            let body_idle = target.cluster.settings.body_idle_timeout.unwrap_or(NO_BODY_IDLE_TIMEOUT);
             match h2::exchange(&mut session, request, target.interim, body_idle).await {
                 Ok(response) => return Ok(response),
                 Err(failed) => {
-                    if failed.is_over {
-                        self.forget(target, &session);
+                    if failed.is_closed {
+                        self.remove_session(target, &session);
                     }
                     match again {
-                        // Nobody has looked at it (RFC 9113, section 8.7). Once: an endpoint that refuses every stream has too much to do.
-                        Some(again) if failed.untouched && reused && !refused => (request, refused) = (again, true),
+                        // The upstream did not process it (RFC 9113, section 8.7). Only one such retry:
+                        // an endpoint that refuses every stream is overloaded.
+                        Some(again) if failed.unprocessed && reused && !was_refused => {
+                            (request, was_refused) = (again, true);
+                        }
                         again => {
-                            let again = again.filter(|again| failed.untouched || again.method().is_idempotent());
-                            return Err(AttemptError { error: failed.error, sent: !failed.untouched, request: again });
+                            let again = again.filter(|again| failed.unprocessed || again.method().is_idempotent());
+                            return Err(AttemptError {
+                                error: failed.error,
+                                sent: !failed.unprocessed,
+                                request: again,
+                            });
                         }
                     }
                 }
@@ -154,167 +167,173 @@ impl Pool {
         }
     }
 
-    /// This thread's HTTP/2 connection to an endpoint, or a new one; and whether it was there before.
+    /// Returns this thread's HTTP/2 connection to an endpoint, and whether it existed before.
     async fn session(&self, target: Target<'_>) -> Result<(Session, bool), Error> {
         let found = self.hosts.borrow().get(&target.endpoint.id).and_then(|host| host.session.clone());
         if let Some(session) = found.filter(|session| session.is_open() && is_current(target, &session.tls_config)) {
             return Ok((session, true));
         }
-        let permit =
-            target.endpoint.open(None).ok_or_else(|| Error::new(Kind::UpstreamSaturated, "no connection is free"))?;
+        let permit = target
+            .endpoint
+            .begin_connection(None)
+            .ok_or_else(|| Error::new(Kind::UpstreamSaturated, "no connection is free"))?;
         let (stream, tls_config) = dial(target, Protocol::H2).await?;
-        let session = h2::open(stream, tls_config, permit).await?;
+        let session = h2::open(stream, tls_config, Some(permit)).await?;
         self.metrics.upstream_connections.inc();
         self.hosts.borrow_mut().entry(target.endpoint.id).or_default().session = Some(session.clone());
         Ok((session, false))
     }
 
-    fn forget(&self, target: Target<'_>, session: &Session) {
+    fn remove_session(&self, target: Target<'_>, session: &Session) {
         if let Some(host) = self.hosts.borrow_mut().get_mut(&target.endpoint.id) {
-            host.session = host.session.take().filter(|per_thread| !per_thread.is_same(session));
+            host.session = host.session.take().filter(|current| !current.is_same(session));
         }
     }
 
-    /// Drops connections that were idle for too long; called from time to time. `keep` says how long an endpoint's may be; none where nobody uses it any more.
-    /// Says how many idle ones are left.
-    pub(super) fn sweep(&self, keep: impl Fn(u64) -> Option<Duration>) -> usize {
+    /// Drops connections that were idle for too long. `idle_timeout` returns the limit of an endpoint,
+    /// or none if the endpoint is not configured any more. Returns the number of idle connections
+    /// that are left. The thread calls this periodically.
+    pub(super) fn sweep(&self, idle_timeout: impl Fn(u64) -> Option<Duration>) -> usize {
         let mut hosts = self.hosts.borrow_mut();
         hosts.retain(|id, host| {
-            host.waiting.retain(|waiting| !waiting.is_closed());
-            match keep(*id) {
+            host.waiters.retain(|waiter| !waiter.is_closed());
+            match idle_timeout(*id) {
                 Some(timeout) => {
-                    host.idle.retain_mut(|one| one.since.elapsed() < timeout && one.connection.is_open());
+                    host.idle.retain_mut(|idle| idle.since.elapsed() < timeout && idle.connection.is_open());
                     host.session = host.session.take().filter(|session| session.is_kept(timeout));
                 }
                 None => *host = HostPool::default(),
             }
-            !host.idle.is_empty() || !host.waiting.is_empty() || host.session.is_some()
+            !host.idle.is_empty() || !host.waiters.is_empty() || host.session.is_some()
         });
         hosts.values().map(|host| host.idle.len()).sum()
     }
 
-    /// A connection that is free if a `kept` one will do, or a new one, or after a while one that became free; and whether it was used before.
-    async fn connection(&self, target: Target<'_>, kept: bool) -> Result<(Box<Connection>, bool), Error> {
-        if kept && let Some(connection) = self.take(target) {
+    /// Returns an idle connection if `may_reuse`, else a new one, else one that becomes free in time;
+    /// and whether it was used before.
+    async fn connection(&self, target: Target<'_>, may_reuse: bool) -> Result<(Box<Connection>, bool), Error> {
+        if may_reuse && let Some(connection) = self.take_idle(target) {
             return Ok((connection, true));
         }
-        let limits = &target.cluster.settings.limits;
-        if let Some(permit) = target.endpoint.open(limits.connections) {
+        let settings = &target.cluster.settings;
+        if let Some(permit) = target.endpoint.begin_connection(settings.limits.connections) {
             return Ok((Box::pin(self.open(target, permit)).await?, false));
         }
-        let saturated = |why: &str| {
-            let detail = format!("upstream {}: {}: {why}", target.cluster.name, target.endpoint.label);
-            Error::new(Kind::UpstreamSaturated, detail)
-        };
-        let _pending =
-            target.endpoint.wait(limits.pending).ok_or_else(|| saturated("too many requests wait for a connection"))?;
-        match tokio::time::timeout(target.cluster.settings.connect_timeout, Box::pin(self.wait(target))).await {
+        let saturated = |why: &str| Error::new(Kind::UpstreamSaturated, why);
+        let _permit = target
+            .endpoint
+            .begin_wait(settings.limits.pending)
+            .ok_or_else(|| saturated("too many requests wait for a connection"))?;
+        match tokio::time::timeout(settings.connect_timeout, Box::pin(self.wait(target))).await {
             Ok(found) => found,
             Err(_) => Err(saturated("no connection became free in time")),
         }
     }
 
-    /// Waits for a connection of this thread to become free, or for one of any thread to end.
+    /// Waits until a connection of this thread becomes free, or one of any thread ends.
     async fn wait(&self, target: Target<'_>) -> Result<(Box<Connection>, bool), Error> {
         loop {
-            let (hand, handed) = oneshot::channel();
-            self.hosts.borrow_mut().entry(target.endpoint.id).or_default().waiting.push_back(hand);
-            let mut freed = std::pin::pin!(target.endpoint.freed.notified());
-            // From here on no end of a connection is missed.
-            freed.as_mut().enable();
-            if let Some(permit) = target.endpoint.open(target.cluster.settings.limits.connections) {
+            let (sender, receiver) = oneshot::channel();
+            self.hosts.borrow_mut().entry(target.endpoint.id).or_default().waiters.push_back(sender);
+            let mut ended = std::pin::pin!(target.endpoint.connection_ended.notified());
+            // Registered before the limit is checked, so that no end of a connection is missed.
+            ended.as_mut().enable();
+            if let Some(permit) = target.endpoint.begin_connection(target.cluster.settings.limits.connections) {
                 return Ok((self.open(target, permit).await?, false));
             }
             tokio::select! {
                 biased;
-                handed = handed => {
-                    if let Ok(mut connection) = handed && is_current(target, &connection.tls_config) && connection.is_open() {
+                received = receiver => {
+                    if let Ok(mut connection) = received
+                        && is_current(target, &connection.tls_config)
+                        && connection.is_open()
+                    {
                         return Ok((connection, true));
                     }
                 }
-                () = freed => {}
+                () = ended => {}
             }
         }
     }
 
-    /// The most recently used idle connection that is still open.
-    fn take(&self, target: Target<'_>) -> Option<Box<Connection>> {
+    /// Takes the most recently used idle connection that is still open.
+    fn take_idle(&self, target: Target<'_>) -> Option<Box<Connection>> {
         let mut hosts = self.hosts.borrow_mut();
         let host = hosts.get_mut(&target.endpoint.id)?;
-        while let Some(mut one) = host.idle.pop() {
-            let fits = target.now.saturating_duration_since(one.since) < target.cluster.settings.idle_timeout
-                && is_current(target, &one.connection.tls_config);
-            if fits && one.connection.is_open() {
-                return Some(one.connection);
+        while let Some(mut idle) = host.idle.pop() {
+            let is_fresh = target.now.saturating_duration_since(idle.since) < target.cluster.settings.idle_timeout;
+            if is_fresh && is_current(target, &idle.connection.tls_config) && idle.connection.is_open() {
+                return Some(idle.connection);
             }
         }
         None
     }
 
-    async fn open(&self, target: Target<'_>, permit: EndpointPermit) -> Result<Box<Connection>, Error> {
+    async fn open(&self, target: Target<'_>, permit: ConnectionPermit) -> Result<Box<Connection>, Error> {
         let (stream, tls_config) = dial(target, Protocol::Http1).await?;
         self.metrics.upstream_connections.inc();
-        Ok(Box::new(Connection::new(stream, tls_config, permit)))
+        Ok(Box::new(Connection::new(stream, tls_config, Some(permit))))
     }
 
-    /// Takes a connection back once its response has been passed on: to who waits for one, else onto the host.
+    /// Returns a callback that takes a connection back after its response was read: a waiter gets it,
+    /// else it becomes idle.
     fn give_back(&self, target: Target<'_>) -> GiveBack {
         let settings = &target.cluster.settings;
-        // A thread that kept all of a bounded number would starve the others.
+        // A thread that kept more than its share of a limited number would starve the others.
         let share = settings.limits.connections.map_or(usize::MAX, |limit| limit / target.cluster.workers.max(1));
         let idle_max = settings.idle_connections.min(share);
         let (hosts, endpoint) = (self.hosts.clone(), target.endpoint.clone());
         Box::new(move |mut connection| {
             let mut hosts = hosts.borrow_mut();
             let host = hosts.entry(endpoint.id).or_default();
-            while let Some(waiting) = host.waiting.pop_front() {
-                match waiting.send(connection) {
+            while let Some(waiter) = host.waiters.pop_front() {
+                match waiter.send(connection) {
                     Ok(()) => return,
-                    Err(unwanted) => connection = unwanted,
+                    Err(returned) => connection = returned,
                 }
             }
-            // Kept here it would hold up a request of another thread.
+            // If a request of another thread waits, closing the connection lets it open its own.
             if host.idle.len() < idle_max && endpoint.pending() == 0 {
-                host.idle.push(Idle { connection, since: Instant::now() });
+                host.idle.push(IdleConnection { connection, since: Instant::now() });
             }
         })
     }
 }
 
 async fn dial(target: Target<'_>, protocol: Protocol) -> Result<(Stream, TlsConfig), Error> {
-    connect(target.endpoint, &target.cluster.settings, target.cluster.tls.as_deref(), protocol).await
+    let started = Instant::now();
+    let connected = connect(target.endpoint, &target.cluster.settings, target.cluster.tls.as_deref(), protocol).await;
+    target.connect_time.set(Some(started.elapsed()));
+    connected
 }
 
-/// Whether a connection trusts and shows what a new one would: certificates may have been replaced, or settings, since it was made.
+/// Whether a connection was made with the current TLS configuration: a reload may have replaced
+/// certificates or settings since.
 fn is_current(target: Target<'_>, tls_config: &TlsConfig) -> bool {
     match (&target.cluster.tls, tls_config) {
         (None, None) => true,
-        (Some(tls), Some(tls_config)) => Arc::ptr_eq(&tls.current(), tls_config),
+        (Some(tls), Some(used)) => Arc::ptr_eq(&tls.current(), used),
         _ => false,
     }
 }
 
-/// The same request once more, if its body is in hand.
-pub(super) fn copy(request: &http::Request<Body>) -> Option<http::Request<Body>> {
-    let mut again = http::Request::new(request.body().replay()?);
-    again.method_mut().clone_from(request.method());
-    again.uri_mut().clone_from(request.uri());
-    again.headers_mut().clone_from(request.headers());
+/// Copies a request, if its body is in memory.
+pub(super) fn try_clone(request: &http::Request<Body>) -> Option<http::Request<Body>> {
+    let mut copy = http::Request::new(request.body().try_clone()?);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
     if let Some(upgrade) = request.extensions().get::<witgate_runtime::exchange::Upgrade>() {
-        again.extensions_mut().insert(upgrade.clone());
+        copy.extensions_mut().insert(upgrade.clone());
     }
-    Some(again)
+    Some(copy)
 }
 
-/// Whether a connection that was kept turned out to be closed.
+/// Whether the upstream closed a reused connection before it answered.
 fn is_stale(error: &Error, reused: bool, answered: bool) -> bool {
     reused && !answered && error.kind == Kind::UpstreamClosed
 }
 
-/// An error with the endpoint's name.
-fn placed(target: Target<'_>, error: Error) -> Error {
-    if error.detail.starts_with("upstream ") {
-        return error;
-    }
+fn with_endpoint(target: Target<'_>, error: Error) -> Error {
     Error::new(error.kind, format!("upstream {}: {}: {}", target.cluster.name, target.endpoint.label, error.detail))
 }

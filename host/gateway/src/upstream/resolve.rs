@@ -1,8 +1,10 @@
-//! Where an endpoint's host name points to, looked up again before the answer is too old.
+//! Resolves an endpoint's host name to addresses and keeps them until they expire.
 //!
-//! SendOptions when a connection is made, never on a timer: names of upstreams that nobody uses are not looked up. The first request waits for the answer; later ones get
-//! the last one at once while a new one is on its way. Where DNS fails the last good answer serves on. An IP address is its own answer. The system's
-//! configuration and /etc/hosts are read for each look-up, so that a change of them is seen. Must not know: connections, who asks.
+//! A lookup starts when a connection needs an address, never on a timer, so names of unused upstreams
+//! are not looked up. The first caller waits for the answer. Later callers get the last answer at
+//! once, while a new lookup runs if it has expired. If DNS fails, the last good answer stays in use.
+//! The resolver's configuration and /etc/hosts are read for each lookup, so changes of them are
+//! seen. This module does not know: connections, who asks.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,118 +16,125 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
-use super::endpoint::Endpoint;
-
-/// However short an answer's time to live, and after a failure.
+/// The least age at which an answer expires, whatever its time to live is, and the time for which a
+/// failure is remembered.
 const AGE_MIN: Duration = Duration::from_secs(1);
-/// More addresses than are ever tried.
+/// Addresses of one name that are kept. A connection never tries more.
 const ADDRESSES_MAX: usize = 16;
 
-/// What is known of a name.
-pub(super) struct Addresses {
+/// The addresses of one host, shared by all threads.
+pub(super) struct HostAddresses {
+    host: String,
+    port: u16,
+    /// The upstream's name, for log lines.
+    upstream: Arc<str>,
+    /// Set if the host is an IP address.
     literal: Option<Arc<[SocketAddr]>>,
-    known: ArcSwapOption<Known>,
-    renewing: AtomicBool,
-    /// BufferBudget while the first answer is looked for; the last failure, and when.
-    first: tokio::sync::Mutex<Option<(Instant, String)>>,
-    failing: AtomicBool,
+    resolved: ArcSwapOption<Resolved>,
+    is_renewing: AtomicBool,
+    /// Locked during the first lookup. Holds the time and the reason of the last failure.
+    first_lookup: tokio::sync::Mutex<Option<(Instant, String)>>,
+    is_failing: AtomicBool,
 }
 
-struct Known {
+struct Resolved {
     addresses: Arc<[SocketAddr]>,
-    until: Instant,
+    expires: Instant,
 }
 
-impl Addresses {
-    /// Nothing known yet, unless the host is an address.
-    pub(super) fn new(endpoint: &witgate_config::EndpointAddress) -> Self {
-        let literal = endpoint.host.parse::<IpAddr>().ok();
+impl HostAddresses {
+    /// Looks up nothing yet.
+    pub(super) fn new(host: &str, port: u16, upstream: Arc<str>) -> Self {
+        let literal = host.parse::<IpAddr>().ok();
         Self {
-            literal: literal.map(|address| [SocketAddr::new(address, endpoint.port)].into()),
-            known: ArcSwapOption::empty(),
-            renewing: AtomicBool::new(false),
-            first: tokio::sync::Mutex::default(),
-            failing: AtomicBool::new(false),
+            host: host.to_owned(),
+            port,
+            upstream,
+            literal: literal.map(|address| [SocketAddr::new(address, port)].into()),
+            resolved: ArcSwapOption::empty(),
+            is_renewing: AtomicBool::new(false),
+            first_lookup: tokio::sync::Mutex::default(),
+            is_failing: AtomicBool::new(false),
         }
     }
-}
 
-/// The addresses of an endpoint, at least one. An answer is used for its time to live, at most `interval`. The error says why there is none.
-pub(super) async fn addresses(endpoint: &Arc<Endpoint>, interval: Duration) -> Result<Arc<[SocketAddr]>, String> {
-    let per_thread = &endpoint.addresses;
-    if let Some(literal) = &per_thread.literal {
-        return Ok(literal.clone());
-    }
-    if let Some(known) = per_thread.known.load_full() {
-        if known.until <= Instant::now() && !per_thread.renewing.swap(true, Relaxed) {
-            let endpoint = endpoint.clone();
-            tokio::spawn(async move {
-                // An error was noted, the last answer serves on.
-                let _ = renew(&endpoint, interval).await;
-                endpoint.addresses.renewing.store(false, Relaxed);
-            });
+    /// Returns at least one address. An answer is used for its time to live, at most `age_max`. The
+    /// error says why the host has no address.
+    pub(super) async fn get(self: &Arc<Self>, age_max: Duration) -> Result<Arc<[SocketAddr]>, String> {
+        if let Some(literal) = &self.literal {
+            return Ok(literal.clone());
         }
-        return Ok(known.addresses.clone());
-    }
-    // A task of its per_thread: the answer is of use even if it comes too late for who options first.
-    let endpoint = endpoint.clone();
-    tokio::spawn(async move { first(&endpoint, interval).await }).await.map_err(|error| error.to_string())?
-}
-
-/// The first answer: one look-up for all who wait for it, and none for a moment after one that failed.
-async fn first(endpoint: &Endpoint, interval: Duration) -> Result<Arc<[SocketAddr]>, String> {
-    let per_thread = &endpoint.addresses;
-    let mut failed = per_thread.first.lock().await;
-    if let Some(known) = per_thread.known.load_full() {
-        return Ok(known.addresses.clone());
-    }
-    if let Some((at, why)) = &*failed
-        && at.elapsed() < AGE_MIN
-    {
-        return Err(why.clone());
-    }
-    let result = renew(endpoint, interval).await;
-    *failed = result.as_ref().err().map(|why| (Instant::now(), why.clone()));
-    result
-}
-
-async fn renew(endpoint: &Endpoint, interval: Duration) -> Result<Arc<[SocketAddr]>, String> {
-    let per_thread = &endpoint.addresses;
-    let host = &endpoint.address.host;
-    match look_up(host, endpoint.address.port).await {
-        Ok((addresses, valid_until)) => {
-            let now = Instant::now();
-            let until = valid_until.clamp(now + AGE_MIN, now + interval.max(AGE_MIN));
-            let before = per_thread.known.load_full();
-            per_thread.known.store(Some(Arc::new(Known { addresses: addresses.clone(), until })));
-            if per_thread.failing.swap(false, Relaxed) {
-                tracing::info!(upstream = &*endpoint.upstream, host, "the name is resolved again");
-            } else if before.is_some_and(|before| before.addresses != addresses) {
-                tracing::info!(upstream = &*endpoint.upstream, host, ?addresses, "the name has other addresses now");
+        if let Some(resolved) = self.resolved.load_full() {
+            if resolved.expires <= Instant::now() && !self.is_renewing.swap(true, Relaxed) {
+                let this = self.clone();
+                tokio::spawn(async move {
+                    // `look_up` logs an error, and the last answer stays in use.
+                    let _ = this.look_up(age_max).await;
+                    this.is_renewing.store(false, Relaxed);
+                });
             }
-            Ok(addresses)
+            return Ok(resolved.addresses.clone());
         }
-        Err(why) => {
-            let last = per_thread.known.load_full();
-            if !per_thread.failing.swap(true, Relaxed) {
-                let serves_on = last.is_some();
-                tracing::warn!(upstream = &*endpoint.upstream, host, why, serves_on, "the name cannot be resolved");
+        // A task of its own, so that a caller's timeout does not cancel a lookup that others can use.
+        let this = self.clone();
+        tokio::spawn(async move { this.look_up_first(age_max).await }).await.map_err(|error| error.to_string())?
+    }
+
+    /// Gets the first answer. All callers share one lookup, and for a moment after a failure no new
+    /// lookup starts.
+    async fn look_up_first(&self, age_max: Duration) -> Result<Arc<[SocketAddr]>, String> {
+        let mut last_failure = self.first_lookup.lock().await;
+        if let Some(resolved) = self.resolved.load_full() {
+            return Ok(resolved.addresses.clone());
+        }
+        if let Some((at, why)) = &*last_failure
+            && at.elapsed() < AGE_MIN
+        {
+            return Err(why.clone());
+        }
+        let result = self.look_up(age_max).await;
+        *last_failure = result.as_ref().err().map(|why| (Instant::now(), why.clone()));
+        result
+    }
+
+    /// Looks up the name, stores the answer and logs what changed.
+    async fn look_up(&self, age_max: Duration) -> Result<Arc<[SocketAddr]>, String> {
+        let (upstream, host) = (&*self.upstream, &*self.host);
+        match query(host, self.port).await {
+            Ok((addresses, valid_until)) => {
+                let now = Instant::now();
+                let expires = valid_until.clamp(now + AGE_MIN, now + age_max.max(AGE_MIN));
+                let before = self.resolved.swap(Some(Arc::new(Resolved { addresses: addresses.clone(), expires })));
+                if self.is_failing.swap(false, Relaxed) {
+                    tracing::info!(upstream, host, "the name is resolved again");
+                } else if before.is_some_and(|before| before.addresses != addresses) {
+                    tracing::info!(upstream, host, ?addresses, "the name resolves to other addresses");
+                }
+                Ok(addresses)
             }
-            if let Some(last) = last {
-                let until = Instant::now() + AGE_MIN;
-                per_thread.known.store(Some(Arc::new(Known { addresses: last.addresses.clone(), until })));
+            Err(why) => {
+                let last = self.resolved.load_full();
+                if !self.is_failing.swap(true, Relaxed) {
+                    let serves_on = last.is_some();
+                    tracing::warn!(upstream, host, why, serves_on, "the name cannot be resolved");
+                }
+                if let Some(last) = last {
+                    let expires = Instant::now() + AGE_MIN;
+                    self.resolved.store(Some(Arc::new(Resolved { addresses: last.addresses.clone(), expires })));
+                }
+                Err(why)
             }
-            Err(why)
         }
     }
 }
 
-/// Asks the system's resolver configuration: /etc/hosts, then DNS.
-async fn look_up(host: &str, port: u16) -> Result<(Arc<[SocketAddr]>, Instant), String> {
+/// Asks /etc/hosts, then DNS, as the system's resolver configuration says. Returns the addresses and
+/// the instant at which they expire.
+async fn query(host: &str, port: u16) -> Result<(Arc<[SocketAddr]>, Instant), String> {
     let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
-        tracing::debug!(%error, "no usable /etc/resolv.conf: only /etc/hosts is looked at");
-        let nobody = ResolverConfig::from_parts(None, vec![], vec![]);
-        TokioResolver::builder_with_config(nobody, TokioRuntimeProvider::default())
+        tracing::debug!(%error, "no usable /etc/resolv.conf: names are looked up in /etc/hosts only");
+        let no_servers = ResolverConfig::from_parts(None, vec![], vec![]);
+        TokioResolver::builder_with_config(no_servers, TokioRuntimeProvider::default())
     });
     let resolver = builder.build().map_err(|error| error.to_string())?;
     let found = resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;
