@@ -1,7 +1,9 @@
-//! A byte stream to a client or an upstream: TCP, or TLS over it.
+//! A byte stream to a client or an upstream: TCP, or TLS over TCP.
 //!
-//! One enum rather than a trait object, so that reading and writing are direct calls. Reading goes through a buffer that the thread's connections share:
-//! an idle connection holds no memory for what it may one day receive, and a read asks for as much as there is. Must not know: HTTP, configuration.
+//! It is an enum rather than a trait object, so that reading and writing are direct calls. All
+//! connections of a thread read through one shared buffer, so an idle connection holds no read
+//! buffer; the price is one copy of the received bytes. This module does not know: HTTP messages,
+//! configuration.
 
 pub mod tls;
 
@@ -14,8 +16,10 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
+use witgate_http::h1::io::Io;
 
-/// Bytes that one read takes at most: also what a client that takes nothing makes the gateway hold.
+/// The most bytes that one read returns. It bounds the memory that the gateway holds for a peer
+/// that reads nothing.
 const READ_BYTES_MAX: usize = 16 << 10;
 
 thread_local! {
@@ -25,16 +29,17 @@ thread_local! {
 /// A connection to a client or an upstream.
 #[derive(Debug)]
 pub enum Stream {
-    /// Plain text.
+    /// Without TLS.
     Tcp(TcpStream),
-    /// TLS, the gateway being the server.
+    /// TLS with the gateway as the server.
     Server(Box<server::TlsStream<TcpStream>>),
-    /// TLS, the gateway being the client.
+    /// TLS with the gateway as the client.
     Client(Box<client::TlsStream<TcpStream>>),
 }
 
 impl Stream {
-    /// Appends what has arrived to `buffer`; 0 at the end of the stream.
+    /// Appends the bytes that have arrived to `buffer` and returns their number; 0 means end of
+    /// stream.
     pub fn poll_fill(&mut self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(scratch);
@@ -44,24 +49,29 @@ impl Stream {
         })
     }
 
-    /// Whether nothing has arrived, as the kernel knows it: the runtime only knows what its last look showed, and a connection may be taken again before the next.
+    /// Whether the kernel holds neither bytes nor the end of the stream. This asks the kernel,
+    /// because the async runtime only knows the state of its last poll, and a pooled connection may
+    /// be used again before the next poll.
     pub fn is_silent(&self) -> bool {
         let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
         rustix::net::recv(self.tcp(), &mut [0; 1], flags).is_err_and(|error| error == rustix::io::Errno::AGAIN)
     }
 
-    /// Whether there is nothing between the kernel and who reads.
+    /// Whether the stream has no TLS, and so no buffer of its own between the kernel and the
+    /// reader.
     pub fn is_plain(&self) -> bool {
         matches!(self, Self::Tcp(_))
     }
 
-    /// Makes the end of this connection a reset: the peer must not take what it has for the whole.
+    /// Makes dropping the connection send a reset, so that the peer does not take a part of a
+    /// message for the whole.
     pub fn reset_on_drop(&self) {
-        // Where it fails the connection is gone already.
+        // If this fails, the connection is gone already.
         let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(std::time::Duration::ZERO));
     }
 
-    /// The protocol agreed on by ALPN (RFC 7301); none on a plain connection or where the peer took no part.
+    /// The protocol that ALPN selected (RFC 7301). None without TLS or if the peer does not use
+    /// ALPN.
     pub fn alpn(&self) -> Option<&[u8]> {
         match self {
             Self::Tcp(_) => None,
@@ -70,13 +80,20 @@ impl Stream {
         }
     }
 
-    /// The TCP connection below.
+    /// The underlying TCP connection.
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Tcp(stream) => stream,
             Self::Server(stream) => stream.get_ref().0,
             Self::Client(stream) => stream.get_ref().0,
         }
+    }
+}
+
+impl Io for Stream {
+    #[inline]
+    fn poll_fill(&mut self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        Self::poll_fill(self, context, buffer)
     }
 }
 

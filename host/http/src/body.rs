@@ -1,11 +1,12 @@
-//! A message's body on its way through: nothing, bytes in hand, or a stream from the other side.
+//! A message's body inside the gateway: empty, bytes in memory, or a stream.
 //!
-//! A body that no filter asks for is passed on frame by frame as it arrives; what a stream comes from (HTTP/1.1, HTTP/2, a compressor) is behind a trait object, so that
-//! this file knows no protocol. Must not know: who reads it, and why.
+//! A body that no filter reads is passed on frame by frame as it arrives. The source of a stream
+//! (HTTP/1.1, HTTP/2, a compressor) is behind a trait object, so this file knows no protocol; the
+//! price is one allocation per streamed body. This module does not know: who reads a body.
 
+use std::cell::Cell;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -14,18 +15,74 @@ use http_body_util::BodyExt as _;
 use smallvec::SmallVec;
 
 use crate::error::{Error, Kind};
+use crate::limiter::Permit;
 
-/// Something that must live as long as the body does: a permit, a timer.
-pub type Guard = Box<dyn std::any::Any>;
+/// A value that must live as long as a body. A permit needs no allocation of its own.
+pub enum Guard {
+    /// A unit of a [`Limiter`](crate::limiter::Limiter).
+    Permit(Permit),
+    /// Any other value.
+    Other(Box<dyn std::any::Any>),
+}
 
-/// Passes an interim response (1xx but 101) to the client, at once and in order; what comes after the answer began is dropped.
-pub type Interim = std::rc::Rc<dyn Fn(http::StatusCode, &http::HeaderMap)>;
+impl From<Permit> for Guard {
+    fn from(permit: Permit) -> Self {
+        Self::Permit(permit)
+    }
+}
+
+impl<T: std::any::Any> From<Box<T>> for Guard {
+    fn from(value: Box<T>) -> Self {
+        Self::Other(value)
+    }
+}
+
+/// Bytes of the bodies of one exchange, without the framing.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    received: Cell<u64>,
+    sent: Cell<u64>,
+}
+
+/// Which of the two bodies of an exchange a body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The request's body, from the client.
+    Received,
+    /// The response's body, to the client.
+    Sent,
+}
+
+impl Traffic {
+    /// Bytes of the request's body.
+    pub fn received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// Bytes of the response's body.
+    pub fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+
+    fn add(&self, direction: Direction, bytes: usize) {
+        let count = match direction {
+            Direction::Received => &self.received,
+            Direction::Sent => &self.sent,
+        };
+        count.set(count.get() + bytes as u64);
+    }
+}
+
+/// Sends an interim response (1xx except 101) to the client, at once and in order. Interim
+/// responses after the start of the final response are dropped.
+pub type InterimSink = std::rc::Rc<dyn Fn(http::StatusCode, &http::HeaderMap)>;
 
 /// A request's or a response's body.
 #[derive(Default)]
 pub struct Body {
     inner: Inner,
     guards: SmallVec<[Guard; 2]>,
+    traffic: Option<(Rc<Traffic>, Direction)>,
 }
 
 #[derive(Default)]
@@ -33,70 +90,46 @@ enum Inner {
     #[default]
     Empty,
     Full(Bytes),
-    Stream(Source),
+    Stream(FrameStream),
 }
 
-/// Where a streamed body comes from. An error ends it: the message must then not look whole to whoever gets it.
-pub type Source = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error>>>;
+/// The source of a streamed body. An error ends the body; the receiver must then be able to see
+/// that the message is not complete.
+pub type FrameStream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error>>>;
 
-/// What polling a body gives: its next part, none at its end.
-pub type Polled = Poll<Option<Result<Frame<Bytes>, Error>>>;
-
-/// Bytes of bodies held in memory, over all exchanges.
-#[derive(Debug, Default)]
-pub struct Held(AtomicUsize);
-
-/// A part of [`Held`], given back when dropped.
-#[derive(Debug)]
-pub struct Hold {
-    held: Arc<Held>,
-    bytes: usize,
-}
-
-impl Held {
-    /// Takes `bytes` if no more than `max` are then held in all.
-    pub fn take(self: &Arc<Self>, bytes: usize, max: usize) -> Option<Hold> {
-        let before = self.0.fetch_add(bytes, Ordering::Relaxed);
-        let hold = Hold { held: self.clone(), bytes };
-        (before + bytes <= max).then_some(hold)
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.held.0.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
+/// The result of polling a body: the next frame, or none at the end.
+pub type PolledFrame = Poll<Option<Result<Frame<Bytes>, Error>>>;
 
 /// Why a body could not be read to its end.
 #[derive(Debug)]
 pub enum ReadError {
     /// More bytes than the limit.
     TooLarge,
-    /// The sender broke off, was too slow, or sent what is not HTTP.
+    /// The sender disconnected, was too slow, or sent invalid HTTP.
     Broken(Error),
 }
 
 impl Body {
-    /// No body at all.
+    /// An empty body.
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// Bytes in hand.
+    /// A body of bytes that are in memory.
     pub fn full(bytes: Bytes) -> Self {
         let inner = if bytes.is_empty() { Inner::Empty } else { Inner::Full(bytes) };
-        Self { inner, guards: SmallVec::new() }
+        Self { inner, ..Self::default() }
     }
 
-    /// What a connection delivers, piece by piece.
-    pub fn stream(source: Source) -> Self {
+    /// A body that arrives frame by frame.
+    pub fn stream(source: FrameStream) -> Self {
         let inner = if source.is_end_stream() { Inner::Empty } else { Inner::Stream(source) };
-        Self { inner, guards: SmallVec::new() }
+        Self { inner, ..Self::default() }
     }
 
-    /// The same body once more, for another try; none where it is a stream, which exists once. Guards stay with the first.
-    pub fn replay(&self) -> Option<Self> {
+    /// Clones the body for another attempt. None for a stream, which can be read only once. Guards
+    /// stay with the original.
+    pub fn try_clone(&self) -> Option<Self> {
         match &self.inner {
             Inner::Empty => Some(Self::empty()),
             Inner::Full(bytes) => Some(Self::full(bytes.clone())),
@@ -104,8 +137,8 @@ impl Body {
         }
     }
 
-    /// The bytes of a body that is in hand: empty for none at all; none where it is a stream.
-    pub fn in_hand(&self) -> Option<&[u8]> {
+    /// The bytes of a body in memory; empty for an empty body. None for a stream.
+    pub fn buffered(&self) -> Option<&[u8]> {
         match &self.inner {
             Inner::Empty => Some(b""),
             Inner::Full(bytes) => Some(bytes),
@@ -113,11 +146,19 @@ impl Body {
         }
     }
 
-    /// The same body, ended by an error where it turns out longer than `max` bytes.
-    #[must_use]
-    pub fn limited(self, max: u64) -> Self {
+    /// Refuses a body that is known to be longer than `max` bytes, and ends any other body with an
+    /// error once it has more. `setting` names the limit for the operator.
+    pub fn limited(self, max: u64, setting: &str) -> Result<Self, Error> {
+        let hint = self.size_hint();
+        if hint.lower() > max {
+            return Err(Error::new(Kind::BodyTooLarge, format!("a request body above {setting} ({max})")));
+        }
+        Ok(if hint.exact().is_some() { self } else { self.cut_after(max) })
+    }
+
+    fn cut_after(self, max: u64) -> Self {
         let mut left = max;
-        self.through(move |source, context| {
+        self.map_poll(move |source, context| {
             let frame = ready!(source.as_mut().poll_frame(context));
             if let Some(Ok(frame)) = &frame {
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -131,47 +172,65 @@ impl Body {
         })
     }
 
-    /// The same body, polled by way of `step`, which polls the source and may watch what comes, or end it by an error. A body in hand stays as it is.
+    /// Replaces how a stream is polled: `step` polls the source, and may observe the frames or end
+    /// the body with an error. A body in memory stays as it is.
     #[must_use]
-    pub fn through(self, step: impl FnMut(&mut Source, &mut Context<'_>) -> Polled + Unpin + 'static) -> Self {
+    pub fn map_poll(
+        self,
+        step: impl FnMut(&mut FrameStream, &mut Context<'_>) -> PolledFrame + Unpin + 'static,
+    ) -> Self {
         match self.inner {
-            Inner::Stream(source) => {
-                Self { inner: Inner::Stream(Box::pin(Through { source, step })), guards: self.guards }
-            }
+            Inner::Stream(source) => Self { inner: Inner::Stream(Box::pin(MappedPoll { source, step })), ..self },
             inner => Self { inner, ..self },
         }
     }
 
-    /// Keeps `guard` until the body has been sent or dropped.
+    /// Keeps `guard` until the body was sent or dropped.
     #[must_use]
-    pub fn guarded(mut self, guard: Guard) -> Self {
-        self.guards.push(guard);
+    pub fn with_guard(mut self, guard: impl Into<Guard>) -> Self {
+        self.guards.push(guard.into());
         self
     }
 
-    /// Bytes that reading the body may take: its length where that is known, else `limit`.
-    pub fn cost(&self, limit: usize) -> usize {
-        use http_body::Body as _;
+    /// Counts the bytes that are read from the body.
+    #[must_use]
+    pub fn counted(mut self, traffic: Rc<Traffic>, direction: Direction) -> Self {
+        if !matches!(self.inner, Inner::Empty) {
+            self.traffic = Some((traffic, direction));
+        }
+        self
+    }
+
+    #[inline]
+    fn count(&self, bytes: usize) {
+        if let Some((traffic, direction)) = &self.traffic {
+            traffic.add(*direction, bytes);
+        }
+    }
+
+    /// The bytes that [`Body::read`] may buffer: the body's length if it is known, at most `limit`.
+    pub fn buffer_size(&self, limit: usize) -> usize {
         self.size_hint().exact().and_then(|exact| usize::try_from(exact).ok()).map_or(limit, |exact| exact.min(limit))
     }
 
-    /// Reads the body to its end, at most `limit` bytes.
-    pub async fn read(self, limit: usize) -> Result<Bytes, ReadError> {
-        let source = match self.inner {
-            Inner::Empty => return Ok(Bytes::new()),
-            Inner::Full(bytes) if bytes.len() > limit => return Err(ReadError::TooLarge),
-            Inner::Full(bytes) => return Ok(bytes),
-            Inner::Stream(source) => source,
-        };
-        if source.size_hint().lower() > limit as u64 {
+    /// Reads the whole body. Fails if it has more than `limit` bytes.
+    pub async fn read(mut self, limit: usize) -> Result<Bytes, ReadError> {
+        if self.size_hint().lower() > limit as u64 {
             return Err(ReadError::TooLarge);
         }
-        gather(source, limit).await
+        let bytes = match std::mem::take(&mut self.inner) {
+            Inner::Empty => Bytes::new(),
+            Inner::Full(bytes) => bytes,
+            Inner::Stream(source) => collect(source, limit).await?,
+        };
+        self.count(bytes.len());
+        Ok(bytes)
     }
 }
 
-/// Copies rather than keeps the parts: a part of one byte would hold all that was read with it.
-async fn gather(mut source: Source, limit: usize) -> Result<Bytes, ReadError> {
+/// Copies the frames instead of keeping them: a frame of one byte keeps the whole buffer alive that
+/// it was read into.
+async fn collect(mut source: FrameStream, limit: usize) -> Result<Bytes, ReadError> {
     let mut gathered = BytesMut::new();
     while let Some(frame) = source.frame().await {
         let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
@@ -191,15 +250,19 @@ impl http_body::Body for Body {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match &mut self.inner {
-            Inner::Empty => Poll::Ready(None),
+        let frame = match &mut self.inner {
+            Inner::Empty => None,
             Inner::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 self.inner = Inner::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
+                Some(Ok(Frame::data(bytes)))
             }
-            Inner::Stream(source) => source.as_mut().poll_frame(context),
+            Inner::Stream(source) => ready!(source.as_mut().poll_frame(context)),
+        };
+        if let Some(Ok(frame)) = &frame {
+            self.count(frame.data_ref().map_or(0, Bytes::len));
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -219,20 +282,20 @@ impl http_body::Body for Body {
     }
 }
 
-/// A stream that is polled by way of something.
-struct Through<F> {
-    source: Source,
+/// A stream that is polled by a closure.
+struct MappedPoll<F> {
+    source: FrameStream,
     step: F,
 }
 
-impl<F> http_body::Body for Through<F>
+impl<F> http_body::Body for MappedPoll<F>
 where
-    F: FnMut(&mut Source, &mut Context<'_>) -> Polled + Unpin,
+    F: FnMut(&mut FrameStream, &mut Context<'_>) -> PolledFrame + Unpin,
 {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> PolledFrame {
         let this = self.get_mut();
         (this.step)(&mut this.source, context)
     }
@@ -251,22 +314,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_in_hand_is_bounded_and_ends() {
+    fn a_body_in_memory_is_bounded_and_ends() {
         let body = Body::full(Bytes::from_static(b"hello"));
         assert_eq!(body.size_hint().exact(), Some(5));
-        let read = futures_now(body.read(4));
+        let read = poll_now(body.read(4));
         assert!(matches!(read, Err(ReadError::TooLarge)));
-        assert_eq!(
-            futures_now(Body::full(Bytes::from_static(b"hello")).read(5)).ok(),
-            Some(Bytes::from_static(b"hello"))
-        );
+        assert_eq!(poll_now(Body::full(Bytes::from_static(b"hello")).read(5)).ok(), Some(Bytes::from_static(b"hello")));
         assert!(Body::full(Bytes::new()).is_end_stream());
     }
 
-    /// A body of parts of one byte, each cut from a buffer of its own.
-    struct Crumbs(usize);
+    /// A body of frames of one byte, each cut from its own 16 KiB buffer.
+    struct TinyFrames(usize);
 
-    impl http_body::Body for Crumbs {
+    impl http_body::Body for TinyFrames {
         type Data = Bytes;
         type Error = Error;
 
@@ -278,17 +338,17 @@ mod tests {
     }
 
     #[test]
-    fn crumbs_are_read_as_one_piece_and_bounded() {
-        let read = |crumbs, limit| futures_now(Body::stream(Box::pin(Crumbs(crumbs))).read(limit));
+    fn tiny_frames_are_copied_into_one_buffer() {
+        let read = |frames, limit| poll_now(Body::stream(Box::pin(TinyFrames(frames))).read(limit));
         assert!(read(300, 300).is_ok_and(|bytes| bytes.len() == 300 && bytes.is_unique()));
         assert!(matches!(read(301, 300), Err(ReadError::TooLarge)));
     }
 
-    fn futures_now<F: Future>(future: F) -> F::Output {
+    fn poll_now<F: Future>(future: F) -> F::Output {
         let mut future = std::pin::pin!(future);
         match future.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())) {
             Poll::Ready(output) => output,
-            Poll::Pending => panic!("a body in hand must not wait"),
+            Poll::Pending => panic!("the body must be ready without waiting"),
         }
     }
 }

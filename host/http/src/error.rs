@@ -1,21 +1,23 @@
-//! Why an exchange failed, as one type: what the client may know, what only the log may know, and who is at fault.
+//! The error of a failed exchange: a kind, which decides what the client learns, and a private
+//! detail.
 //!
-//! One type for all stages, so that one function (`stage/respond.rs`) turns failures into answers and no stage makes its own.
-//! The public message names no filter, address or version; the private detail does. Must not know: routes, wasm, sockets.
+//! All stages use one type, so that one function (`pipeline/respond.rs`) turns errors into
+//! responses. The public message names no filter, address or version; the private detail may. This
+//! module does not know: routes, WebAssembly, sockets.
 
 use http::StatusCode;
 
 /// A failed exchange.
 #[derive(Debug)]
 pub struct Error {
-    /// What went wrong; decides the status, the public text and the metrics' label.
+    /// What went wrong. It decides the status, the public message and the label of metrics.
     pub kind: Kind,
-    /// For the log only: names, addresses, a guest's words.
+    /// For the log only: names, addresses, text from a filter.
     pub detail: String,
 }
 
 impl Error {
-    /// A failure with its private detail.
+    /// Makes an error with its private detail.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into() }
     }
@@ -32,85 +34,86 @@ impl std::error::Error for Error {}
 /// What can go wrong with an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The request breaks a rule of HTTP.
+    /// The request is not valid HTTP.
     BadRequest,
-    /// A method that no gateway passes on (CONNECT, TRACE).
+    /// A method that the gateway does not forward (CONNECT, TRACE).
     MethodNotAllowed,
     /// The request target is too long.
     UriTooLong,
-    /// The request's head is too large.
+    /// The request's head is too large, or it has too many fields.
     HeadTooLarge,
     /// An `Expect` that is not `100-continue`.
     ExpectationFailed,
-    /// Another major version of HTTP.
+    /// A major version of HTTP that the gateway does not support.
     Version,
-    /// A transfer coding that the gateway does not have.
+    /// A transfer coding or feature that the gateway does not support.
     NotImplemented,
-    /// The connection does not serve this host (SNI and authority differ).
+    /// The connection does not serve this host: SNI and authority differ.
     Misdirected,
-    /// The request goes round in circles.
+    /// The request has passed this gateway before (a forwarding loop).
     Loop,
-    /// No route takes it.
+    /// No route matches the request.
     NoRoute,
-    /// A body is larger than a filter takes.
+    /// The request body is larger than the route or a filter allows.
     BodyTooLarge,
     /// The client was too slow.
     ClientTimeout,
-    /// The client went away: nobody is left to answer.
+    /// The client disconnected.
     ClientGone,
-    /// Too many exchanges, instances or buffered bytes at once.
+    /// Too many exchanges, instances or buffered bytes at the same time.
     Saturated,
     /// A filter failed.
     Filter(FilterFailure),
-    /// No connection to the upstream.
+    /// The connection to the upstream failed.
     UpstreamConnect,
-    /// No connection to the upstream in time.
+    /// The connection to the upstream took too long.
     UpstreamConnectTimeout,
-    /// No way to the upstream's address.
+    /// The upstream's address is unreachable.
     UpstreamUnroutable,
-    /// The upstream's name has no address.
+    /// The upstream's name does not resolve to an address.
     UpstreamDns,
-    /// The upstream's certificate is not trusted, out of date or for another name.
+    /// The upstream's certificate is not trusted, expired or for another name.
     UpstreamCertificate,
-    /// No TLS with the upstream for another reason.
+    /// The TLS handshake with the upstream failed for another reason.
     UpstreamTls,
-    /// The connection ended before the response's head.
+    /// The upstream closed the connection before the response was complete.
     UpstreamClosed,
-    /// No endpoint of the upstream takes requests.
+    /// No endpoint of the upstream is available.
     UpstreamUnavailable,
-    /// The upstream's endpoints have as many requests or connections as they may.
+    /// All endpoints of the upstream are at their limit of requests or connections.
     UpstreamSaturated,
-    /// The upstream broke off or sent what is not HTTP.
+    /// The upstream sent invalid HTTP.
     UpstreamProtocol,
     /// The upstream was too slow.
     UpstreamTimeout,
-    /// A response body is larger than a filter takes.
+    /// The response body is larger than a filter allows.
     ResponseTooLarge,
-    /// A defect of the gateway.
+    /// A defect in the gateway.
     Internal,
 }
 
-/// How a filter call can fail; the labels of `witgate_filter_errors_total{kind}`.
+/// How a filter call can fail: the `kind` label of `witgate_filter_errors_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FilterFailure {
-    /// The code trapped: unreachable, out of bounds, stack exhausted, …
+    /// The code trapped: unreachable instruction, out-of-bounds access, exhausted stack, …
     Trap,
-    /// Its time, or the phase's budget, was up.
+    /// The filter exceeded its timeout or the budget of its phase.
     Deadline,
-    /// It wanted more memory than granted.
+    /// The filter exceeded its memory limit.
     Memory,
-    /// Another limit: edits, notes, bytes passed to the host, tables, handles.
+    /// The filter exceeded another limit: edits, notes, bytes passed to the host, tables, handles.
     Limit,
-    /// It set a header, status or path that HTTP does not allow or that the gateway owns.
+    /// The filter set a header, status or path that HTTP does not allow or that the gateway itself
+    /// sets.
     InvalidOutput,
-    /// It returned `err`.
+    /// The filter returned `err`.
     Error,
     /// No instance was free.
     Saturated,
 }
 
 impl FilterFailure {
-    /// The metrics' label.
+    /// The label in metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Trap => "trap",
@@ -159,7 +162,8 @@ impl Kind {
         }
     }
 
-    /// The status that the client gets. The codes for filters are the article's: 502, for a missed deadline 504.
+    /// The status of the response to the client. A failed filter gives 502, a filter that exceeded
+    /// its time 504.
     pub const fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
@@ -194,8 +198,8 @@ impl Kind {
         }
     }
 
-    /// What the client may read.
-    pub const fn public(self) -> &'static str {
+    /// The message to the client.
+    pub const fn public_message(self) -> &'static str {
         match self {
             Self::BadRequest => "the request is not valid HTTP",
             Self::MethodNotAllowed => "this method is not served",
@@ -259,7 +263,7 @@ impl Kind {
         }
     }
 
-    /// Whether the same request may succeed soon: the answer then carries `Retry-After`.
+    /// Whether the same request may succeed soon. The response then has a `Retry-After` field.
     pub const fn is_saturation(self) -> bool {
         matches!(
             self,
@@ -270,7 +274,7 @@ impl Kind {
         )
     }
 
-    /// Whether the upstream, or the way to it, is at fault.
+    /// Whether the upstream or the network to it is at fault.
     pub const fn is_upstream(self) -> bool {
         matches!(
             self,

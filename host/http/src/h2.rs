@@ -1,7 +1,7 @@
-//! Bodies over HTTP/2, in and out: flow control, trailers, and peers that take or give too little.
+//! Receives and sends bodies over HTTP/2, with flow control, trailers and minimum rates.
 //!
-//! The same on both sides: a request body from a client and a response body from an upstream differ only in whose fault its end is. Must not know: connections,
-//! exchanges.
+//! Both sides of the gateway use it: a client's and an upstream's body differ only in the kind of
+//! error that they end with. This module does not know: connections, exchanges.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -15,49 +15,49 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use crate::body::Body;
 use crate::error::{Error, Kind};
-use crate::semantics::fields::{check_http2, drop_no_trailers};
-use crate::throughput::{Demand, Pace, Timer};
+use crate::semantics::fields::{check_http2, drop_forbidden_trailers};
+use crate::throughput::{MinRate, Throughput, Timer};
 
-/// What a peer may be made to wait for, and what its breaking off is called.
+/// The minimum rate of a peer, and the kinds of its errors.
 #[derive(Clone, Copy)]
-pub struct Peer {
-    /// The least that it must do.
-    pub demand: Demand,
-    /// It broke off or sent what is not HTTP.
+pub struct PeerPolicy {
+    /// The rate at which the peer must send or take the body.
+    pub min_rate: MinRate,
+    /// The peer disconnected or sent invalid HTTP.
     pub broken: Kind,
-    /// It was too slow.
+    /// The peer was too slow.
     pub slow: Kind,
 }
 
-/// What is demanded of a peer from now on, where that changes in the middle of its body.
-pub type Changed = Rc<Cell<Option<Demand>>>;
+/// Replaces the minimum rate of a body while it is received.
+pub type MinRateOverride = Rc<Cell<Option<MinRate>>>;
 
-/// A body that arrives.
+/// A body that is being received.
 pub struct Incoming {
     stream: RecvStream,
     left: Option<u64>,
-    peer: Peer,
-    changed: Changed,
-    pace: Pace,
+    peer: PeerPolicy,
+    min_rate_override: MinRateOverride,
+    throughput: Throughput,
     timer: Timer,
     data_ended: bool,
 }
 
 impl Incoming {
     /// The body of a message with these fields.
-    pub fn new(stream: RecvStream, headers: &HeaderMap, peer: Peer) -> Self {
+    pub fn new(stream: RecvStream, headers: &HeaderMap, peer: PeerPolicy) -> Self {
         let left = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let (pace, timer) = (Pace::default(), Timer::default());
-        Self { stream, left, peer, changed: Changed::default(), pace, timer, data_ended: false }
+        let (throughput, timer) = (Throughput::default(), Timer::default());
+        Self { stream, left, peer, min_rate_override: MinRateOverride::default(), throughput, timer, data_ended: false }
     }
 
-    /// Where a new demand is put that shall hold instead of the first.
-    pub fn changed(&self) -> Changed {
-        self.changed.clone()
+    /// A cell that takes a new minimum rate; it replaces the rate of [`PeerPolicy`].
+    pub fn min_rate_override(&self) -> MinRateOverride {
+        self.min_rate_override.clone()
     }
 
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<Error> {
-        let deadline = self.pace.deadline(&self.changed.get().unwrap_or(self.peer.demand));
+        let deadline = self.throughput.deadline(&self.min_rate_override.get().unwrap_or(self.peer.min_rate));
         self.timer.poll_until(context, deadline).map(|()| Error::new(self.peer.slow, "the body came too slowly"))
     }
 }
@@ -72,9 +72,9 @@ impl http_body::Body for Incoming {
         if !this.data_ended {
             match this.stream.poll_data(context) {
                 Poll::Ready(Some(Ok(data))) => {
-                    this.pace.progressed(data.len());
+                    this.throughput.progressed(data.len());
                     this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
-                    // An error means that the stream is gone, which the next poll tells.
+                    // An error means that the stream has ended; the next poll returns it.
                     let _ = this.stream.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
@@ -88,7 +88,7 @@ impl http_body::Body for Incoming {
                 if let Err(why) = check_http2(&trailers) {
                     return Poll::Ready(Some(Err(Error::new(this.peer.broken, why))));
                 }
-                drop_no_trailers(&mut trailers);
+                drop_forbidden_trailers(&mut trailers);
                 Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
             }
             Poll::Ready(Ok(None)) => Poll::Ready(None),
@@ -110,40 +110,43 @@ impl http_body::Body for Incoming {
     }
 }
 
-/// A body that is being sent. Dropped before its end, the stream is reset.
+/// A body that is being sent. Dropping it before its end resets the stream.
 pub struct Outgoing {
     body: Body,
     stream: SendStream<Bytes>,
     ready: Bytes,
-    peer: Peer,
-    pace: Pace,
+    peer: PeerPolicy,
+    throughput: Throughput,
     timer: Timer,
     ended: bool,
-    /// The body has work to do after its end: it is a tunnel's, whose other direction goes on.
+    /// The body is one direction of a tunnel. It must be polled after its end, until the other
+    /// direction is closed too.
     is_tunnel: bool,
 }
 
 impl Outgoing {
-    /// A body for a stream whose head was sent.
-    pub fn new(body: Body, stream: SendStream<Bytes>, peer: Peer) -> Self {
-        let (pace, timer) = (Pace::default(), Timer::default());
-        Self { body, stream, ready: Bytes::new(), peer, pace, timer, ended: false, is_tunnel: false }
+    /// Sends `body` on a stream whose head was sent.
+    pub fn new(body: Body, stream: SendStream<Bytes>, peer: PeerPolicy) -> Self {
+        let (throughput, timer) = (Throughput::default(), Timer::default());
+        Self { body, stream, ready: Bytes::new(), peer, throughput, timer, ended: false, is_tunnel: false }
     }
 
-    /// The same for a tunnel: a body that ends one direction by trailers is polled until the other is over too.
+    /// Marks the body as one direction of a tunnel: after trailers end this direction, the body is
+    /// polled until the other direction is closed too.
     #[must_use]
     pub fn tunnel(self, is_tunnel: bool) -> Self {
         Self { is_tunnel, ..self }
     }
 
-    /// Sends what there is; ready at the end. An error of the body resets the stream: the peer must not take it for whole.
+    /// Sends the frames that are available. Ready at the end of the body. An error of the body
+    /// resets the stream, so that the peer does not take the message for complete.
     pub fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut sent = Ok(());
         while sent.is_ok() && !self.ended {
             sent = ready!(self.poll_part(context));
         }
         if sent.is_ok() && self.is_tunnel {
-            // This direction is closed: what the body does now is the other's.
+            // This direction is closed; polling the body drives the other one.
             sent = ready!(Pin::new(&mut self.body).poll_frame(context)).map_or(Ok(()), |frame| frame.map(drop));
         }
         if sent.is_err() {
@@ -172,7 +175,7 @@ impl Outgoing {
                 Err(frame) => {
                     self.ended = true;
                     let trailers = frame.into_trailers().unwrap_or_default();
-                    // A tunnel has none, and no other frames than DATA (RFC 9113, section 8.5).
+                    // A tunnel has only DATA frames (RFC 9113, section 8.5).
                     let sent = if trailers.is_empty() {
                         self.stream.send_data(Bytes::new(), true)
                     } else {
@@ -181,7 +184,7 @@ impl Outgoing {
                     Poll::Ready(sent.map_err(|error| self.broken(&error)))
                 }
             },
-            // Nothing to send: the peer may still give the stream up.
+            // There is nothing to send, but the peer may reset the stream.
             Poll::Pending => match self.stream.poll_reset(context) {
                 Poll::Ready(reset) => {
                     let why = reset.map_or_else(|error| error.to_string(), |reason| reason.to_string());
@@ -200,14 +203,14 @@ impl Outgoing {
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.broken(&error))),
                 Poll::Ready(None) => return Poll::Ready(Err(Error::new(self.peer.broken, "the stream was closed"))),
                 Poll::Pending => {
-                    let deadline = self.pace.deadline(&self.peer.demand);
+                    let deadline = self.throughput.deadline(&self.peer.min_rate);
                     ready!(self.timer.poll_until(context, deadline));
                     return Poll::Ready(Err(Error::new(self.peer.slow, "the peer takes too little of the body")));
                 }
             }
         }
         let part = self.ready.split_to(self.stream.capacity().min(self.ready.len()));
-        self.pace.progressed(part.len());
+        self.throughput.progressed(part.len());
         self.ended = self.ready.is_empty() && self.body.is_end_stream();
         Poll::Ready(self.stream.send_data(part, self.ended).map_err(|error| self.broken(&error)))
     }

@@ -1,4 +1,5 @@
-//! HTTP as the gateway treats it whatever the route: semantics, message framing, bodies, and how slow a peer may be.
+//! HTTP for both sides of the gateway: semantics, HTTP/1 and HTTP/2 messages, bodies, and the
+//! minimum throughput of a peer.
 //!
 //! This crate does not know: sockets, WebAssembly, configuration.
 
@@ -6,6 +7,7 @@ pub mod body;
 pub mod error;
 pub mod h1;
 pub mod h2;
+pub mod limiter;
 pub mod semantics;
 pub mod text;
 pub mod throughput;

@@ -1,8 +1,11 @@
-//! How long a peer may let the gateway wait: a timer that costs nothing while nobody is late, and a minimum rate; and whose turn it is on a serving thread.
+//! Limits how slow a peer may be: a minimum rate, and a timer for deadlines that move. Also lets
+//! other tasks of a thread run first.
 //!
-//! A deadline moves with every exchange, but a timer of the runtime is only touched when it fires or when the deadline comes nearer: so a request on a
-//! busy connection arms none. Only time spent waiting for the peer counts, never the time that the gateway itself or the other side takes. Must not know: what is
-//! waited for.
+//! A deadline moves with every exchange, but [`Timer`] touches the runtime's timer only if it fires
+//! or the deadline moves closer. So a request on a busy connection arms no timer; the price is that
+//! an armed timer can fire early and is armed again. Only the time that the gateway waits for the
+//! peer counts, not the time that the gateway or the other side takes. This module does not know:
+//! what the gateway waits for.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,14 +14,15 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep_until};
 
-/// A timer whose deadline moves.
+/// A timer for a deadline that moves.
 #[derive(Debug, Default)]
 pub struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Timer {
-    /// Ready once `deadline` is over; arms the runtime's timer only where it is not armed or armed for later.
+    /// Ready once `deadline` has passed. Arms the runtime's timer only if it is not armed or if it
+    /// is armed for a later instant.
     pub fn poll_until(&mut self, context: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         loop {
             let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
@@ -30,17 +34,19 @@ impl Timer {
                 self.sleep = None;
                 return Poll::Ready(());
             }
-            // It fired for an earlier deadline than today's.
+            // It fired for an earlier deadline.
             sleep.as_mut().reset(deadline.into());
         }
     }
 }
 
-/// Lets the tasks of this thread that are ready run first, but does not look for new events, as `tokio::task::yield_now` would. Who is alone does not wait.
+/// Runs the other ready tasks of this thread first. Returns at once if no other task is ready.
 ///
-/// So equal work of different tasks follows each other: calls of large filters, which find the processor's caches warm, and sending, where the first message wakes
-/// a sleeping peer, which costs more than sending, and the others find it awake. Figures: docs/performance.md.
-pub async fn others_first() {
+/// Unlike `tokio::task::yield_now`, it does not wait until the runtime has polled for new events.
+/// It groups equal work of different tasks: calls of large filters then find warm processor caches,
+/// and of several writes only the first wakes a sleeping peer, which costs more than the write. The
+/// price is one more poll of the task. Figures: docs/performance.md.
+pub async fn yield_to_ready_tasks() {
     let mut asked = false;
     poll_fn(|context| {
         if std::mem::replace(&mut asked, true) {
@@ -52,27 +58,34 @@ pub async fn others_first() {
     .await;
 }
 
-/// The least that a peer must do while it is waited for.
+/// The minimum rate of a peer while the gateway waits for it.
 #[derive(Debug, Clone, Copy)]
-pub struct Demand {
+pub struct MinRate {
     /// The longest time without a single byte.
     pub stall: Duration,
-    /// Bytes a second on average, once `grace` is over; 0 asks for none.
+    /// The least average of bytes per second once `grace` is over; 0 means no minimum.
     pub bytes_per_second: u32,
-    /// Time that is given before the rate counts.
+    /// The time before the rate counts.
     pub grace: Duration,
 }
 
-/// What a peer has done so far, in one direction of one message.
+impl MinRate {
+    /// Limits only the time without a single byte.
+    pub const fn stall_only(stall: Duration) -> Self {
+        Self { stall, bytes_per_second: 0, grace: stall }
+    }
+}
+
+/// Measures a peer in one direction of one message: bytes, and the time that the gateway waited.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct Throughput {
     bytes: u64,
     waited: Duration,
     since: Option<Instant>,
 }
 
-impl Pace {
-    /// The peer moved some bytes: it is no longer waited for.
+impl Throughput {
+    /// The peer sent or took `bytes`: the gateway stops waiting for it.
     pub fn progressed(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
         if let Some(since) = self.since.take() {
@@ -80,16 +93,17 @@ impl Pace {
         }
     }
 
-    /// The peer is waited for from now on (or already was): the instant at which it is too slow.
-    pub fn deadline(&mut self, demand: &Demand) -> Instant {
+    /// Starts to wait for the peer, unless the gateway waits already. Returns the instant at which
+    /// the peer is too slow.
+    pub fn deadline(&mut self, min_rate: &MinRate) -> Instant {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let stalled = since + demand.stall;
-        if demand.bytes_per_second == 0 {
+        let stalled = since + min_rate.stall;
+        if min_rate.bytes_per_second == 0 {
             return stalled;
         }
-        let earned = Duration::from_secs_f64(self.bytes as f64 / f64::from(demand.bytes_per_second));
-        let allowed = demand.grace.saturating_add(earned).saturating_sub(self.waited);
-        // A huge body earns a huge time, which no clock holds.
+        let earned = Duration::from_secs_f64(self.bytes as f64 / f64::from(min_rate.bytes_per_second));
+        let allowed = min_rate.grace.saturating_add(earned).saturating_sub(self.waited);
+        // A huge body earns more time than an `Instant` can represent.
         since.checked_add(allowed).map_or(stalled, |slow| slow.min(stalled))
     }
 }
@@ -98,17 +112,17 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const DEMAND: Demand =
-        Demand { stall: Duration::from_secs(30), bytes_per_second: 100, grace: Duration::from_secs(5) };
+    const MIN_RATE: MinRate =
+        MinRate { stall: Duration::from_secs(30), bytes_per_second: 100, grace: Duration::from_secs(5) };
 
     #[test]
     fn time_is_earned_by_bytes_and_used_up_by_waiting() {
         let now = Instant::now();
-        let mut pace = Pace { bytes: 1000, waited: Duration::from_secs(12), since: Some(now) };
-        assert_eq!(pace.deadline(&DEMAND), now + Duration::from_secs(3));
-        pace.bytes = 1 << 40;
-        assert_eq!(pace.deadline(&DEMAND), now + DEMAND.stall, "a stall ends it all the same");
-        pace.progressed(1);
-        assert!(pace.since.is_none() && pace.waited >= Duration::from_secs(12));
+        let mut throughput = Throughput { bytes: 1000, waited: Duration::from_secs(12), since: Some(now) };
+        assert_eq!(throughput.deadline(&MIN_RATE), now + Duration::from_secs(3));
+        throughput.bytes = 1 << 40;
+        assert_eq!(throughput.deadline(&MIN_RATE), now + MIN_RATE.stall, "a stall is too slow whatever the rate");
+        throughput.progressed(1);
+        assert!(throughput.since.is_none() && throughput.waited >= Duration::from_secs(12));
     }
 }

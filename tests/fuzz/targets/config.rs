@@ -1,4 +1,5 @@
-//! Any text is a configuration or a list of mistakes, each with its line; what is accepted keeps the documented promises.
+//! Any text is either a valid configuration or a list of errors, each with an existing line. A valid
+//! configuration has routes and listeners, and its routes name existing upstreams.
 #![no_main]
 
 use std::path::Path;
@@ -18,7 +19,7 @@ fuzz_target!(|text: &str| {
         }
         Err(errors) => {
             assert!(!errors.errors.is_empty());
-            // A CR alone ends a line too (YAML 1.2, section 5.4).
+            // A single CR ends a line too (YAML 1.2, section 5.4).
             let lines = text.bytes().filter(|byte| matches!(byte, b'\r' | b'\n')).count() + 2;
             assert!(errors.errors.iter().all(|error| (1..=lines).contains(&error.line)), "{errors}");
         }

@@ -1,4 +1,4 @@
-//! What goes on about a client is bounded, visible ASCII, and says the same in both families of fields.
+//! The forwarded fields are bounded, have only visible ASCII, and name the same client in both formats.
 #![no_main]
 
 use std::net::IpAddr;
@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
     let by_x = read(&Incoming { x_for: &[out.x_for.as_bytes()], ..Incoming::default() });
     let by_own = read(&Incoming { forwarded: &[out.forwarded.as_bytes()], ..Incoming::default() });
     assert_eq!((by_x, by_own), (out.client, out.client), "{out:?}");
-    // A peer that is not trusted cannot say anything.
+    // The fields of an untrusted peer have no effect.
     let stranger = Peer { ip: IpAddr::from([192, 0, 2, 7]), ..peer };
     assert_eq!(forward(&stranger, &trusted, &incoming), forward(&stranger, &trusted, &Incoming::default()));
 });

@@ -1,17 +1,18 @@
-//! A request is read the same however its bytes arrive, and what is accepted has one framing.
+//! A request is parsed the same however its bytes arrive, and an accepted request has one framing.
 #![no_main]
 
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use witgate_http::h1::Framing;
 use witgate_http::h1::chunked::{Decoder, Step};
-use witgate_http::h1::head::{Limits, RequestHead, Scan, request};
+use witgate_http::h1::head::{HeadScanner, Limits, RequestHead, parse_request};
 
 const LIMITS: Limits = Limits { head_bytes: 2048, target_bytes: 1024, fields: 32 };
 
-/// The head, and what follows it; none while it is not whole; the error's words where it is refused.
+/// Parses the head and returns it with the bytes after it. None if it is incomplete; the error's
+/// text if it is rejected.
 fn head(pieces: &[&[u8]]) -> Result<Option<(RequestHead, Vec<u8>)>, String> {
-    let (mut scan, mut buffer) = (Scan::default(), BytesMut::new());
+    let (mut scan, mut buffer) = (HeadScanner::default(), BytesMut::new());
     let mut length = None;
     for piece in pieces {
         buffer.extend_from_slice(piece);
@@ -21,11 +22,11 @@ fn head(pieces: &[&[u8]]) -> Result<Option<(RequestHead, Vec<u8>)>, String> {
     }
     let Some(length) = length else { return Ok(None) };
     let rest = buffer.split_off(length);
-    let head = request(buffer.freeze()).map_err(|error| error.to_string())?;
+    let head = parse_request(buffer.freeze()).map_err(|error| error.to_string())?;
     Ok(Some((head, rest.to_vec())))
 }
 
-/// The data of a chunked body, whether its end came, and whether it was refused.
+/// Decodes a chunked body: its data, whether it ended, and whether it was rejected.
 fn body(pieces: &[&[u8]]) -> (Vec<u8>, bool, bool) {
     let (mut decoder, mut buffer, mut data) = (Decoder::new(), BytesMut::new(), vec![]);
     for piece in pieces {
@@ -34,7 +35,7 @@ fn body(pieces: &[&[u8]]) -> (Vec<u8>, bool, bool) {
             match decoder.step(&mut buffer) {
                 Ok(Step::Data(bytes)) => data.extend_from_slice(&bytes),
                 Ok(Step::End(_)) => return (data, true, false),
-                Ok(Step::More) => break,
+                Ok(Step::NeedsInput) => break,
                 Err(_) => return (data, false, true),
             }
         }
@@ -47,17 +48,17 @@ fuzz_target!(|data: &[u8]| {
     let (front, back) = data.split_at(usize::from(*cut).min(data.len()));
     let whole = head(&[data]);
     let pieces = head(&[front, back]);
-    let words = |read: &Result<Option<(RequestHead, Vec<u8>)>, String>| match read {
+    let comparable = |read: &Result<Option<(RequestHead, Vec<u8>)>, String>| match read {
         Ok(found) => Ok(found.as_ref().map(|(head, rest)| (format!("{head:?}"), rest.clone()))),
         Err(_) => Err(()),
     };
-    assert_eq!(words(&whole), words(&pieces));
+    assert_eq!(comparable(&whole), comparable(&pieces));
     let Ok(Some((head, rest))) = whole else { return };
     let fields = |name| head.headers.get_all(name).iter().count();
     let (lengths, codings) = (fields("content-length"), fields("transfer-encoding"));
     assert!(lengths + codings <= 1, "{head:?}");
     assert_eq!(matches!(head.framing, Framing::Chunked), codings == 1, "{head:?}");
-    assert_ne!(head.framing, Framing::UntilClose, "a request never ends with its connection");
+    assert_ne!(head.framing, Framing::UntilClose, "only a response may end with its connection");
     for (name, value) in &head.headers {
         assert!(!name.as_str().bytes().any(|byte| byte <= b' ' || byte == b':'));
         assert!(!value.as_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)));

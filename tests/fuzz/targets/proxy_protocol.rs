@@ -1,4 +1,4 @@
-//! A PROXY header is taken whole or not at all, within its bounds, whatever follows it.
+//! A PROXY header is parsed as a whole or not at all, within its bounds, whatever bytes follow it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,10 +6,10 @@ use witgate_http::semantics::proxy_protocol::parse;
 
 fuzz_target!(|data: &[u8]| {
     match parse(data) {
-        Ok(None) => assert!(data.len() < 4096, "more is asked for without end"),
+        Ok(None) => assert!(data.len() < 4096, "more bytes are requested beyond the bound"),
         Ok(Some((length, _))) => {
             assert!(length <= data.len() && length <= 4096);
-            assert_eq!(parse(&data[..length]), parse(data), "what follows does not matter");
+            assert_eq!(parse(&data[..length]), parse(data), "later bytes do not matter");
             for end in 0..length {
                 assert_eq!(parse(&data[..end]), Ok(None), "{end} of {length} bytes");
             }

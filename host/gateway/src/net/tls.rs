@@ -1,7 +1,8 @@
-//! From a TCP connection to a TLS one, either side: the handshake and nothing else.
+//! The TLS handshake over a TCP connection, as a client and as a server.
 //!
-//! What is trusted and shown is decided elsewhere (`stage/tls.rs`) and arrives as a finished rustls configuration; a connection keeps the one that it
-//! began with. No deadline here: whoever waits sets it. Must not know: files, configuration, HTTP.
+//! The caller (`tls`) decides which certificates are trusted and presented, and passes a finished
+//! rustls configuration. A connection keeps the configuration that it began with. The caller also
+//! limits the time. This module does not know: files, configuration, HTTP.
 
 use std::io;
 use std::sync::Arc;
@@ -14,41 +15,46 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::Stream;
 
-/// How to speak TLS to one upstream; the newest files' content, replaced as a whole.
+/// The TLS settings of one upstream. A reload of certificate files replaces them as a whole.
 #[derive(Debug)]
 pub struct ClientTls {
     current: ArcSwap<ClientConfig>,
-    /// The name that the upstream's certificate must have, where it is not the endpoint's host.
+    /// The name that the upstream's certificate must be valid for, if it is not the endpoint's
+    /// host.
     server_name: Option<ServerName<'static>>,
 }
 
 impl ClientTls {
-    /// With a first configuration.
+    /// Starts with a first configuration.
     pub fn new(config: Arc<ClientConfig>, server_name: Option<ServerName<'static>>) -> Self {
         Self { current: ArcSwap::new(config), server_name }
     }
 
-    /// What a new connection uses. A kept connection made with another one than this trusts or shows something that was since replaced.
+    /// The configuration of new connections. A pooled connection with another configuration trusts
+    /// or presents certificates that were replaced since.
     pub fn current(&self) -> Arc<ClientConfig> {
         self.current.load_full()
     }
 
-    /// New connections use this from now on.
+    /// Replaces the configuration of new connections.
     pub fn replace(&self, config: Arc<ClientConfig>) {
         self.current.store(config);
     }
 
-    /// The name to ask for and to verify: the configured one, else the endpoint's host (RFC 9110, section 4.3.4).
+    /// The name that the gateway requests (SNI) and verifies: the configured one, else the
+    /// endpoint's host (RFC 9110, section 4.3.4). Fails if the host cannot be a name in a
+    /// certificate.
     pub fn name_for(&self, host: &str) -> io::Result<ServerName<'static>> {
         match &self.server_name {
             Some(name) => Ok(name.clone()),
             None => ServerName::try_from(host.to_owned())
-                .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host is no name that a certificate has")),
+                .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the host cannot be a name in a certificate")),
         }
     }
 }
 
-/// Speaks TLS to a server, and by ALPN nothing but `protocol`. The server's certificate must be good for `name`; an error of TLS is found by [`fault`].
+/// Makes a TLS connection to a server and offers only `protocol` by ALPN. The server's certificate
+/// must be valid for `name`. [`fault`] finds the TLS error inside an I/O error.
 pub async fn connect_tls(
     stream: TcpStream,
     config: Arc<ClientConfig>,
@@ -60,21 +66,21 @@ pub async fn connect_tls(
     Ok(Stream::Client(Box::new(connected)))
 }
 
-/// Speaks TLS to a client.
+/// Accepts a TLS connection from a client.
 pub async fn accept_tls(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Stream> {
     Ok(Stream::Server(Box::new(TlsAcceptor::from(config).accept(stream).await?)))
 }
 
-/// Who is at fault when a handshake fails.
+/// Why a handshake failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The other side's certificate: not trusted, expired, for another name.
+    /// The peer's certificate is not trusted, expired or for another name.
     Certificate,
-    /// Anything else that TLS says: no common version, a broken message, an alert from the other side.
+    /// Another TLS error: no common version, a malformed message, an alert from the peer.
     Protocol,
 }
 
-/// What TLS has to do with an error; none where it came from the network.
+/// The TLS failure inside an I/O error. None if the error came from the network.
 pub fn fault(error: &io::Error) -> Option<Fault> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     Some(match error {

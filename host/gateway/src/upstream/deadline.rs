@@ -1,6 +1,6 @@
-//! A response's body that must be over by an instant (`total_timeout`), however steadily it drips.
+//! Ends a response's body at a deadline (`total_timeout`), even if its bytes keep arriving.
 //!
-//! Must not know: where the body comes from, what it is part of.
+//! This module does not know: where the body comes from.
 
 use std::task::Poll;
 use std::time::Instant;
@@ -9,11 +9,11 @@ use witgate_http::body::Body;
 use witgate_http::error::{Error, Kind};
 use witgate_http::throughput::Timer;
 
-/// `body`, broken off at `until`.
-pub(super) fn within(body: Body, until: Instant) -> Body {
+/// Ends `body` with an error at `until`.
+pub(super) fn with_deadline(body: Body, until: Instant) -> Body {
     let mut timer = Timer::default();
-    body.through(move |source, context| {
-        // First, so that what always has something to give ends too.
+    body.map_poll(move |source, context| {
+        // The timer comes first, because a source that is always ready would never reach it.
         if timer.poll_until(context, until).is_ready() {
             let error = Error::new(Kind::UpstreamTimeout, "the response was not over within total_timeout");
             return Poll::Ready(Some(Err(error)));

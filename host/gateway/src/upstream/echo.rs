@@ -1,6 +1,6 @@
-//! The embedded upstream (`builtin: echo`): answers with what it received, as JSON.
+//! The embedded upstream (`builtin: echo`): answers with the request that it received, as JSON.
 //!
-//! For trying things out and for tests, without a network. Must not know: pools, endpoints.
+//! It serves first steps and tests without a network. This module does not know: pools, endpoints.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use witgate_runtime::exchange::Upgrade;
 pub(super) async fn answer(request: http::Request<Body>, timeout: Duration) -> Result<http::Response<Body>, Error> {
     const BODY_BYTES_MAX: usize = 1 << 20;
     let (head, body) = request.into_parts();
-    // What a client sends after a change of protocol is no body, and here it does not change.
+    // An upgrade request has no body, and this upstream does not change the protocol.
     let body = if head.extensions.get::<Upgrade>().is_some() { Body::empty() } else { body };
     let is_head = head.method == http::Method::HEAD;
     let body = match tokio::time::timeout(timeout, body.read(BODY_BYTES_MAX)).await {

@@ -1,7 +1,8 @@
-//! The chunked coding (RFC 9112, section 7.1), decoded a piece at a time.
+//! Decodes the chunked transfer coding (RFC 9112, section 7.1) incrementally.
 //!
-//! Sizes are hexadecimal digits and nothing else; lines end with CRLF; extensions are dropped and bounded, since a peer could spend more bytes on them than on data. Trailers are
-//! handed over as they stand. Must not know: where the bytes come from.
+//! A size has only hexadecimal digits, and lines end with CRLF. Extensions are dropped and bounded,
+//! because a peer could send more bytes of extensions than of data. This module does not know:
+//! where the bytes come from.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
@@ -9,15 +10,15 @@ use http::HeaderMap;
 use super::head;
 use crate::error::{Error, Kind};
 
-/// A size line with its extension.
+/// The longest size line, with its extension.
 const SIZE_LINE_BYTES_MAX: usize = 256;
-/// Extensions of a whole body, beyond half of its data: nobody sends them but to waste time.
+/// Bytes of extensions in a whole body, in addition to half of its data. Only an attack sends more.
 const EXTENSION_BYTES_MAX: u64 = 16 << 10;
 const TRAILER_BYTES_MAX: usize = 8 << 10;
-/// 2^60 bytes: no sum of sizes overflows.
+/// A chunk has less than 2^60 bytes, so that no sum of sizes overflows.
 const SIZE_DIGITS_MAX: usize = 15;
 
-/// Where in a chunked body the decoder is.
+/// Decodes one chunked body.
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
@@ -32,18 +33,18 @@ enum State {
     DataEnd,
     Trailers,
     Done,
-    /// Refused: what follows on this connection is anybody's guess.
+    /// An error occurred: the decoder cannot know where the next message begins.
     Failed,
 }
 
-/// What a step gave.
+/// The result of [`Decoder::step`].
 #[derive(Debug)]
 pub enum Step {
-    /// More bytes are needed.
-    More,
-    /// Data.
+    /// The buffer does not hold enough bytes.
+    NeedsInput,
+    /// The next data of the body.
     Data(Bytes),
-    /// The end, with its trailers.
+    /// The end of the body, with its trailers.
     End(HeaderMap),
 }
 
@@ -54,12 +55,13 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// At the start of a body.
+    /// Starts a body.
     pub const fn new() -> Self {
         Self { state: State::Size, extensions: 0, data: 0 }
     }
 
-    /// Takes the next part from `buffer`. After [`Step::End`] nothing is taken any more; after an error there is nothing but errors.
+    /// Takes the next part of the body from `buffer`. After [`Step::End`] it takes nothing more,
+    /// and after an error it returns only errors.
     pub fn step(&mut self, buffer: &mut BytesMut) -> Result<Step, Error> {
         let step = self.advance(buffer);
         if step.is_err() {
@@ -72,7 +74,7 @@ impl Decoder {
         loop {
             match self.state {
                 State::Size => match line(buffer, SIZE_LINE_BYTES_MAX, "a chunk's size line is too long")? {
-                    None => return Ok(Step::More),
+                    None => return Ok(Step::NeedsInput),
                     Some(line) => {
                         let (size, extension) = size(&line)?;
                         self.extensions += extension as u64;
@@ -84,7 +86,7 @@ impl Decoder {
                 },
                 State::Data(left) => {
                     if buffer.is_empty() {
-                        return Ok(Step::More);
+                        return Ok(Step::NeedsInput);
                     }
                     let take = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     let left = left - take as u64;
@@ -95,7 +97,7 @@ impl Decoder {
                 State::DataEnd => {
                     if buffer.len() < 2 {
                         return match buffer.first() {
-                            None | Some(b'\r') => Ok(Step::More),
+                            None | Some(b'\r') => Ok(Step::NeedsInput),
                             Some(_) => Err(bad("a chunk does not end with CRLF")),
                         };
                     }
@@ -107,7 +109,7 @@ impl Decoder {
                 }
                 State::Trailers => return self.trailers(buffer),
                 State::Done => return Ok(Step::End(HeaderMap::new())),
-                State::Failed => return Err(bad("its chunked body was refused before")),
+                State::Failed => return Err(bad("its chunked body was rejected before")),
             }
         }
     }
@@ -119,7 +121,7 @@ impl Decoder {
                 if buffer.len() > TRAILER_BYTES_MAX {
                     return Err(bad("its trailers are too large"));
                 }
-                return Ok(Step::More);
+                return Ok(Step::NeedsInput);
             };
             if end == at || buffer[end - 1] != b'\r' {
                 return Err(bad("a trailer ends with a bare LF"));
@@ -132,18 +134,18 @@ impl Decoder {
             if is_last {
                 self.state = State::Done;
                 let block = buffer.split_to(at).freeze();
-                return Ok(Step::End(if at == 2 { HeaderMap::new() } else { head::trailers(&block)? }));
+                return Ok(Step::End(if at == 2 { HeaderMap::new() } else { head::parse_trailers(&block)? }));
             }
         }
     }
 
-    /// Whether the end was reached.
+    /// Whether the end of the body was reached.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
 }
 
-/// The next line without its CRLF.
+/// Takes the next line from the buffer and returns it without its CRLF.
 fn line(buffer: &mut BytesMut, max: usize, too_long: &'static str) -> Result<Option<Bytes>, Error> {
     match memchr::memchr(b'\n', &buffer[..buffer.len().min(max)]) {
         Some(end) if end > 0 && buffer[end - 1] == b'\r' => {
@@ -157,7 +159,8 @@ fn line(buffer: &mut BytesMut, max: usize, too_long: &'static str) -> Result<Opt
     }
 }
 
-/// The size and the length of the extension: `1a`, or `1a;name=value`, which is looked at only for what must not be in any line.
+/// Parses a size line, `1a` or `1a;name=value`: the size of the chunk and the length of the
+/// extension. The extension is only checked for control characters.
 fn size(line: &[u8]) -> Result<(u64, usize), Error> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     if digits == 0 || digits > SIZE_DIGITS_MAX {
@@ -166,7 +169,7 @@ fn size(line: &[u8]) -> Result<(u64, usize), Error> {
     let extension = &line[digits..];
     let starts_well = extension.is_empty() || extension[0] == b';';
     if !starts_well || extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
-        return Err(bad("a chunk's size is followed by what is no extension"));
+        return Err(bad("a chunk's size is followed by something other than an extension"));
     }
     let size = line[..digits].iter().fold(0, |size, digit| size << 4 | u64::from(hex(*digit)));
     Ok((size, extension.len()))
@@ -188,17 +191,18 @@ fn bad(why: &'static str) -> Error {
 mod tests {
     use super::*;
 
-    /// The data and trailers of a body that arrives `piece` bytes at a time, and what is left over.
+    /// Decodes a body that arrives `piece` bytes at a time: its data, its trailers and the number
+    /// of bytes after it.
     fn decode(text: &[u8], piece: usize) -> Result<(Vec<u8>, HeaderMap, usize), &'static str> {
         let (mut decoder, mut buffer, mut data) = (Decoder::new(), BytesMut::new(), vec![]);
         let mut pieces = text.chunks(piece);
         loop {
-            match decoder.step(&mut buffer).map_err(|_| "refused")? {
+            match decoder.step(&mut buffer).map_err(|_| "rejected")? {
                 Step::Data(bytes) => data.extend_from_slice(&bytes),
                 Step::End(trailers) => {
                     return Ok((data, trailers, buffer.len() + pieces.map(<[u8]>::len).sum::<usize>()));
                 }
-                Step::More => buffer.extend_from_slice(pieces.next().ok_or("unfinished")?),
+                Step::NeedsInput => buffer.extend_from_slice(pieces.next().ok_or("incomplete")?),
             }
         }
     }
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_exactly_chunked_is_refused() {
+    fn an_invalid_chunked_body_is_rejected() {
         for text in [
             &b"3\nabc\r\n0\r\n\r\n"[..],
             b"3\r\nabcd\r\n0\r\n\r\n",
@@ -231,12 +235,12 @@ mod tests {
             b"0\r\n bad: 1\r\n\r\n",
             b"g\r\n",
         ] {
-            assert_eq!(decode(text, 64).err(), Some("refused"), "{:?}", String::from_utf8_lossy(text));
+            assert_eq!(decode(text, 64).err(), Some("rejected"), "{:?}", String::from_utf8_lossy(text));
         }
     }
 
     #[test]
-    fn what_was_refused_has_no_end() {
+    fn a_rejected_body_never_ends() {
         for text in [&b"3\rabc\r\n0\r\n\r\n"[..], b"0\r\nbad\r\n\r\n"] {
             let (mut decoder, mut buffer) = (Decoder::new(), BytesMut::from(text));
             for _ in 0..4 {
@@ -248,7 +252,7 @@ mod tests {
     #[test]
     fn extensions_are_bounded() {
         let tiny = b"1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nx\r\n".repeat(2000);
-        assert_eq!(decode(&tiny, 4096).err(), Some("refused"));
-        assert_eq!(decode(&vec![b'0'; 300], 300).err(), Some("refused"));
+        assert_eq!(decode(&tiny, 4096).err(), Some("rejected"));
+        assert_eq!(decode(&vec![b'0'; 300], 300).err(), Some("rejected"));
     }
 }

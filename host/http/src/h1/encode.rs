@@ -1,7 +1,8 @@
-//! Heads and chunks as bytes.
+//! Writes heads and chunks as bytes.
 //!
-//! What is written here was checked when it was read or set: a `HeaderName` is a token, a `HeaderValue` has no line end. Framing fields are written from
-//! [`Framing`] alone, never copied from a message. Must not know: what the fields mean.
+//! Names and values were checked when they were read or set: a `HeaderName` is a token, and a
+//! `HeaderValue` has no line end. Framing fields are written only from [`Framing`], never copied
+//! from a message. This module does not know: what other fields mean.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +13,7 @@ use http::{Method, StatusCode};
 
 use super::Framing;
 
-/// A request's head. `target` is a path with its query, or `*`.
+/// Writes a request's head without its last line. `target` is a path with its query, or `*`.
 pub fn request(out: &mut BytesMut, method: &Method, target: &str, headers: &HeaderMap, framing: Framing) {
     out.reserve(256 + target.len() + headers.len() * 48);
     out.put_slice(method.as_str().as_bytes());
@@ -22,7 +23,9 @@ pub fn request(out: &mut BytesMut, method: &Method, target: &str, headers: &Head
     fields(out, headers, Some(framing));
 }
 
-/// A response's head. With `framing: None` the fields' own `content-length` is kept: it says what a GET would have had (RFC 9110, section 8.6).
+/// Writes a response's head without its last line. Without `framing`, the `content-length` of
+/// `headers` is kept: it is the length that the response to a GET would have (RFC 9110, section
+/// 8.6).
 pub fn response(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap, framing: Option<Framing>) {
     out.reserve(256 + headers.len() * 48);
     if status == StatusCode::OK {
@@ -37,7 +40,7 @@ pub fn response(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap, fra
     fields(out, headers, framing);
 }
 
-/// One more field: before the line that [`end`] writes.
+/// Writes one more field, before [`end`].
 pub fn field(out: &mut BytesMut, name: &str, value: &str) {
     out.put_slice(name.as_bytes());
     out.put_slice(b": ");
@@ -45,7 +48,7 @@ pub fn field(out: &mut BytesMut, name: &str, value: &str) {
     out.put_slice(b"\r\n");
 }
 
-/// The empty line that ends a head.
+/// Writes the empty line that ends a head.
 pub fn end(out: &mut BytesMut) {
     out.put_slice(b"\r\n");
 }
@@ -68,22 +71,24 @@ fn fields(out: &mut BytesMut, headers: &HeaderMap, framing: Option<Framing>) {
     }
 }
 
-/// A chunk's size line; the data and [`CHUNK_END`] follow.
+/// Writes a chunk's size line. The data and [`CHUNK_END`] follow.
 pub fn chunk_start(out: &mut BytesMut, length: usize) {
     out.put_slice(format!("{length:x}\r\n").as_bytes());
 }
 
-/// After a chunk's data.
+/// The bytes after a chunk's data.
 pub const CHUNK_END: &[u8] = b"\r\n";
 
-/// The last chunk, with trailers.
+/// Writes the last chunk with its trailers.
 pub fn last_chunk(out: &mut BytesMut, trailers: &HeaderMap) {
     out.put_slice(b"0\r\n");
     fields(out, trailers, None);
     end(out);
 }
 
-/// `Date` of now (RFC 9110, section 6.6.1), made once a second for each thread.
+/// Writes a `Date` field (RFC 9110, section 6.6.1). Each thread formats the date at most twice a
+/// second, since formatting costs more than copying; the price is a date that is up to half a
+/// second old.
 pub fn date(out: &mut BytesMut) {
     thread_local! {
         static CACHED: Cell<Option<(Instant, [u8; 29])>> = const { Cell::new(None) };
@@ -111,7 +116,7 @@ mod tests {
     use http::header::HeaderValue;
 
     #[test]
-    fn framing_fields_are_ours() {
+    fn framing_fields_are_never_copied() {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("a"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("9"));

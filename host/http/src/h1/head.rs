@@ -1,8 +1,10 @@
-//! Heads of requests and responses, from bytes to checked values.
+//! Parses the heads of requests and responses into checked values.
 //!
-//! Lines end with CRLF and nothing else; names are tokens that touch their colon; a line that begins with a space is refused (RFC 9112, sections 2.2 and 5). Framing is
-//! decided here, where all fields are still as they arrived: one `content-length` of digits or one `transfer-encoding: chunked`, never both. Must not know: what the
-//! fields mean beyond framing, host and connection.
+//! Lines must end with CRLF, names must be tokens directly before their colon, and folded lines are
+//! rejected (RFC 9112, sections 2.2 and 5). This module decides the framing, because all fields are
+//! still as they arrived: either one `content-length` of digits or one `transfer-encoding:
+//! chunked`, never both. This module does not know: the meaning of fields other than framing, host
+//! and connection.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -12,35 +14,37 @@ use memchr::memchr;
 
 use super::Framing;
 use crate::error::{Error, Kind};
-use crate::semantics::fields::{drop_no_trailers, has_member, imitates_framing};
+use crate::semantics::fields::{drop_forbidden_trailers, has_member, resembles_framing_field};
 
-/// Empty lines before a request that are passed over (RFC 9112, section 2.2).
+/// Empty lines before a request that are skipped (RFC 9112, section 2.2).
 const EMPTY_LINES_MAX: u8 = 4;
-/// Digits of a length or a chunk's size: fits 64 bits.
+/// Digits of a content-length: the number fits 64 bits.
 const LENGTH_DIGITS_MAX: usize = 18;
 
 /// Bounds on a head.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The whole head.
+    /// Bytes of the whole head.
     pub head_bytes: usize,
-    /// The request target. More than the 8000 bytes that RFC 9112, section 3 asks for.
+    /// Bytes of the first line, which has the request target. RFC 9112, section 3 recommends at
+    /// least
+    /// 8000.
     pub target_bytes: usize,
-    /// Header lines.
+    /// Number of header lines.
     pub fields: usize,
 }
 
-/// How far a head that arrives in pieces has been looked at.
+/// Finds the end of a head that arrives in pieces, and looks at each byte once.
 #[derive(Debug, Default)]
-pub struct Scan {
+pub struct HeadScanner {
     at: usize,
     lines: usize,
     skipped: u8,
 }
 
-impl Scan {
-    /// The length of the head at the start of `buffer`, its empty line included, or none while it is not there as a whole. Bytes that no head can
-    /// have are refused as soon as they are seen.
+impl HeadScanner {
+    /// Returns the length of the head at the start of `buffer`, its empty line included, or none if
+    /// the head is incomplete. Bytes that no head can have are an error as soon as they arrive.
     pub fn find(&mut self, buffer: &mut BytesMut, limits: &Limits) -> Result<Option<usize>, Error> {
         while self.at == 0 && buffer.first() == Some(&b'\r') {
             match buffer.get(1) {
@@ -89,15 +93,15 @@ impl Scan {
 /// A request's head.
 #[derive(Debug)]
 pub struct RequestHead {
-    /// As sent.
+    /// The method as sent.
     pub method: Method,
-    /// In origin form, absolute form or `*`.
+    /// The target in origin form, absolute form or `*`.
     pub uri: Uri,
-    /// 1.0 or 1.1.
+    /// HTTP/1.0 or HTTP/1.1.
     pub version: Version,
-    /// As sent, framing fields included.
+    /// The fields as sent, framing fields included.
     pub headers: HeaderMap,
-    /// Where the body ends.
+    /// How the end of the body is found.
     pub framing: Framing,
     /// Whether the client wants to send another request on this connection.
     pub keep_alive: bool,
@@ -106,8 +110,9 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// The protocol that the client wants to change to on this connection (RFC 9110, section 7.8). None with a body, which would come in between, and
-    /// never `h2c`, which would hide requests from the gateway.
+    /// The protocol that the client asks to change to (RFC 9110, section 7.8). None if the request
+    /// has a body, which would precede the new protocol. Never `h2c`, which would hide requests
+    /// from the gateway.
     pub fn upgrade(&self) -> Option<HeaderValue> {
         if !self.headers.contains_key(header::UPGRADE)
             || self.framing != Framing::None
@@ -127,16 +132,16 @@ impl RequestHead {
 /// A response's head.
 #[derive(Debug)]
 pub struct ResponseHead {
-    /// 100 to 599.
+    /// The status, 100 to 599.
     pub status: StatusCode,
-    /// 1.0 or 1.1.
+    /// HTTP/1.0 or HTTP/1.1.
     pub version: Version,
-    /// As sent, framing fields included.
+    /// The fields as sent, framing fields included.
     pub headers: HeaderMap,
 }
 
-/// Reads a whole request head, as [`Scan::find`] measured it.
-pub fn request(head: Bytes) -> Result<RequestHead, Error> {
+/// Parses a complete request head, as [`HeadScanner::find`] measured it.
+pub fn parse_request(head: Bytes) -> Result<RequestHead, Error> {
     let (line, rest) = first_line(&head)?;
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
@@ -149,7 +154,7 @@ pub fn request(head: Bytes) -> Result<RequestHead, Error> {
     let uri = read_target(&method, head.slice(offset..offset + target.len()))?;
     let headers = fields(&head, rest)?;
     let framing = request_framing(&headers, version)?;
-    let keep_alive = keeps_alive(&headers, version);
+    let keep_alive = is_persistent(&headers, version);
     let expects_continue = match headers.get(header::EXPECT) {
         None => false,
         Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
@@ -160,8 +165,8 @@ pub fn request(head: Bytes) -> Result<RequestHead, Error> {
     Ok(RequestHead { method, uri, version, headers, framing, keep_alive, expects_continue })
 }
 
-/// Reads a whole response head, as [`Scan::find`] measured it.
-pub fn response(head: Bytes) -> Result<ResponseHead, Error> {
+/// Parses a complete response head, as [`HeadScanner::find`] measured it.
+pub fn parse_response(head: Bytes) -> Result<ResponseHead, Error> {
     let (line, rest) = first_line(&head)?;
     let version = match line.get(..9) {
         Some(b"HTTP/1.1 ") => Version::HTTP_11,
@@ -178,7 +183,8 @@ pub fn response(head: Bytes) -> Result<ResponseHead, Error> {
     Ok(ResponseHead { status, version, headers: fields(&head, rest)? })
 }
 
-/// Where a response's body ends (RFC 9112, section 6.3). The status and the request's method come first, then the fields.
+/// Decides how the end of a response's body is found (RFC 9112, section 6.3). The request's method
+/// and the status take precedence over the fields.
 pub fn response_framing(head: &ResponseHead, method: &Method) -> Result<Framing, Error> {
     let status = head.status;
     let coded = head.headers.contains_key(header::TRANSFER_ENCODING);
@@ -200,24 +206,26 @@ pub fn response_framing(head: &ResponseHead, method: &Method) -> Result<Framing,
     })
 }
 
-/// Whether a head that was refused was meant to be HTTP/1 at all. Where its first line is three words of which none looks like a version or a path, nobody there would read an
-/// answer: such is an HTTP/2 preface that is none.
-pub fn is_http(head: &[u8]) -> bool {
+/// Whether a rejected head was meant to be HTTP/1. If its first line is three words and none of
+/// them looks like a version or a path, for example in a broken HTTP/2 preface, the sender would
+/// not understand a response.
+pub fn looks_like_http(head: &[u8]) -> bool {
     let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
-    let looks_like_http =
+    let is_path_or_version =
         |word: &[u8]| word.contains(&b'/') || word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"http"));
-    line.split(|byte| *byte == b' ').count() != 3 || line.split(|byte| *byte == b' ').any(looks_like_http)
+    line.split(|byte| *byte == b' ').count() != 3 || line.split(|byte| *byte == b' ').any(is_path_or_version)
 }
 
-/// The fields after a last chunk: those of framing, routing and authentication are dropped (RFC 9110, section 6.5.1).
-pub fn trailers(block: &Bytes) -> Result<HeaderMap, Error> {
+/// Parses the trailers after a last chunk. Fields of framing, routing and authentication are
+/// dropped (RFC 9110, section 6.5.1).
+pub fn parse_trailers(block: &Bytes) -> Result<HeaderMap, Error> {
     let mut fields = fields(block, 0)?;
-    drop_no_trailers(&mut fields);
+    drop_forbidden_trailers(&mut fields);
     Ok(fields)
 }
 
-/// Whether a peer wants the connection to stay (RFC 9112, section 9.3).
-pub fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
+/// Whether the peer wants to keep the connection open (RFC 9112, section 9.3).
+pub fn is_persistent(headers: &HeaderMap, version: Version) -> bool {
     let says = |option| has_member(headers, header::CONNECTION, option);
     if !headers.contains_key(header::CONNECTION) {
         return version == Version::HTTP_11;
@@ -225,13 +233,13 @@ pub fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
     !says("close") && (version == Version::HTTP_11 || says("keep-alive"))
 }
 
-/// The first line without its end, and where the next begins.
+/// The first line without its CRLF, and the offset of the next line.
 fn first_line(head: &[u8]) -> Result<(&[u8], usize), Error> {
     let end = memchr(b'\n', head).filter(|end| *end > 0).ok_or_else(|| bad("it has no first line"))?;
     Ok((&head[..end - 1], end + 1))
 }
 
-/// The header lines from `at` to the empty line.
+/// Parses the header lines from `at` to the empty line.
 fn fields(head: &Bytes, mut at: usize) -> Result<HeaderMap, Error> {
     let mut headers = HeaderMap::with_capacity(24);
     loop {
@@ -242,7 +250,7 @@ fn fields(head: &Bytes, mut at: usize) -> Result<HeaderMap, Error> {
             return Ok(headers);
         }
         let colon = memchr(b':', line).ok_or_else(|| bad("a header line has no colon"))?;
-        // A space before the colon, a folded line or an empty name is no token.
+        // This rejects a space before the colon, a folded line and an empty name.
         let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| bad("a header name is not a token"))?;
         let value = &line[colon + 1..];
         let start = value.iter().take_while(|byte| is_blank(**byte)).count();
@@ -250,8 +258,8 @@ fn fields(head: &Bytes, mut at: usize) -> Result<HeaderMap, Error> {
         let offset = at + colon + 1;
         let value = HeaderValue::from_maybe_shared(head.slice(offset + start..offset + stop))
             .map_err(|_| bad("a header value has a control character"))?;
-        if imitates_framing(name.as_str()) {
-            return Err(bad("a header name is nearly that of a framing field"));
+        if resembles_framing_field(name.as_str()) {
+            return Err(bad("a header name resembles a framing field"));
         }
         headers.append(name, value);
         at += end + 1;
@@ -266,7 +274,7 @@ fn read_version(text: &[u8]) -> Result<Version, Error> {
     match text {
         b"HTTP/1.1" => Ok(Version::HTTP_11),
         b"HTTP/1.0" => Ok(Version::HTTP_10),
-        // A higher minor version is spoken to as 1.1 (RFC 9110, section 2.5).
+        // A higher minor version is treated as 1.1 (RFC 9110, section 2.5).
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Ok(Version::HTTP_11),
         [b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9', b'.', b'0'..=b'9'] => {
             Err(Error::new(Kind::Version, "a major version of HTTP other than 1"))
@@ -275,7 +283,7 @@ fn read_version(text: &[u8]) -> Result<Version, Error> {
     }
 }
 
-/// The four forms of RFC 9112, section 3.2.
+/// Parses a request target (RFC 9112, section 3.2).
 fn read_target(method: &Method, target: Bytes) -> Result<Uri, Error> {
     let plain = |byte: &u8| (0x21..0x7f).contains(byte) && !matches!(byte, b'#' | b'"' | b'<' | b'>');
     if target.is_empty() || !target.iter().all(plain) {
@@ -331,7 +339,7 @@ fn is_chunked(headers: &HeaderMap) -> bool {
     first && lines.next().is_none()
 }
 
-/// `gzip, chunked`: valid, but not ours.
+/// Whether the codings are valid but not supported, for example `gzip, chunked`.
 fn ends_chunked_after_known(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
     let (Some(value), None) = (lines.next().and_then(|value| value.to_str().ok()), lines.next()) else { return false };
@@ -341,7 +349,8 @@ fn ends_chunked_after_known(headers: &HeaderMap) -> bool {
         && codings.iter().all(|coding| known.iter().any(|known| coding.eq_ignore_ascii_case(known)))
 }
 
-/// The one content-length, digits only. A second line is refused even where it says the same.
+/// The value of the only content-length line, which must be digits. A second line is an error even
+/// if its value is the same.
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
     let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(value) = lines.next() else { return Ok(None) };
@@ -367,16 +376,16 @@ mod tests {
 
     fn read(text: &str) -> Result<RequestHead, Kind> {
         let mut buffer = BytesMut::from(text.as_bytes());
-        match Scan::default().find(&mut buffer, &LIMITS) {
-            Ok(Some(length)) => request(buffer.split_to(length).freeze()).map_err(|error| error.kind),
-            Ok(None) => panic!("{text:?} is not whole"),
+        match HeadScanner::default().find(&mut buffer, &LIMITS) {
+            Ok(Some(length)) => parse_request(buffer.split_to(length).freeze()).map_err(|error| error.kind),
+            Ok(None) => panic!("{text:?} is incomplete"),
             Err(error) => Err(error.kind),
         }
     }
 
     #[test]
-    fn what_is_no_http_at_all_is_known() {
-        assert!(!is_http(b"INVALID CONNECTION PREFACE\r\n\r\n"));
+    fn non_http_is_recognized() {
+        assert!(!looks_like_http(b"INVALID CONNECTION PREFACE\r\n\r\n"));
         for http in [
             "GET / HTTP/1.1\r\n",
             "GET / HTTP1.1\r\n",
@@ -386,12 +395,12 @@ mod tests {
             "GET  / HTTP/1.1\r\n",
             "GET / HTTP/1.1 x\r\n",
         ] {
-            assert!(is_http(http.as_bytes()), "{http:?}");
+            assert!(looks_like_http(http.as_bytes()), "{http:?}");
         }
     }
 
     #[test]
-    fn a_plain_request_is_read() -> Result<(), Kind> {
+    fn a_valid_request_is_parsed() -> Result<(), Kind> {
         let head = read("\r\nPOST /a?b=c HTTP/1.1\r\nHost: x\r\nX-A: \t 1 2\t\r\ncontent-length: 12\r\n\r\n")?;
         assert_eq!((head.method, head.uri.to_string().as_str()), (Method::POST, "/a?b=c"));
         assert_eq!((head.framing, head.keep_alive), (Framing::Length(12), true));
@@ -401,8 +410,8 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_looked_at_once() -> Result<(), Error> {
-        let mut scan = Scan::default();
+    fn a_head_in_pieces_is_found() -> Result<(), Error> {
+        let mut scan = HeadScanner::default();
         let mut buffer = BytesMut::new();
         let text = b"GET / HTTP/1.1\r\nhost: a\r\n\r\nrest";
         for (at, byte) in text.iter().enumerate() {
@@ -412,11 +421,11 @@ mod tests {
                 return Ok(());
             }
         }
-        panic!("never whole");
+        panic!("the head was never complete");
     }
 
     #[test]
-    fn what_two_parsers_could_read_differently_is_refused() {
+    fn an_ambiguous_head_is_rejected() {
         for (text, kind) in [
             ("GET / HTTP/1.1\nhost: a\n\n", Kind::BadRequest),
             ("GET / HTTP/1.1\r\nhost: a\r\n b\r\n\r\n", Kind::BadRequest),
@@ -450,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn size_has_its_own_status() {
+    fn limits_have_their_own_kinds() {
         assert_eq!(read(&format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(9000))).err(), Some(Kind::UriTooLong));
         assert_eq!(read(&format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(8000))).err(), None);
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101));
@@ -458,9 +467,9 @@ mod tests {
     }
 
     #[test]
-    fn a_response_ends_where_its_status_and_fields_say() -> Result<(), Error> {
+    fn the_framing_of_a_response_follows_its_status_and_fields() -> Result<(), Error> {
         let framing = |text: &str, method: &Method| {
-            response(Bytes::copy_from_slice(text.as_bytes())).and_then(|head| response_framing(&head, method))
+            parse_response(Bytes::copy_from_slice(text.as_bytes())).and_then(|head| response_framing(&head, method))
         };
         assert_eq!(framing("HTTP/1.1 200 OK\r\n\r\n", &Method::GET)?, Framing::UntilClose);
         assert_eq!(framing("HTTP/1.1 200\r\ncontent-length: 3\r\n\r\n", &Method::GET)?, Framing::Length(3));

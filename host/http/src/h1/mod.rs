@@ -1,23 +1,27 @@
-//! HTTP/1.1 messages as bytes: heads, framing, chunks. Strict where RFC 9112 leaves two parsers room to differ.
+//! HTTP/1.1 messages as bytes: heads, framing, chunks, and receiving and sending them.
 //!
-//! Our own rather than a library's, for three reasons: what is forwarded must be what was judged (a parser that drops a field before anybody sees it hides a
-//! conflict), interim responses must pass, and one connection must be one task without channels inside. A message that could be read in two ways is refused,
-//! never repaired. Bytes in, values out. Must not know: sockets, routes, who the peer is.
+//! The gateway has its own implementation for three reasons. It must forward exactly the message
+//! that it checked: a parser that drops fields hides conflicts between them. Interim responses must
+//! pass. And one connection must be one task without channels. A message that two parsers could
+//! read differently is rejected, never repaired. This module does not know: sockets, routes, who
+//! the peer is.
 
 pub mod chunked;
 pub mod encode;
 pub mod head;
+pub mod incoming;
+pub mod io;
 pub mod outgoing;
 
-/// Where a message's body ends (RFC 9112, section 6.3).
+/// How the end of a message's body is found (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// The message has no body.
     None,
-    /// After so many bytes.
+    /// The body has this many bytes.
     Length(u64),
-    /// At the last chunk.
+    /// The body has the chunked transfer coding.
     Chunked,
-    /// With the connection: responses only.
+    /// The body ends when the peer closes the connection. Only a response can have it.
     UntilClose,
 }

@@ -1,6 +1,9 @@
-//! A body on its way out over HTTP/1.1: chunked or as it is, gathered so that small parts share a system call and large ones are not copied.
+//! Encodes a body for HTTP/1.1, chunked or unchanged, and gathers it for writing.
 //!
-//! Both sides send bodies this way, requests to upstreams and responses to clients. Must not know: whom it goes to.
+//! Small frames are copied into one buffer, so that they share a system call; large frames are sent
+//! from where they are, which saves the copy. Both sides of the gateway send bodies this way:
+//! requests to upstreams and responses to clients. This module does not know: who receives the
+//! body.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,9 +16,9 @@ use super::encode;
 use crate::body::Body;
 use crate::error::Error;
 
-/// What is gathered before it is sent.
+/// Bytes that are gathered before they are sent.
 const GATHER_BYTES: usize = 16 << 10;
-/// A part that is sent from where it is rather than copied.
+/// Frames of at least this many bytes are not copied.
 const LARGE_BYTES: usize = 8 << 10;
 
 /// A body that is being sent.
@@ -24,46 +27,50 @@ pub struct Outgoing {
     chunked: bool,
     trailers: bool,
     ended: bool,
-    /// The body itself said that it has no more: after its trailers it may still have work to do.
+    /// The body returned its end. After its trailers it may not have done so: a tunnel whose other
+    /// direction goes on.
     closed: bool,
     owes_chunk_end: bool,
-    /// To be sent after the gathered bytes.
+    /// A large frame, to be sent after the gathered bytes.
     pub large: Bytes,
 }
 
-/// What gathering came to.
+/// The result of gathering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gathered {
-    /// Nothing comes after what is gathered.
+    /// The gathered bytes are the last.
     End,
-    /// The body has no more at the moment; it wakes the task when it has.
-    Waits,
-    /// There is more once what is gathered was sent.
+    /// The body has no more frames at the moment; it will wake the task.
+    Pending,
+    /// There is more; send the gathered bytes first.
     More,
 }
 
 impl Outgoing {
-    /// A body to send. `trailers` says whether the peer can take them; they go with chunks only.
+    /// Sends `body`. `trailers` says whether the peer accepts trailers, which only chunks can
+    /// carry.
     pub fn new(body: Body, chunked: bool, trailers: bool) -> Self {
         Self { body, chunked, trailers, ended: false, closed: false, owes_chunk_end: false, large: Bytes::new() }
     }
 
-    /// Nothing to send.
+    /// Sends nothing.
     pub fn none() -> Self {
         Self { ended: true, closed: true, ..Self::new(Body::empty(), false, false) }
     }
 
-    /// Whether everything was gathered.
+    /// Whether the whole body was gathered and sent.
     pub fn has_ended(&self) -> bool {
         self.ended && !self.owes_chunk_end && self.large.is_empty()
     }
 
-    /// Whether the body itself is done. It may end its data earlier, by trailers, and go on working: a tunnel whose one direction is closed.
+    /// Whether the body itself is finished. A tunnel ends one direction by trailers and goes on
+    /// with the other.
     pub fn has_closed(&self) -> bool {
         self.closed
     }
 
-    /// Puts the next parts of the body into `out` and [`Outgoing::large`]. The error is the body's: what was sent so far is not whole.
+    /// Puts the next frames of the body into `out` and [`Outgoing::large`]. An error comes from the
+    /// body; the message is then incomplete.
     pub fn gather(&mut self, context: &mut Context<'_>, out: &mut BytesMut) -> Result<Gathered, Error> {
         if !self.large.is_empty() {
             return Ok(Gathered::More);
@@ -73,12 +80,12 @@ impl Outgoing {
         }
         if self.ended && !self.closed {
             return Ok(match Pin::new(&mut self.body).poll_frame(context) {
-                // An error here ends the message too: who asked on would get it again and again.
+                // An error ends the message too: polling again would return it again.
                 Poll::Ready(frame) => {
                     self.closed = frame.transpose()?.is_none();
                     Gathered::End
                 }
-                Poll::Pending => Gathered::Waits,
+                Poll::Pending => Gathered::Pending,
             });
         }
         while !self.ended && self.large.is_empty() && out.len() < GATHER_BYTES {
@@ -88,7 +95,7 @@ impl Outgoing {
                     self.closed = true;
                     self.end(&HeaderMap::new(), out);
                 }
-                Poll::Pending => return Ok(Gathered::Waits),
+                Poll::Pending => return Ok(Gathered::Pending),
             }
         }
         Ok(if self.has_ended() { Gathered::End } else { Gathered::More })
@@ -130,7 +137,7 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
-    /// A tunnel's body whose one direction ended by trailers and whose other one broke off.
+    /// A tunnel's body whose first direction ended by trailers and whose second direction failed.
     struct HalfClosed(bool);
 
     impl http_body::Body for HalfClosed {

@@ -1,10 +1,12 @@
-//! Fields that do not go on as they came: those of one connection, those that imitate others, those that are no trailers, and hosts that are none; and what a list field holds.
+//! Checks and removes fields that must not be forwarded: connection-specific fields, lookalikes of
+//! other fields and forbidden trailers. Also checks hosts and searches list fields.
 //!
-//! Must not know: anything of the gateway.
+//! This module does not know: anything of the gateway.
 
 use http::header::{self, HeaderMap, HeaderName};
 
-/// Fields that a peer cannot have removed by naming them in `connection`: without them the message would mean something else.
+/// Fields that a peer cannot remove by naming them in `connection`, because the message would mean
+/// something else without them.
 const KEPT: [HeaderName; 6] = [
     header::HOST,
     header::CONTENT_LENGTH,
@@ -14,7 +16,7 @@ const KEPT: [HeaderName; 6] = [
     HeaderName::from_static("x-forwarded-for"),
 ];
 
-/// Whether a list field has this member, however written (RFC 9110, section 5.6.1): on any of its lines.
+/// Whether a list field has `member` on any of its lines, ignoring case (RFC 9110, section 5.6.1).
 pub fn has_member(headers: &HeaderMap, field: HeaderName, member: &str) -> bool {
     headers
         .get_all(field)
@@ -23,7 +25,8 @@ pub fn has_member(headers: &HeaderMap, field: HeaderName, member: &str) -> bool 
         .any(|own| own.trim_ascii().eq_ignore_ascii_case(member.as_bytes()))
 }
 
-/// Removes what concerns one connection only, and what `connection` names (RFC 9110, section 7.6.1).
+/// Removes connection-specific fields, and the fields that `connection` names (RFC 9110, section
+/// 7.6.1).
 pub fn strip_connection_fields(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = headers
@@ -51,13 +54,14 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Removes fields that differ only by an underscore from one that the gateway writes or upstreams rely on: CGI and its heirs would read both as one
-/// name, so `x_forwarded_for` could speak for the gateway.
-pub fn drop_imitations(headers: &mut HeaderMap) {
+/// Removes fields whose names differ only by underscores from a field that the gateway writes or
+/// that upstreams rely on. CGI and its successors map both to one name, so a client could replace
+/// the gateway's `x-forwarded-for` by sending `x_forwarded_for`.
+pub fn drop_underscore_lookalikes(headers: &mut HeaderMap) {
     if !headers.keys().any(|name| memchr::memchr(b'_', name.as_str().as_bytes()).is_some()) {
         return;
     }
-    let imitates = |name: &&HeaderName| {
+    let is_lookalike = |name: &&HeaderName| {
         let plain = name.as_str().replace('_', "-");
         if name.as_str().bytes().filter(u8::is_ascii_alphanumeric).eq(*b"host") {
             return name.as_str() != "host";
@@ -82,16 +86,17 @@ pub fn drop_imitations(headers: &mut HeaderMap) {
                         | "http2-settings"
                 ))
     };
-    let found: Vec<HeaderName> = headers.keys().filter(imitates).cloned().collect();
+    let found: Vec<HeaderName> = headers.keys().filter(is_lookalike).cloned().collect();
     for name in found {
         headers.remove(name);
     }
 }
 
-/// Whether a name is `content-length` or `transfer-encoding` but for a character that some parser drops or takes for a hyphen: CGI and its heirs read `content_length` as
-/// the real one, and others are known that skip what they do not like.
-pub fn imitates_framing(name: &str) -> bool {
-    // The plain names are 14 and 17 long; nothing shorter than their letters can imitate them.
+/// Whether a name differs from `content-length` or `transfer-encoding` only by characters that some
+/// parsers drop or take for a hyphen. CGI and its successors read `content_length` as
+/// `content-length`.
+pub fn resembles_framing_field(name: &str) -> bool {
+    // The names have 14 and 17 characters; a lookalike has at least their letters.
     if !(13..=20).contains(&name.len()) {
         return false;
     }
@@ -100,8 +105,9 @@ pub fn imitates_framing(name: &str) -> bool {
         || (letters().eq(*b"transferencoding") && name != "transfer-encoding")
 }
 
-/// Removes what is no trailer: fields of framing, routing and authentication (RFC 9110, section 6.5.1).
-pub fn drop_no_trailers(trailers: &mut HeaderMap) {
+/// Removes fields that must not be trailers: fields of framing, routing and authentication (RFC
+/// 9110, section 6.5.1).
+pub fn drop_forbidden_trailers(trailers: &mut HeaderMap) {
     for name in [
         header::CONTENT_LENGTH,
         header::TRANSFER_ENCODING,
@@ -131,14 +137,15 @@ pub fn drop_no_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-/// What the library for HTTP/2 lets pass and RFC 9113, section 8.2.1 forbids, and names that HTTP/1 would refuse. The error says what is wrong.
+/// Checks HTTP/2 fields for what RFC 9113, section 8.2.1 forbids but the `h2` crate accepts, and
+/// for names that an HTTP/1 head could not have. The error is the reason.
 pub fn check_http2(fields: &HeaderMap) -> Result<(), &'static str> {
     let padded = |value: &[u8]| matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
     if fields.values().any(|value| padded(value.as_bytes())) {
         return Err("a field's value begins or ends with white space");
     }
-    if fields.keys().any(|name| imitates_framing(name.as_str())) {
-        return Err("a field's name imitates content-length or transfer-encoding");
+    if fields.keys().any(|name| resembles_framing_field(name.as_str())) {
+        return Err("a field's name resembles content-length or transfer-encoding");
     }
     if fields.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err("it has more than one content-length");
@@ -146,7 +153,8 @@ pub fn check_http2(fields: &HeaderMap) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether a text is a host with an optional port (RFC 3986, section 3.2; RFC 9110, section 7.2). Names have letters, digits, `-`, `.`, `_` and `~`.
+/// Whether a text is a host with an optional port (RFC 3986, section 3.2; RFC 9110, section 7.2). A
+/// name has letters, digits, `-`, `.`, `_` and `~`.
 pub fn is_host(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -161,8 +169,8 @@ pub fn is_host(text: &str) -> bool {
             (Some(&text[..end]), &text[end..])
         }
     };
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    host.is_none_or(|host| !host.is_empty() && host.len() <= 255 && host.bytes().all(good))
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    host.is_none_or(|host| !host.is_empty() && host.len() <= 255 && host.bytes().all(is_name_byte))
         && (port.is_empty()
             || port.strip_prefix(':').is_some_and(|port| {
                 !port.is_empty()
@@ -189,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn nominated_fields_go_but_not_those_a_peer_must_not_remove() {
+    fn connection_names_fields_to_remove_but_not_essential_ones() {
         let fields = [
             ("connection", "x-a, close, host, content-length, x-forwarded-proto"),
             ("x-a", "1"),
@@ -204,13 +212,13 @@ mod tests {
     }
 
     #[test]
-    fn imitations_go() {
+    fn lookalikes_are_removed() {
         let fields = [("x_forwarded_for", "1"), ("x-forwarded_proto", "1"), ("x_own", "1"), ("content_type", "a")];
-        assert_eq!(left(&fields, drop_imitations), ["x_own"]);
+        assert_eq!(left(&fields, drop_underscore_lookalikes), ["x_own"]);
     }
 
     #[test]
-    fn what_http_1_would_refuse_is_refused_in_http_2() {
+    fn http2_fields_that_http1_rejects_are_rejected() {
         let check = |name: &'static str, value: &'static str| {
             check_http2(&HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]))
         };
@@ -225,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_have_more_lines_than_one() {
+    fn a_list_field_may_have_several_lines() {
         let lines = [b"a,\tCLOSE ,b".as_slice(), b"\xff", b"keep-alive"];
         let field = |line: &&[u8]| HeaderValue::from_bytes(line).ok().map(|value| (header::CONNECTION, value));
         let headers = HeaderMap::from_iter(lines.iter().filter_map(field));
@@ -236,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
+    fn hosts_are_checked() {
         for good in ["a", "a.b:80", "[::1]", "[::1]:8080", "127.0.0.1:1", "a_b"] {
             assert!(is_host(good), "{good}");
         }

@@ -1,8 +1,11 @@
-//! Who the client is, and what the upstream is told of it: X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239).
+//! The client's address, and the fields that tell it to the upstream: X-Forwarded-For, -Proto,
+//! -Host and Forwarded (RFC 7239).
 //!
-//! Anybody can send these fields, so a peer's word counts only if the operator trusts it: an untrusted peer's fields are overwritten by what the connection
-//! itself shows, a trusted peer's are appended to. The client is the rightmost address that is not a trusted proxy's: what stands left of it was written
-//! by the client. Both families of fields leave with the same chain, so an upstream cannot read two clients. Must not know: anything of the
+//! Anybody can send these fields, so they count only if the operator trusts the peer. The fields of
+//! an untrusted peer are replaced by what the connection itself shows; those of a trusted peer are
+//! extended. The client is the rightmost address that is not a trusted proxy's, because the client
+//! could have written everything left of it. Both kinds of fields are sent with the same chain, so
+//! that an upstream cannot read two different clients. This module does not know: anything of the
 //! gateway.
 
 use std::borrow::Cow;
@@ -11,30 +14,30 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// Hops of a chain that are read, and that leave, the peer's included; what stands left of them is dropped.
-const NODES_MAX: usize = 32;
-/// Bytes of incoming values that are read, per field; a longer one counts as absent. More than the longest field that leaves, so the next gateway
-/// reads what this one wrote.
+/// Hops of a chain that are read and sent, the peer's included. Hops left of them are dropped.
+const HOPS_MAX: usize = 32;
+/// Bytes of an incoming field; a longer one counts as absent. It is more than the longest field
+/// that is sent, so that the next gateway can read what this one wrote.
 const BYTES_MAX: usize = 12 << 10;
 /// Bytes of a name or an address in a chain.
-const NODE_BYTES_MAX: usize = 64;
+const HOP_BYTES_MAX: usize = 64;
 /// Bytes of a host, which is at most a DNS name with a port.
 const HOST_BYTES_MAX: usize = 255;
 const _: () =
-    assert!(NODES_MAX * (", for=\"[]\";host=\"\";proto=https".len() + NODE_BYTES_MAX + HOST_BYTES_MAX) <= BYTES_MAX);
+    assert!(HOPS_MAX * (", for=\"[]\";host=\"\";proto=https".len() + HOP_BYTES_MAX + HOST_BYTES_MAX) <= BYTES_MAX);
 
-/// What the connection itself shows.
+/// What the connection itself shows about its peer.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer<'a> {
-    /// The other end (behind the PROXY protocol: what that says).
+    /// The peer's address, or the address from the PROXY protocol.
     pub ip: IpAddr,
-    /// Whether it spoke TLS to this gateway.
+    /// Whether the peer uses TLS.
     pub is_tls: bool,
-    /// The request's host with its port; may be empty.
+    /// The request's host with its port, or an empty text.
     pub host: &'a str,
 }
 
-/// The fields as they came, a value for each line. Only read where the peer is trusted.
+/// The fields of the request, one value for each line. They are read only if the peer is trusted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Incoming<'a> {
     /// `x-forwarded-for`.
@@ -47,88 +50,91 @@ pub struct Incoming<'a> {
     pub forwarded: &'a [&'a [u8]],
 }
 
-/// What goes on: one line for each field, in place of all that came.
+/// The client, and the fields for the upstream. Each replaces all lines of the incoming field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing<'a> {
-    /// For logs, limits and filters.
+    /// The client's address for logs, limits and filters.
     pub client: IpAddr,
     /// `x-forwarded-for`: the chain, the peer last.
     pub x_for: String,
-    /// `x-forwarded-proto`: what the client spoke, `http` or `https`.
+    /// `x-forwarded-proto`: the client's scheme, `http` or `https`.
     pub x_proto: &'static str,
-    /// `x-forwarded-host`: what the client asked for; empty where nobody said.
+    /// `x-forwarded-host`: the host that the client requested; empty if it is unknown.
     pub x_host: Cow<'a, str>,
-    /// `forwarded`: the same in the words of RFC 7239.
+    /// `forwarded`: the same chain in the syntax of RFC 7239.
     pub forwarded: String,
 }
 
-/// Whether an address is one of the operator's proxies.
+/// Whether an address belongs to a trusted proxy.
 pub fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
     let ip = ip.to_canonical();
     trusted.iter().any(|net| net.contains(&ip))
 }
 
-/// The client's address and the fields for the upstream.
+/// Returns the client's address and the fields for the upstream.
 pub fn forward<'a>(peer: &Peer<'a>, trusted: &[IpNet], incoming: &Incoming<'a>) -> Outgoing<'a> {
     let ip = peer.ip.to_canonical();
-    let own_proto = if peer.is_tls { "https" } else { "http" };
+    let peer_proto = if peer.is_tls { "https" } else { "http" };
     let mut out = Outgoing {
         client: ip,
         x_for: String::new(),
-        x_proto: own_proto,
+        x_proto: peer_proto,
         x_host: Cow::Borrowed(peer.host),
         forwarded: String::new(),
     };
     if is_trusted(ip, trusted) {
-        let x_for = x_for_chain(incoming.x_for);
-        let elements = elements(incoming.forwarded);
-        // A proxy that knows only one of the two passes a client's other one through: the older field is what nearly all write.
-        let (chain, told) = if x_for.is_empty() { (&elements, true) } else { (&x_for, agree(&x_for, &elements)) };
+        let x_for = x_for_hops(incoming.x_for);
+        let elements = forwarded_hops(incoming.forwarded);
+        // A proxy that knows only one of the two fields passes the client's other field through. So
+        // X-Forwarded-For takes precedence, which nearly all proxies write.
+        let (chain, use_forwarded) =
+            if x_for.is_empty() { (&elements, true) } else { (&x_for, have_same_addresses(&x_for, &elements)) };
         let client = client_of(chain, trusted);
         if let Some(ip) = client.and_then(|at| chain[at].ip) {
             out.client = ip;
         }
-        let element = client.filter(|_| told).and_then(|at| elements.get(at));
+        let element = client.filter(|_| use_forwarded).and_then(|at| elements.get(at));
         out.x_proto =
-            last(incoming.x_proto).and_then(proto).or(element.and_then(|node| node.proto)).unwrap_or(own_proto);
-        if let Some(host) = last(incoming.x_host).filter(|host| is_host(host)) {
+            last_member(incoming.x_proto).and_then(proto).or(element.and_then(|hop| hop.proto)).unwrap_or(peer_proto);
+        if let Some(host) = last_member(incoming.x_host).filter(|host| is_host(host)) {
             out.x_host = Cow::Borrowed(host);
-        } else if let Some(host) = element.and_then(|node| node.host.clone()) {
+        } else if let Some(host) = element.and_then(|hop| hop.host.clone()) {
             out.x_host = host;
         }
-        // The peer comes after them: where that is one hop too many, one goes that is not the client, whom the next gateway must find too.
-        let surplus = (chain.len() == NODES_MAX).then_some(usize::from(client == Some(0)));
-        for (at, node) in chain.iter().enumerate().filter(|(at, _)| Some(*at) != surplus) {
-            push_x_for(&mut out.x_for, node);
-            push_forwarded(&mut out.forwarded, if told { &elements[at] } else { node });
+        // The peer is appended. If the chain is full, a hop is dropped that is not the client,
+        // because the next gateway must find the same client.
+        let surplus = (chain.len() == HOPS_MAX).then_some(usize::from(client == Some(0)));
+        for (at, hop) in chain.iter().enumerate().filter(|(at, _)| Some(*at) != surplus) {
+            push_x_for(&mut out.x_for, hop);
+            push_forwarded(&mut out.forwarded, if use_forwarded { &elements[at] } else { hop });
         }
     }
-    push_x_for(&mut out.x_for, &Node::of(ip));
-    let own = Node { proto: Some(own_proto), host: Some(Cow::Borrowed(peer.host)), ..Node::of(ip) };
-    push_forwarded(&mut out.forwarded, &own);
+    push_x_for(&mut out.x_for, &Hop::of(ip));
+    let peer_hop = Hop { proto: Some(peer_proto), host: Some(Cow::Borrowed(peer.host)), ..Hop::of(ip) };
+    push_forwarded(&mut out.forwarded, &peer_hop);
     out
 }
 
 /// One hop of a chain.
 #[derive(Debug, Clone, Default)]
-struct Node<'a> {
-    /// As it came, without quotes.
+struct Hop<'a> {
+    /// The text of the hop, without quotes.
     text: Cow<'a, str>,
-    /// None for `unknown` and names that a proxy made up.
+    /// The address. None for `unknown` and for obfuscated names.
     ip: Option<IpAddr>,
     proto: Option<&'static str>,
     host: Option<Cow<'a, str>>,
 }
 
-impl<'a> Node<'a> {
+impl<'a> Hop<'a> {
     fn of(ip: IpAddr) -> Self {
         Self { ip: Some(ip), ..Self::default() }
     }
 
-    /// None where the text could not be passed on.
+    /// None if the text must not be forwarded.
     fn parse(text: Cow<'a, str>) -> Option<Self> {
-        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:[]".contains(&byte);
-        if text.is_empty() || text.len() > NODE_BYTES_MAX || !text.bytes().all(good) {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:[]".contains(&byte);
+        if text.is_empty() || text.len() > HOP_BYTES_MAX || !text.bytes().all(is_allowed) {
             return None;
         }
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(&text);
@@ -137,11 +143,12 @@ impl<'a> Node<'a> {
     }
 }
 
-/// The client's place in the chain: the rightmost address that is not trusted, else the last before something that is no address.
-fn client_of(chain: &[Node], trusted: &[IpNet]) -> Option<usize> {
+/// The client's position in the chain: the rightmost address that is not trusted. If all addresses
+/// are trusted, the leftmost address right of any hop without an address.
+fn client_of(chain: &[Hop], trusted: &[IpNet]) -> Option<usize> {
     let mut client = None;
-    for (at, node) in chain.iter().enumerate().rev() {
-        let Some(ip) = node.ip else { break };
+    for (at, hop) in chain.iter().enumerate().rev() {
+        let Some(ip) = hop.ip else { break };
         client = Some(at);
         if !is_trusted(ip, trusted) {
             break;
@@ -150,69 +157,69 @@ fn client_of(chain: &[Node], trusted: &[IpNet]) -> Option<usize> {
     client
 }
 
-/// The nodes of X-Forwarded-For, at most the rightmost [`NODES_MAX`], up to one that is not readable.
-fn x_for_chain<'a>(lines: &[&'a [u8]]) -> Vec<Node<'a>> {
-    let Some(lines) = texts(lines) else { return vec![] };
-    let texts =
+/// The hops of X-Forwarded-For: the rightmost [`HOPS_MAX`] at most, and none left of an invalid
+/// hop.
+fn x_for_hops<'a>(lines: &[&'a [u8]]) -> Vec<Hop<'a>> {
+    let Some(lines) = ascii_lines(lines) else { return vec![] };
+    let members =
         lines.iter().rev().flat_map(|line| line.rsplit(',')).map(str::trim_ascii).filter(|text| !text.is_empty());
-    let mut chain: Vec<Node> =
-        texts.map(|text| Node::parse(text.into())).take(NODES_MAX).map_while(|node| node).collect();
+    let mut chain: Vec<Hop> = members.map(|text| Hop::parse(text.into())).take(HOPS_MAX).map_while(|hop| hop).collect();
     chain.reverse();
     chain
 }
 
-/// The elements of Forwarded; none where the field breaks its grammar anywhere.
-fn elements<'a>(lines: &[&'a [u8]]) -> Vec<Node<'a>> {
-    let Some(lines) = texts(lines) else { return vec![] };
+/// The hops of Forwarded. Empty if the field has a syntax error anywhere.
+fn forwarded_hops<'a>(lines: &[&'a [u8]]) -> Vec<Hop<'a>> {
+    let Some(lines) = ascii_lines(lines) else { return vec![] };
     let mut chain = vec![];
     for line in lines {
         let mut rest = line.trim_ascii();
         while !rest.is_empty() {
             match element(rest) {
-                Some((node, after)) => {
-                    chain.push(node);
+                Some((hop, after)) => {
+                    chain.push(hop);
                     rest = after;
                 }
                 None => return vec![],
             }
         }
     }
-    chain.drain(..chain.len().saturating_sub(NODES_MAX));
+    chain.drain(..chain.len().saturating_sub(HOPS_MAX));
     chain
 }
 
-/// One `forwarded-element` and what follows its comma.
-fn element(mut rest: &str) -> Option<(Node<'_>, &str)> {
-    let (mut node, mut told) = (Node { text: "unknown".into(), ..Node::default() }, [false; 3]);
+/// Parses one `forwarded-element`; also returns the text after its comma.
+fn element(mut rest: &str) -> Option<(Hop<'_>, &str)> {
+    let (mut hop, mut seen) = (Hop { text: "unknown".into(), ..Hop::default() }, [false; 3]);
     loop {
         let (name, after) = rest.split_once('=')?;
         if !is_token(name) {
             return None;
         }
         let (value, after) = value(after)?;
-        // A parameter twice in one element is read differently by different readers.
+        // Readers differ on a parameter that occurs twice in an element.
         let at = ["for", "proto", "host"].iter().position(|known| name.eq_ignore_ascii_case(known));
-        if at.is_some_and(|at| std::mem::replace(&mut told[at], true)) {
+        if at.is_some_and(|at| std::mem::replace(&mut seen[at], true)) {
             return None;
         }
         match at {
-            Some(0) => node = Node { proto: node.proto, host: node.host, ..Node::parse(value)? },
-            Some(1) => node.proto = proto(&value),
-            Some(2) => node.host = Some(value).filter(|host| is_host(host)),
-            // `by` and extensions are not passed on.
+            Some(0) => hop = Hop { proto: hop.proto, host: hop.host, ..Hop::parse(value)? },
+            Some(1) => hop.proto = proto(&value),
+            Some(2) => hop.host = Some(value).filter(|host| is_host(host)),
+            // `by` and extensions are not forwarded.
             _ => {}
         }
         let after = after.trim_ascii_start();
         match after.as_bytes().first() {
-            None => return Some((node, "")),
+            None => return Some((hop, "")),
             Some(b';') => rest = &after[1..],
-            Some(b',') => return Some((node, after[1..].trim_ascii_start())),
+            Some(b',') => return Some((hop, after[1..].trim_ascii_start())),
             Some(_) => return None,
         }
     }
 }
 
-/// A token or a quoted string, and what follows it.
+/// Parses a token or a quoted string; also returns the text after it.
 fn value(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([';', ',', ' ', '\t']).unwrap_or(text.len());
@@ -230,8 +237,8 @@ fn value(text: &str) -> Option<(Cow<'_, str>, &str)> {
     None
 }
 
-/// All lines as visible ASCII; none where that or the bound is broken.
-fn texts<'a>(lines: &[&'a [u8]]) -> Option<Vec<&'a str>> {
+/// The lines as text. None if they are not visible ASCII or are too long.
+fn ascii_lines<'a>(lines: &[&'a [u8]]) -> Option<Vec<&'a str>> {
     let is_plain = |line: &&[u8]| line.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
     if lines.iter().map(|line| line.len()).sum::<usize>() > BYTES_MAX || !lines.iter().all(is_plain) {
         return None;
@@ -239,8 +246,8 @@ fn texts<'a>(lines: &[&'a [u8]]) -> Option<Vec<&'a str>> {
     lines.iter().map(|line| std::str::from_utf8(line).ok()).collect()
 }
 
-/// What the nearest proxy wrote.
-fn last<'a>(lines: &[&'a [u8]]) -> Option<&'a str> {
+/// The last member of a list field, which the nearest proxy wrote.
+fn last_member<'a>(lines: &[&'a [u8]]) -> Option<&'a str> {
     std::str::from_utf8(lines.last()?).ok()?.rsplit(',').next().map(str::trim_ascii)
 }
 
@@ -249,43 +256,43 @@ fn proto(text: &str) -> Option<&'static str> {
 }
 
 fn is_host(text: &str) -> bool {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-    !text.is_empty() && text.len() <= HOST_BYTES_MAX && text.bytes().all(good)
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    !text.is_empty() && text.len() <= HOST_BYTES_MAX && text.bytes().all(is_allowed)
 }
 
 fn is_token(text: &str) -> bool {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(good)
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_allowed)
 }
 
-/// Whether both fields tell of the same hops.
-fn agree(x_for: &[Node], forwarded: &[Node]) -> bool {
+/// Whether both fields have the same addresses.
+fn have_same_addresses(x_for: &[Hop], forwarded: &[Hop]) -> bool {
     x_for.len() == forwarded.len() && x_for.iter().zip(forwarded).all(|(a, b)| a.ip == b.ip)
 }
 
-fn push_x_for(list: &mut String, node: &Node) {
+fn push_x_for(list: &mut String, hop: &Hop) {
     let comma = if list.is_empty() { "" } else { ", " };
-    // Writing to a string cannot fail.
-    let _ = match node.ip {
+    // Writing to a `String` cannot fail.
+    let _ = match hop.ip {
         Some(ip) => write!(list, "{comma}{ip}"),
-        None => write!(list, "{comma}{}", node.text),
+        None => write!(list, "{comma}{}", hop.text),
     };
 }
 
-fn push_forwarded(list: &mut String, node: &Node) {
+fn push_forwarded(list: &mut String, hop: &Hop) {
     list.push_str(if list.is_empty() { "for=" } else { ", for=" });
-    let _ = match node.ip {
+    let _ = match hop.ip {
         Some(IpAddr::V4(ip)) => write!(list, "{ip}"),
         Some(IpAddr::V6(ip)) => write!(list, "\"[{ip}]\""),
-        // A name that a proxy made up begins with an underscore (section 6.3).
-        None if node.text.starts_with('_') && is_token(&node.text) => write!(list, "{}", node.text),
+        // An obfuscated name begins with an underscore (RFC 7239, section 6.3).
+        None if hop.text.starts_with('_') && is_token(&hop.text) => write!(list, "{}", hop.text),
         None => write!(list, "unknown"),
     };
-    if let Some(host) = node.host.as_deref().filter(|host| is_host(host)) {
+    if let Some(host) = hop.host.as_deref().filter(|host| is_host(host)) {
         let quote = if is_token(host) { "" } else { "\"" };
         let _ = write!(list, ";host={quote}{host}{quote}");
     }
-    if let Some(proto) = node.proto {
+    if let Some(proto) = hop.proto {
         let _ = write!(list, ";proto={proto}");
     }
 }
@@ -312,13 +319,17 @@ mod tests {
     }
 
     #[test]
-    fn an_untrusted_peer_is_the_client_whatever_it_says() {
+    fn an_untrusted_peer_is_the_client_whatever_it_sends() {
         let out = with("192.0.2.7", &["10.1.1.1, 6.6.6.6"], &["for=6.6.6.6;proto=http"]);
         assert_eq!(out.client.to_string(), "192.0.2.7");
         assert_eq!(out.x_for, "192.0.2.7");
         assert_eq!(out.forwarded, "for=192.0.2.7;host=\"a.example:8443\";proto=https");
         assert_eq!((out.x_proto, &*out.x_host), ("https", "a.example:8443"));
-        assert_eq!(with("::ffff:192.0.2.7", &[], &[]).x_for, "192.0.2.7", "an IPv4 address inside IPv6 is one");
+        assert_eq!(
+            with("::ffff:192.0.2.7", &[], &[]).x_for,
+            "192.0.2.7",
+            "an IPv4-mapped IPv6 address is an IPv4 address"
+        );
         assert_eq!(
             with("2001:db8::7", &[], &[]).forwarded,
             "for=\"[2001:db8::7]\";host=\"a.example:8443\";proto=https"
@@ -345,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_peer_is_appended_to() {
+    fn a_trusted_peers_fields_are_extended() {
         let out = with("10.0.0.1", &["192.0.2.7, [2001:db8::7]:1"], &[]);
         assert_eq!(out.x_for, "192.0.2.7, 2001:db8::7, 10.0.0.1");
         assert_eq!(
@@ -363,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_fields_never_tell_of_different_clients() {
+    fn the_two_fields_never_name_different_clients() {
         let same = with("10.0.0.1", &["192.0.2.7"], &["for=192.0.2.7;proto=http;host=b.example"]);
         assert!(same.forwarded.starts_with("for=192.0.2.7;host=b.example;proto=http, for=10.0.0.1;"));
         assert_eq!((same.x_proto, &*same.x_host), ("http", "b.example"));
@@ -373,23 +384,23 @@ mod tests {
     }
 
     #[test]
-    fn gateways_after_one_another_find_the_same_client_in_the_longest_chain() {
+    fn consecutive_gateways_find_the_same_client_in_the_longest_chain() {
         let proxies: Vec<String> = (0..40).map(|at| format!("fd00::{at:x}")).collect();
         let host = "h".repeat(HOST_BYTES_MAX);
         let elements =
-            proxies.iter().rev().take(NODES_MAX).rev().map(|ip| format!("for=\"[{ip}]\";host={host};proto=https"));
+            proxies.iter().rev().take(HOPS_MAX).rev().map(|ip| format!("for=\"[{ip}]\";host={host};proto=https"));
         let (mut x_for, mut forwarded) = (proxies.join(", "), elements.collect::<Vec<_>>().join(", "));
         assert!(forwarded.len() <= BYTES_MAX);
         for _ in 0..3 {
             let (by_x, by_forwarded) = (with("10.0.0.1", &[&x_for], &[]), with("10.0.0.1", &[], &[&forwarded]));
-            let first = proxies[proxies.len() - NODES_MAX].clone();
+            let first = proxies[proxies.len() - HOPS_MAX].clone();
             assert_eq!((by_x.client.to_string(), by_forwarded.client.to_string()), (first.clone(), first));
             assert_eq!(by_forwarded.x_for, by_x.x_for);
             (x_for, forwarded) = (by_x.x_for, by_forwarded.forwarded);
-            assert_eq!((x_for.split(',').count(), forwarded.split(',').count()), (NODES_MAX, NODES_MAX));
+            assert_eq!((x_for.split(',').count(), forwarded.split(',').count()), (HOPS_MAX, HOPS_MAX));
         }
         let with_stranger = with("10.0.0.1", &[&format!("6.6.6.6, 192.0.2.7, {}", ["10.0.0.2"; 30].join(", "))], &[]);
-        assert!(with_stranger.x_for.starts_with("192.0.2.7, 10.0.0.2"), "what the client wrote goes first");
+        assert!(with_stranger.x_for.starts_with("192.0.2.7, 10.0.0.2"), "hops left of the client are dropped first");
     }
 
     #[test]
@@ -411,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_proxy_says_what_the_client_spoke() {
+    fn the_nearest_proxy_decides_scheme_and_host() {
         let incoming = Incoming {
             x_proto: &[b"https", b"https, http"],
             x_host: &[b"x.example, y.example"],
@@ -426,16 +437,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_on_is_bounded_and_reads_back(
+        fn forwarded_fields_are_bounded_and_can_be_read_again(
             x_for in "([0-9a-f:.,_\\[\\] ]|10\\.0\\.0\\.1|, ){0,200}",
             forwarded in "(for=|proto=http|host=|\"|\\\\|;|,| |1\\.2\\.3\\.4|_a|\\[::1\\]){0,60}",
         ) {
             let trusted = nets();
             let incoming = Incoming { x_for: &[x_for.as_bytes()], forwarded: &[forwarded.as_bytes()], ..Incoming::default() };
             let out = forward(&peer("10.0.0.1"), &trusted, &incoming);
-            prop_assert!(out.x_for.len() <= NODES_MAX * (2 + NODE_BYTES_MAX) && out.forwarded.len() <= BYTES_MAX);
+            prop_assert!(out.x_for.len() <= HOPS_MAX * (2 + HOP_BYTES_MAX) && out.forwarded.len() <= BYTES_MAX);
             prop_assert!(out.x_for.bytes().chain(out.forwarded.bytes()).all(|byte| (b' '..0x7f).contains(&byte)));
-            // The next gateway, which trusts this one, reads the same chain from either field, and the same client.
+            // The next gateway, which trusts this one, reads the same client from either field.
             let next = Peer { ip: IpAddr::from([10, 9, 9, 9]), is_tls: false, host: "" };
             let (by_x, by_forwarded) = (&[out.x_for.as_bytes()], &[out.forwarded.as_bytes()]);
             let a = forward(&next, &trusted, &Incoming { x_for: by_x, ..Incoming::default() });

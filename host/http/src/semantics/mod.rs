@@ -1,7 +1,8 @@
-//! How HTTP must be treated whatever the route: pure functions from what a peer sent to what may go on.
+//! The HTTP rules that hold for every route: pure functions from what a peer sent to what is
+//! forwarded.
 //!
-//! Nothing here reads the configuration, a clock or a socket, and no file imports another part of the gateway: so the fuzz targets
-//! (`tests/fuzz`) build them without the runtime. Must not know: routes, filters, upstreams.
+//! No function reads the configuration, a clock or a socket, so the fuzz targets (`tests/fuzz`) can
+//! call them directly. This module does not know: routes, filters, upstreams.
 
 pub mod fields;
 pub mod forwarded;

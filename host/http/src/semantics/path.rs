@@ -1,16 +1,24 @@
-//! One spelling for every path (RFC 3986, section 6.2.2), so that router, filters and upstream cannot read one request as two.
+//! Normalizes paths (RFC 3986, section 6.2.2), so that router, filters and upstream read the same
+//! path.
 //!
-//! Dot segments go, also encoded ones; encoded unreserved characters are decoded; hexadecimal digits become upper case; `//` becomes `/`. An encoded
-//! slash or backslash stays encoded: whether it separates segments is for the upstream to say, and `a%2Fb` is an honest name. What two
-//! readers may take for different paths and no honest client sends is refused: a raw backslash, `%00`, a `%` without two digits, and a dot segment that is
-//! hidden by a parameter or an encoded slash (`/..;x/`, `/a%2F..%2Fb`). Must not know: anything of the gateway.
+//! Dot segments are removed, also encoded ones. Encoded unreserved characters are decoded,
+//! hexadecimal digits become upper case, and `//` becomes `/`. An encoded slash or backslash stays
+//! encoded, because only the upstream knows whether it separates segments, and `a%2Fb` can be a
+//! legitimate name.
+//!
+//! Paths that two readers may interpret differently, and that no honest client sends, are rejected:
+//! a raw backslash, `%00`, a `%` without two digits, and a dot segment behind a parameter or an
+//! encoded slash (`/..;x/`, `/a%2F..%2Fb`). This module does not know: anything of the gateway.
 
 use std::borrow::Cow;
 
-/// The normal form of a path (without query); the error says what is wrong with it. Borrowed and without an allocation where it is already normal.
+/// Returns the normal form of a path without query. The error is the reason why the path is
+/// rejected.
 ///
-/// Never longer than `path`, and normalising twice changes nothing. The `*` of `OPTIONS *` passes.
-pub fn normalise(path: &str) -> Result<Cow<'_, str>, &'static str> {
+/// A path that is already normal is borrowed, without an allocation. The normal form is never
+/// longer than `path`, and normalizing it again changes nothing. The `*` of `OPTIONS *` is
+/// accepted.
+pub fn normalize(path: &str) -> Result<Cow<'_, str>, &'static str> {
     if !path.starts_with('/') {
         return if path == "*" { Ok(Cow::Borrowed(path)) } else { Err("a path begins with a slash") };
     }
@@ -21,18 +29,18 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, &'static str> {
     Ok(if normal == path { Cow::Borrowed(path) } else { Cow::Owned(normal) })
 }
 
-/// What a byte asks for.
+/// The role of a byte in a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Plain,
     Slash,
     Dot,
     Percent,
-    Refused,
+    Forbidden,
 }
 
 const CLASSES: [Class; 256] = {
-    let mut classes = [Class::Refused; 256];
+    let mut classes = [Class::Forbidden; 256];
     let mut byte = 0x21;
     while byte < 0x7f {
         classes[byte] = Class::Plain;
@@ -41,15 +49,16 @@ const CLASSES: [Class; 256] = {
     classes[b'/' as usize] = Class::Slash;
     classes[b'.' as usize] = Class::Dot;
     classes[b'%' as usize] = Class::Percent;
-    classes[b'\\' as usize] = Class::Refused;
-    classes[b'?' as usize] = Class::Refused;
-    classes[b'#' as usize] = Class::Refused;
+    classes[b'\\' as usize] = Class::Forbidden;
+    classes[b'?' as usize] = Class::Forbidden;
+    classes[b'#' as usize] = Class::Forbidden;
     classes
 };
 
-const REFUSED: &str = "a path has only visible ASCII and no backslash, ? or #";
+const FORBIDDEN: &str = "a path has only visible ASCII and no backslash, ? or #";
 
-/// Whether there is nothing to do: one pass for the path that nearly every request has. False only means to look closer.
+/// Whether the path is certainly normal, in one pass; nearly every path is. False means that the
+/// path may have to be rewritten.
 fn is_normal(path: &[u8]) -> Result<bool, &'static str> {
     let mut before = b' ';
     let mut normal = true;
@@ -57,10 +66,11 @@ fn is_normal(path: &[u8]) -> Result<bool, &'static str> {
         match CLASSES[usize::from(*byte)] {
             Class::Plain => {}
             Class::Slash => normal &= before != b'/',
-            // A name may begin with a dot; a dot segment is followed by its end or by something that may hide it.
+            // A name may begin with a dot. After a dot segment comes the end, a slash, or something
+            // that may hide it.
             Class::Dot => normal &= before != b'/' || !may_be_dot_segment(&path[at..]),
             Class::Percent => normal = false,
-            Class::Refused => return Err(REFUSED),
+            Class::Forbidden => return Err(FORBIDDEN),
         }
         before = *byte;
     }
@@ -83,7 +93,7 @@ fn rewrite(path: &str) -> Result<String, &'static str> {
         let parent = match &normal[start + 1..] {
             "" | "." => start,
             ".." => normal[..start].rfind('/').unwrap_or(0),
-            own if hides_dots(own) => return Err("a dot segment is hidden by a parameter or an encoded slash"),
+            name if hides_dots(name) => return Err("a dot segment is hidden by a parameter or an encoded slash"),
             _ => continue,
         };
         normal.truncate(parent);
@@ -94,12 +104,13 @@ fn rewrite(path: &str) -> Result<String, &'static str> {
     Ok(normal)
 }
 
-/// Appends a segment: unreserved characters decoded, every other triplet with upper-case digits.
+/// Appends a segment. Decodes unreserved characters and writes other escapes with upper-case
+/// digits.
 fn decode(segment: &str, normal: &mut String) -> Result<(), &'static str> {
     let mut parts = segment.split('%');
     normal.push_str(parts.next().unwrap_or_default());
     for part in parts {
-        // Bytes of a path are ASCII here: `is_normal` saw them all.
+        // The path is ASCII: `is_normal` has checked all bytes.
         let (Some(digits), Some(rest)) = (part.as_bytes().get(..2), part.get(2..)) else {
             return Err("a % in a path is followed by two hexadecimal digits");
         };
@@ -124,7 +135,7 @@ fn digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// Whether a segment that is no dot segment becomes one for a reader that decodes slashes or cuts parameters off.
+/// Whether a segment becomes a dot segment for a reader that decodes slashes or removes parameters.
 fn hides_dots(segment: &str) -> bool {
     let is_dots = |piece: &str| {
         let name = piece.split(';').next().unwrap_or_default();
@@ -139,7 +150,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn each_spelling_has_one_normal_form() {
+    fn equivalent_paths_have_one_normal_form() {
         for (path, normal) in [
             ("/", "/"),
             ("*", "*"),
@@ -169,12 +180,12 @@ mod tests {
             ("/..a", "/..a"),
             ("/a|b[1]{x}", "/a|b[1]{x}"),
         ] {
-            assert_eq!(normalise(path).as_deref(), Ok(normal), "{path}");
+            assert_eq!(normalize(path).as_deref(), Ok(normal), "{path}");
         }
     }
 
     #[test]
-    fn what_two_readers_take_for_different_paths_is_refused() {
+    fn an_ambiguous_path_is_rejected() {
         for path in [
             "",
             "a",
@@ -203,37 +214,37 @@ mod tests {
             "/a%2f.",
             "/a%2F..;x",
         ] {
-            assert!(normalise(path).is_err(), "{path}");
+            assert!(normalize(path).is_err(), "{path}");
         }
     }
 
     #[test]
     fn a_normal_path_is_not_copied() {
         for path in ["/", "/v1/items/7.json", "/.git", "/a/b.c/", "/a%2Fb/%E2%82%AC", "/a;b"] {
-            assert!(matches!(normalise(path), Ok(Cow::Borrowed(_))), "{path}");
+            assert!(matches!(normalize(path), Ok(Cow::Borrowed(_))), "{path}");
         }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
         #[test]
-        fn a_normal_form_is_final_safe_and_no_longer(path in "/([a-c.;~]|/|%2[eEfF5]|%5[cC]|%6[1f]|%3[bB]|[%\\\\A-F0-9]){0,24}") {
-            if let Ok(normal) = normalise(&path) {
-                prop_assert_eq!(normalise(&normal), Ok(Cow::Borrowed(&*normal)));
+        fn a_normal_form_is_stable_safe_and_not_longer(path in "/([a-c.;~]|/|%2[eEfF5]|%5[cC]|%6[1f]|%3[bB]|[%\\\\A-F0-9]){0,24}") {
+            if let Ok(normal) = normalize(&path) {
+                prop_assert_eq!(normalize(&normal), Ok(Cow::Borrowed(&*normal)));
                 prop_assert!(normal.len() <= path.len());
                 prop_assert!(normal.starts_with('/') && !normal.contains("//"));
                 let name = |segment: &str| segment.split(';').next().map(str::to_owned);
                 prop_assert!(!normal.split('/').filter_map(name).any(|name| name == "." || name == ".."), "{}", normal);
-                // The encoded slash and backslash stay what they were.
+                // Encoded slashes stay encoded.
                 let slashes = |text: &str| text.to_ascii_uppercase().matches("%2F").count();
                 prop_assert!(slashes(&normal) <= slashes(&path));
             }
         }
 
         #[test]
-        fn nothing_that_a_client_sends_panics(path in ".{0,64}") {
-            let _ = normalise(&path);
-            let _ = normalise(&format!("/{path}"));
+        fn no_input_panics(path in ".{0,64}") {
+            let _ = normalize(&path);
+            let _ = normalize(&format!("/{path}"));
         }
     }
 }

@@ -1,20 +1,24 @@
-//! The PROXY protocol, versions 1 and 2 (haproxy.org, "The PROXY protocol"): the client's address, told by a load balancer before the first byte of its
-//! client.
+//! The PROXY protocol, versions 1 and 2 (haproxy.org, "The PROXY protocol"): a load balancer sends
+//! the client's address before the client's first byte.
 //!
-//! Strict and bounded: whoever may send this header may choose the address that logs, limits and filters see, so nothing is guessed. A listener expects the
-//! header or does not; it is never detected, since a client could then send one itself. Must not know: anything of the gateway.
+//! The parser is strict and bounded, because the sender of this header chooses the address that
+//! logs, limits and filters see. A listener is configured to require the header; it never detects
+//! one, since a client could then send its own. This module does not know: anything of the gateway.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The longest header of version 1, with its CRLF.
 const V1_BYTES_MAX: usize = 107;
-/// The longest of version 2: addresses and whatever else (TLVs) the sender adds.
+/// The longest header of version 2, with the extensions (TLVs) that the sender adds.
 const V2_BYTES_MAX: usize = 4096;
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_HEAD: usize = 16;
 
-/// Reads the header at the start of `bytes`: its length, and the client's address where the sender told one (not for its own health checks or an
-/// unknown family). None where more bytes are needed, of which there are never more than 4096 in all. The error says what is wrong.
+/// Parses the header at the start of `bytes`: its length, and the client's address.
+///
+/// The address is none for the load balancer's own health checks and for unknown address families.
+/// The result is none if more bytes are needed, which happens only below 4096 bytes. The error is
+/// the reason why the header is rejected.
 pub fn parse(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'static str> {
     let starts = |signature: &[u8]| bytes.iter().zip(signature).all(|(byte, expected)| byte == expected);
     if starts(V2_SIGNATURE) {
@@ -33,7 +37,7 @@ fn version_1(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'stat
     };
     match head.get(end..end + 2) {
         Some(b"\r\n") => {}
-        // The line's end in two pieces.
+        // The CRLF arrives in two pieces.
         None if head[end] == b'\r' && head.len() < V1_BYTES_MAX => return Ok(None),
         _ => return Err("a PROXY line does not end with CRLF"),
     }
@@ -87,12 +91,12 @@ fn version_2(bytes: &[u8]) -> Result<Option<(usize, Option<SocketAddr>)>, &'stat
     };
     let Some(block) = bytes.get(V2_HEAD..end) else { return Ok(None) };
     if is_local {
-        // The balancer's own connection; what the block says is not looked at.
+        // The load balancer's own connection: the addresses are ignored.
         return Ok(Some((end, None)));
     }
     let short = "a PROXY header is shorter than its addresses";
     let address = match head[13] {
-        // Unspecified, or a Unix socket: no address to tell.
+        // Unspecified, or a Unix socket: there is no IP address.
         0x00 => None,
         0x31 => block.get(..216).map(|_| None).ok_or(short)?,
         0x11 => {
@@ -127,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_tells_the_client() {
+    fn a_line_has_the_clients_address() {
         let line = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\nGET / HTTP/1.1\r\n";
         assert_eq!(parse(line).ok().flatten().map(|(length, _)| length), Some(45));
         assert_eq!(address(line).as_deref(), Some("192.0.2.7:56324"));
@@ -140,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_exact_is_refused() {
+    fn an_invalid_line_is_rejected() {
         for line in [
             "GET / HTTP/1.1\r\n",
             "PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n",
@@ -167,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn the_binary_form_tells_the_client() {
+    fn a_binary_header_has_the_clients_address() {
         let four = [192, 0, 2, 7, 198, 51, 100, 1, 0x1f, 0x90, 1, 187];
         let tlv = [&four[..], &[4, 0, 1, 0]].concat();
         assert_eq!(address(&v2(0x21, 0x11, &four)).as_deref(), Some("192.0.2.7:8080"));
         assert_eq!(parse(&v2(0x21, 0x11, &tlv)).ok().flatten().map(|(length, _)| length), Some(32));
         let six = [&[0x20, 1, 0xd, 0xb8][..], &[0; 11], &[7], &[0; 16], &[0, 80, 1, 187]].concat();
         assert_eq!(address(&v2(0x21, 0x21, &six)).as_deref(), Some("[2001:db8::7]:80"));
-        assert_eq!(parse(&v2(0x20, 0x11, &four)), Ok(Some((28, None))), "the balancer's own check");
+        assert_eq!(parse(&v2(0x20, 0x11, &four)), Ok(Some((28, None))), "the load balancer's own health check");
         assert_eq!(parse(&v2(0x21, 0x00, &[1, 2, 3])), Ok(Some((19, None))));
         assert_eq!(parse(&v2(0x21, 0x31, &[0; 216])), Ok(Some((232, None))));
         let whole = v2(0x21, 0x11, &four);
@@ -184,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_form_that_is_not_exact_is_refused() {
+    fn an_invalid_binary_header_is_rejected() {
         for (command, family, block) in [
             (0x11, 0x11, vec![0; 12]),
             (0x22, 0x11, vec![0; 12]),
@@ -201,7 +205,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn more_is_only_asked_for_within_the_bounds(start in 0_usize..3, rest in proptest::collection::vec(any::<u8>(), 0..5000)) {
+        fn more_bytes_are_needed_only_within_the_bounds(start in 0_usize..3, rest in proptest::collection::vec(any::<u8>(), 0..5000)) {
             let bytes = [[&b""[..], b"PROXY ", V2_SIGNATURE][start], &rest].concat();
             match parse(&bytes) {
                 Ok(None) => prop_assert!(bytes.len() < V2_BYTES_MAX),

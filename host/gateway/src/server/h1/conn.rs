@@ -1,0 +1,194 @@
+//! The state of one HTTP/1.1 connection to a client: its buffers, its rate limits and the body of
+//! the current request.
+//!
+//! The connection's loop (`h1.rs`) and the request body that the exchange gets share this state. An
+//! exchange may drop the body unread, and the connection must still know where the next request
+//! begins. All of it runs in one task, so two borrows never overlap. This module does not know:
+//! routes, filters, upstreams.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+
+use crate::net::Stream;
+use witgate_http::body::PolledFrame;
+use witgate_http::error::{Error, Kind};
+use witgate_http::h1::Framing;
+use witgate_http::h1::incoming::{IncomingBody, ReceiveError, Received};
+use witgate_http::h1::io::BufferedIo;
+use witgate_http::throughput::{MinRate, Throughput, Timer};
+
+/// Bytes that are read ahead while an exchange runs: pipelined requests and the start of bodies.
+const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A connection that its loop and the body of its current request share.
+pub(super) type SharedConn = Rc<RefCell<Http1Conn>>;
+
+/// One connection to a client.
+pub(super) struct Http1Conn {
+    pub(super) io: BufferedIo<Stream>,
+    /// Whether `100 Continue` must be sent before the gateway waits for the body.
+    pub(super) owes_continue: bool,
+    /// Set once the protocol changed: how long the tunnel may be silent in both directions.
+    pub(super) tunnel_idle: Option<Duration>,
+    /// Whether TLS holds written bytes back because the socket is full.
+    is_unflushed: bool,
+    /// The last time that the tunnel carried bytes.
+    last_active: Option<Instant>,
+    receive_rate: MinRate,
+    send_rate: MinRate,
+    body: IncomingBody,
+    sending: Throughput,
+    write_timer: Timer,
+}
+
+impl Http1Conn {
+    pub(super) fn new(io: Stream, input: BytesMut, receive_rate: MinRate, send_rate: MinRate) -> Self {
+        Self {
+            io: BufferedIo::new(io, input),
+            owes_continue: false,
+            tunnel_idle: None,
+            is_unflushed: false,
+            last_active: None,
+            receive_rate,
+            send_rate,
+            body: IncomingBody::default(),
+            sending: Throughput::default(),
+            write_timer: Timer::default(),
+        }
+    }
+
+    /// Starts a request whose head was parsed; its body comes next.
+    pub(super) fn begin(&mut self, framing: Framing, expects_continue: bool) {
+        self.body = IncomingBody::new(framing);
+        self.owes_continue = expects_continue;
+        self.sending = Throughput::default();
+    }
+
+    /// Cancels a protocol change that the upstream did not agree to: the request had no body.
+    pub(super) fn cancel_upgrade(&mut self) {
+        if self.body.is_until_close() {
+            self.body = IncomingBody::default();
+        }
+    }
+
+    /// Whether the current request was read to its end.
+    pub(super) fn has_read_body(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// Whether bytes wait to be sent.
+    pub(super) fn owes_output(&self) -> bool {
+        !self.io.output.is_empty() || self.is_unflushed
+    }
+
+    /// Ready when the client has closed the connection. Bytes that arrive before go to the input
+    /// buffer, up to a bound.
+    pub(super) fn poll_disconnect(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.io.input.len() < READ_AHEAD_BYTES_MAX {
+            match ready!(self.io.poll_fill(context)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Sends the output buffer, then `more`. Fails if the client takes too little for too long.
+    pub(super) fn poll_send(&mut self, context: &mut Context<'_>, more: &mut Bytes) -> Poll<io::Result<()>> {
+        let mut written = 0;
+        let sent = self.io.poll_write(context, more, &mut written);
+        if written > 0 {
+            self.sending.progressed(written);
+            self.last_active = self.tunnel_idle.map(|_| Instant::now());
+        }
+        match sent {
+            Poll::Ready(result) => {
+                self.is_unflushed = false;
+                self.sending.progressed(0);
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                self.is_unflushed = self.io.output.is_empty() && more.is_empty();
+                self.poll_write_timeout(context).map(Err)
+            }
+        }
+    }
+
+    /// Ready once the client has taken too little for too long.
+    fn poll_write_timeout(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let deadline = self.sending.deadline(&self.send_rate);
+        let timeout = self.write_timer.poll_until(context, deadline);
+        timeout.map(|()| io::Error::new(io::ErrorKind::TimedOut, "the client takes too little"))
+    }
+
+    /// The next frame of the current request's body.
+    pub(super) fn poll_body(&mut self, context: &mut Context<'_>) -> PolledFrame {
+        let received = match self.body.take_frame(&mut self.io.input) {
+            Some(received) => received,
+            None => ready!(self.poll_receive(context)),
+        };
+        if self.tunnel_idle.is_some() {
+            self.last_active = Some(Instant::now());
+        }
+        Poll::Ready(received.map_err(client_error).transpose())
+    }
+
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Received> {
+        if std::mem::take(&mut self.owes_continue) {
+            self.io.output.extend_from_slice(CONTINUE);
+        }
+        // The client may wait for this output before it sends more. If the socket is full, the
+        // next write sends it: it is only a few bytes.
+        if self.owes_output()
+            && let Poll::Ready(Err(error)) = self.poll_send(context, &mut Bytes::new())
+        {
+            return Poll::Ready(Err(ReceiveError::Io(error)));
+        }
+        let tunnel_deadline = self.last_active.zip(self.tunnel_idle).map(|(active, idle)| active + idle);
+        let receive_rate = &self.receive_rate;
+        self.body.poll_frame(&mut self.io, context, |receiving| {
+            Some(tunnel_deadline.unwrap_or_else(|| receiving.deadline(receive_rate)))
+        })
+    }
+}
+
+/// The client's fault, as the exchange reports it.
+fn client_error(error: ReceiveError) -> Error {
+    match error {
+        ReceiveError::Invalid(error) => error,
+        ReceiveError::Closed => Error::new(Kind::ClientGone, "the request body broke off"),
+        ReceiveError::TooSlow => Error::new(Kind::ClientTimeout, "the request body came too slowly"),
+        ReceiveError::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Error::new(Kind::ClientTimeout, error.to_string())
+        }
+        ReceiveError::Io(error) => Error::new(Kind::ClientGone, format!("the request body broke off: {error}")),
+    }
+}
+
+/// The body of a connection's current request.
+pub(super) struct RequestBody(pub(super) SharedConn);
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.0.borrow_mut().poll_body(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.borrow().body.is_done()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.borrow().body.size_hint()
+    }
+}

@@ -1,0 +1,308 @@
+//! Receives HTTP/1 messages: first the head, then the body, frame by frame.
+//!
+//! Both sides receive this way, requests from clients and responses from upstreams. The caller
+//! turns a [`ReceiveError`] into its own error, since the same event is the client's fault on one
+//! side and the upstream's on the other. Deadlines are the caller's too: this module only measures
+//! how long the peer let the gateway wait. This module does not know: sockets, who the peer is,
+//! what the message means.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+
+use super::Framing;
+use super::chunked::{Decoder, Step};
+use super::head::{HeadScanner, Limits};
+use super::io::{BufferedIo, Io};
+use crate::error::Error;
+use crate::throughput::Throughput;
+
+/// Why a message could not be received as a whole.
+#[derive(Debug)]
+pub enum ReceiveError {
+    /// The bytes are not valid HTTP, or they exceed a limit.
+    Invalid(Error),
+    /// The peer closed the connection before the message was complete.
+    Closed,
+    /// Reading from the connection failed.
+    Io(io::Error),
+    /// The deadline passed while the gateway waited for the peer.
+    TooSlow,
+}
+
+/// Receives one head. Bytes that follow the head stay in the input buffer.
+#[derive(Debug, Default)]
+pub struct IncomingHead {
+    scanner: HeadScanner,
+    has_received: bool,
+}
+
+impl IncomingHead {
+    /// Returns the bytes of a complete head, the empty line included, as the parsers of
+    /// [`head`](super::head) expect them. Ready with an error at the end of the stream.
+    pub fn poll<I: Io>(
+        &mut self,
+        conn: &mut BufferedIo<I>,
+        limits: &Limits,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Bytes, ReceiveError>> {
+        loop {
+            if let Some(length) = self.scanner.find(&mut conn.input, limits).map_err(ReceiveError::Invalid)? {
+                self.scanner = HeadScanner::default();
+                return Poll::Ready(Ok(conn.input.split_to(length).freeze()));
+            }
+            match ready!(conn.poll_fill(context)) {
+                Ok(0) => return Poll::Ready(Err(ReceiveError::Closed)),
+                Ok(_) => self.has_received = true,
+                Err(error) => return Poll::Ready(Err(ReceiveError::Io(error))),
+            }
+        }
+    }
+
+    /// Whether a read has returned any byte.
+    pub fn has_received(&self) -> bool {
+        self.has_received
+    }
+}
+
+/// The next frame of a body, or none at its end.
+pub type Received = Result<Option<Frame<Bytes>>, ReceiveError>;
+
+/// Receives one body.
+#[derive(Debug, Default)]
+pub struct IncomingBody {
+    rest: Rest,
+    throughput: Throughput,
+}
+
+/// What is still missing of a body.
+#[derive(Debug, Default)]
+enum Rest {
+    #[default]
+    Nothing,
+    Bytes(u64),
+    Chunks(Decoder),
+    UntilClose,
+}
+
+impl IncomingBody {
+    /// Starts to receive a body whose end is known from `framing`.
+    pub fn new(framing: Framing) -> Self {
+        let rest = match framing {
+            Framing::None => Rest::Nothing,
+            Framing::Length(length) => Rest::Bytes(length),
+            Framing::Chunked => Rest::Chunks(Decoder::new()),
+            Framing::UntilClose => Rest::UntilClose,
+        };
+        Self { rest, throughput: Throughput::default() }
+    }
+
+    /// Whether the whole body was received.
+    #[inline]
+    pub fn is_done(&self) -> bool {
+        matches!(self.rest, Rest::Nothing)
+    }
+
+    /// Whether the body ends only when the peer closes the connection.
+    pub fn is_until_close(&self) -> bool {
+        matches!(self.rest, Rest::UntilClose)
+    }
+
+    /// The number of bytes to come, if it is known.
+    pub fn size_hint(&self) -> SizeHint {
+        match self.rest {
+            Rest::Nothing => SizeHint::with_exact(0),
+            Rest::Bytes(left) => SizeHint::with_exact(left),
+            Rest::Chunks(_) | Rest::UntilClose => SizeHint::default(),
+        }
+    }
+
+    /// Returns the next frame, or none at the end of the body. Reads only if `input` holds no
+    /// frame.
+    ///
+    /// `deadline` is called only while the gateway waits for the peer. It gets the throughput of
+    /// this body so far and returns the instant at which the peer is too slow, or none for no
+    /// limit.
+    pub fn poll_frame<I: Io>(
+        &mut self,
+        conn: &mut BufferedIo<I>,
+        context: &mut Context<'_>,
+        deadline: impl FnOnce(&mut Throughput) -> Option<Instant>,
+    ) -> Poll<Received> {
+        loop {
+            if let Some(received) = self.take_frame(&mut conn.input) {
+                return Poll::Ready(received);
+            }
+            match conn.poll_fill(context) {
+                Poll::Ready(Ok(0)) if self.is_until_close() => {
+                    self.rest = Rest::Nothing;
+                    return Poll::Ready(Ok(None));
+                }
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(ReceiveError::Closed)),
+                Poll::Ready(Ok(read)) => self.throughput.progressed(read),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(ReceiveError::Io(error))),
+                Poll::Pending => {
+                    let Some(deadline) = deadline(&mut self.throughput) else { return Poll::Pending };
+                    ready!(conn.timer.poll_until(context, deadline));
+                    return Poll::Ready(Err(ReceiveError::TooSlow));
+                }
+            }
+        }
+    }
+
+    /// Takes the next frame from `input` without reading from the connection. Returns none if
+    /// `input` does not hold one.
+    pub fn take_frame(&mut self, input: &mut BytesMut) -> Option<Received> {
+        match self.step(input) {
+            Ok(Step::NeedsInput) => None,
+            Ok(Step::Data(data)) => Some(Ok(Some(Frame::data(data)))),
+            Ok(Step::End(trailers)) => Some(Ok((!trailers.is_empty()).then(|| Frame::trailers(trailers)))),
+            Err(error) => Some(Err(ReceiveError::Invalid(error))),
+        }
+    }
+
+    fn step(&mut self, input: &mut BytesMut) -> Result<Step, Error> {
+        match &mut self.rest {
+            Rest::Nothing => Ok(Step::End(http::HeaderMap::new())),
+            Rest::Chunks(decoder) => {
+                let step = decoder.step(input)?;
+                if let Step::End(_) = step {
+                    self.rest = Rest::Nothing;
+                }
+                Ok(step)
+            }
+            Rest::Bytes(_) | Rest::UntilClose if input.is_empty() => Ok(Step::NeedsInput),
+            Rest::UntilClose => Ok(Step::Data(input.split().freeze())),
+            Rest::Bytes(left) => {
+                let length = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= length as u64;
+                if *left == 0 {
+                    self.rest = Rest::Nothing;
+                }
+                Ok(Step::Data(input.split_to(length).freeze()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::time::Duration;
+
+    use tokio::io::AsyncWrite;
+
+    /// A connection that delivers these pieces: none is pending, an empty piece is the end.
+    struct Script(VecDeque<Option<&'static [u8]>>);
+
+    impl Io for Script {
+        fn poll_fill(&mut self, _: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+            match self.0.pop_front() {
+                Some(Some(piece)) => {
+                    buffer.extend_from_slice(piece);
+                    Poll::Ready(Ok(piece.len()))
+                }
+                Some(None) => Poll::Pending,
+                None => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            }
+        }
+    }
+
+    impl AsyncWrite for Script {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len().min(3)))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    const LIMITS: Limits = Limits { head_bytes: 64, target_bytes: 64, fields: 2 };
+
+    fn conn(pieces: &[Option<&'static [u8]>]) -> BufferedIo<Script> {
+        BufferedIo::new(Script(pieces.iter().copied().collect()), BytesMut::new())
+    }
+
+    /// Receives a body without a deadline: the data, and why it ended.
+    fn receive(framing: Framing, pieces: &[Option<&'static [u8]>]) -> (Vec<u8>, Result<(), ReceiveError>) {
+        let (mut conn, mut body, mut data) = (conn(pieces), IncomingBody::new(framing), vec![]);
+        let context = &mut Context::from_waker(std::task::Waker::noop());
+        loop {
+            match body.poll_frame(&mut conn, context, |_| None) {
+                Poll::Ready(Ok(Some(frame))) => data.extend_from_slice(frame.data_ref().map_or(b"", |data| data)),
+                Poll::Ready(Ok(None)) => {
+                    assert!(body.is_done());
+                    return (data, Ok(()));
+                }
+                Poll::Ready(Err(error)) => return (data, Err(error)),
+                Poll::Pending => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_arrives_in_pieces_and_leaves_the_rest() {
+        let mut conn = conn(&[Some(b"GET / HTTP/1.1\r\n"), None, Some(b"\r\nrest"), Some(b"")]);
+        let context = &mut Context::from_waker(std::task::Waker::noop());
+        let mut head = IncomingHead::default();
+        assert!(head.poll(&mut conn, &LIMITS, context).is_pending());
+        assert!(head.has_received());
+        let Poll::Ready(Ok(bytes)) = head.poll(&mut conn, &LIMITS, context) else { panic!("the head is complete") };
+        assert_eq!((&bytes[..], &conn.input[..]), (&b"GET / HTTP/1.1\r\n\r\n"[..], &b"rest"[..]));
+        assert!(matches!(head.poll(&mut conn, &LIMITS, context), Poll::Ready(Err(ReceiveError::Closed))));
+    }
+
+    #[test]
+    fn a_body_ends_where_its_framing_says() {
+        for (framing, pieces, data) in [
+            (Framing::None, vec![], ""),
+            (Framing::Length(5), vec![Some(&b"he"[..]), None, Some(b"lloGET")], "hello"),
+            (Framing::Chunked, vec![Some(b"2\r\nhe"), None, Some(b"\r\n0\r\n\r\n")], "he"),
+            (Framing::UntilClose, vec![Some(b"he"), None, Some(b"llo"), Some(b"")], "hello"),
+        ] {
+            let (received, ended) = receive(framing, &pieces);
+            assert!(ended.is_ok() && received == data.as_bytes(), "{framing:?}: {ended:?}");
+        }
+    }
+
+    #[test]
+    fn an_incomplete_body_is_an_error() {
+        for framing in [Framing::Length(5), Framing::Chunked] {
+            assert!(matches!(receive(framing, &[Some(b"2\r\n"), Some(b"")]).1, Err(ReceiveError::Closed)));
+            assert!(matches!(receive(framing, &[Some(b"2\r\n")]).1, Err(ReceiveError::Io(_))));
+        }
+        assert!(matches!(receive(Framing::UntilClose, &[Some(b"he")]).1, Err(ReceiveError::Io(_))));
+        assert!(matches!(receive(Framing::Chunked, &[Some(b"x")]).1, Err(ReceiveError::Io(_))));
+        assert!(matches!(receive(Framing::Chunked, &[Some(b"x\r\n")]).1, Err(ReceiveError::Invalid(_))));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_deadline_counts_only_while_the_gateway_waits() {
+        let (mut conn, mut body) = (conn(&[Some(b"h"), None, None]), IncomingBody::new(Framing::Length(2)));
+        let context = &mut Context::from_waker(std::task::Waker::noop());
+        let past = |_: &mut Throughput| Some(Instant::now() - Duration::from_secs(1));
+        assert!(matches!(body.poll_frame(&mut conn, context, past), Poll::Ready(Ok(Some(_)))));
+        assert!(body.poll_frame(&mut conn, context, |_| None).is_pending());
+        assert!(matches!(body.poll_frame(&mut conn, context, past), Poll::Ready(Err(ReceiveError::TooSlow))));
+    }
+
+    #[test]
+    fn output_and_a_large_part_are_written_in_order() {
+        let mut conn = conn(&[]);
+        conn.output.extend_from_slice(b"head");
+        let (mut large, mut written) = (Bytes::from_static(b"body"), 0);
+        let context = &mut Context::from_waker(std::task::Waker::noop());
+        assert!(matches!(conn.poll_write(context, &mut large, &mut written), Poll::Ready(Ok(()))));
+        assert!(conn.output.is_empty() && large.is_empty() && written == 8);
+    }
+}
