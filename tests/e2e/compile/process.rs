@@ -73,7 +73,7 @@ fn a_starving_compiler_restarts_at_normal_priority() -> Result<()> {
                 policies.iter().any(|(policy, _)| *policy == SCHED_IDLE),
                 "the compiler did not start as SCHED_IDLE: {policies:?}"
             );
-            gateway.wait_logged("it goes on with a share of its own", 1);
+            gateway.wait_logged("restarting it with low priority", 1);
             ensure!(responds_with(&gateway, "one"), "the old version must stay in service");
             Ok(())
         })();

@@ -1,45 +1,51 @@
-//! `witgate check`: what `run` would refuse, without running: the configuration, then every certificate's and every filter's file (described, not
-//! compiled).
+//! `witgate check`: reports everything that `run` would refuse: the configuration, certificates and
+//! filters. Filters are described and not compiled.
+//!
+//! This module does not know: how certificates and filters are checked.
 
 use std::path::Path;
 
-use crate::control::reload::Source;
-use crate::releases::loader::check_file;
+use crate::control::config_source::ConfigSource;
+use crate::releases::loader;
 use crate::telemetry::Metrics;
 use crate::tls::reload::Certificates;
+use witgate_config::Filter;
+use witgate_runtime::component::ComponentInfo;
 
 pub(super) fn check(file: &Path) -> Result<(), String> {
-    let source = Source::File(file.to_owned());
-    let config = source.parse(&source.text()?)?;
-    let mut refusals = vec![];
+    let source = ConfigSource::File(file.to_owned());
+    let config = source.parse(&source.read()?)?;
+    let shown = file.display();
+    let mut errors = vec![];
     match Certificates::open(&config, &Metrics::new()) {
         Ok(certificates) => certificates.describe().iter().for_each(|line| println!("{line}")),
-        Err(found) => refusals.extend(found.lines().map(|why| format!("{}: {why}", file.display()))),
+        Err(found) => errors.extend(found.lines().map(|line| format!("{shown}: {line}"))),
     }
     for (name, filter) in &config.filters {
-        match check_file(name, filter, &config.compile) {
-            Ok(description) => {
-                println!(
-                    "filter {name}: {} {}, {} KiB, sha256 {}",
-                    filter.source.display(),
-                    description.manifest.as_ref().map_or("without a manifest", |manifest| manifest.version.as_str()),
-                    description.size >> 10,
-                    &description.digest[..12]
-                );
-                if filter.reuse > 1 {
-                    println!(
-                        "filter {name}: not isolated from itself: an instance serves up to {} calls (reuse), and a call can read what earlier ones left",
-                        filter.reuse
-                    );
-                }
-            }
-            Err(error) => refusals.push(format!("{}: filters.{name}: {error}", file.display())),
+        match loader::check(name, filter, &config.compile) {
+            Ok(info) => print_filter(name, filter, &info),
+            Err(error) => errors.push(format!("{shown}: filters.{name}: {}: {error}", filter.source.display())),
         }
     }
-    if refusals.is_empty() {
-        println!("{}: ok ({} routes, {} filters)", file.display(), config.routes.len(), config.filters.len());
-        Ok(())
-    } else {
-        Err(refusals.join("\n"))
+    if !errors.is_empty() {
+        return Err(errors.join("\n"));
+    }
+    println!("{shown}: ok ({} routes, {} filters)", config.routes.len(), config.filters.len());
+    Ok(())
+}
+
+fn print_filter(name: &str, filter: &Filter, info: &ComponentInfo) {
+    println!(
+        "filter {name}: {} {}, {} KiB, sha256 {}",
+        filter.source.display(),
+        info.manifest.as_ref().map_or("without a manifest", |manifest| manifest.version.as_str()),
+        info.size >> 10,
+        &info.digest[..12]
+    );
+    if filter.reuse > 1 {
+        println!(
+            "filter {name}: calls are not isolated from each other: an instance serves up to {} calls (reuse), and a call can read what earlier calls left in memory",
+            filter.reuse
+        );
     }
 }

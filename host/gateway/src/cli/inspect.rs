@@ -1,4 +1,6 @@
-//! `witgate inspect`: what a .wasm file is, read without compiling or running it.
+//! `witgate inspect`: describes a .wasm file without compiling or running it.
+//!
+//! This module does not know: configurations, caches.
 
 use std::path::Path;
 
@@ -8,7 +10,7 @@ pub(super) fn inspect(file: &Path, json: bool) -> Result<(), String> {
     let shown = file.display();
     let length = std::fs::metadata(file).map_err(|error| format!("{shown}: {error}"))?.len();
     if length > FILE_BYTES_MAX {
-        return Err(format!("{shown}: {length} bytes are more than the {FILE_BYTES_MAX} that the gateway reads"));
+        return Err(format!("{shown}: {length} bytes are above the limit of {FILE_BYTES_MAX}"));
     }
     let bytes = std::fs::read(file).map_err(|error| format!("{shown}: {error}"))?;
     let description = describe(&bytes).map_err(|error| format!("{shown}: {error}"))?;
@@ -32,7 +34,7 @@ fn print(description: &ComponentInfo) {
     println!("functions {}, the largest {} bytes", description.functions, description.largest_function);
     println!("sha256    {}", description.digest);
     match &description.manifest {
-        None => println!("manifest  none: no body, no services"),
+        None => println!("manifest  none: no body is buffered, no services"),
         Some(manifest) => {
             println!("manifest  {} {}", manifest.name, manifest.version);
             if !manifest.description.is_empty() {
@@ -59,7 +61,7 @@ fn print(description: &ComponentInfo) {
 fn print_phase(name: &str, phase: Option<&Phase>) {
     match phase {
         None => {}
-        Some(Phase { body: BodyMode::None, .. }) => println!("{name}  body passes by"),
+        Some(Phase { body: BodyMode::None, .. }) => println!("{name}  the body is not buffered"),
         Some(phase) => println!("{name}  body of at most {} bytes", phase.body_bytes_max),
     }
 }

@@ -1,8 +1,11 @@
-//! The command line: `run`, `check`, `inspect`, `precompile`. Exit code 0 means that it worked, 1 that the input is at fault, 2 that the command line is.
+//! The command line: `run`, `check`, `inspect`, `precompile`.
+//!
+//! The exit code is 0 on success, 1 for invalid input and failures, and 2 for an invalid command
+//! line. This module does not know: how the commands work.
 
 mod check;
-mod compile;
 mod inspect;
+mod precompile;
 mod run;
 
 use std::path::PathBuf;
@@ -11,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::process::priority::Priority;
+use crate::releases::compiler_child;
 
 #[derive(Parser)]
 #[command(name = "witgate", version, about = "An API gateway whose filters are WebAssembly components")]
@@ -21,43 +25,46 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway; without a configuration, a demo on an embedded upstream
+    /// Run the gateway; without a configuration, run a demo with an embedded upstream
     Run {
-        /// gateway.yaml
+        /// The configuration, gateway.yaml
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// Replace the running gateway of the same state directory without losing a connection: it hands over its sockets and drains
+        /// Replace the gateway that runs with the same state directory, without losing a
+        /// connection: it hands over its sockets and drains
         #[arg(long)]
         takeover: bool,
     },
-    /// Check a configuration and its filters: every error at once
+    /// Check a configuration with its certificates and filters, and report all errors at once
     Check {
-        /// gateway.yaml
+        /// The configuration, gateway.yaml
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Show what a .wasm file is: world, phases, imports, manifest, size, digest
+    /// Describe a .wasm file: world, phases, imports, manifest, size, digest
     Inspect {
         /// The component
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Compile filters into the cache of a state directory, so that a gateway on this host takes them at once
+    /// Compile filters into the cache of a state directory, so that a gateway on this host loads
+    /// them at once
     Precompile {
-        /// gateway.yaml: its state directory, its limits, its filters
+        /// The configuration, gateway.yaml: its filters are compiled, with its state directory and
+        /// limits
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
         /// The state directory, instead of the configuration's
         #[arg(long, value_name = "DIR")]
         state: Option<PathBuf>,
-        /// Components
+        /// Components to compile
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// What the gateway starts to compile the component on standard input
+    /// Compile the component on standard input; the gateway starts this command itself
     #[command(hide = true)]
     Compile {
         #[arg(long)]
@@ -71,16 +78,14 @@ enum Command {
     },
 }
 
-/// Reads the command line and does what it says.
+/// Parses the command line and runs its command. Errors go to standard error.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { config, takeover } => run::run(config, takeover),
         Command::Check { config } => check::check(&config),
         Command::Inspect { file, json } => inspect::inspect(&file, json),
-        Command::Precompile { config, state, files } => compile::precompile(config, state, files),
-        Command::Compile { state, memory, seconds, priority } => {
-            compile::compile_child(&state, memory, seconds, priority)
-        }
+        Command::Precompile { config, state, files } => precompile::precompile(config, state, files),
+        Command::Compile { state, memory, seconds, priority } => compiler_child::run(&state, memory, seconds, priority),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

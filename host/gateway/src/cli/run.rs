@@ -1,33 +1,35 @@
-//! `witgate run`: starts the gateway and says on standard output where it listens. Logs go to standard error.
+//! `witgate run`: starts the gateway. The addresses go to standard output, logs to standard error.
+//!
+//! This module does not know: how the gateway starts.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::Gateway;
-use crate::control::reload::Source;
-use crate::process::memory;
+use crate::control::config_source::ConfigSource;
+use crate::process::memory::allow_huge_pages;
 use crate::telemetry::init_log;
 use witgate_config::LogFormat;
 
-/// Filters of all three languages; needs `just build-guests`.
+/// The demo with filters of all three languages. It needs `just build-guests`.
 const DEMO: &str = include_str!("demo.yaml");
-/// Without filters: just a proxy in front of the echo.
+/// The demo without filters: a proxy in front of the echo upstream.
 const DEMO_PLAIN: &str = include_str!("demo-plain.yaml");
-/// What the demo needs, relative to the working directory.
+/// The files of the demo, relative to the working directory.
 const DEMO_GUESTS: [&str; 3] =
     ["guests/dist/typescript/api-key.wasm", "guests/dist/typescript/rate-limit.wasm", "guests/dist/python/redact.wasm"];
 
-pub(super) fn run(file: Option<PathBuf>, takes_over: bool) -> Result<(), String> {
+pub(super) fn run(file: Option<PathBuf>, take_over_running: bool) -> Result<(), String> {
     let is_demo = file.is_none();
     let has_guests = DEMO_GUESTS.iter().all(|guest| Path::new(guest).exists());
     let source = match file {
-        Some(path) => Source::File(path),
+        Some(path) => ConfigSource::File(path),
         None => {
             let base = std::env::current_dir().map_err(|error| format!("the working directory: {error}"))?;
-            Source::Text { text: if has_guests { DEMO } else { DEMO_PLAIN }.to_owned(), base }
+            ConfigSource::Text { text: if has_guests { DEMO } else { DEMO_PLAIN }.to_owned(), base }
         }
     };
-    let text = source.text()?;
+    let text = source.read()?;
     let config = source.parse(&text)?;
     let json = match config.log.format {
         LogFormat::Json => true,
@@ -35,19 +37,19 @@ pub(super) fn run(file: Option<PathBuf>, takes_over: bool) -> Result<(), String>
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
     init_log(&config.log.level, json)?;
-    if let Err(error) = memory::allow_huge_pages(false) {
-        tracing::debug!(%error, "huge pages stay allowed");
+    if let Err(error) = allow_huge_pages(false) {
+        tracing::debug!(%error, "huge pages cannot be disabled");
     }
-    let gateway = Gateway::start(config, source, text, takes_over)?;
-    announce(&gateway).map_err(|error| format!("standard output: {error}"))?;
+    let gateway = Gateway::start(config, source, text, take_over_running).map_err(|error| error.to_string())?;
+    print_addresses(&gateway).map_err(|error| format!("standard output: {error}"))?;
     if is_demo && let Some((_, url)) = gateway.listeners.first() {
-        invite(url, has_guests).map_err(|error| format!("standard output: {error}"))?;
+        print_demo_commands(url, has_guests).map_err(|error| format!("standard output: {error}"))?;
     }
-    gateway.run()
+    gateway.run().map_err(|error| error.to_string())
 }
 
-/// A line for each address, then `ready`: what scripts and tests wait for.
-fn announce(gateway: &Gateway) -> std::io::Result<()> {
+/// Prints a line for each address, then `ready`, for which scripts and tests wait.
+fn print_addresses(gateway: &Gateway) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for (name, url) in &gateway.listeners {
         writeln!(out, "listening {name} {url}")?;
@@ -59,15 +61,15 @@ fn announce(gateway: &Gateway) -> std::io::Result<()> {
     out.flush()
 }
 
-/// What to type next.
-fn invite(base: &str, has_guests: bool) -> std::io::Result<()> {
+/// Prints commands to try.
+fn print_demo_commands(base: &str, has_guests: bool) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\nTry:")?;
     if has_guests {
         writeln!(out, "  curl -i {base}/                                    # 401: the TypeScript filter api-key")?;
         writeln!(
             out,
-            "  curl -s -H 'x-api-key: demo' -H 'cookie: id=1' {base}/     # passed on, redacted by the Python filter redact"
+            "  curl -s -H 'x-api-key: demo' -H 'cookie: id=1' {base}/     # forwarded, redacted by the Python filter redact"
         )?;
         writeln!(
             out,
@@ -76,7 +78,7 @@ fn invite(base: &str, has_guests: bool) -> std::io::Result<()> {
     } else {
         writeln!(
             out,
-            "  curl -s {base}/hello        # the embedded echo; `just build-guests` and start again for filters"
+            "  curl -s {base}/hello        # the embedded echo; for filters run `just build-guests` and start again"
         )?;
     }
     out.flush()

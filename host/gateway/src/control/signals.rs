@@ -1,22 +1,36 @@
-//! What the operator's signals ask for: SIGHUP a reload, SIGTERM and SIGINT a drain, a second one the end.
+//! The operator's signals: SIGHUP reloads, SIGTERM and SIGINT drain, and a second one exits at
+//! once.
+//!
+//! This module does not know: how to reload or drain.
 
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What a ^C takes to be passed on.
-const PASSED_ON: Duration = Duration::from_millis(500);
+/// Signals within this time of the first one belong to it.
+const DUPLICATE_TIME: Duration = Duration::from_millis(500);
 
-/// The signals, received from when this was made.
+/// Receives the signals.
 pub struct Signals {
-    /// SIGHUP.
-    pub reload: Signal,
+    reload: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
 
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    Drain,
+}
+
 impl Signals {
-    /// Begins to receive; inside a runtime.
+    /// Receives the signals from here on. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// The system refuses a signal handler.
     pub fn new() -> std::io::Result<Self> {
         Ok(Self {
             reload: signal(SignalKind::hangup())?,
@@ -25,34 +39,33 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGHUP (true), or for SIGTERM or SIGINT (false).
-    pub async fn reload_or_end(&mut self) -> bool {
+    /// Waits for any of the signals.
+    pub async fn next(&mut self) -> Request {
         tokio::select! {
-            _ = self.reload.recv() => true,
-            () = ended(&mut self.terminate, &mut self.interrupt) => false,
+            _ = self.reload.recv() => Request::Reload,
+            _ = self.terminate.recv() => Request::Drain,
+            _ = self.interrupt.recv() => Request::Drain,
         }
     }
 
     /// Waits for SIGTERM or SIGINT.
-    pub async fn end(&mut self) {
-        ended(&mut self.terminate, &mut self.interrupt).await;
+    pub async fn drain(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
-async fn ended(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
-/// A second signal means that nobody wants to wait. But ^C comes from the terminal, and at once again, as SIGINT or SIGTERM, from whoever started the gateway (npm, just): that
-/// is one.
+/// Exits the process at the second SIGTERM or SIGINT.
+///
+/// ^C sends SIGINT to all processes of the terminal. A parent process (npm, just) often forwards
+/// it, so signals within half a second count as the first one.
 pub async fn exit_at_second(mut signals: Signals) {
     let began = Instant::now();
-    while began.elapsed() < PASSED_ON {
-        signals.end().await;
+    while began.elapsed() < DUPLICATE_TIME {
+        signals.drain().await;
     }
-    tracing::warn!("a second signal: leaving at once");
+    tracing::warn!("a second signal: exiting at once, exchanges in flight are lost");
     std::process::exit(1);
 }

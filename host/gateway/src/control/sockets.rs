@@ -1,27 +1,43 @@
-//! The listening sockets: bound here or taken over from a running gateway (`handover.rs`), and shared out to the serving threads.
+//! The listening sockets: bound here or received in a takeover, and distributed to serving threads.
 //!
-//! Each serving thread has a socket of its own for every listener (SO_REUSEPORT), and the kernel keeps a queue for each of them: connections that nobody accepted yet.
-//! A queue lives as long as any process holds its socket, so a hand-over must pass every single one. Must not know: what is said on a connection.
+//! Each serving thread has its own socket for every listener (SO_REUSEPORT). Gain: the kernel
+//! distributes connections, so threads share no lock. Price: each socket has its own queue of
+//! connections, which are lost with its last descriptor, so a takeover must pass every socket.
+//!
+//! This module does not know: the protocols on a connection.
 
 use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use witgate_config::Config;
+use witgate_config::{Config, Listener};
 
+/// The length of each queue of connections.
 const BACKLOG: i32 = 4096;
-/// What the kernel keeps of an answer that the client's window does not let through: without it up to `tcp_wmem` (4 MB) for each client that reads slowly, which no limit
-/// of this process counts. What is on its way is not limited by it, so a fast client loses nothing.
+/// Bytes of a response that the kernel holds although the client's window is closed. The default is
+/// `tcp_wmem`, up to 4 MB for each slow client, which no limit of this process counts. Bytes in
+/// flight are not limited, so a fast client is not slowed down.
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
+
+/// A listener's address cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "listener {name}: {address}: {source}; is another process using it? (ss -ltnp; a gateway is replaced with --takeover)"
+)]
+pub struct BindError {
+    name: String,
+    address: SocketAddr,
+    source: std::io::Error,
+}
 
 /// All sockets of one listener.
 #[derive(Debug)]
-pub struct Group {
-    /// For messages.
+pub struct ListenerSockets {
+    /// The listener's name, for messages.
     pub name: String,
-    /// As configured; port 0 lets the system choose.
+    /// The configured address. The system chooses for port 0.
     pub configured: SocketAddr,
-    /// Where it is.
+    /// The bound address.
     pub address: SocketAddr,
     /// At least one.
     pub sockets: Vec<TcpListener>,
@@ -31,60 +47,75 @@ pub struct Group {
 #[derive(Debug)]
 pub struct Sockets {
     /// In the order of the configuration.
-    pub listeners: Vec<Group>,
-    /// The admin listener's only socket.
-    pub admin: Option<Group>,
+    pub listeners: Vec<ListenerSockets>,
+    /// The admin listener, with one socket.
+    pub admin: Option<ListenerSockets>,
 }
 
 impl Sockets {
-    /// Binds every listener once for each worker, and the admin listener.
-    pub fn bind(config: &Config) -> Result<Self, String> {
-        let shared = |listener: &witgate_config::Listener| {
-            // Alone at first: two gateways that shared a port would each get half of the connections, and nobody would know why.
-            let alone = bind(&listener.name, listener.address, false)?;
-            // With port 0 this bind chooses, the threads share.
-            let address = alone.local_addr().map_err(|error| error.to_string())?;
-            drop(alone);
-            let sockets = (0..config.workers).map(|_| bind(&listener.name, address, true)).collect::<Result<_, _>>()?;
-            Ok(Group { name: listener.name.clone(), configured: listener.address, address, sockets })
-        };
-        let listeners = config.listeners.iter().map(shared).collect::<Result<_, String>>()?;
-        let alone = |configured: SocketAddr| {
-            let socket = bind("admin", configured, false)?;
-            let address = socket.local_addr().map_err(|error| error.to_string())?;
-            Ok::<_, String>(Group { name: "admin".into(), configured, address, sockets: vec![socket] })
-        };
-        Ok(Self { listeners, admin: config.admin.map(alone).transpose()? })
+    /// Binds each listener once for each worker, and the admin listener.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound.
+    pub fn bind(config: &Config) -> Result<Self, BindError> {
+        let listeners = config.listeners.iter().map(|listener| bind_listener(listener, config.workers));
+        Ok(Self { listeners: listeners.collect::<Result<_, _>>()?, admin: config.admin.map(bind_admin).transpose()? })
     }
 
-    /// Each listener's name and address.
+    /// The name and address of each listener.
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        self.listeners.iter().map(|group| (group.name.clone(), group.address)).collect()
+        self.listeners.iter().map(|listener| (listener.name.clone(), listener.address)).collect()
     }
 
-    /// For each worker its sockets, each with its listener's place in the configuration, every socket with at least one worker. Workers above the number of sockets share.
+    /// Descriptors for each worker, each with the index of its listener in the configuration.
+    ///
+    /// Every socket has at least one worker. Workers above the number of sockets share sockets.
+    ///
+    /// # Errors
+    /// The process has too many descriptors.
     pub fn for_workers(&self, workers: usize) -> std::io::Result<Vec<Vec<(usize, TcpListener)>>> {
         let mut shares: Vec<Vec<(usize, TcpListener)>> = (0..workers).map(|_| vec![]).collect();
-        for (place, group) in self.listeners.iter().enumerate() {
-            for (worker, socket) in share(group.sockets.len(), workers) {
-                shares[worker].push((place, group.sockets[socket].try_clone()?));
+        for (index, listener) in self.listeners.iter().enumerate() {
+            for (worker, socket) in assign(listener.sockets.len(), workers) {
+                shares[worker].push((index, listener.sockets[socket].try_clone()?));
             }
         }
         Ok(shares)
     }
 
-    /// The admin listener's socket.
+    /// A descriptor of the admin listener's socket.
+    ///
+    /// # Errors
+    /// The process has too many descriptors.
     pub fn for_admin(&self) -> std::io::Result<Option<TcpListener>> {
-        self.admin.as_ref().and_then(|group| group.sockets.first()).map(TcpListener::try_clone).transpose()
+        self.admin.as_ref().and_then(|listener| listener.sockets.first()).map(TcpListener::try_clone).transpose()
     }
 }
 
-/// Who serves which socket, as (worker, socket).
-fn share(sockets: usize, workers: usize) -> impl Iterator<Item = (usize, usize)> {
+/// The pairs (worker, socket) of one listener.
+fn assign(sockets: usize, workers: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..sockets.max(workers)).map(move |at| (at % workers.max(1), at % sockets.max(1)))
 }
 
-fn bind(name: &str, address: SocketAddr, shared: bool) -> Result<TcpListener, String> {
+fn bind_listener(listener: &Listener, workers: usize) -> Result<ListenerSockets, BindError> {
+    let Listener { name, address: configured, .. } = listener;
+    // The first bind is exclusive. Otherwise a second gateway could share the port unnoticed, and
+    // each would get half of the connections. For port 0 it also chooses the port that the workers
+    // share.
+    let (exclusive, address) = bind(name, *configured, false)?;
+    drop(exclusive);
+    let sockets = (0..workers).map(|_| bind(name, address, true).map(|(socket, _)| socket));
+    let sockets = sockets.collect::<Result<_, _>>()?;
+    Ok(ListenerSockets { name: name.clone(), configured: *configured, address, sockets })
+}
+
+fn bind_admin(configured: SocketAddr) -> Result<ListenerSockets, BindError> {
+    let (socket, address) = bind("admin", configured, false)?;
+    Ok(ListenerSockets { name: "admin".into(), configured, address, sockets: vec![socket] })
+}
+
+/// Binds one socket. `shared` allows more sockets at the same address. Returns the bound address.
+fn bind(name: &str, address: SocketAddr, shared: bool) -> Result<(TcpListener, SocketAddr), BindError> {
     let listen = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -93,17 +124,15 @@ fn bind(name: &str, address: SocketAddr, shared: bool) -> Result<TcpListener, St
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // Connections inherit it.
+        // Accepted connections inherit this value.
         socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        Ok(socket.into())
+        let listener: TcpListener = socket.into();
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
     };
-    listen().map_err(|error: std::io::Error| {
-        format!(
-            "listener {name}: {address}: {error}; is another process using it? (ss -ltnp; a gateway is replaced with --takeover)"
-        )
-    })
+    listen().map_err(|source: std::io::Error| BindError { name: name.to_owned(), address, source })
 }
 
 #[cfg(test)]
@@ -112,9 +141,9 @@ mod tests {
 
     #[test]
     fn every_socket_has_a_worker_and_every_worker_a_socket() {
-        let of = |sockets, workers| share(sockets, workers).collect::<Vec<_>>();
-        assert_eq!(of(2, 2), [(0, 0), (1, 1)]);
-        assert_eq!(of(3, 2), [(0, 0), (1, 1), (0, 2)], "fewer workers take several");
-        assert_eq!(of(2, 3), [(0, 0), (1, 1), (2, 0)], "more workers share");
+        let pairs = |sockets, workers| assign(sockets, workers).collect::<Vec<_>>();
+        assert_eq!(pairs(2, 2), [(0, 0), (1, 1)]);
+        assert_eq!(pairs(3, 2), [(0, 0), (1, 1), (0, 2)], "with fewer workers, some have several sockets");
+        assert_eq!(pairs(2, 3), [(0, 0), (1, 1), (2, 0)], "with more workers, some share a socket");
     }
 }

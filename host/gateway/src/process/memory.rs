@@ -1,8 +1,9 @@
-//! Memory that the gateway gives back to the system: no huge pages, and freed memory of idle threads.
+//! Memory that the gateway gives back to the system: no huge pages, and freed memory of idle
+//! threads.
 //!
-//! Gain: without huge pages the kernel clears 4 KiB and not 2 MiB when a request touches new memory,
-//! and the resident size stays small. Price: more entries in the page table and the TLB, which a
-//! process of this size does not notice.
+//! Gain: without huge pages the kernel clears 4 KiB and not 2 MiB when a request touches new
+//! memory, and the resident size stays small. Price: more entries in the page table and the TLB,
+//! which a process of this size does not notice.
 //!
 //! This module does not know: who allocates.
 

@@ -1,4 +1,5 @@
-//! Settings of this process that concern the kernel: scheduling priority, memory, folder permissions.
+//! Settings of this process that concern the kernel: scheduling priority, memory, folder
+//! permissions.
 //!
 //! This module does not know: requests, filters, configuration.
 

@@ -1,9 +1,9 @@
 //! Scheduling of compilations and reloads, which share their cores with serving threads.
 //!
-//! Gain: a serving thread that becomes ready runs at once instead of after the compiler's time slice;
-//! a nice value alone does not achieve this, the system's idle class does. Price: on busy cores a
-//! process of the idle class hardly runs, and it cannot leave that class without a privilege, so
-//! `releases::compiler` starts such a compilation again with [`Priority::Low`].
+//! Gain: a serving thread that becomes ready runs at once instead of after the compiler's time
+//! slice; a nice value alone does not achieve this, the system's idle class does. Price: on busy
+//! cores a process of the idle class hardly runs, and it cannot leave that class without a
+//! privilege, so `releases::compiler` starts such a compilation again with [`Priority::Low`].
 //!
 //! This module does not know: what is compiled or loaded.
 

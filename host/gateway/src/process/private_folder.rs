@@ -1,7 +1,7 @@
 //! Folders that only the gateway's user may write to.
 //!
-//! The gateway trusts the content of its state directory: machine code and the socket of a takeover.
-//! So it refuses a folder that other users can write to.
+//! The gateway trusts the content of its state directory: machine code and the socket of a
+//! takeover. So it refuses a folder that other users can write to.
 //!
 //! This module does not know: what the folders contain.
 

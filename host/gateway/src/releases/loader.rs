@@ -1,166 +1,172 @@
-//! From a .wasm file to a filter ready to run: read, check, take from the cache or compile, link, make an instance to see that one can be made.
+//! Turns the filters of a configuration into filters that can be called.
 //!
-//! A file that the cache knows (`cache.rs`) is only hashed. One that it does not is copied where nobody can change it (`sealed.rs`), described and checked against configuration and
-//! limits, and only then compiled, in a process of its own (`compile.rs`), into the cache. So the gateway's memory holds a component only while it is compiled, and never a compiler. Must not know: requests, listeners.
+//! A component that the cache contains is only hashed. Another one is copied, described, checked
+//! and compiled in a child process into the cache. So the gateway's process holds a component's
+//! bytes only during its compilation, and never a compiler. At the end the loader creates one
+//! instance, because a filter without instances must be refused while its previous version serves.
+//!
+//! This module does not know: requests, listeners, when sources are checked for changes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use super::cache::{Cache, Content};
+use super::artifact_cache::ArtifactCache;
+use super::candidate::{Candidate, Requirements};
 use super::compiler::compile;
-use super::sealed::Sealed;
+use super::content_hash::ContentHash;
+use super::source::{Revision, Source, source_of};
 use crate::process::priority::Priority;
+use crate::state::{Limits as StoreLimits, Stores};
 use witgate_config::{Capability, CompileLimits, Config};
 use witgate_http::error::FilterFailure;
-use witgate_runtime::component::{self, ComponentInfo, FILE_BYTES_MAX, SizeLimits};
+use witgate_runtime::call::try_instantiate;
+use witgate_runtime::component::ComponentInfo;
 use witgate_runtime::engine::{Artifact, Engine};
-use witgate_runtime::instance;
-use witgate_runtime::keyvalue::Store;
+use witgate_runtime::filter::Filter;
+use witgate_runtime::keyvalue::KeyValue;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
-use witgate_runtime::filter::{Filter, Grant, FilterSettings, check_imports};
+use witgate_runtime::settings::{FilterSettings, Grant};
 
-/// Loads filters and remembers what it loaded.
+/// Loads filters and remembers the loaded ones.
 pub struct Loader {
     engine: Engine,
-    cache: Result<Cache, String>,
-    state: PathBuf,
-    /// Instead of a state directory that cannot be used.
+    cache: Result<ArtifactCache, String>,
+    state_dir: PathBuf,
+    /// Replaces a state directory that cannot be used. Deleted on drop.
     _temporary: Option<tempfile::TempDir>,
     limits: CompileLimits,
     priority: Priority,
-    stores: HashMap<String, Arc<Store>>,
-    /// By the filter's name: two filters may share a file.
-    known: HashMap<String, Known>,
-    /// Files that were refused, as they were then: not tried again before they change.
-    refused: HashMap<String, Stamp>,
+    stores: Stores,
+    /// The last load of each filter, by the filter's name. Two filters may share a source.
+    loaded: HashMap<String, Loaded>,
+    /// The revision that was refused, by the filter's name. It is not tried again.
+    refused: HashMap<String, Revision>,
 }
 
-/// A file as it was when it was last read.
-struct Known {
-    source: PathBuf,
-    stamp: Stamp,
-    content: Content,
-    description: ComponentInfo,
+/// A loaded revision.
+struct Loaded {
+    location: String,
+    revision: Revision,
+    content: ContentHash,
+    info: ComponentInfo,
     artifact: Artifact,
 }
 
-/// What tells that a file changed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    length: u64,
-    inode: u64,
-}
-
 impl Loader {
-    /// A loader with its cache in the configuration's state directory; with a warning in a temporary one, if that folder cannot be trusted.
+    /// A loader with its cache in the configuration's state directory. If that is not private, it
+    /// uses a temporary directory and logs a warning.
     pub fn new(engine: Engine, config: &Config) -> Self {
         let fingerprint = engine.fingerprint();
-        let mut state = config.state_dir.clone();
+        let mut state_dir = config.state_dir.clone();
         let mut temporary = None;
-        let mut cache = Cache::open(&state, &fingerprint);
+        let mut cache = ArtifactCache::open(&state_dir, &fingerprint);
         if let Err(why) = &cache {
-            tracing::warn!(folder = %state.display(), why, "compiled filters are not kept: every start compiles them anew");
+            tracing::warn!(folder = %state_dir.display(), why, "compiled filters are not kept: every start compiles them again");
             if let Ok(folder) = tempfile::tempdir() {
-                state = folder.path().to_owned();
-                cache = Cache::open(&state, &fingerprint);
+                state_dir = folder.path().to_owned();
+                cache = ArtifactCache::open(&state_dir, &fingerprint);
                 temporary = Some(folder);
             }
         }
         Self {
             engine,
             cache,
-            state,
+            state_dir,
             _temporary: temporary,
             limits: config.compile,
             priority: Priority::Equal,
-            stores: HashMap::new(),
-            known: HashMap::new(),
+            stores: Stores::default(),
+            loaded: HashMap::new(),
             refused: HashMap::new(),
         }
     }
 
-    /// From now on there is traffic that goes first.
+    /// Gives traffic precedence over compilations from here on.
     pub fn yield_to_traffic(&mut self) {
         self.priority = Priority::Idle;
     }
 
-    /// From now on compiles under the limits of this configuration.
+    /// Applies the compile limits of this configuration to later compilations.
     pub fn set_limits(&mut self, config: &Config) {
         self.limits = config.compile;
     }
 
-    /// Loads one filter. Quick where its file has not changed since the last time.
+    /// Loads one filter. It is fast if the source did not change since the last load.
+    ///
+    /// # Errors
+    /// Why the component is refused.
     pub fn load(&mut self, name: &str, filter: &witgate_config::Filter) -> Result<Arc<Filter>, LoadError> {
-        let stamp = stamp(&filter.source)?;
-        let loaded = self.load_as(name, filter, stamp).map(Arc::new).and_then(|ready| {
-            check_starts(&ready, &filter.config)?;
-            Ok(ready)
+        let source = source_of(filter);
+        let revision = source.revision()?;
+        let result = self.load_revision(name, filter, &*source, &revision).map(Arc::new).and_then(|loaded| {
+            check_instantiates(&loaded, &filter.config)?;
+            Ok(loaded)
         });
-        match &loaded {
+        match &result {
             Ok(_) => self.refused.remove(name),
-            Err(_) => self.refused.insert(name.to_owned(), stamp),
+            Err(_) => self.refused.insert(name.to_owned(), revision),
         };
-        loaded
+        result
     }
 
-    /// Whether the file of a filter changed since it was last loaded or refused. A file that is gone has not changed: the version in memory serves on.
+    /// Whether a filter's source has a revision that was neither loaded nor refused. A source that
+    /// cannot be reached has not changed: the loaded version stays in service.
     pub fn has_changed(&self, name: &str, filter: &witgate_config::Filter) -> bool {
-        let Ok(stamp) = stamp(&filter.source) else { return false };
-        let loaded = self.known.get(name).is_some_and(|known| known.stamp == stamp);
-        !loaded && self.refused.get(name) != Some(&stamp)
+        let Ok(revision) = source_of(filter).revision() else { return false };
+        let is_loaded = self.loaded.get(name).is_some_and(|loaded| loaded.revision == revision);
+        !is_loaded && self.refused.get(name) != Some(&revision)
     }
 
-    /// Forgets filters that are no longer configured.
+    /// Forgets the filters that this configuration does not contain.
     pub fn retain(&mut self, config: &Config) {
-        self.known.retain(|name, _| config.filters.contains_key(name));
+        self.loaded.retain(|name, _| config.filters.contains_key(name));
         self.refused.retain(|name, _| config.filters.contains_key(name));
-        self.stores.retain(|name, _| config.filters.contains_key(name));
+        self.stores.retain(|name| config.filters.contains_key(name));
     }
 
-    fn load_as(&mut self, name: &str, filter: &witgate_config::Filter, stamp: Stamp) -> Result<Filter, LoadError> {
-        let settings = self.settings(name, filter);
-        let known = self.known.get(name).filter(|known| known.stamp == stamp && known.source == filter.source);
-        if let Some(known) = known {
-            check_pins(&known.description, filter)?;
-            check_imports(&known.description, &settings)?;
-            return Filter::new(&self.engine, &known.artifact, known.description.clone(), settings);
+    fn load_revision(
+        &mut self,
+        name: &str,
+        filter: &witgate_config::Filter,
+        source: &dyn Source,
+        revision: &Revision,
+    ) -> Result<Filter, LoadError> {
+        let settings = settings(name, filter, self.store(name, filter));
+        let requirements = Requirements { filter, settings: &settings };
+        let location = source.location();
+        let unchanged =
+            self.loaded.get(name).filter(|loaded| loaded.revision == *revision && loaded.location == location);
+        if let Some(loaded) = unchanged {
+            requirements.check(&loaded.info)?;
+            return Filter::new(&self.engine, &loaded.artifact, loaded.info.clone(), settings);
         }
         let began = Instant::now();
-        let content = content(&filter.source, stamp)?;
-        let (content, description, artifact) = match self.find(name, &content)? {
-            Some((description, artifact)) => {
-                check_pins(&description, filter)?;
-                check_imports(&description, &settings)?;
-                tracing::info!(
-                    filter = name,
-                    digest = &description.digest[..12],
-                    ms = began.elapsed().as_millis() as u64,
-                    "taken from the cache"
-                );
-                (content, description, artifact)
+        let content = source.hash(revision)?;
+        let (content, info, artifact) = match self.find(name, &content)? {
+            Some((info, artifact)) => {
+                requirements.check(&info)?;
+                let ms = began.elapsed().as_millis() as u64;
+                tracing::info!(filter = name, digest = &info.digest[..12], ms, "taken from the cache");
+                (content, info, artifact)
             }
-            None => self.compile(name, filter, stamp, &settings)?,
+            None => self.compile(name, source, revision, &requirements)?,
         };
-        let ready = Filter::new(&self.engine, &artifact, description.clone(), settings)?;
+        let loaded = Filter::new(&self.engine, &artifact, info.clone(), settings)?;
         artifact.prefault();
-        let known = Known { source: filter.source.clone(), stamp, content, description, artifact };
-        self.known.insert(name.to_owned(), known);
-        Ok(ready)
+        self.loaded.insert(name.to_owned(), Loaded { location, revision: revision.clone(), content, info, artifact });
+        Ok(loaded)
     }
 
-    /// A component that another filter runs, or that was compiled before.
-    fn find(&self, name: &str, content: &Content) -> Result<Option<(ComponentInfo, Artifact)>, LoadError> {
-        if let Some(same) = self.known.values().find(|known| known.content == *content) {
-            return Ok(Some((same.description.clone(), same.artifact.clone())));
+    /// Finds a component that another filter uses, or that the cache contains.
+    fn find(&self, name: &str, content: &ContentHash) -> Result<Option<(ComponentInfo, Artifact)>, LoadError> {
+        if let Some(same) = self.loaded.values().find(|loaded| loaded.content == *content) {
+            return Ok(Some((same.info.clone(), same.artifact.clone())));
         }
         let found = self.cache()?.get(&self.engine, content);
-        Ok(found.unwrap_or_else(|why| {
-            tracing::warn!(filter = name, why, "a cached filter cannot be used");
+        Ok(found.unwrap_or_else(|error| {
+            tracing::warn!(filter = name, %error, "a cached filter cannot be used: compiling it again");
             None
         }))
     }
@@ -168,78 +174,56 @@ impl Loader {
     fn compile(
         &self,
         name: &str,
-        filter: &witgate_config::Filter,
-        stamp: Stamp,
-        settings: &FilterSettings,
-    ) -> Result<(Content, ComponentInfo, Artifact), LoadError> {
+        source: &dyn Source,
+        revision: &Revision,
+        requirements: &Requirements<'_>,
+    ) -> Result<(ContentHash, ComponentInfo, Artifact), LoadError> {
         let began = Instant::now();
-        let sealed = Sealed::copy(&filter.source, FILE_BYTES_MAX).map_err(|error| unreadable(&filter.source, error))?;
-        check_read(&filter.source, stamp, sealed.bytes().len() as u64)?;
-        let content = Content::of(sealed.bytes());
-        let description = component::describe(sealed.bytes())?;
-        check_pins(&description, filter)?;
-        check_imports(&description, settings)?;
-        let CompileLimits { functions, function_bytes, .. } = self.limits;
-        description.check_size(&SizeLimits { functions, function_bytes })?;
-        let compiled = compile(&sealed, &self.state, &self.limits, self.priority)?;
-        let loaded = self.cache()?.get(&self.engine, &content).map_err(|error| {
-            // Valid, but its memories or tables fit no slot: the runtime has no type for that.
-            let is_too_large = error.contains("pooling allocator");
-            let reason = if is_too_large { LoadErrorReason::Limits } else { LoadErrorReason::Compile };
-            LoadError::new(reason, format!("the component wants what an instance may not have: {error}"))
-        })?;
-        let (_, artifact) = loaded.ok_or_else(|| {
-            LoadError::new(LoadErrorReason::Compile, "what was compiled is not in the cache: is the disk full, or does somebody delete files of the state directory?")
+        let candidate = Candidate::read(source, revision, Some(requirements), &self.limits)?;
+        let content = candidate.hash();
+        let compiled = compile(&candidate.copy, &self.state_dir, &self.limits, self.priority)?;
+        let (_, artifact) = self.cache()?.get(&self.engine, &content)?.ok_or_else(|| {
+            LoadError::new(
+                LoadErrorReason::Compile,
+                "the compiled code is not in the cache: is the disk full, or does somebody delete files of the state directory?",
+            )
         })?;
         tracing::info!(
             filter = name,
-            digest = &description.digest[..12],
+            digest = &candidate.info.digest[..12],
             ms = began.elapsed().as_millis() as u64,
             functions = compiled.compiled,
             reused = compiled.found,
             "compiled"
         );
-        Ok((content, description, artifact))
+        Ok((content, candidate.info, artifact))
     }
 
-    fn cache(&self) -> Result<&Cache, LoadError> {
+    fn cache(&self) -> Result<&ArtifactCache, LoadError> {
         self.cache.as_ref().map_err(|why| {
-            LoadError::new(LoadErrorReason::Compile, format!("there is no folder to compile into: {why}"))
+            LoadError::new(LoadErrorReason::Compile, format!("there is no folder for compiled code: {why}"))
         })
     }
 
-    fn settings(&mut self, name: &str, filter: &witgate_config::Filter) -> FilterSettings {
-        // The store outlives the filter's versions. Other bounds make a new one: shrinking a live store would have to choose what to forget.
-        let bounds = (filter.keyvalue.keys, filter.keyvalue.bytes);
-        let store = match self.stores.get(name) {
-            Some(store) if store.bounds() == bounds => store.clone(),
-            _ => {
-                let store = Arc::new(Store::new(bounds.0, bounds.1));
-                self.stores.insert(name.to_owned(), store.clone());
-                store
-            }
-        };
-        settings(name, filter, store)
+    fn store(&mut self, name: &str, filter: &witgate_config::Filter) -> Arc<dyn KeyValue> {
+        self.stores.get(name, StoreLimits { keys_max: filter.keyvalue.keys, bytes_max: filter.keyvalue.bytes })
     }
 }
 
-/// Checks a filter's file as loading would, up to but without compiling.
-pub fn check_file(
-    name: &str,
-    filter: &witgate_config::Filter,
-    limits: &CompileLimits,
-) -> Result<ComponentInfo, LoadError> {
-    let before = stamp(&filter.source)?;
-    let sealed = Sealed::copy(&filter.source, FILE_BYTES_MAX).map_err(|error| unreadable(&filter.source, error))?;
-    check_read(&filter.source, before, sealed.bytes().len() as u64)?;
-    let description = component::describe(sealed.bytes())?;
-    check_pins(&description, filter)?;
-    description.check_size(&SizeLimits { functions: limits.functions, function_bytes: limits.function_bytes })?;
-    check_imports(&description, &settings(name, filter, Arc::new(Store::new(1, 1))))?;
-    Ok(description)
+/// Checks a filter's component as [`Loader::load`] does, but does not compile it.
+///
+/// # Errors
+/// Why the component is refused.
+pub fn check(name: &str, filter: &witgate_config::Filter, limits: &CompileLimits) -> Result<ComponentInfo, LoadError> {
+    let source = source_of(filter);
+    let revision = source.revision()?;
+    let store = Stores::default().get(name, StoreLimits { keys_max: 1, bytes_max: 1 });
+    let settings = settings(name, filter, store);
+    let requirements = Requirements { filter, settings: &settings };
+    Candidate::read(&*source, &revision, Some(&requirements), limits).map(|candidate| candidate.info)
 }
 
-fn settings(name: &str, filter: &witgate_config::Filter, store: Arc<Store>) -> FilterSettings {
+fn settings(name: &str, filter: &witgate_config::Filter, store: Arc<dyn KeyValue>) -> FilterSettings {
     let grant = |capability: &Capability| match capability {
         Capability::KeyValue => Grant::KeyValue,
         Capability::Wasi => Grant::Wasi,
@@ -254,89 +238,24 @@ fn settings(name: &str, filter: &witgate_config::Filter, store: Arc<Store>) -> F
     }
 }
 
-fn check_pins(description: &ComponentInfo, filter: &witgate_config::Filter) -> Result<(), LoadError> {
-    if let Some(pin) = filter.sha256
-        && hex::encode(pin) != description.digest
-    {
-        return Err(LoadError::new(
-            LoadErrorReason::Pin,
-            format!("the file's sha256 is {}, but the configuration pins {}", description.digest, hex::encode(pin)),
-        ));
-    }
-    let version = description.manifest.as_ref().map(|manifest| manifest.version.as_str());
-    if let Some(pin) = &filter.version
-        && version != Some(pin)
-    {
-        return Err(LoadError::new(
-            LoadErrorReason::Pin,
-            format!(
-                "the component's version is {}, but the configuration pins {pin}",
-                version.unwrap_or("not given (no manifest)")
-            ),
-        ));
-    }
-    Ok(())
-}
-
-fn stamp(path: &Path) -> Result<Stamp, LoadError> {
-    let metadata = fs::metadata(path).map_err(|error| unreadable(path, error))?;
-    Ok(Stamp { modified: metadata.modified().ok(), length: metadata.len(), inode: metadata.ino() })
-}
-
-/// Hashes a file of bounded size.
-fn content(path: &Path, before: Stamp) -> Result<Content, LoadError> {
-    check_length(path, before.length)?;
-    let hashed = File::open(path).and_then(|file| Content::of_file(&file));
-    let content = hashed.map_err(|error| unreadable(path, error))?;
-    check_read(path, before, before.length)?;
-    Ok(content)
-}
-
-/// Checks that a file was not too large and not changed while it was read.
-fn check_read(path: &Path, before: Stamp, length: u64) -> Result<(), LoadError> {
-    check_length(path, length)?;
-    if stamp(path)? != before {
-        return Err(LoadError::new(
-            LoadErrorReason::Unreadable,
-            format!("{} changed while it was read; it will be read again", path.display()),
-        ));
-    }
-    Ok(())
-}
-
-fn check_length(path: &Path, length: u64) -> Result<(), LoadError> {
-    if length <= FILE_BYTES_MAX {
-        return Ok(());
-    }
-    Err(LoadError::new(
-        LoadErrorReason::Limits,
-        format!("{} is larger than {} MiB", path.display(), FILE_BYTES_MAX >> 20),
-    ))
-}
-
-/// Refuses what no call could be made of: better now, while the old version serves, than in every request.
-fn check_starts(filter: &Arc<Filter>, config: &BTreeMap<String, String>) -> Result<(), LoadError> {
+/// Creates one instance of a filter, because otherwise every request would fail.
+fn check_instantiates(filter: &Arc<Filter>, config: &BTreeMap<String, String>) -> Result<(), LoadError> {
     let refuse = |why: String| {
         let name = &filter.settings.name;
         LoadError::new(
             LoadErrorReason::Instantiate,
             format!(
-                "an instance of it cannot be made: {why}; a start function must end well within filters.{name}.timeout and filters.{name}.memory"
+                "an instance cannot be created: {why}; a start function must end well within filters.{name}.timeout and filters.{name}.memory"
             ),
         )
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.map_err(|error| refuse(format!("no runtime for it: {error}")))?;
-    match runtime.block_on(instance::try_instantiate(filter, &Arc::new(config.clone()))) {
-        // Traffic has all instances: that says nothing about this one.
+    let runtime = runtime.map_err(|error| refuse(format!("the system provides no runtime: {error}")))?;
+    match runtime.block_on(try_instantiate(filter, &Arc::new(config.clone()))) {
+        // Traffic uses all instances of the pool. This says nothing about the filter.
         Err(failure) if failure.kind != FilterFailure::Saturated => {
             Err(refuse(format!("{}: {}", failure.kind.label(), failure.detail)))
         }
         _ => Ok(()),
     }
-}
-
-fn unreadable(path: &Path, error: std::io::Error) -> LoadError {
-    let message = format!("{}: {error}; build the filter, or correct its `source`", path.display());
-    LoadError::new(LoadErrorReason::Unreadable, message).with_source(error)
 }

@@ -1,7 +1,7 @@
 //! The content of a certificate as text and numbers: for filters, logs and the selection by name.
 //!
-//! The subject is a text of RFC 4514, so that a filter can compare it with the output of other tools.
-//! Control characters are always escaped, because the text goes to logs and headers.
+//! The subject is a text of RFC 4514, so that a filter can compare it with the output of other
+//! tools. Control characters are always escaped, because the text goes to logs and headers.
 //!
 //! This module does not know: whether the certificate is trusted.
 
@@ -47,8 +47,8 @@ impl CertificateInfo {
         })
     }
 
-    /// The host names, in lower case. Only these decide which hosts the certificate covers (RFC 9110,
-    /// section 4.3.4).
+    /// The host names, in lower case. Only these decide which hosts the certificate covers (RFC
+    /// 9110, section 4.3.4).
     pub(super) fn dns_names(&self) -> impl Iterator<Item = &str> {
         self.alternative_names.iter().filter_map(|name| name.strip_prefix("dns:"))
     }
@@ -80,8 +80,8 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// RFC 4514, section 2: the last part comes first. A comma separates parts, and a plus sign the values
-/// of one part.
+/// RFC 4514, section 2: the last part comes first. A comma separates parts, and a plus sign the
+/// values of one part.
 fn distinguished_name(name: &X509Name) -> String {
     let mut parts: Vec<String> =
         name.iter().map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+")).collect();

@@ -1,9 +1,9 @@
 //! All certificates, keys and authorities of the gateway, reloaded when their files change.
 //!
-//! A changed file rebuilds the TLS configuration of its listener or upstream and replaces it through
-//! one pointer. Configuration, filters and open connections are not affected. Each file is judged on
-//! its own: an invalid one is reported, its last valid content stays in service, and the other files
-//! are renewed.
+//! A changed file rebuilds the TLS configuration of its listener or upstream and replaces it
+//! through one pointer. Configuration, filters and open connections are not affected. Each file is
+//! judged on its own: an invalid one is reported, its last valid content stays in service, and the
+//! other files are renewed.
 //!
 //! This module does not know: connections, requests.
 
@@ -89,8 +89,8 @@ impl Certificates {
         upstream_tls(&self.upstreams)
     }
 
-    /// The upstreams of a new configuration. Unchanged ones are kept, and the files of the others are
-    /// read. Nothing is in service before [`adopt`](Self::adopt).
+    /// The upstreams of a new configuration. Unchanged ones are kept, and the files of the others
+    /// are read. Nothing is in service before [`adopt`](Self::adopt).
     ///
     /// # Errors
     /// All refusals at once.

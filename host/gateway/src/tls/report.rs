@@ -20,8 +20,8 @@ pub(super) enum Owner<'a> {
 }
 
 impl Owner<'_> {
-    /// Checks files for changes, and reports new and rejected content. Returns whether new content is
-    /// current.
+    /// Checks files for changes, and reports new and rejected content. Returns whether new content
+    /// is current.
     pub(super) fn check<T: FileContent>(
         self,
         files: &mut WatchedFiles<T>,

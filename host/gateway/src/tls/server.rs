@@ -1,10 +1,11 @@
-//! TLS of a listener: the rustls configuration of handshakes, and the information about a connection.
+//! TLS of a listener: the rustls configuration of handshakes, and the information about a
+//! connection.
 //!
-//! A change replaces the whole configuration through one pointer, so a handshake uses one consistent
-//! set of certificates and authorities. Sessions can be resumed after a change of certificates,
-//! because the ticket keys stay. They cannot be resumed after a change of the client authorities.
-//! The cipher suites are the defaults of rustls; for TLS 1.2 these are ECDHE with AEAD only. Early
-//! data is off, because it can be replayed (RFC 8470).
+//! A change replaces the whole configuration through one pointer, so a handshake uses one
+//! consistent set of certificates and authorities. Sessions can be resumed after a change of
+//! certificates, because the ticket keys stay. They cannot be resumed after a change of the client
+//! authorities. The cipher suites are the defaults of rustls; for TLS 1.2 these are ECDHE with AEAD
+//! only. Early data is off, because it can be replayed (RFC 8470).
 //!
 //! This module does not know: files, when they change, the deadlines of sockets.
 

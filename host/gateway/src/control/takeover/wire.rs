@@ -1,6 +1,10 @@
-//! What two gateways say to each other during a hand-over: one JSON message per packet of a UNIX socket, with file descriptors beside it.
+//! The messages of a takeover: one JSON text in each packet of a UNIX socket, with file descriptors
+//! beside it.
 //!
-//! Packets (SOCK_SEQPACKET) keep messages and their descriptors together. Either side only believes a peer of its own user. Must not know: what the sockets are for.
+//! Packets (SOCK_SEQPACKET) keep a message and its descriptors together. Each side accepts only a
+//! peer of its own user.
+//!
+//! This module does not know: what the descriptors are for.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -16,43 +20,48 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Descriptors beside one message; the kernel's limit is 253.
+/// The version of the protocol.
+pub(super) const PROTOCOL: u32 = 1;
+/// The timeout of replies that need no work.
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The maximum number of descriptors of one message. The kernel's limit is 253.
 pub(super) const DESCRIPTORS_MAX: usize = 128;
 const MESSAGE_BYTES_MAX: usize = 128 << 10;
 const SOCKET: &str = "handover.sock";
 
-/// In the order in which they are said.
+/// The messages, in their order.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "kebab-case")]
 pub(super) enum Message {
-    /// New to old: what do you have?
+    /// From the new process: asks for the sockets.
     Ask {
-        /// The version of these messages.
+        /// The version of the protocol.
         protocol: u32,
     },
-    /// Old to new: this, in the messages that follow.
-    Offer { protocol: u32, listeners: Vec<Offered>, admin: Option<Offered> },
-    /// Old to new, repeatedly: the next sockets, listener by listener, the admin listener last.
+    /// From the running gateway: its listeners. Their sockets follow in [`Sockets`](Self::Sockets).
+    Offer { protocol: u32, listeners: Vec<OfferedListener>, admin: Option<OfferedListener> },
+    /// From the running gateway, repeated: the next sockets, in the order of the listeners. The
+    /// admin listener is the last.
     Sockets,
-    /// New to old: I serve, drain.
+    /// From the new process: it serves, and the running gateway must drain.
     Take,
-    /// Old to new: I do.
+    /// From the running gateway: it drains.
     Draining,
 }
 
-/// A group of sockets.
+/// A listener and the number of its sockets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Offered {
+pub(super) struct OfferedListener {
     pub(super) name: String,
     pub(super) configured: SocketAddr,
     pub(super) address: SocketAddr,
     pub(super) sockets: usize,
 }
 
-/// One side of a hand-over.
+/// A connection to the other process.
 pub(super) struct Peer {
     socket: OwnedFd,
-    /// The other side's process.
+    /// The process identifier of the other side.
     pub(super) process: u32,
 }
 
@@ -60,7 +69,7 @@ impl Peer {
     fn new(socket: OwnedFd) -> Result<Self, String> {
         let peer = socket_peercred(&socket).map_err(|error| error.to_string())?;
         if peer.uid != rustix::process::geteuid() {
-            return Err(format!("the other side runs as user {}, not as this one: it is not believed", peer.uid));
+            return Err(format!("the other side runs as user {}, not as this user: start both as one user", peer.uid));
         }
         Ok(Self { socket, process: peer.pid.as_raw_pid().unsigned_abs() })
     }
@@ -77,7 +86,10 @@ impl Peer {
             .map_err(|error| error.to_string())
     }
 
-    /// The next message, waited for at most `limit`; none when the other side is gone.
+    /// The next message. `None` if the other side closed the connection.
+    ///
+    /// # Errors
+    /// No message within `limit`, or an invalid one.
     pub(super) fn receive(&self, limit: Duration) -> Result<Option<(Message, Vec<OwnedFd>)>, String> {
         set_socket_timeout(&self.socket, Timeout::Recv, Some(limit)).map_err(|error| error.to_string())?;
         let mut text = vec![0; MESSAGE_BYTES_MAX];
@@ -87,7 +99,9 @@ impl Peer {
             let mut into = [IoSliceMut::new(&mut text)];
             match rustix::net::recvmsg(&self.socket, &mut into, &mut beside, RecvFlags::CMSG_CLOEXEC) {
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return Err(format!("no word from the other side for {limit:?}")),
+                Err(rustix::io::Errno::AGAIN) => {
+                    return Err(format!("no message from the other side within {limit:?}"));
+                }
                 other => break other.map_err(|error| error.to_string())?,
             }
         };
@@ -106,20 +120,20 @@ impl Peer {
             return Err("a message was cut off: are there too few file descriptors (ulimit -n)?".into());
         }
         let message = serde_json::from_slice(&text[..received.bytes]);
-        message.map(|message| Some((message, descriptors))).map_err(|error| format!("not a message: {error}"))
+        message.map(|message| Some((message, descriptors))).map_err(|error| format!("an invalid message: {error}"))
     }
 }
 
-/// A socket at which the gateway of a folder can be asked.
-pub(super) struct Door(OwnedFd);
+/// The socket of a state directory, on which a gateway waits for takeovers.
+pub(super) struct TakeoverListener(OwnedFd);
 
-impl Door {
-    /// Puts the socket into the folder, in the place of any that is there.
+impl TakeoverListener {
+    /// Creates the socket, and replaces an existing one.
     pub(super) fn open(folder: &Path) -> Result<Self, String> {
-        let (_open, folder) = reach(folder)?;
+        let (_open, folder) = short_path(folder)?;
         let open = || -> std::io::Result<OwnedFd> {
             let socket = seqpacket()?;
-            // Ready before it can be found: made under a name of its own, then renamed.
+            // The socket gets its name when it is ready: it is created under another name.
             let own = folder.join(format!(".{SOCKET}.{}", std::process::id()));
             let _ = std::fs::remove_file(&own);
             rustix::net::bind(&socket, &SocketAddrUnix::new(&own)?)?;
@@ -131,7 +145,7 @@ impl Door {
         open().map(Self).map_err(|error| error.to_string())
     }
 
-    /// Waits for a peer; none when the door was closed.
+    /// Waits for a connection. `None` after [`close`](Self::close).
     pub(super) fn next(&self) -> Option<Result<Peer, String>> {
         loop {
             match rustix::net::accept_with(&self.0, SocketFlags::CLOEXEC) {
@@ -139,7 +153,7 @@ impl Door {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::INVAL) => return None,
                 Err(error) => {
-                    // Out of descriptors, perhaps: not for ever.
+                    // For example the process is out of descriptors, which may change.
                     std::thread::sleep(Duration::from_secs(1));
                     return Some(Err(error.to_string()));
                 }
@@ -147,26 +161,26 @@ impl Door {
         }
     }
 
-    /// Ends `next`, and who asks from now on finds nobody.
+    /// Ends [`next`](Self::next), and refuses later connections.
     pub(super) fn close(&self) {
-        // It fails only where there is nothing to close.
+        // It fails only if the socket is closed already.
         let _ = rustix::net::shutdown(self.0.as_fd(), rustix::net::Shutdown::Both);
     }
 }
 
-/// Asks at the folder's socket; none where no gateway is behind it.
-pub(super) fn knock(folder: &Path) -> Result<Option<Peer>, String> {
+/// Connects to the gateway of a state directory. `None` if no gateway runs.
+pub(super) fn connect(folder: &Path) -> Result<Option<Peer>, String> {
     use rustix::io::Errno;
     if !folder.exists() {
         return Ok(None);
     }
-    let (_open, reached) = reach(folder)?;
-    let connect = || {
+    let (_open, reached) = short_path(folder)?;
+    let open = || {
         let socket = seqpacket()?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(reached.join(SOCKET))?)?;
         Ok(socket)
     };
-    match connect() {
+    match open() {
         Ok(socket) => Peer::new(socket).map(Some),
         Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
         Err(error) => Err(format!("{}: {error}", folder.join(SOCKET).display())),
@@ -177,8 +191,9 @@ fn seqpacket() -> rustix::io::Result<OwnedFd> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
-/// A short path to a folder: a UNIX socket's address has room for 107 bytes.
-fn reach(folder: &Path) -> Result<(OwnedFd, PathBuf), String> {
+/// A short path of a folder, because the address of a UNIX socket has at most 107 bytes. The
+/// descriptor must stay open while the path is used.
+fn short_path(folder: &Path) -> Result<(OwnedFd, PathBuf), String> {
     use rustix::fs::{Mode, OFlags};
     use std::os::fd::AsRawFd as _;
     let open = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())

@@ -1,0 +1,41 @@
+//! The paths of the admin listener and their handlers.
+//!
+//! A path must match exactly; the query is ignored. Only GET and HEAD are allowed, because no
+//! resource changes anything. This module does not know: what a handler answers.
+
+use http::{Method, Request, StatusCode};
+
+use super::reply::{Reply, text};
+use super::{filters, health, metrics, upstreams};
+use crate::pipeline::snapshot::Shared;
+
+/// A resource of the admin listener.
+struct Resource {
+    path: &'static str,
+    get: fn(&Shared) -> Reply,
+}
+
+const RESOURCES: &[Resource] = &[
+    Resource { path: "/metrics", get: metrics::get },
+    Resource { path: "/healthz", get: health::get_liveness },
+    Resource { path: "/readyz", get: health::get_readiness },
+    Resource { path: "/filters", get: filters::get },
+    Resource { path: "/upstreams", get: upstreams::get },
+];
+
+/// Answers a request. hyper removes the body of a response to HEAD.
+pub(super) fn respond<B>(shared: &Shared, request: &Request<B>) -> Reply {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+    }
+    let path = request.uri().path();
+    match RESOURCES.iter().find(|resource| resource.path == path) {
+        Some(resource) => (resource.get)(shared),
+        None if path == "/" => text(StatusCode::OK, list_paths("\n") + "\n"),
+        None => text(StatusCode::NOT_FOUND, format!("there is no {path}; the paths are {}\n", list_paths(", "))),
+    }
+}
+
+fn list_paths(separator: &str) -> String {
+    RESOURCES.iter().map(|resource| resource.path).collect::<Vec<_>>().join(separator)
+}

@@ -1,0 +1,66 @@
+//! `witgate precompile`: compiles filters into the cache of a state directory, before a gateway
+//! needs them.
+//!
+//! This module does not know: how to compile.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::control::config_source::ConfigSource;
+use crate::process::priority::Priority;
+use crate::releases::artifact_cache::ArtifactCache;
+use crate::releases::candidate::Candidate;
+use crate::releases::compiler::compile;
+use crate::releases::compiler_child::Compiled;
+use crate::releases::source::{FileSource, Source};
+use witgate_config::CompileLimits;
+use witgate_runtime::compiler::Compiler;
+use witgate_runtime::load_error::LoadError;
+
+/// Compiles `files` and the filters of a configuration, unless the cache contains them. `state`
+/// takes precedence over the configuration's state directory.
+pub(super) fn precompile(config: Option<PathBuf>, state: Option<PathBuf>, files: Vec<PathBuf>) -> Result<(), String> {
+    let (mut state, mut files, mut limits) = (state, files, CompileLimits::default());
+    if let Some(path) = config {
+        let source = ConfigSource::File(path);
+        let config = source.parse(&source.read()?)?;
+        state.get_or_insert(config.state_dir);
+        limits = config.compile;
+        files.extend(config.filters.into_values().map(|filter| filter.source));
+    }
+    let state = state.ok_or("there is no state directory: give --config gateway.yaml or --state DIR")?;
+    files.sort();
+    files.dedup();
+    let cache = ArtifactCache::open(&state, &Compiler::fingerprint()?)?;
+    let mut errors = vec![];
+    for file in files {
+        let began = Instant::now();
+        let shown = file.display();
+        match compile_missing(&FileSource::new(&file), &cache, &state, &limits) {
+            Ok(None) => println!("{shown}: in the cache"),
+            Ok(Some(compiled)) => println!(
+                "{shown}: compiled in {} ms, {} functions new, {} known",
+                began.elapsed().as_millis(),
+                compiled.compiled,
+                compiled.found
+            ),
+            Err(error) => errors.push(format!("{shown}: {error}")),
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
+}
+
+/// Returns `None` if the cache contains the component.
+fn compile_missing(
+    source: &dyn Source,
+    cache: &ArtifactCache,
+    state: &Path,
+    limits: &CompileLimits,
+) -> Result<Option<Compiled>, LoadError> {
+    let revision = source.revision()?;
+    if cache.contains(&source.hash(&revision)?) {
+        return Ok(None);
+    }
+    let candidate = Candidate::read(source, &revision, None, limits)?;
+    compile(&candidate.copy, state, limits, Priority::Equal).map(Some)
+}

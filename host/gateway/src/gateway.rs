@@ -1,0 +1,299 @@
+//! The gateway as a process: start-up in order, then serving, then drain.
+//!
+//! Start-up loads and binds everything that can fail before the first connection is accepted. So an
+//! error leaves no half-started gateway, and a takeover leaves the running gateway in service.
+//!
+//! This module does not know: the command line, how a request is answered.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use crate::control::config_source::ConfigSource;
+use crate::control::reload::{FilterErrors, Reloader, load_filters, publish_filters};
+use crate::control::signals::{Signals, exit_at_second};
+use crate::control::sockets::{BindError, Sockets};
+use crate::control::supervisor::Supervisor;
+use crate::control::systemd::notify;
+use crate::control::takeover::{Predecessor, TakeoverError, TakeoverOffer, take_over};
+use crate::pipeline::snapshot::{Filters, Shared, Snapshot};
+use crate::releases::loader::Loader;
+use crate::telemetry::Metrics;
+use crate::tls::reload::{CertificateErrors, Certificates};
+use crate::upstream::{EndpointRegistry, run_health_checks};
+use crate::{admin, server};
+use witgate_config::{Config, Listener};
+use witgate_http::limiter::Limiter;
+use witgate_runtime::engine::Engine;
+
+/// The maximum number of live instances. Each reserves address space for its memories.
+const INSTANCES_MAX: usize = 1024;
+
+/// Why the gateway cannot start. Displays the whole message for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The running gateway does not hand over its sockets.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
+    /// The system does not provide what the filter engine needs.
+    #[error("{0}")]
+    Engine(String),
+    /// Certificates are refused.
+    #[error(transparent)]
+    Certificates(#[from] CertificateErrors),
+    /// Filters are refused.
+    #[error(transparent)]
+    Filters(#[from] FilterErrors),
+    /// An address cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A socket cannot be duplicated.
+    #[error("a listening socket cannot be duplicated: {source}; raise the limit of open files (ulimit -n)")]
+    Socket {
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The parts of the configuration do not fit together.
+    #[error("{0}")]
+    Snapshot(String),
+    /// The runtime or its signal handlers cannot be created.
+    #[error("signals cannot be received: {source}")]
+    Signals {
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("the thread {name} cannot be started: {source}")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// A gateway that accepts connections.
+pub struct Gateway {
+    /// The name and URL of each listener: `http://…` or `https://…` and the bound address.
+    pub listeners: Vec<(String, String)>,
+    /// The address of the admin listener.
+    pub admin: Option<SocketAddr>,
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    supervisor: Supervisor,
+    runtime: Runtime,
+    signals: Signals,
+    admin_listener: Option<TcpListener>,
+    /// Lets a later process take over. `None` if the state directory does not allow it.
+    takeover_offer: Option<TakeoverOffer>,
+    taken_over: watch::Receiver<bool>,
+}
+
+impl Gateway {
+    /// Loads the filters, binds the listeners and starts to serve.
+    ///
+    /// `text` is the text of `config`; a reload happens when `source` returns another one. With
+    /// `take_over_running`, the listeners come from the gateway that runs with the same state
+    /// directory. That one drains when this one serves, and keeps serving if this one fails.
+    ///
+    /// # Errors
+    /// Why the gateway cannot start. No connection was accepted.
+    pub fn start(
+        config: Config,
+        source: ConfigSource,
+        text: String,
+        take_over_running: bool,
+    ) -> Result<Self, StartError> {
+        // The takeover comes first: different addresses are reported before filters are compiled.
+        let (received, predecessor) = if take_over_running { take_over(&config)?.unzip() } else { (None, None) };
+        let metrics = Metrics::new();
+        let (engine, mut loader) = create_engine(&config, predecessor.is_some())?;
+        let certificates = Certificates::open(&config, &metrics)?;
+        let filters = load_filters(&mut loader, &config, &metrics)?;
+        publish_filters(&metrics, &filters);
+        let sockets = received.map_or_else(|| Sockets::bind(&config), Ok)?;
+        let listeners = listener_urls(&config, &sockets);
+        let admin = sockets.admin.as_ref().map(|listener| listener.address);
+        let admin_listener = sockets.for_admin().map_err(|source| StartError::Socket { source })?;
+        let worker_sockets = sockets.for_workers(config.workers).map_err(|source| StartError::Socket { source })?;
+        let shared = create_shared_state(config, filters, &certificates, engine, metrics)?;
+        // Signals and file changes are received before `ready` is announced, because both may
+        // follow at once.
+        let (runtime, signals) = receive_signals()?;
+        let reloader = Reloader::new(shared.clone(), loader, certificates, source.clone(), text);
+        let supervisor = Supervisor::new(shared.clone(), reloader, source);
+        // The workers are the last step that can fail: after it the predecessor can drain.
+        let workers = start_workers(&shared, worker_sockets)?;
+        let (takeover_offer, taken_over) = complete_takeover(&shared, sockets, predecessor);
+        Ok(Self {
+            listeners,
+            admin,
+            shared,
+            workers,
+            supervisor,
+            runtime,
+            signals,
+            admin_listener,
+            takeover_offer,
+            taken_over,
+        })
+    }
+
+    /// Serves until SIGTERM, SIGINT or a takeover. Then drains, and returns when the last exchange
+    /// ended.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn run(mut self) -> Result<(), StartError> {
+        self.start_admin_thread()?;
+        self.start_health_thread()?;
+        let Self { shared, workers, supervisor, runtime, mut signals, takeover_offer, mut taken_over, .. } = self;
+        notify("READY=1");
+        runtime.block_on(supervisor.run(&mut signals, &mut taken_over));
+        notify("STOPPING=1");
+        // `send_replace` and not `send`, which fails without a receiver.
+        shared.draining.send_replace(true);
+        if let Some(offer) = takeover_offer {
+            offer.close();
+        }
+        tracing::info!("draining: no new connections, exchanges in flight finish");
+        start_thread("second-signal", move || runtime.block_on(exit_at_second(signals)))?;
+        for worker in workers {
+            if worker.join().is_err() {
+                tracing::error!("a serving thread ended with a panic");
+            }
+        }
+        tracing::info!("drained");
+        Ok(())
+    }
+
+    fn start_admin_thread(&mut self) -> Result<(), StartError> {
+        let Some(listener) = self.admin_listener.take() else { return Ok(()) };
+        let (shared, taken_over) = (self.shared.clone(), self.taken_over.clone());
+        start_async_thread("admin", move || admin::serve(shared, listener, taken_over))
+    }
+
+    fn start_health_thread(&self) -> Result<(), StartError> {
+        let shared = self.shared.clone();
+        start_async_thread("health", move || {
+            let changed = shared.swapped.subscribe();
+            run_health_checks(changed, move || shared.snapshot.load().upstreams.values().cloned().collect())
+        })
+    }
+}
+
+fn create_engine(config: &Config, beside_traffic: bool) -> Result<(Engine, Loader), StartError> {
+    let instances = u32::try_from(config.limits.in_flight.clamp(1, INSTANCES_MAX)).unwrap_or(u32::MAX);
+    let faults = match Engine::maps_single_pages() {
+        Ok(()) => "page by page".to_owned(),
+        Err(error) => format!("with pages around each (userfaultfd: {error})"),
+    };
+    tracing::info!(
+        instances,
+        faults,
+        cleaning = if Engine::scans_page_map() { "page-map scan" } else { "madvise (Linux 6.7 or newer is faster)" },
+        "the pool of instances"
+    );
+    // Each worker may hold one more instance whose memory is not cleared yet.
+    let workers = u32::try_from(config.workers).unwrap_or(u32::MAX);
+    let engine = Engine::new(instances.saturating_add(workers)).map_err(StartError::Engine)?;
+    let mut loader = Loader::new(engine.clone(), config);
+    if beside_traffic {
+        loader.yield_to_traffic();
+    }
+    Ok((engine, loader))
+}
+
+/// The name and URL of each listener.
+fn listener_urls(config: &Config, sockets: &Sockets) -> Vec<(String, String)> {
+    let url = |(listener, (name, address)): (&Listener, (String, SocketAddr))| {
+        let scheme = if listener.tls.is_some() { "https" } else { "http" };
+        (name, format!("{scheme}://{address}"))
+    };
+    config.listeners.iter().zip(sockets.addresses()).map(url).collect()
+}
+
+fn create_shared_state(
+    config: Config,
+    filters: Filters,
+    certificates: &Certificates,
+    engine: Engine,
+    metrics: Metrics,
+) -> Result<Arc<Shared>, StartError> {
+    let registry = EndpointRegistry::new(metrics.clone());
+    let listener_tls = config.listeners.iter().map(|listener| certificates.listener(&listener.name)).collect();
+    let snapshot = Snapshot::new(Arc::new(config), filters, certificates.upstream_tls(), &registry, &metrics)
+        .map_err(StartError::Snapshot)?;
+    Ok(Arc::new(Shared {
+        snapshot: ArcSwap::from_pointee(snapshot),
+        swapped: watch::channel(()).0,
+        registry,
+        listener_tls,
+        metrics,
+        in_flight: Limiter::default(),
+        connections: Limiter::default(),
+        clients: Arc::default(),
+        buffered_bytes: Limiter::default(),
+        engine,
+        draining: watch::channel(false).0,
+    }))
+}
+
+/// Creates the supervisor's runtime, which receives signals from here on.
+fn receive_signals() -> Result<(Runtime, Signals), StartError> {
+    let fail = |source| StartError::Signals { source };
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(fail)?;
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::new().map_err(fail)?
+    };
+    Ok((runtime, signals))
+}
+
+fn start_workers(
+    shared: &Arc<Shared>,
+    sockets: Vec<Vec<(usize, TcpListener)>>,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let workers = sockets
+        .into_iter()
+        .enumerate()
+        .map(|(index, sockets)| server::listener::spawn(index, shared.clone(), sockets))
+        .collect::<Result<_, _>>();
+    workers.map_err(|source| StartError::Thread { name: "worker", source })
+}
+
+/// Lets the predecessor drain, and offers the sockets to a successor.
+fn complete_takeover(
+    shared: &Shared,
+    sockets: Sockets,
+    predecessor: Option<Predecessor>,
+) -> (Option<TakeoverOffer>, watch::Receiver<bool>) {
+    let replaces = predecessor.is_some();
+    if let Some(predecessor) = predecessor {
+        predecessor.tell_to_drain();
+    }
+    let (sender, taken_over) = watch::channel(false);
+    let offer = TakeoverOffer::new(&shared.snapshot.load().config.state_dir, sockets, replaces, sender);
+    let offer = offer.inspect_err(|why| tracing::warn!(why, "this gateway cannot be taken over (--takeover)")).ok();
+    (offer, taken_over)
+}
+
+/// Runs a future on a thread with a runtime of its own.
+fn start_async_thread<F: Future<Output = ()>>(
+    name: &'static str,
+    make: impl FnOnce() -> F + Send + 'static,
+) -> Result<(), StartError> {
+    start_thread(name, move || match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(make()),
+        Err(error) => tracing::error!(%error, name, "a thread ended because its runtime cannot be created"),
+    })
+}
+
+fn start_thread(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
+    spawned.map(drop).map_err(|source| StartError::Thread { name, source })
+}

@@ -1,0 +1,89 @@
+//! A component before it is compiled: copied, described and checked.
+//!
+//! `witgate check`, `witgate precompile` and the loader use the same checks. They run before the
+//! compiler, so a wrong file is refused in milliseconds.
+//!
+//! This module does not know: compilers, caches.
+
+use super::content_hash::ContentHash;
+use super::private_copy::PrivateCopy;
+use super::source::{Revision, Source};
+use witgate_config::{CompileLimits, Filter};
+use witgate_runtime::component::{ComponentInfo, SizeLimits, describe};
+use witgate_runtime::load_error::{LoadError, LoadErrorReason};
+use witgate_runtime::settings::{FilterSettings, check_imports};
+
+/// A component that passed every check that needs no compiler.
+pub struct Candidate {
+    /// The bytes that were checked, which are also the bytes to compile.
+    pub copy: PrivateCopy,
+    /// The description of the component.
+    pub info: ComponentInfo,
+}
+
+impl Candidate {
+    /// Copies a revision of a source, describes it, and checks it against requirements and limits.
+    ///
+    /// # Errors
+    /// The first check that failed.
+    pub fn read(
+        source: &dyn Source,
+        revision: &Revision,
+        requirements: Option<&Requirements<'_>>,
+        limits: &CompileLimits,
+    ) -> Result<Self, LoadError> {
+        let copy = source.copy(revision)?;
+        let info = describe(copy.bytes())?;
+        if let Some(requirements) = requirements {
+            requirements.check(&info)?;
+        }
+        info.check_size(&SizeLimits { functions: limits.functions, function_bytes: limits.function_bytes })?;
+        Ok(Self { copy, info })
+    }
+
+    /// The hash of the bytes that were checked.
+    pub fn hash(&self) -> ContentHash {
+        ContentHash::of(self.copy.bytes())
+    }
+}
+
+/// The part of the configuration that a component must satisfy.
+pub struct Requirements<'a> {
+    /// The filter of the configuration, with its pins.
+    pub filter: &'a Filter,
+    /// Its settings, with the granted imports.
+    pub settings: &'a FilterSettings,
+}
+
+impl Requirements<'_> {
+    /// Checks the pinned digest and version, and the imports.
+    ///
+    /// # Errors
+    /// `Pin`, `NotGranted` or `WrongWorld`.
+    pub fn check(&self, info: &ComponentInfo) -> Result<(), LoadError> {
+        self.check_pins(info)?;
+        check_imports(info, self.settings)
+    }
+
+    fn check_pins(&self, info: &ComponentInfo) -> Result<(), LoadError> {
+        if let Some(pin) = self.filter.sha256.map(hex::encode)
+            && pin != info.digest
+        {
+            return Err(LoadError::new(
+                LoadErrorReason::Pin,
+                format!("the file's sha256 is {}, but the configuration pins {pin}", info.digest),
+            ));
+        }
+        let version = info.manifest.as_ref().map(|manifest| manifest.version.as_str());
+        if let Some(pin) = &self.filter.version
+            && version != Some(pin)
+        {
+            let version = version.unwrap_or("not given (no manifest)");
+            return Err(LoadError::new(
+                LoadErrorReason::Pin,
+                format!("the component's version is {version}, but the configuration pins {pin}"),
+            ));
+        }
+        Ok(())
+    }
+}
