@@ -34,7 +34,7 @@ impl Rewrite {
             section.error(section.line(), "path", "a rewrite has prefix or path, not both");
         }
         let regex = section.optional("path", |own| {
-            if !(own.has("regex") && own.has("replace")) {
+            if own.has("regex") != own.has("replace") {
                 let message = "needs regex and replace: {regex: \"^/v[0-9]+/(.*)\", replace: \"/$1\"}";
                 section.error(own.line(), "path", message);
             }

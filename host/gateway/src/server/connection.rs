@@ -1,7 +1,9 @@
-//! One client connection from its first byte: who the client is, which HTTP version it speaks, and its end.
+//! One client connection: finds out who the client is and which HTTP version it speaks, then
+//! serves it.
 //!
-//! Over TLS the version is agreed on by ALPN, HTTP/1.1 where a client takes no part in it. Without TLS it is known by HTTP/2's preface (RFC 9113, section 3.3): what begins
-//! otherwise is HTTP/1.1. Must not know: what happens to a request (`proxy.rs`).
+//! Over TLS the version comes from ALPN; a client without ALPN speaks HTTP/1.1. Without TLS,
+//! HTTP/2 begins with its preface (RFC 9113, section 3.3), and anything else is HTTP/1.1. This
+//! module does not know: what happens to a request.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -20,45 +22,45 @@ use witgate_http::semantics::proxy_protocol;
 use witgate_runtime::exchange::Client;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The longest PROXY header.
+/// Bounds a PROXY header.
 const PROXY_BYTES_MAX: usize = 4096;
 
-/// What a listener asks of a connection before the first byte of HTTP.
+/// What a listener expects before the first byte of HTTP.
 #[derive(Clone)]
-pub struct Entrance {
-    /// A handshake.
+pub struct ListenerOptions {
+    /// A TLS handshake with these settings.
     pub tls: Option<Arc<ServerTls>>,
-    /// A PROXY header, which says who the client is.
-    pub proxied: bool,
+    /// A PROXY header, which names the client.
+    pub proxy_protocol: bool,
 }
 
 /// Serves a connection to its end.
-pub async fn serve(worker: Worker, mut stream: TcpStream, peer: SocketAddr, entrance: Entrance) {
-    let waits = worker.settings().timeouts;
-    let Some(address) = client_address(&mut stream, peer, entrance.proxied, waits.head).await else { return };
+pub async fn serve(worker: Worker, mut stream: TcpStream, peer: SocketAddr, options: ListenerOptions) {
+    let timeouts = worker.settings().timeouts;
+    let Some(address) = client_address(&mut stream, peer, options.proxy_protocol, timeouts.head).await else { return };
     let max = worker.shared.snapshot.load().config.limits.connections_per_client;
-    let place = (max > 0).then(|| worker.shared.clients.enter(address.ip(), max));
-    if matches!(place, Some(None)) {
+    let permit = (max > 0).then(|| worker.shared.clients.try_acquire(address.ip(), max));
+    if matches!(permit, Some(None)) {
         worker.shared.metrics.refused_connections.inc();
-        return tracing::debug!(client = %address, max, "a connection above limits.connections_per_client was closed");
+        return tracing::debug!(client = %address, max, "closed a connection above limits.connections_per_client");
     }
     let mut client = Client::new(address);
     let mut input = BytesMut::new();
-    let (io, is_h2) = match entrance.tls {
+    let (io, is_h2) = match options.tls {
         None => {
             let mut io = Stream::Tcp(stream);
-            let speaks_h2 = speaks_h2(&mut io, &mut input, waits.head);
+            let speaks_h2 = speaks_h2(&mut io, &mut input, timeouts.head);
             let is_h2 = tokio::select! {
                 biased;
-                is_h2 = tokio::time::timeout(waits.idle, speaks_h2) => is_h2,
+                is_h2 = tokio::time::timeout(timeouts.idle, speaks_h2) => is_h2,
                 () = worker.drained_for(DRAIN_GRACE) => return,
             };
             let Ok(is_h2) = is_h2 else { return };
             (io, is_h2)
         }
         Some(tls) => {
-            let shaken = handshake::accept(&worker, stream, client.address, &tls, waits.head).await;
-            let Some((io, info)) = shaken else { return };
+            let accepted = handshake::accept(&worker, stream, client.address, &tls, timeouts.head).await;
+            let Some((io, info)) = accepted else { return };
             let is_h2 = info.alpn == Some("h2");
             client.tls = Some(Arc::new(info));
             (io, Some(is_h2))
@@ -72,51 +74,54 @@ pub async fn serve(worker: Worker, mut stream: TcpStream, peer: SocketAddr, entr
     }
 }
 
-/// Who the client is: the peer, or whom its PROXY header names. None where there should be such a header and is none.
+/// The client's address: that of the peer, or the one in the PROXY header. `None` if the PROXY
+/// header is required, but missing or invalid.
 async fn client_address(
     stream: &mut TcpStream,
     peer: SocketAddr,
-    proxied: bool,
+    proxy_protocol: bool,
     limit: Duration,
 ) -> Option<SocketAddr> {
-    if !proxied {
+    if !proxy_protocol {
         return Some(peer);
     }
-    match tokio::time::timeout(limit, told_address(stream)).await {
-        Ok(Ok(told)) => Some(told.unwrap_or(peer)),
+    match tokio::time::timeout(limit, read_proxy_header(stream)).await {
+        Ok(Ok(address)) => Some(address.unwrap_or(peer)),
         Ok(Err(why)) => {
-            tracing::debug!(%peer, why, "a connection without a good PROXY header was closed");
+            tracing::debug!(%peer, why, "closed a connection without a valid PROXY header");
             None
         }
         Err(_) => {
-            tracing::debug!(%peer, "no PROXY header came in time");
+            tracing::debug!(%peer, "closed a connection: no PROXY header arrived in time");
             None
         }
     }
 }
 
-/// Takes the PROXY header off a connection, and not a byte more: what follows may be TLS. None where it names nobody.
-async fn told_address(stream: &mut TcpStream) -> Result<Option<SocketAddr>, String> {
+/// Reads the PROXY header and not a byte more, because TLS may follow. `None` if the header names
+/// no address.
+async fn read_proxy_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, String> {
     let mut start = vec![0; PROXY_BYTES_MAX];
     let mut seen = 0;
     loop {
         let length = stream.peek(&mut start).await.map_err(|error| error.to_string())?;
         if length == 0 {
-            return Err("it closed before its PROXY header".into());
+            return Err("the peer closed the connection before its PROXY header".into());
         }
         if let Some((taken, address)) = proxy_protocol::parse(&start[..length])? {
             stream.read_exact(&mut start[..taken]).await.map_err(|error| error.to_string())?;
             return Ok(address);
         }
         if length == seen {
-            // A header in pieces: peeking again at once would spin.
+            // The rest of the header has not arrived: peeking again at once would spin.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         seen = length;
     }
 }
 
-/// Whether the client begins with HTTP/2's preface; none where it left. What was read is in `input`.
+/// Whether the client begins with the HTTP/2 preface; `None` if it closed the connection. The bytes
+/// read are in `input`.
 async fn speaks_h2(io: &mut Stream, input: &mut BytesMut, head: Duration) -> Option<bool> {
     loop {
         if !input.is_empty() && !H2_PREFACE.starts_with(&input[..input.len().min(H2_PREFACE.len())]) {
@@ -125,9 +130,9 @@ async fn speaks_h2(io: &mut Stream, input: &mut BytesMut, head: Duration) -> Opt
         if input.len() >= H2_PREFACE.len() {
             return Some(true);
         }
-        let begun = !input.is_empty();
+        let has_begun = !input.is_empty();
         let filling = poll_fn(|context| io.poll_fill(context, input));
-        let filled = if begun { tokio::time::timeout(head, filling).await.ok()? } else { filling.await };
+        let filled = if has_begun { tokio::time::timeout(head, filling).await.ok()? } else { filling.await };
         if filled.ok()? == 0 {
             return None;
         }

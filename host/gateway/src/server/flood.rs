@@ -1,8 +1,12 @@
-//! Watches the frames of an HTTP/2 client as they pass: who sends much that costs and says little is cut.
+//! Limits the HTTP/2 frames of a client that cost the gateway work and carry no data.
 //!
-//! The `h2` crate bounds what it holds in memory, but it answers every PING and SETTINGS and takes every PRIORITY, DATA without a byte of content and unknown frame for as long as they come, and it
-//! waits for the rest of a frame for ever. So frame heads (RFC 9113, section 4.1) are counted here, between the socket and the library, against budgets that refill slowly, and the
-//! time that an unfinished frame or header block has taken is known. Reads only: no byte is changed. Must not know: streams, requests.
+//! The `h2` crate bounds its memory, but it accepts any number of PING, SETTINGS, PRIORITY, empty
+//! DATA and unknown frames, and it waits for the rest of a frame without a limit. So this module
+//! reads the frame heads (RFC 9113, section 4.1) between the socket and the library. It counts them
+//! against budgets that refill slowly, and it knows for how long a frame or a header block has been
+//! incomplete. It does not change a byte.
+//!
+//! This module does not know: streams, requests.
 
 use std::cell::RefCell;
 use std::io;
@@ -15,191 +19,72 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::Stream;
-use witgate_http::throughput::{Demand, Pace, Timer};
+use witgate_http::throughput::{MinRate, Throughput, Timer};
 
 const PREFACE_BYTES: usize = 24;
 const FRAME_HEAD_BYTES: usize = 9;
-/// Frames that make work and carry nothing, at once and per second: PING, SETTINGS, PRIORITY, DATA that is empty or padding only, CONTINUATION, unknown ones.
+
+/// Frames that cost work and carry no data: PING, SETTINGS, PRIORITY, CONTINUATION, unknown
+/// frames, and DATA that is empty or only padding.
 const IDLE_FRAMES: Budget = Budget { burst: 200.0, per_second: 20.0 };
-/// RST_STREAM: a client may change its mind, but not all day (CVE-2023-44487).
+/// RST_STREAM: a client may cancel requests, but not at any rate (CVE-2023-44487).
 const RESETS: Budget = Budget { burst: 500.0, per_second: 50.0 };
-/// WINDOW_UPDATE beyond two for each KiB that was sent.
+/// WINDOW_UPDATE, apart from those that `UPDATES_PER_BYTE` allows.
 const WINDOW_UPDATES: Budget = Budget { burst: 1000.0, per_second: 100.0 };
+/// The client may send two WINDOW_UPDATE frames for each KiB that the gateway sends.
 const UPDATES_PER_BYTE: f64 = 2.0 / 1024.0;
 
-/// How many frames of a kind a connection may send.
-#[derive(Clone, Copy)]
-struct Budget {
-    burst: f64,
-    per_second: f64,
-}
+// Frame types and flags (RFC 9113, section 6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
 
-/// What is left of a budget.
-struct Allowance {
-    budget: Budget,
-    left: f64,
-    at: Instant,
-}
-
-impl Allowance {
-    fn new(budget: Budget) -> Self {
-        Self { budget, left: budget.burst, at: Instant::now() }
-    }
-
-    /// Takes one; false where there is none left.
-    fn take(&mut self, earned: f64) -> bool {
-        let now = Instant::now();
-        let refilled = now.duration_since(self.at).as_secs_f64() * self.budget.per_second + earned;
-        self.left = (self.left + refilled).min(self.budget.burst) - 1.0;
-        self.at = now;
-        self.left >= 0.0
-    }
-}
-
-/// What was seen so far.
-pub(super) struct Watch {
-    idle_frames: Allowance,
-    resets: Allowance,
-    window_updates: Allowance,
-    written: u64,
-    head: [u8; FRAME_HEAD_BYTES],
-    have: usize,
-    skip: usize,
-    /// Since when a frame or a header block has been unfinished.
-    unfinished: Option<Instant>,
-    in_header_block: bool,
-    /// The preface is not over before the first frame (RFC 9113, section 3.4).
-    has_begun: bool,
-    /// The frame being read is DATA: how slowly it may come is the body's pace.
-    in_data: bool,
-    /// The next byte says how much of that DATA is padding.
-    is_padded: bool,
-    /// A budget is used up.
-    pub(super) is_flooded: bool,
-}
-
-impl Watch {
-    fn new() -> Self {
-        Self {
-            idle_frames: Allowance::new(IDLE_FRAMES),
-            resets: Allowance::new(RESETS),
-            window_updates: Allowance::new(WINDOW_UPDATES),
-            written: 0,
-            head: [0; FRAME_HEAD_BYTES],
-            have: 0,
-            skip: PREFACE_BYTES,
-            unfinished: Some(Instant::now()),
-            in_header_block: false,
-            has_begun: false,
-            in_data: false,
-            is_padded: false,
-            is_flooded: false,
-        }
-    }
-
-    /// Since when the client owes the rest of a frame or of a header block.
-    pub(super) fn unfinished_since(&self) -> Option<Instant> {
-        self.unfinished
-    }
-
-    fn see(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if self.skip > 0 {
-                if std::mem::take(&mut self.is_padded) && usize::from(bytes[0]) + 1 >= self.skip {
-                    self.is_flooded |= !self.idle_frames.take(0.0);
-                }
-                let skipped = self.skip.min(bytes.len());
-                self.skip -= skipped;
-                bytes = &bytes[skipped..];
-                continue;
-            }
-            if self.have == 0 && self.has_begun && !self.in_header_block {
-                // A frame begins: the time of the one before does not count for it.
-                self.unfinished = None;
-            }
-            let taken = (FRAME_HEAD_BYTES - self.have).min(bytes.len());
-            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
-            self.have += taken;
-            bytes = &bytes[taken..];
-            if self.have == FRAME_HEAD_BYTES {
-                self.have = 0;
-                self.frame();
-            }
-        }
-        let owes = self.have > 0 || (self.skip > 0 && !self.in_data) || self.in_header_block || !self.has_begun;
-        self.unfinished = owes.then(|| self.unfinished.unwrap_or_else(Instant::now));
-    }
-
-    /// A frame's head is complete (RFC 9113, section 6).
-    fn frame(&mut self) {
-        let length = usize::from(self.head[0]) << 16 | usize::from(self.head[1]) << 8 | usize::from(self.head[2]);
-        let (kind, flags) = (self.head[3], self.head[4]);
-        self.skip = length;
-        self.has_begun = true;
-        self.in_data = kind == 0;
-        let allowed = match kind {
-            // DATA: the end is never idle, and what is padded is looked at with its next byte.
-            0 if length > 0 || flags & 1 != 0 => {
-                self.is_padded = flags & 9 == 8;
-                true
-            }
-            // HEADERS, CONTINUATION: up to END_HEADERS.
-            1 => {
-                self.in_header_block = flags & 4 == 0;
-                true
-            }
-            9 => {
-                self.in_header_block = flags & 4 == 0;
-                self.idle_frames.take(0.0)
-            }
-            3 => self.resets.take(0.0),
-            8 => {
-                let earned = std::mem::take(&mut self.written) as f64 * UPDATES_PER_BYTE;
-                self.window_updates.take(earned)
-            }
-            // The answers to what the gateway asked.
-            4 | 6 if flags & 1 != 0 => true,
-            _ => self.idle_frames.take(0.0),
-        };
-        self.is_flooded |= !allowed;
-    }
-}
-
-/// A client's connection, watched.
-pub(super) struct Guarded<I = Stream> {
+/// A client connection whose incoming frames are counted. Writing fails if the client accepts too
+/// few bytes.
+pub(super) struct FrameLimiter<I = Stream> {
     io: I,
+    /// Bytes that were read before the limiter existed.
     input: BytesMut,
-    watch: Rc<RefCell<Watch>>,
-    sending: Pace,
+    stats: Rc<RefCell<FrameStats>>,
+    sending: Throughput,
     timer: Timer,
-    demand: Demand,
+    min_rate: MinRate,
 }
 
-impl<I> Guarded<I> {
-    /// Watches `io`, from which `input` was read already.
-    pub(super) fn new(io: I, input: BytesMut, demand: Demand) -> (Self, Rc<RefCell<Watch>>) {
-        let watch = Rc::new(RefCell::new(Watch::new()));
-        watch.borrow_mut().see(&input);
-        (Self { io, input, watch: watch.clone(), sending: Pace::default(), timer: Timer::default(), demand }, watch)
+impl<I> FrameLimiter<I> {
+    /// Wraps `io`, from which `input` has been read. The client must accept `min_rate`.
+    pub(super) fn new(io: I, input: BytesMut, min_rate: MinRate) -> (Self, Rc<RefCell<FrameStats>>) {
+        let stats = Rc::new(RefCell::new(FrameStats::new()));
+        stats.borrow_mut().received(&input);
+        let sending = Throughput::default();
+        (Self { io, input, stats: stats.clone(), sending, timer: Timer::default(), min_rate }, stats)
     }
 
     fn wrote(&mut self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
         if let Ok(written) = &written {
             self.sending.progressed(*written);
-            self.watch.borrow_mut().written += *written as u64;
+            self.stats.borrow_mut().written += *written as u64;
         }
         Poll::Ready(written)
     }
 
-    /// The socket is full: ready with an error once it has been for too long.
-    fn poll_stuck<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let deadline = self.sending.deadline(&self.demand);
+    /// The socket is full: ready with an error once the client has been too slow for too long.
+    fn poll_write_timeout<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let deadline = self.sending.deadline(&self.min_rate);
         ready!(self.timer.poll_until(context, deadline));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes too little")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client accepts the response too slowly")))
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Guarded<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for FrameLimiter<I> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.input.is_empty() {
@@ -210,17 +95,17 @@ impl<I: AsyncRead + Unpin> AsyncRead for Guarded<I> {
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
-        this.watch.borrow_mut().see(&buffer.filled()[before..]);
+        this.stats.borrow_mut().received(&buffer.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for FrameLimiter<I> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         match Pin::new(&mut this.io).poll_write(context, bytes) {
             Poll::Ready(written) => this.wrote(written),
-            Poll::Pending => this.poll_stuck(context),
+            Poll::Pending => this.poll_write_timeout(context),
         }
     }
 
@@ -232,7 +117,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
         let this = self.get_mut();
         match Pin::new(&mut this.io).poll_write_vectored(context, slices) {
             Poll::Ready(written) => this.wrote(written),
-            Poll::Pending => this.poll_stuck(context),
+            Poll::Pending => this.poll_write_timeout(context),
         }
     }
 
@@ -242,18 +127,159 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // TLS takes more than the socket does: what it holds back is waited for as the rest is.
+        // TLS accepts more bytes than the socket: the same minimum rate applies to the rest.
         match Pin::new(&mut this.io).poll_flush(context) {
             Poll::Ready(flushed) => {
                 this.sending.progressed(0);
                 Poll::Ready(flushed)
             }
-            Poll::Pending => this.poll_stuck(context),
+            Poll::Pending => this.poll_write_timeout(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_shutdown(context)
+    }
+}
+
+/// What the frames of a connection have cost so far.
+pub(super) struct FrameStats {
+    idle_frames: TokenBucket,
+    resets: TokenBucket,
+    window_updates: TokenBucket,
+    /// Bytes sent since the last WINDOW_UPDATE.
+    written: u64,
+    /// The head of the current frame, of which `head_bytes` have arrived.
+    head: [u8; FRAME_HEAD_BYTES],
+    head_bytes: usize,
+    /// Bytes of the preface or of the current frame's payload that have not arrived.
+    payload_left: usize,
+    /// Since when a frame or a header block has been incomplete.
+    incomplete_since: Option<Instant>,
+    in_header_block: bool,
+    /// The preface ends with the first frame (RFC 9113, section 3.4).
+    has_first_frame: bool,
+    /// The current frame is DATA. The minimum rate of the body limits how slowly it arrives.
+    in_data: bool,
+    /// The next byte is the padding length of the current DATA frame.
+    expects_padding_length: bool,
+    /// A budget is used up.
+    pub(super) is_flooded: bool,
+}
+
+impl FrameStats {
+    fn new() -> Self {
+        Self {
+            idle_frames: TokenBucket::new(IDLE_FRAMES),
+            resets: TokenBucket::new(RESETS),
+            window_updates: TokenBucket::new(WINDOW_UPDATES),
+            written: 0,
+            head: [0; FRAME_HEAD_BYTES],
+            head_bytes: 0,
+            payload_left: PREFACE_BYTES,
+            incomplete_since: Some(Instant::now()),
+            in_header_block: false,
+            has_first_frame: false,
+            in_data: false,
+            expects_padding_length: false,
+            is_flooded: false,
+        }
+    }
+
+    /// Since when the client has owed the rest of a frame or of a header block.
+    pub(super) fn incomplete_since(&self) -> Option<Instant> {
+        self.incomplete_since
+    }
+
+    fn received(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.payload_left > 0 {
+                if std::mem::take(&mut self.expects_padding_length) && usize::from(bytes[0]) + 1 >= self.payload_left {
+                    self.is_flooded |= !self.idle_frames.take(0.0);
+                }
+                let skipped = self.payload_left.min(bytes.len());
+                self.payload_left -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            if self.head_bytes == 0 && self.has_first_frame && !self.in_header_block {
+                // The time of the previous frame does not count for the frame that begins here.
+                self.incomplete_since = None;
+            }
+            let taken = (FRAME_HEAD_BYTES - self.head_bytes).min(bytes.len());
+            self.head[self.head_bytes..self.head_bytes + taken].copy_from_slice(&bytes[..taken]);
+            self.head_bytes += taken;
+            bytes = &bytes[taken..];
+            if self.head_bytes == FRAME_HEAD_BYTES {
+                self.head_bytes = 0;
+                self.count_frame();
+            }
+        }
+        let in_frame = self.head_bytes > 0 || (self.payload_left > 0 && !self.in_data);
+        let is_incomplete = in_frame || self.in_header_block || !self.has_first_frame;
+        self.incomplete_since = is_incomplete.then(|| self.incomplete_since.unwrap_or_else(Instant::now));
+    }
+
+    /// The head of a frame is complete: charges the frame to its budget.
+    fn count_frame(&mut self) {
+        let [high, middle, low, kind, flags, ..] = self.head;
+        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        self.payload_left = length;
+        self.has_first_frame = true;
+        self.in_data = kind == DATA;
+        let is_allowed = match kind {
+            // The end of a stream is useful even without data. Padding is checked at the next byte.
+            DATA if length > 0 || flags & END_STREAM != 0 => {
+                self.expects_padding_length = flags & (PADDED | END_STREAM) == PADDED;
+                true
+            }
+            HEADERS => {
+                self.in_header_block = flags & END_HEADERS == 0;
+                true
+            }
+            CONTINUATION => {
+                self.in_header_block = flags & END_HEADERS == 0;
+                self.idle_frames.take(0.0)
+            }
+            RST_STREAM => self.resets.take(0.0),
+            WINDOW_UPDATE => {
+                let earned = std::mem::take(&mut self.written) as f64 * UPDATES_PER_BYTE;
+                self.window_updates.take(earned)
+            }
+            // Acknowledgements answer frames of the gateway.
+            SETTINGS | PING if flags & ACK != 0 => true,
+            _ => self.idle_frames.take(0.0),
+        };
+        self.is_flooded |= !is_allowed;
+    }
+}
+
+/// How many frames of a kind a connection may send.
+#[derive(Clone, Copy)]
+struct Budget {
+    burst: f64,
+    per_second: f64,
+}
+
+/// The tokens left of a budget.
+struct TokenBucket {
+    budget: Budget,
+    tokens: f64,
+    refilled_at: Instant,
+}
+
+impl TokenBucket {
+    fn new(budget: Budget) -> Self {
+        Self { budget, tokens: budget.burst, refilled_at: Instant::now() }
+    }
+
+    /// Adds `earned` tokens and those of the elapsed time, then takes one; false if none is left.
+    fn take(&mut self, earned: f64) -> bool {
+        let now = Instant::now();
+        let refill = now.duration_since(self.refilled_at).as_secs_f64() * self.budget.per_second;
+        self.tokens = (self.tokens + refill + earned).min(self.budget.burst) - 1.0;
+        self.refilled_at = now;
+        self.tokens >= 0.0
     }
 }
 
@@ -269,19 +295,19 @@ mod tests {
         frame
     }
 
-    fn after(frames: &[Vec<u8>]) -> Watch {
-        let mut watch = Watch::new();
-        watch.see(&[b'x'; PREFACE_BYTES]);
+    fn after(frames: &[Vec<u8>]) -> FrameStats {
+        let mut stats = FrameStats::new();
+        stats.received(&[b'x'; PREFACE_BYTES]);
         for frame in frames {
             for piece in frame.chunks(5) {
-                watch.see(piece);
+                stats.received(piece);
             }
         }
-        watch
+        stats
     }
 
     #[test]
-    fn floods_use_up_their_budget_and_traffic_does_not() {
+    fn a_flood_uses_up_its_budget_and_normal_traffic_does_not() {
         for (kind, flags, length) in [(6, 0, 8), (4, 0, 6), (2, 0, 5), (0, 0, 0), (0, 8, 1), (42, 0, 3)] {
             assert!(after(&vec![frame(kind, flags, length); 1000]).is_flooded, "{kind}, {flags}");
         }
@@ -296,28 +322,31 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_frame_or_block_is_noticed() {
-        assert!(after(&[frame(1, 4, 10)]).unfinished_since().is_none());
-        assert!(after(&[frame(1, 0, 10)]).unfinished_since().is_some(), "no END_HEADERS");
-        assert!(after(&[frame(1, 0, 10), frame(9, 4, 1)]).unfinished_since().is_none());
-        assert!(after(&[frame(1, 4, 10)[..12].to_vec()]).unfinished_since().is_some());
-        assert!(after(&[frame(1, 4, 10)[..5].to_vec()]).unfinished_since().is_some());
-        assert!(after(&[frame(0, 0, 10)[..12].to_vec()]).unfinished_since().is_none(), "a body has its own pace");
-        assert!(Watch::new().unfinished_since().is_some(), "the preface is owed");
-        assert!(after(&[]).unfinished_since().is_some(), "and a first frame");
+    fn an_incomplete_frame_or_header_block_is_detected() {
+        assert!(after(&[frame(1, 4, 10)]).incomplete_since().is_none());
+        assert!(after(&[frame(1, 0, 10)]).incomplete_since().is_some(), "no END_HEADERS");
+        assert!(after(&[frame(1, 0, 10), frame(9, 4, 1)]).incomplete_since().is_none());
+        assert!(after(&[frame(1, 4, 10)[..12].to_vec()]).incomplete_since().is_some());
+        assert!(after(&[frame(1, 4, 10)[..5].to_vec()]).incomplete_since().is_some());
+        assert!(
+            after(&[frame(0, 0, 10)[..12].to_vec()]).incomplete_since().is_none(),
+            "the body has its own minimum rate"
+        );
+        assert!(FrameStats::new().incomplete_since().is_some(), "the preface is missing");
+        assert!(after(&[]).incomplete_since().is_some(), "the first frame is missing");
     }
 
     #[test]
-    fn an_unfinished_frame_does_not_count_for_the_next() {
-        let mut watch = after(&[frame(4, 0, 6)]);
+    fn the_time_of_an_incomplete_frame_does_not_count_for_the_next() {
+        let mut stats = after(&[frame(4, 0, 6)]);
         let (one, two) = (frame(1, 4, 30), frame(1, 4, 30));
-        watch.see(&one[..20]);
-        let first = watch.unfinished_since();
-        watch.see(&[&one[20..], &two[..20]].concat());
-        assert!(first.is_some() && watch.unfinished_since() > first);
+        stats.received(&one[..20]);
+        let first = stats.incomplete_since();
+        stats.received(&[&one[20..], &two[..20]].concat());
+        assert!(first.is_some() && stats.incomplete_since() > first);
     }
 
-    /// TLS over a full socket: it takes what it is given, and nothing of it leaves.
+    /// TLS over a full socket: it accepts all bytes and sends none.
     struct Full;
 
     impl AsyncWrite for Full {
@@ -335,14 +364,14 @@ mod tests {
     }
 
     #[test]
-    fn what_tls_holds_back_is_not_waited_for_without_end() -> io::Result<()> {
+    fn a_flush_that_tls_cannot_finish_times_out() -> io::Result<()> {
         let stall = Duration::from_millis(20);
-        let demand = Demand { stall, bytes_per_second: 0, grace: stall };
+        let min_rate = MinRate { stall, bytes_per_second: 0, grace: stall };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let flushed = runtime.block_on(async {
-            let (mut guarded, _) = Guarded::new(Full, BytesMut::new(), demand);
-            guarded.write_all(b"an answer").await?;
-            guarded.flush().await
+            let (mut limiter, _) = FrameLimiter::new(Full, BytesMut::new(), min_rate);
+            limiter.write_all(b"a response").await?;
+            limiter.flush().await
         });
         assert_eq!(flushed.err().map(|error| error.kind()), Some(io::ErrorKind::TimedOut));
         Ok(())

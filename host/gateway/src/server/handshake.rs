@@ -1,7 +1,8 @@
-//! The TLS handshake of one client connection: its deadline, its count, and what it says.
+//! The TLS handshake of a client connection: its deadline, its metric and its log line.
 //!
-//! It runs in the connection's own task, so a client that sends nothing holds up nobody, and the certificates are those that are the newest when it
-//! begins. Must not know: which certificates, what comes after.
+//! The handshake runs in the task of the connection, so a client that sends nothing delays no
+//! other. It uses the certificates that are current when it begins. This module does not know:
+//! how a certificate is chosen, which protocol follows.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -15,23 +16,23 @@ use crate::telemetry::HandshakeLabels;
 use crate::tls::ServerTls;
 use witgate_runtime::exchange::TlsInfo;
 
-/// Speaks TLS; none where the client failed or was too slow, or a drain did not want to wait.
+/// Performs the handshake. `None` if it failed or timed out, or if a drain ended it.
 pub(super) async fn accept(
     worker: &Worker,
     stream: TcpStream,
     address: SocketAddr,
     tls: &ServerTls,
-    deadline: Duration,
+    timeout: Duration,
 ) -> Option<(Stream, TlsInfo)> {
-    let served = tls.current();
+    let current = tls.current();
     let accepted = tokio::select! {
-        accepted = tokio::time::timeout(deadline, accept_tls(stream, served.config.clone())) => accepted,
+        accepted = tokio::time::timeout(timeout, accept_tls(stream, current.config.clone())) => accepted,
         () = worker.drained_for(HANDSHAKE_DRAIN_GRACE) => return None,
     };
     let outcome = match accepted {
-        Err(_) => Err(("timeout", format!("no handshake within {deadline:?}"))),
+        Err(_) => Err(("timeout", format!("no handshake within {timeout:?}"))),
         Ok(Err(error)) => Err(("failed", error.to_string())),
-        Ok(Ok(stream)) => match served.info(&stream, SystemTime::now()) {
+        Ok(Ok(stream)) => match current.info(&stream, SystemTime::now()) {
             Ok(info) => Ok((stream, info)),
             Err(why) => Err(("failed", why)),
         },

@@ -1,6 +1,9 @@
-//! Client connections: accepting, TLS, HTTP/1.1 and HTTP/2, and the limits on what a client can delay or flood.
+//! Client connections: from `accept` through TLS to HTTP/1.1 or HTTP/2.
 //!
-//! This module does not know: what happens to a request (`pipeline`), what changes the state (`control`).
+//! `listener` runs the serving threads and accepts connections, `connection` finds out who the
+//! client is and which protocol it speaks, and `h1` or `h2` serves its requests. Slow clients and
+//! floods of frames end here. This module does not know: what happens to a request (`pipeline`),
+//! what changes the state (`control`).
 
 pub mod connection;
 mod flood;
@@ -8,5 +11,4 @@ mod h1;
 mod h2;
 mod handshake;
 pub mod listener;
-mod wire;
 mod worker;

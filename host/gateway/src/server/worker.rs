@@ -1,74 +1,92 @@
-//! What a connection has from its thread and takes from the configuration.
+//! What a connection gets from its serving thread and from the configuration.
 //!
-//! A file of its own, so that connections and protocols need not know each other for it. Must not know: sockets, protocols.
+//! This is a file of its own because both the connection and its protocol need it. This module
+//! does not know: sockets, protocols.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::pipeline::exchange::RequestContext;
 use crate::pipeline::snapshot::Shared;
-use crate::upstream::Pools;
+use crate::upstream::UpstreamClient;
+use witgate_http::body::InterimSink;
 use witgate_http::h1::head::Limits;
-use witgate_http::throughput::Demand;
+use witgate_http::throughput::MinRate;
+use witgate_runtime::exchange::Client;
 
-/// What a client that is idle when the gateway begins to drain gets for a request that is on its way.
+/// When a drain begins, a request of an idle client may already be on its way: wait this long for
+/// it.
 pub(super) const DRAIN_GRACE: Duration = Duration::from_millis(300);
-/// What one gets whose handshake is going on: on its way it is served, silent it is not waited for.
+/// When a drain begins, a connection in its TLS handshake has this long to finish it.
 pub(super) const HANDSHAKE_DRAIN_GRACE: Duration = Duration::from_secs(1);
-/// Before a minimum rate counts.
+/// A minimum rate applies only after the gateway has waited this long for the client.
 const RATE_GRACE: Duration = Duration::from_secs(5);
 
-/// What a connection needs from its thread.
+/// What a connection gets from its serving thread.
 #[derive(Clone)]
 pub struct Worker {
     /// What all threads share.
     pub shared: Arc<Shared>,
     /// This thread's upstream connections.
-    pub pools: Rc<Pools>,
+    pub upstream_client: Rc<UpstreamClient>,
+    /// The name of the connection's listener.
+    pub listener: Rc<str>,
 }
 
-/// What a connection takes from the configuration, once.
+/// The settings of a connection. It reads them once, when it begins.
 #[derive(Clone, Copy)]
-pub(super) struct Settings {
+pub(super) struct ConnectionSettings {
     pub(super) head: Limits,
+    /// Concurrent requests over HTTP/2.
     pub(super) streams: u32,
-    /// What a client must send of a body.
-    pub(super) receive: Demand,
-    /// What it must take of an answer.
-    pub(super) send: Demand,
-    pub(super) timeouts: Waits,
+    /// How fast the client must send a request's body.
+    pub(super) receive: MinRate,
+    /// How fast the client must accept a response.
+    pub(super) send: MinRate,
+    pub(super) timeouts: ConnectionTimeouts,
 }
 
-/// How long a client may let the gateway wait.
+/// How long the gateway waits for a client.
 #[derive(Clone, Copy)]
-pub(super) struct Waits {
-    /// For a whole head, from its first byte.
+pub(super) struct ConnectionTimeouts {
+    /// For a whole request head, from its first byte.
     pub(super) head: Duration,
-    /// Between requests.
+    /// For the next request.
     pub(super) idle: Duration,
-    /// In a tunnel, both ways.
+    /// For the next byte in a tunnel, in either direction.
     pub(super) tunnel: Duration,
 }
 
 impl Worker {
-    pub(super) fn settings(&self) -> Settings {
+    /// The context of a request of `client`.
+    pub(super) fn context<'a>(&'a self, client: &'a Arc<Client>, interim: Option<InterimSink>) -> RequestContext<'a> {
+        let Self { shared, upstream_client, listener } = self;
+        RequestContext { shared, upstream_client, listener, client, interim }
+    }
+
+    pub(super) fn settings(&self) -> ConnectionSettings {
         let snapshot = self.shared.snapshot.load();
         let (timeouts, limits) = (&snapshot.config.timeouts, &snapshot.config.limits);
-        let at_least = |stall: Duration| Demand {
+        let min_rate = |stall: Duration| MinRate {
             stall,
             bytes_per_second: limits.min_bytes_per_second,
             grace: RATE_GRACE.min(stall),
         };
-        Settings {
+        ConnectionSettings {
             head: Limits {
                 head_bytes: limits.request_head_bytes,
                 target_bytes: limits.request_head_bytes / 2,
                 fields: limits.request_fields,
             },
             streams: limits.streams,
-            receive: at_least(timeouts.request_body),
-            send: at_least(timeouts.send),
-            timeouts: Waits { head: timeouts.request_head, idle: timeouts.idle, tunnel: timeouts.tunnel_idle },
+            receive: min_rate(timeouts.request_body),
+            send: min_rate(timeouts.send),
+            timeouts: ConnectionTimeouts {
+                head: timeouts.request_head,
+                idle: timeouts.idle,
+                tunnel: timeouts.tunnel_idle,
+            },
         }
     }
 
@@ -76,13 +94,13 @@ impl Worker {
         *self.shared.draining.borrow()
     }
 
-    /// Ready once the gateway drains.
+    /// Waits until the gateway drains.
     pub(super) async fn drained(&self) {
-        // An error would mean that the gateway itself is gone.
+        // An error means that the gateway has ended.
         let _ = self.shared.draining.subscribe().wait_for(|draining| *draining).await;
     }
 
-    /// Ready once the gateway has drained for so long.
+    /// Waits until the gateway has drained for `grace`.
     pub(super) async fn drained_for(&self, grace: Duration) {
         self.drained().await;
         tokio::time::sleep(grace).await;

@@ -1,0 +1,167 @@
+//! One HTTP/2 stream: a request, its exchange and its response.
+//!
+//! The request becomes one that HTTP/1.1 could have carried, so that the pipeline handles both
+//! versions alike; the response takes the opposite way. This module does not know: connections,
+//! what happens to a request.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use http_body::Body as _;
+
+use crate::pipeline::exchange;
+use crate::server::worker::{ConnectionSettings, Worker};
+use witgate_http::body::{Body, InterimSink};
+use witgate_http::error::Kind;
+use witgate_http::h2::{Incoming, MinRateOverride, Outgoing, PeerPolicy};
+use witgate_http::semantics::fields::check_http2;
+use witgate_http::throughput::MinRate;
+use witgate_runtime::exchange::{Client, Upgrade};
+
+/// Serves one request. It resets the stream if the request is malformed or the response fails.
+pub(super) async fn serve_stream(
+    worker: Worker,
+    client: Arc<Client>,
+    settings: ConnectionSettings,
+    mut request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    if let Err(why) = check_http2(request.headers()) {
+        tracing::debug!(client = %client.address, why, "a malformed HTTP/2 request was reset");
+        return respond.send_reset(Reason::PROTOCOL_ERROR);
+    }
+    send_continue(&mut request, &mut respond);
+    let policy = |min_rate| PeerPolicy { min_rate, broken: Kind::ClientGone, slow: Kind::ClientTimeout };
+    let (mut receive, mut send) = (policy(settings.receive), policy(settings.send));
+    // A tunnel may be silent for longer than a body.
+    let tunnel_rate = MinRate { stall: settings.timeouts.tunnel, bytes_per_second: 0, ..settings.receive };
+    if *request.method() == Method::CONNECT {
+        (receive.min_rate, send.min_rate) = (tunnel_rate, tunnel_rate);
+    }
+    let is_head = request.method() == Method::HEAD;
+    let (interim_sink, interim) = interim_queue();
+    let (request, is_tunnel, receive_rate) = into_exchange_request(request, receive);
+    let response = {
+        let mut exchange = pin!(exchange::handle(worker.context(&client, Some(interim_sink)), request));
+        let finished = poll_fn(|context| {
+            let polled = exchange.as_mut().poll(context);
+            for response in interim.borrow_mut().drain(..) {
+                // If the stream is closed, `poll_reset` or the final response reports it.
+                let _ = respond.send_informational(response);
+            }
+            match polled {
+                Poll::Ready(response) => Poll::Ready(Some(response)),
+                // If the client resets the stream, the exchange is dropped.
+                Poll::Pending => respond.poll_reset(context).map(|_| None),
+            }
+        });
+        finished.await
+    };
+    let Some(response) = response else { return };
+    // A response before the end of the request means a dialogue, as in gRPC streams. Either side
+    // may then be silent for as long as in a tunnel.
+    receive_rate.set(Some(tunnel_rate));
+    let has_switched = is_tunnel && response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let (response, body) = into_h2_response(response, is_tunnel, is_head);
+    let has_body = !is_head && !matches!(response.status().as_u16(), 204 | 304) && !body.is_end_stream();
+    let Ok(stream) = respond.send_response(response, !has_body) else { return };
+    if has_body {
+        let mut outgoing = Outgoing::new(body, stream, send).tunnel(has_switched);
+        if let Err(error) = poll_fn(|context| outgoing.poll_send(context)).await {
+            tracing::debug!(detail = error.detail, "the body of a response broke off");
+        }
+    }
+}
+
+/// Answers `expect: 100-continue` at once: flow control already bounds what the client can send.
+/// The pipeline refuses any other expectation.
+fn send_continue(request: &mut http::Request<RecvStream>, respond: &mut SendResponse<Bytes>) {
+    let is_continue = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if request.headers().get(header::EXPECT).is_some_and(is_continue) {
+        request.headers_mut().remove(header::EXPECT);
+        let mut interim = http::Response::new(());
+        *interim.status_mut() = StatusCode::CONTINUE;
+        // If the stream is closed, the final response reports it.
+        let _ = respond.send_informational(interim);
+    }
+}
+
+type InterimResponses = Rc<RefCell<Vec<http::Response<()>>>>;
+
+/// A queue for interim responses. The exchange fills it, and the stream empties it after each poll
+/// of the exchange.
+fn interim_queue() -> (InterimSink, InterimResponses) {
+    let queue = InterimResponses::default();
+    let sink_queue = queue.clone();
+    let sink: InterimSink = Rc::new(move |status, headers| {
+        let mut response = http::Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = headers.clone();
+        sink_queue.borrow_mut().push(response);
+    });
+    (sink, queue)
+}
+
+/// Returns the request for the exchange and whether it opens a tunnel. An extended CONNECT for
+/// WebSocket becomes a GET with an upgrade (RFC 8441, section 5). Any other CONNECT stays, and the
+/// pipeline refuses it.
+fn into_exchange_request(
+    request: http::Request<RecvStream>,
+    policy: PeerPolicy,
+) -> (http::Request<Body>, bool, MinRateOverride) {
+    let (mut head, stream) = request.into_parts();
+    let incoming = Incoming::new(stream, &head.headers, policy);
+    let min_rate = incoming.min_rate_override();
+    let body = Body::stream(Box::pin(incoming));
+    let protocol = head.extensions.remove::<h2::ext::Protocol>();
+    let is_tunnel = head.method == Method::CONNECT && protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+    if is_tunnel {
+        head.method = Method::GET;
+        head.extensions.insert(Upgrade(HeaderValue::from_static("websocket")));
+        head.headers.insert(header::SEC_WEBSOCKET_KEY, websocket_key());
+    }
+    (http::Request::from_parts(head, body), is_tunnel, min_rate)
+}
+
+/// A random `sec-websocket-key`, which HTTP/1.1 requires and HTTP/2 does not have: 16 bytes in
+/// base64. The last of its 22 letters carries only two bits (RFC 6455, section 4.1).
+fn websocket_key() -> HeaderValue {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut key: [u8; 24] = std::array::from_fn(|_| LETTERS[fastrand::usize(..64)]);
+    key[21] = b"AQgw"[fastrand::usize(..4)];
+    key[22..].copy_from_slice(b"==");
+    HeaderValue::from_bytes(&key).unwrap_or_else(|_| HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="))
+}
+
+/// Converts a response to HTTP/2: status 200 opens a tunnel, and fields about the connection do not
+/// exist.
+fn into_h2_response(response: http::Response<Body>, is_tunnel: bool, is_head: bool) -> (http::Response<()>, Body) {
+    let (mut head, body) = response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        head.status = if is_tunnel { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
+        head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        head.headers.remove(header::UPGRADE);
+    } else if let Some(length) = body.size_hint().exact()
+        && !is_head
+        && !matches!(head.status.as_u16(), 204 | 304)
+    {
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if !head.headers.contains_key(header::DATE)
+        && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(std::time::SystemTime::now()))
+    {
+        head.headers.insert(header::DATE, date);
+    }
+    head.headers.remove(header::CONNECTION);
+    head.headers.remove(HeaderName::from_static("keep-alive"));
+    (http::Response::from_parts(head, ()), body)
+}
