@@ -1,8 +1,11 @@
-//! The CORS protocol (Fetch standard, section 3.2): tells browsers which other sites' scripts may use a route.
+//! The CORS protocol (Fetch standard, section 3.2): tells browsers which other sites' scripts may
+//! use a route.
 //!
-//! A preflight is answered here, before any filter: it carries no credentials by design, so an authenticating filter could only refuse it. On every other
-//! answer of the route, errors included, the gateway's fields stand instead of the upstream's: two sets would contradict each other. It protects users of
-//! browsers, not the upstream: who is no browser is not stopped. Must not know: filters, upstreams.
+//! The gateway answers a preflight before any filter: a preflight carries no credentials by design,
+//! so an authenticating filter could only refuse it. On every other response of the route, errors
+//! included, the gateway's fields replace the upstream's, because two sets could contradict each
+//! other. CORS protects users of browsers, not the upstream: other clients ignore it.
+//! This module does not know: filters, upstreams.
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -11,7 +14,7 @@ use http::{HeaderMap, Method, StatusCode};
 use witgate_config::{Cors, Origin};
 use witgate_runtime::exchange::Response;
 
-/// A route's rules as the fields that state them.
+/// A route's CORS rules, with the values of the response fields ready to send.
 #[derive(Debug)]
 pub struct Policy {
     origins: Vec<Origin>,
@@ -22,10 +25,11 @@ pub struct Policy {
     max_age: HeaderValue,
 }
 
-/// What the origin of one exchange is to be told.
+/// The value of `Access-Control-Allow-Origin` for one exchange. None if the origin is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origins(Option<HeaderValue>);
+pub struct AllowedOrigin(Option<HeaderValue>);
 
+/// The fields that only the gateway sets.
 const OWNED: [HeaderName; 6] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -36,7 +40,7 @@ const OWNED: [HeaderName; 6] = [
 ];
 
 impl Policy {
-    /// Writes the fields once.
+    /// Prepares the values of the fields.
     pub fn new(cors: &Cors) -> Self {
         let list = |values: &[String]| HeaderValue::try_from(values.join(", ")).ok().filter(|value| !value.is_empty());
         Self {
@@ -49,16 +53,17 @@ impl Policy {
         }
     }
 
-    /// What a request's origin may be told; to be kept for [`Self::finish`].
-    pub fn origin(&self, request: &HeaderMap) -> Origins {
+    /// Checks a request's origin. The result is for [`Self::apply`].
+    pub fn origin(&self, request: &HeaderMap) -> AllowedOrigin {
         let allowed = |value: &&HeaderValue| value.to_str().is_ok_and(|origin| self.allows(origin));
         if self.is_public() {
-            return Origins(Some(HeaderValue::from_static("*")));
+            return AllowedOrigin(Some(HeaderValue::from_static("*")));
         }
-        Origins(request.get(header::ORIGIN).filter(allowed).cloned())
+        AllowedOrigin(request.get(header::ORIGIN).filter(allowed).cloned())
     }
 
-    /// The answer to a preflight; none where the request is not one. An origin that is not allowed gets 403 and no field.
+    /// The response to a preflight, or None for any other request. An origin that is not allowed
+    /// gets 403 without CORS fields.
     pub fn preflight(&self, method: &Method, request: &HeaderMap) -> Option<Response> {
         if method != Method::OPTIONS
             || !request.contains_key(header::ORIGIN)
@@ -77,23 +82,23 @@ impl Policy {
             ];
             headers.extend(fields.into_iter().filter_map(|(name, value)| Some((name, value?))));
         }
-        self.tell(&origin, &mut headers);
+        self.set_origin(&origin, &mut headers);
         Some(Response { status, headers, local: true, body: Some(Bytes::new()) })
     }
 
-    /// Puts the fields on an answer.
-    pub fn finish(&self, origin: &Origins, response: &mut HeaderMap) {
+    /// Sets the fields of a response.
+    pub fn apply(&self, origin: &AllowedOrigin, response: &mut HeaderMap) {
         for name in &OWNED {
             response.remove(name);
         }
-        self.tell(origin, response);
+        self.set_origin(origin, response);
         if let (Some(expose), Some(_)) = (&self.expose, &origin.0) {
             response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
         }
     }
 
-    fn tell(&self, origin: &Origins, response: &mut HeaderMap) {
-        // Without it a cache would give one site's answer to another.
+    fn set_origin(&self, origin: &AllowedOrigin, response: &mut HeaderMap) {
+        // Without `Vary` a cache would give one site's response to another site.
         if !self.is_public() {
             response.append(header::VARY, HeaderValue::from_static("Origin"));
         }
@@ -113,8 +118,8 @@ impl Policy {
         self.origins.iter().any(|one| match one {
             Origin::Any => true,
             Origin::Exact(exact) => origin == exact,
-            // One or more labels in place of the star, and nothing else.
-            Origin::Below(before, after) => {
+            // The star stands for one or more labels and nothing else.
+            Origin::Wildcard(before, after) => {
                 origin.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(after.as_str())).is_some_and(
                     |star| !star.is_empty() && star.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
                 )
@@ -145,13 +150,13 @@ mod tests {
 
     fn some(origin: &str) -> Origin {
         match origin.split_once('*') {
-            Some((before, after)) => Origin::Below(before.into(), after.into()),
+            Some((before, after)) => Origin::Wildcard(before.into(), after.into()),
             None => Origin::Exact(origin.into()),
         }
     }
 
     #[test]
-    fn a_preflight_is_answered_with_what_is_allowed() {
+    fn a_preflight_gets_the_methods_and_fields_that_are_allowed() {
         let policy = policy(vec![some("https://a.example")], true);
         let ask = |origin| sent(&[(header::ORIGIN, origin), (header::ACCESS_CONTROL_REQUEST_METHOD, "PUT")]);
         let answer = policy.preflight(&Method::OPTIONS, &ask("https://a.example"));
@@ -176,19 +181,19 @@ mod tests {
     fn the_gateway_s_fields_replace_the_upstream_s() {
         let policy = policy(vec![some("https://a.example")], false);
         let mut response = sent(&[(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::VARY, "Accept")]);
-        policy.finish(&policy.origin(&sent(&[(header::ORIGIN, "https://a.example")])), &mut response);
+        policy.apply(&policy.origin(&sent(&[(header::ORIGIN, "https://a.example")])), &mut response);
         assert_eq!(
             response.get(header::ACCESS_CONTROL_ALLOW_ORIGIN),
             Some(&HeaderValue::from_static("https://a.example"))
         );
         assert_eq!(response.get(header::ACCESS_CONTROL_EXPOSE_HEADERS), Some(&HeaderValue::from_static("x-b")));
         assert_eq!(response.get_all(header::VARY).iter().count(), 2);
-        policy.finish(&policy.origin(&HeaderMap::new()), &mut response);
+        policy.apply(&policy.origin(&HeaderMap::new()), &mut response);
         assert!(!response.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
     }
 
     #[test]
-    fn an_origin_is_compared_whole() {
+    fn an_origin_is_compared_as_a_whole() {
         let policy = policy(vec![some("https://a.example"), some("https://*.b.example:8443")], false);
         for (origin, allowed) in [
             ("https://a.example", true),

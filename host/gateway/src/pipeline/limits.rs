@@ -1,47 +1,24 @@
-//! How many exchanges of one route there may be at once: a slow upstream must not use up what all routes share.
+//! Bounds on exchanges at the same time: of the gateway, and of one route.
 //!
-//! Must not know: which route, what the gateway's own bound is.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+//! The bound of a route keeps a slow upstream from using up what all routes share. This module does
+//! not know: which route, and what an exchange does.
 
 use witgate_http::error::{Error, Kind};
+use witgate_http::limiter::{Limiter, Permit};
 
-/// A route's bound.
-#[derive(Debug)]
-pub struct InFlight {
-    now: Arc<AtomicUsize>,
-    max: usize,
+/// A permit for one exchange of the gateway.
+pub fn enter_gateway(in_flight: &Limiter, max: usize) -> Result<Permit, Error> {
+    in_flight.try_acquire(max).map_err(|reached| {
+        Error::new(Kind::Saturated, format!("{} exchanges in flight, the limit is {max}", reached.in_use))
+    })
 }
 
-/// A place of one exchange; given back when dropped.
-#[derive(Debug)]
-pub struct Place(Arc<AtomicUsize>);
-
-impl InFlight {
-    /// At most `max` at once.
-    pub fn new(max: usize) -> Self {
-        Self { now: Arc::default(), max }
-    }
-
-    /// Takes a place, if there is one.
-    pub fn enter(&self) -> Result<Place, Error> {
-        let before = self.now.fetch_add(1, Ordering::Relaxed);
-        let place = Place(self.now.clone());
-        if before >= self.max {
-            return Err(Error::new(
-                Kind::Saturated,
-                format!("{before} exchanges of the route, its limit is {}", self.max),
-            ));
-        }
-        Ok(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// A permit for one exchange of a route. None if the route has no bound.
+pub fn enter_route(in_flight: &Limiter, max: Option<usize>) -> Result<Option<Permit>, Error> {
+    let Some(max) = max else { return Ok(None) };
+    in_flight.try_acquire(max).map(Some).map_err(|reached| {
+        Error::new(Kind::Saturated, format!("{} exchanges of the route, its limit is {max}", reached.in_use))
+    })
 }
 
 #[cfg(test)]
@@ -50,11 +27,11 @@ mod tests {
 
     #[test]
     fn places_come_back() {
-        let limit = InFlight::new(2);
-        let places = (limit.enter(), limit.enter());
-        assert!(places.0.is_ok() && places.1.is_ok());
-        assert_eq!(limit.enter().err().map(|error| error.kind), Some(Kind::Saturated));
-        drop(places);
-        assert!(limit.enter().is_ok());
+        let in_flight = Limiter::default();
+        let permits = (enter_route(&in_flight, Some(2)), enter_route(&in_flight, Some(2)));
+        assert!(permits.0.is_ok() && permits.1.is_ok());
+        assert_eq!(enter_route(&in_flight, Some(2)).err().map(|error| error.kind), Some(Kind::Saturated));
+        drop(permits);
+        assert!(enter_route(&in_flight, Some(2)).is_ok());
     }
 }

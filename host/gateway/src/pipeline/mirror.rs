@@ -1,130 +1,179 @@
-//! A copy of some of a route's requests, for another upstream.
+//! Sends copies of some of a route's requests to another upstream.
 //!
-//! The main exchange never waits for it and never fails by it: a body in hand is shared, a streamed one is copied as it passes and the copy leaves when its end has come. What would
-//! cost too much is not copied but counted: a body above the bound, or more copies at once than the bound. Must not know: how a copy is sent, what answers it.
+//! The main exchange never waits for a copy and never fails because of one. A body in memory is
+//! shared; a streamed body is copied while it passes, and the copy is sent when the body has ended.
+//! Two bounds keep the price small: a larger body is not copied, and neither is a request while too
+//! many copies are in flight. The result of each copy is only counted.
+//! This module does not know: how a request is sent.
 
+use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 
+use crate::telemetry::{MirrorLabels, UpstreamRecord};
+use crate::upstream::{Cluster, SendOptions, UpstreamClient};
 use witgate_http::body::Body;
 use witgate_http::error::Error;
+use witgate_http::limiter::{Limiter, Permit};
+use witgate_runtime::exchange::Upgrade;
 
-/// Of a streamed body.
+/// The longest streamed body that is copied.
 const BODY_BYTES_MAX: usize = 64 << 10;
-/// Copies of one route that wait for their body or their answer.
+/// Copies of one route that wait for their body or their response.
 const IN_FLIGHT_MAX: usize = 128;
+/// The longest response to a copy that is read. A longer one closes the connection.
+const RESPONSE_BYTES_MAX: usize = 1 << 20;
 
-/// Decides which requests of a route are copied.
-#[derive(Debug)]
+/// The mirror of one route.
 pub struct Mirror {
-    percent: u8,
-    in_flight: Arc<AtomicUsize>,
-}
-
-/// A copy's place among those in flight.
-#[derive(Debug)]
-pub struct Permit(Arc<AtomicUsize>);
-
-/// What became of a request's copy, so far.
-pub enum Copied {
-    /// It can leave. The permit is kept until its answer came.
-    Ready(Box<http::Request<Body>>, Permit),
-    /// Its body is larger than the bound.
-    BodyTooLarge,
-    /// There are too many already.
-    Busy,
+    sampler: Sampler,
+    cluster: Arc<Cluster>,
+    results: Family<MirrorLabels, Counter>,
+    route: Arc<str>,
 }
 
 impl Mirror {
-    /// `percent` of the requests: 1 to 100.
-    pub fn new(percent: u8) -> Self {
-        Self { percent, in_flight: Arc::default() }
+    /// Copies `percent` of the requests (1 to 100) to `cluster`. `results` counts the copies.
+    pub fn new(percent: u8, cluster: Arc<Cluster>, results: Family<MirrorLabels, Counter>, route: Arc<str>) -> Self {
+        Self { sampler: Sampler::new(percent), cluster, results, route }
     }
 
-    /// Gives the request back for the main exchange; if it is chosen, `told` hears of its copy once: now, when the body
-    /// has passed, or never if it breaks off.
-    pub fn copy(&self, request: http::Request<Body>, told: impl FnOnce(Copied) + 'static) -> http::Request<Body> {
+    /// Sends a copy of the request, if it is chosen, and gives the request back.
+    pub fn send_copy(
+        &self,
+        upstream: &Rc<UpstreamClient>,
+        client: IpAddr,
+        request: http::Request<Body>,
+    ) -> http::Request<Body> {
+        // The bytes after an upgrade are a conversation, which a copy could not take part in.
+        if request.extensions().get::<Upgrade>().is_some() {
+            return request;
+        }
+        let (upstream, cluster) = (upstream.clone(), self.cluster.clone());
+        let (results, route) = (self.results.clone(), self.route.clone());
+        let count = move |result| {
+            results.get_or_create(&MirrorLabels { route, result }).inc();
+        };
+        self.sampler.copy(request, move |copy| match copy {
+            RequestCopy::Ready(copy, permit) => {
+                tokio::task::spawn_local(async move {
+                    count(if send(&upstream, &cluster, client, *copy).await { "answered" } else { "failed" });
+                    drop(permit);
+                });
+            }
+            RequestCopy::BodyTooLarge => count("body-too-large"),
+            RequestCopy::Busy => count("busy"),
+        })
+    }
+}
+
+/// Sends a copy, and returns whether the upstream answered.
+async fn send(upstream: &UpstreamClient, cluster: &Cluster, client: IpAddr, copy: http::Request<Body>) -> bool {
+    let mut record = UpstreamRecord::default();
+    let options = SendOptions { client, timeout: None, interim: None, record: &mut record };
+    let Ok(response) = upstream.send(cluster, options, copy).await else { return false };
+    // The response is read so that the connection can be used again. How it ends does not matter.
+    let reading = response.into_body().read(RESPONSE_BYTES_MAX);
+    let _ = tokio::time::timeout(cluster.settings.timeout, reading).await;
+    true
+}
+
+/// Chooses requests at random and copies them.
+#[derive(Debug)]
+struct Sampler {
+    percent: u8,
+    in_flight: Limiter,
+}
+
+/// What became of a request's copy.
+enum RequestCopy {
+    /// The copy is complete. The permit is kept until its response has been read.
+    Ready(Box<http::Request<Body>>, Permit),
+    /// The body is longer than the bound.
+    BodyTooLarge,
+    /// Too many copies are in flight.
+    Busy,
+}
+
+impl Sampler {
+    fn new(percent: u8) -> Self {
+        Self { percent, in_flight: Limiter::default() }
+    }
+
+    /// Gives the request back for the main exchange. If it is chosen, `on_copy` is called once: at
+    /// once, or when the body has passed. It is never called if the body breaks off.
+    fn copy(&self, request: http::Request<Body>, on_copy: impl FnOnce(RequestCopy) + 'static) -> http::Request<Body> {
         if self.percent < 100 && fastrand::u8(0..100) >= self.percent {
             return request;
         }
-        let Some(permit) = self.enter() else {
-            told(Copied::Busy);
+        let Ok(permit) = self.in_flight.try_acquire(IN_FLIGHT_MAX) else {
+            on_copy(RequestCopy::Busy);
             return request;
         };
         let mut head = http::Request::new(());
         *head.method_mut() = request.method().clone();
         *head.uri_mut() = request.uri().clone();
         *head.headers_mut() = request.headers().clone();
-        let ready = |body: Body| Copied::Ready(Box::new(head.map(|()| body)), permit);
-        if let Some(body) = request.body().replay() {
-            told(ready(body));
+        let ready = |body: Body| RequestCopy::Ready(Box::new(head.map(|()| body)), permit);
+        if let Some(body) = request.body().try_clone() {
+            on_copy(ready(body));
             return request;
         }
         if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
-            told(Copied::BodyTooLarge);
+            on_copy(RequestCopy::BodyTooLarge);
             return request;
         }
-        let done = Box::new(move |bytes: Option<Bytes>| {
-            told(bytes.map_or(Copied::BodyTooLarge, |bytes| ready(Body::full(bytes))));
+        let on_end = Box::new(move |bytes: Option<Bytes>| {
+            on_copy(bytes.map_or(RequestCopy::BodyTooLarge, |bytes| ready(Body::full(bytes))));
         });
-        let mut tee = Tee { copy: BytesMut::new(), done: Some(done) };
+        let mut tee = Tee { copy: BytesMut::new(), on_end: Some(on_end) };
         request.map(|body| {
-            body.through(move |source, context| {
+            body.map_poll(move |source, context| {
                 let frame = ready!(source.as_mut().poll_frame(context));
-                tee.see(frame.as_ref(), source.is_end_stream());
+                tee.observe(frame.as_ref(), source.is_end_stream());
                 Poll::Ready(frame)
             })
         })
     }
-
-    fn enter(&self) -> Option<Permit> {
-        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let permit = Permit(self.in_flight.clone());
-        (before < IN_FLIGHT_MAX).then_some(permit)
-    }
 }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A body's copy, made as it passes.
+/// A copy of a body that passes.
 struct Tee {
     copy: BytesMut,
-    /// Gets the whole copy, or none where it became too large.
-    done: Option<Box<dyn FnOnce(Option<Bytes>)>>,
+    /// Takes the whole copy, or None if the body is longer than the bound.
+    on_end: Option<Box<dyn FnOnce(Option<Bytes>)>>,
 }
 
 impl Tee {
-    fn see(&mut self, frame: Option<&Result<Frame<Bytes>, Error>>, is_last: bool) {
+    fn observe(&mut self, frame: Option<&Result<Frame<Bytes>, Error>>, is_last: bool) {
         match frame {
-            None => self.tell(true),
-            Some(Err(_)) => self.done = None,
+            None => self.end(true),
+            Some(Err(_)) => self.on_end = None,
             Some(Ok(frame)) => {
-                let data = frame.data_ref().filter(|_| self.done.is_some()).cloned().unwrap_or_default();
+                let data = frame.data_ref().filter(|_| self.on_end.is_some()).cloned().unwrap_or_default();
                 if self.copy.len() + data.len() > BODY_BYTES_MAX {
-                    self.tell(false);
+                    self.end(false);
                 } else {
                     self.copy.extend_from_slice(&data);
                 }
-                // Whoever knows the length does not ask for what comes after the last byte.
+                // A reader that knows the length does not poll again after the last byte.
                 if is_last {
-                    self.tell(true);
+                    self.end(true);
                 }
             }
         }
     }
 
-    fn tell(&mut self, is_whole: bool) {
+    fn end(&mut self, is_whole: bool) {
         let copy = std::mem::take(&mut self.copy);
-        if let Some(done) = self.done.take() {
-            done(is_whole.then(|| copy.freeze()));
+        if let Some(on_end) = self.on_end.take() {
+            on_end(is_whole.then(|| copy.freeze()));
         }
     }
 }
@@ -150,8 +199,9 @@ mod tests {
         }
     }
 
-    /// What is told of the copy of a request with this body, when the main exchange has read `reads` frames.
-    fn copied(mirror: &Mirror, parts: Vec<Result<usize, ()>>, reads: usize) -> Vec<String> {
+    /// What `on_copy` gets for a request with this body, after the main exchange has read `reads`
+    /// frames.
+    fn copied(sampler: &Sampler, parts: Vec<Result<usize, ()>>, reads: usize) -> Vec<String> {
         let frame = |part: Result<usize, ()>| match part {
             Ok(length) => Ok(Frame::data(Bytes::from(vec![b'x'; length]))),
             Err(()) => Err(Error::new(Kind::ClientGone, "")),
@@ -159,11 +209,13 @@ mod tests {
         let body = Body::stream(Box::pin(Script(parts.into_iter().map(frame).collect())));
         let heard = Rc::new(RefCell::new(vec![]));
         let tell = heard.clone();
-        let mut request = mirror.copy(http::Request::new(body), move |copied| {
+        let mut request = sampler.copy(http::Request::new(body), move |copied| {
             tell.borrow_mut().push(match copied {
-                Copied::Ready(request, _) => format!("{} bytes", request.body().in_hand().unwrap_or_default().len()),
-                Copied::BodyTooLarge => "too large".into(),
-                Copied::Busy => "busy".into(),
+                RequestCopy::Ready(request, _) => {
+                    format!("{} bytes", request.body().buffered().unwrap_or_default().len())
+                }
+                RequestCopy::BodyTooLarge => "too large".into(),
+                RequestCopy::Busy => "busy".into(),
             });
         });
         for _ in 0..reads {
@@ -174,36 +226,36 @@ mod tests {
 
     #[test]
     fn a_copy_leaves_when_its_body_has_passed() {
-        let mirror = Mirror::new(100);
-        assert_eq!(copied(&mirror, vec![Ok(3), Ok(4)], 2), [""; 0]);
-        assert_eq!(copied(&mirror, vec![Ok(3), Ok(4)], 3), ["7 bytes"]);
-        assert_eq!(copied(&mirror, vec![Ok(3), Err(())], 3), [""; 0], "half a request is none");
-        assert_eq!(copied(&mirror, vec![Ok(BODY_BYTES_MAX), Ok(1)], 3), ["too large"]);
-        assert_eq!(mirror.in_flight.load(Ordering::Relaxed), 0, "permits come back");
+        let sampler = Sampler::new(100);
+        assert_eq!(copied(&sampler, vec![Ok(3), Ok(4)], 2), [""; 0]);
+        assert_eq!(copied(&sampler, vec![Ok(3), Ok(4)], 3), ["7 bytes"]);
+        assert_eq!(copied(&sampler, vec![Ok(3), Err(())], 3), [""; 0], "half a request is none");
+        assert_eq!(copied(&sampler, vec![Ok(BODY_BYTES_MAX), Ok(1)], 3), ["too large"]);
+        assert_eq!(sampler.in_flight.in_use(), 0, "permits come back");
     }
 
     #[test]
     fn a_body_in_hand_is_copied_at_once_and_copies_are_bounded() {
-        let mirror = Mirror::new(100);
+        let sampler = Sampler::new(100);
         let kept = Rc::new(RefCell::new(vec![]));
         for _ in 0..=IN_FLIGHT_MAX {
             let keep = kept.clone();
             let request = http::Request::new(Body::full(Bytes::from_static(b"abc")));
-            mirror.copy(request, move |copied| keep.borrow_mut().push(copied));
+            sampler.copy(request, move |copied| keep.borrow_mut().push(copied));
         }
-        assert!(matches!(kept.borrow()[0], Copied::Ready(..)));
-        assert!(matches!(kept.borrow()[IN_FLIGHT_MAX], Copied::Busy));
+        assert!(matches!(kept.borrow()[0], RequestCopy::Ready(..)));
+        assert!(matches!(kept.borrow()[IN_FLIGHT_MAX], RequestCopy::Busy));
         kept.borrow_mut().clear();
-        assert_eq!(mirror.in_flight.load(Ordering::Relaxed), 0);
+        assert_eq!(sampler.in_flight.in_use(), 0);
     }
 
     #[test]
     fn about_the_share_that_was_asked_for_is_copied() {
-        let mirror = Mirror::new(10);
+        let sampler = Sampler::new(10);
         let count = Rc::new(RefCell::new(0));
         for _ in 0..10_000 {
             let count = count.clone();
-            mirror.copy(http::Request::new(Body::empty()), move |_| *count.borrow_mut() += 1);
+            sampler.copy(http::Request::new(Body::empty()), move |_| *count.borrow_mut() += 1);
         }
         assert!((700..=1300).contains(&*count.borrow()), "{count:?}");
     }

@@ -1,11 +1,13 @@
-//! The life of one exchange: `exchange` is the sequence of steps, each other file is one step.
+//! The life of one exchange: `exchange` is the sequence of steps, and each other file is one step.
 //!
-//! The steps do not know each other, nor sockets; `snapshot` holds what an exchange reads.
+//! A step does not import another step; `exchange` passes results on. `snapshot` holds the state
+//! that all steps read. This module does not know: sockets, WebAssembly.
 
 pub mod compress;
 pub mod cors;
 pub mod exchange;
 pub mod filters;
+pub mod forward;
 pub mod limits;
 pub mod mirror;
 pub mod normalize;

@@ -1,8 +1,9 @@
-//! A request as it came → the request as filters and upstream shall see it, or why it is refused.
+//! Turns a request as it arrived into the request that filters and upstreams see, or refuses it.
 //!
-//! Every duty of a gateway towards a request's head that needs no route (RFC 9110, section 7) is here, once for both versions of HTTP: one host, one normal path, no fields of
-//! the client's connection, who the client is, and that the request passed here. Nothing behind this file looks at what was sent, only at what came out. Must not know:
-//! routes, filters, sockets.
+//! Every duty of a gateway towards a request's head that needs no route (RFC 9110, section 7) is
+//! here, once for both versions of HTTP: one host, one normalized path, no fields of the client's
+//! connection, fields that name the client, and a `Via` entry. Later steps see only the result.
+//! This module does not know: routes, filters, sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,41 +11,40 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Parts, PathAndQuery};
 use http::{Method, Version};
-use http_body::Body as _;
 
-use crate::tls::serves;
+use crate::tls::covers_authority;
 use witgate_config::Config;
 use witgate_http::body::Body;
 use witgate_http::error::{Error, Kind};
-use witgate_http::semantics::fields::{drop_imitations, is_host, strip_connection_fields};
+use witgate_http::semantics::fields::{drop_underscore_lookalikes, is_host, strip_connection_fields};
 use witgate_http::semantics::forwarded;
 use witgate_http::semantics::path;
-use witgate_runtime::exchange::{Client, Request, Upgrade};
+use witgate_runtime::exchange::{Client, Request, Upgrade, id_text};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// How often a request may have passed a witgate before it is taken to go round in circles.
+/// A request that has passed a witgate this many times is in a loop.
 const HOPS_MAX: usize = 8;
 
-/// A request, ready for its route.
-pub(super) struct Taken {
+/// A request that is ready for its route.
+pub(super) struct NormalizedRequest {
     pub(super) request: Request,
     pub(super) body: Body,
-    /// The peer, or whom a trusted proxy names.
+    /// The peer, or the client that a trusted proxy names.
     pub(super) client: Arc<Client>,
-    /// The gateway itself is asked (`OPTIONS *`, `Max-Forwards: 0`): no route takes it.
-    pub(super) concerns_gateway: bool,
+    /// Whether the gateway itself answers (`OPTIONS *`, `Max-Forwards: 0`), and no route.
+    pub(super) is_for_gateway: bool,
 }
 
-/// Takes a request in. `id` names the exchange.
-pub(super) fn take(
+/// Normalizes a request. `id` is the exchange's, for `X-Request-Id`.
+pub(super) fn normalize(
     request: http::Request<Body>,
     client: &Arc<Client>,
     config: &Config,
-    id: &HeaderValue,
-) -> Result<Taken, Error> {
+    id: u128,
+) -> Result<NormalizedRequest, Error> {
     let (mut head, body) = request.into_parts();
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         return Err(Error::new(Kind::MethodNotAllowed, format!("{} is not served", head.method)));
@@ -54,38 +54,38 @@ pub(super) fn take(
         return Err(Error::new(Kind::ExpectationFailed, "an expectation other than 100-continue"));
     }
     strip_connection_fields(&mut head.headers);
-    drop_imitations(&mut head.headers);
-    take_host(&mut head.headers, &uri, head.version)?;
+    drop_underscore_lookalikes(&mut head.headers);
+    set_host(&mut head.headers, &uri, head.version)?;
     check_connection(&head.headers, client)?;
-    let target = take_target(uri)?;
+    let target = normalize_target(uri)?;
     if target.path() == "*" && head.method != Method::OPTIONS {
         return Err(bad("only OPTIONS has the target *"));
     }
-    let is_last_hop = take_max_forwards(&head.method, &mut head.headers)?;
+    let is_last_hop = decrement_max_forwards(&head.method, &mut head.headers)?;
     join_cookies(&mut head.headers);
-    // HTTP/1.1 was counted as it came; what HTTP/2 splits of a cookie does not count.
+    // The lines of HTTP/1.1 were counted on arrival. Cookies that HTTP/2 split count as one line.
     if head.headers.len() > config.limits.request_fields {
         let detail = format!("more than {} header lines (limits.request_fields)", config.limits.request_fields);
         return Err(Error::new(Kind::HeadTooLarge, detail));
     }
     let upgrade = head.extensions.remove::<Upgrade>();
-    // A tunnel has no length.
+    // The limit is for bodies; what follows an upgrade has no length.
     let body = if upgrade.is_some() {
         body
     } else {
-        within(body, config.limits.request_body_bytes, "limits.request_body_bytes")?
+        body.limited(config.limits.request_body_bytes, "limits.request_body_bytes")?
     };
-    let client = take_client(&mut head.headers, client, config, id);
+    let client = set_client_fields(&mut head.headers, client, config, id);
     add_via(&mut head.headers, head.version)?;
-    let concerns_gateway = is_last_hop || target.path() == "*";
+    let is_for_gateway = is_last_hop || target.path() == "*";
     let tls = client.tls.is_some();
     let request = Request { method: head.method, tls, target, headers: head.headers, body: None, upgrade };
-    Ok(Taken { request, body, client, concerns_gateway })
+    Ok(NormalizedRequest { request, body, client, is_for_gateway })
 }
 
-/// Leaves exactly one `host`, a valid one. A target's authority wins over the field (RFC 9112, section 3.2.2); in HTTP/2 the two must agree (RFC 9113,
-/// section 8.3.1).
-fn take_host(headers: &mut HeaderMap, uri: &Parts, version: Version) -> Result<(), Error> {
+/// Leaves exactly one valid `host`. A target's authority takes precedence over the field (RFC 9112,
+/// section 3.2.2); in HTTP/2 the two must agree (RFC 9113, section 8.3.1).
+fn set_host(headers: &mut HeaderMap, uri: &Parts, version: Version) -> Result<(), Error> {
     let mut sent = headers.get_all(header::HOST).iter();
     let (first, more) = (sent.next(), sent.next().is_some());
     if more {
@@ -113,7 +113,7 @@ fn take_host(headers: &mut HeaderMap, uri: &Parts, version: Version) -> Result<(
             headers.insert(header::HOST, host);
         }
         (None, Some(sent)) if !sent.is_empty() => {}
-        // HTTP/1.0 knows no host; what goes on is HTTP/1.1 and has an empty one.
+        // HTTP/1.0 has no host. The upstream gets HTTP/1.1, with an empty one.
         (None, _) if version == Version::HTTP_10 => {
             headers.insert(header::HOST, HeaderValue::from_static(""));
         }
@@ -122,29 +122,30 @@ fn take_host(headers: &mut HeaderMap, uri: &Parts, version: Version) -> Result<(
     Ok(())
 }
 
-/// Whether the connection may carry requests for this host (RFC 9110, section 7.4). Before any route: its filters and its upstream are another host's.
+/// Refuses a host that the connection's certificate does not cover (RFC 9110, section 7.4). The
+/// check precedes routing, so that a request never reaches the filters of another host's route.
 fn check_connection(headers: &HeaderMap, client: &Client) -> Result<(), Error> {
     let Some(tls) = &client.tls else { return Ok(()) };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if serves(tls, host) {
+    if covers_authority(tls, host) {
         return Ok(());
     }
     Err(Error::new(Kind::Misdirected, format!("{host}, over a connection for {:?}", tls.server_name)))
 }
 
-/// The path in its one normal form, and the query as it came.
-fn take_target(uri: Parts) -> Result<PathAndQuery, Error> {
+/// The path in its normal form, and the query unchanged.
+fn normalize_target(uri: Parts) -> Result<PathAndQuery, Error> {
     if uri.scheme.as_ref().is_some_and(|scheme| !matches!(scheme.as_str(), "http" | "https")) {
         return Err(bad("its scheme is neither http nor https"));
     }
     let target = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let normal = path::normalise(target.path()).map_err(bad)?;
+    let normal = path::normalize(target.path()).map_err(bad)?;
     if let Some(query) = target.query()
         && !query.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#')
     {
         return Err(bad("its query has a character that must be encoded"));
     }
-    // `http://host?query` has no path at all.
+    // `http://host?query` has no path.
     if normal == target.path() && target.as_str().starts_with(['/', '*']) {
         return Ok(target);
     }
@@ -155,8 +156,8 @@ fn take_target(uri: Parts) -> Result<PathAndQuery, Error> {
     PathAndQuery::try_from(text).map_err(|_| bad("its path is not valid"))
 }
 
-/// Whether the request ends here (RFC 9110, section 7.6.2); otherwise one hop less is left.
-fn take_max_forwards(method: &Method, headers: &mut HeaderMap) -> Result<bool, Error> {
+/// Whether the request ends here (RFC 9110, section 7.6.2). Otherwise it has one hop less left.
+fn decrement_max_forwards(method: &Method, headers: &mut HeaderMap) -> Result<bool, Error> {
     if *method != Method::OPTIONS || !headers.contains_key(header::MAX_FORWARDS) {
         return Ok(false);
     }
@@ -168,7 +169,7 @@ fn take_max_forwards(method: &Method, headers: &mut HeaderMap) -> Result<bool, E
     Ok(hops == 0)
 }
 
-/// Cookies that HTTP/2 split into lines are one again (RFC 9113, section 8.2.3).
+/// Joins cookies that HTTP/2 split into lines (RFC 9113, section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut lines = headers.get_all(header::COOKIE).iter();
     let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
@@ -182,17 +183,9 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// The body, bounded by a limit that an operator knows as `name`.
-pub(super) fn within(body: Body, max: u64, name: &str) -> Result<Body, Error> {
-    let hint = body.size_hint();
-    if hint.lower() > max {
-        return Err(Error::new(Kind::BodyTooLarge, format!("a request body above {name} ({max})")));
-    }
-    Ok(if hint.exact().is_some() { body } else { body.limited(max) })
-}
-
-/// Who the client is, and the fields that say so to the upstream: a client's own word for them does not count (`conduct/forwarded.rs`).
-fn take_client(headers: &mut HeaderMap, client: &Arc<Client>, config: &Config, id: &HeaderValue) -> Arc<Client> {
+/// Finds out who the client is, and writes the fields that tell it to the upstream. Only a trusted
+/// proxy's values of these fields are kept.
+fn set_client_fields(headers: &mut HeaderMap, client: &Arc<Client>, config: &Config, id: u128) -> Arc<Client> {
     let host = headers.get(header::HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
     let ip = client.address.ip();
     if config.trusted_proxies.is_empty() || !forwarded::is_trusted(ip, &config.trusted_proxies) {
@@ -201,7 +194,7 @@ fn take_client(headers: &mut HeaderMap, client: &Arc<Client>, config: &Config, i
         headers
             .insert(X_FORWARDED_PROTO, HeaderValue::from_static(if client.tls.is_some() { "https" } else { "http" }));
         headers.insert(X_FORWARDED_HOST, host);
-        headers.insert(X_REQUEST_ID, id.clone());
+        headers.insert(X_REQUEST_ID, id_value(id));
         return client.clone();
     }
     let (named, fields) = {
@@ -227,16 +220,16 @@ fn take_client(headers: &mut HeaderMap, client: &Arc<Client>, config: &Config, i
         };
     }
     if !headers.get(X_REQUEST_ID).is_some_and(|id| !id.is_empty() && id.len() <= 128) {
-        headers.insert(X_REQUEST_ID, id.clone());
+        headers.insert(X_REQUEST_ID, id_value(id));
     }
     if named == ip.to_canonical() {
         return client.clone();
     }
-    // Its TLS is still the connection's: a proxy's word for an address is no certificate.
+    // TLS describes the connection: a proxy vouches for an address, not for a certificate.
     Arc::new(Client { tls: client.tls.clone(), ..Client::new(SocketAddr::new(named, 0)) })
 }
 
-/// That the request passed here (RFC 9110, section 7.6.3), which also shows a circle.
+/// Adds a `Via` entry (RFC 9110, section 7.6.3), and refuses a request that is in a loop.
 fn add_via(headers: &mut HeaderMap, version: Version) -> Result<(), Error> {
     if headers.contains_key(header::VIA) {
         let passes = |value: &HeaderValue| {
@@ -256,6 +249,10 @@ fn add_via(headers: &mut HeaderMap, version: Version) -> Result<(), Error> {
     Ok(())
 }
 
+fn id_value(id: u128) -> HeaderValue {
+    HeaderValue::try_from(id_text(id)).unwrap_or(HeaderValue::from_static("-"))
+}
+
 fn bad(why: &'static str) -> Error {
     Error::new(Kind::BadRequest, why)
 }
@@ -264,7 +261,11 @@ fn bad(why: &'static str) -> Error {
 mod tests {
     use super::*;
 
-    fn taken(uri: &str, version: Version, fields: &[(&'static str, &'static str)]) -> Result<Taken, Kind> {
+    fn normalized(
+        uri: &str,
+        version: Version,
+        fields: &[(&'static str, &'static str)],
+    ) -> Result<NormalizedRequest, Kind> {
         let config = Config::parse(
             "trusted_proxies: [10.0.0.0/8]\nupstreams: {u: {builtin: echo}}\nroutes: [{upstream: u}]",
             "f",
@@ -279,36 +280,35 @@ mod tests {
         }
         let peer = fields.iter().find(|field| field.0 == "peer").map_or("192.0.2.1", |field| field.1);
         let address = SocketAddr::new(peer.parse().map_err(|_| Kind::Internal)?, 1);
-        take(request, &Arc::new(Client::new(address)), &config, &HeaderValue::from_static("id"))
-            .map_err(|error| error.kind)
+        normalize(request, &Arc::new(Client::new(address)), &config, 7).map_err(|error| error.kind)
     }
 
     #[test]
     fn one_host_and_one_path() -> Result<(), Kind> {
-        let one = taken("/a/../b//c%41?x=1", Version::HTTP_11, &[("host", "h:1")])?;
+        let one = normalized("/a/../b//c%41?x=1", Version::HTTP_11, &[("host", "h:1")])?;
         assert_eq!((one.request.target.as_str(), one.request.authority()), ("/b/cA?x=1", "h:1"));
-        assert_eq!(taken("http://a/", Version::HTTP_11, &[("host", "b")])?.request.authority(), "a");
-        assert_eq!(taken("http://a/", Version::HTTP_2, &[("host", "b")]).err(), Some(Kind::BadRequest));
-        assert_eq!(taken("/", Version::HTTP_11, &[]).err(), Some(Kind::BadRequest));
-        assert_eq!(taken("/", Version::HTTP_11, &[("host", "a"), ("host", "a")]).err(), Some(Kind::BadRequest));
-        assert_eq!(taken("/", Version::HTTP_11, &[("host", "a b")]).err(), Some(Kind::BadRequest));
-        assert_eq!(taken("/%00", Version::HTTP_11, &[("host", "a")]).err(), Some(Kind::BadRequest));
+        assert_eq!(normalized("http://a/", Version::HTTP_11, &[("host", "b")])?.request.authority(), "a");
+        assert_eq!(normalized("http://a/", Version::HTTP_2, &[("host", "b")]).err(), Some(Kind::BadRequest));
+        assert_eq!(normalized("/", Version::HTTP_11, &[]).err(), Some(Kind::BadRequest));
+        assert_eq!(normalized("/", Version::HTTP_11, &[("host", "a"), ("host", "a")]).err(), Some(Kind::BadRequest));
+        assert_eq!(normalized("/", Version::HTTP_11, &[("host", "a b")]).err(), Some(Kind::BadRequest));
+        assert_eq!(normalized("/%00", Version::HTTP_11, &[("host", "a")]).err(), Some(Kind::BadRequest));
         Ok(())
     }
 
     #[test]
-    fn a_clients_word_for_itself_does_not_count() -> Result<(), Kind> {
+    fn forwarding_fields_of_an_untrusted_client_are_replaced() -> Result<(), Kind> {
         let sent =
             [("host", "h"), ("x-forwarded-for", "1.2.3.4"), ("forwarded", "for=1.2.3.4"), ("x-request-id", "mine")];
-        let own = taken("/", Version::HTTP_11, &sent)?;
+        let own = normalized("/", Version::HTTP_11, &sent)?;
         assert_eq!(own.request.headers["x-forwarded-for"], "192.0.2.1");
         assert_eq!(
             (own.request.headers.get("forwarded"), &own.request.headers["x-request-id"]),
-            (None, &HeaderValue::from_static("id"))
+            (None, &HeaderValue::from_static("00000000000000000000000000000007"))
         );
         let mut trusted = sent.to_vec();
         trusted.push(("peer", "10.1.1.1"));
-        let through = taken("/", Version::HTTP_11, &trusted)?;
+        let through = normalized("/", Version::HTTP_11, &trusted)?;
         assert_eq!(through.client.address.ip().to_string(), "1.2.3.4");
         assert_eq!(through.request.headers["x-forwarded-for"], "1.2.3.4, 10.1.1.1");
         assert_eq!(through.request.headers["x-request-id"], "mine");
@@ -318,9 +318,9 @@ mod tests {
     #[test]
     fn hops_are_counted() -> Result<(), Kind> {
         let via = "1.1 witgate, 1.1 witgate, 1.1 witgate, 1.1 witgate";
-        assert!(taken("/", Version::HTTP_11, &[("host", "h"), ("via", via)]).is_ok());
-        let circle = taken("/", Version::HTTP_11, &[("host", "h"), ("via", via), ("via", via)]);
-        assert_eq!(circle.err(), Some(Kind::Loop));
+        assert!(normalized("/", Version::HTTP_11, &[("host", "h"), ("via", via)]).is_ok());
+        let looped = normalized("/", Version::HTTP_11, &[("host", "h"), ("via", via), ("via", via)]);
+        assert_eq!(looped.err(), Some(Kind::Loop));
         Ok(())
     }
 }

@@ -1,35 +1,37 @@
-//! Answers that the configuration has: a redirect, or a status with a text.
+//! Responses that the configuration defines: a redirect, or a status with a text.
 //!
-//! They stand where an upstream would, so a route's filters see the request and the answer as always. Must not know: sockets, filters.
+//! They take the place of an upstream, so a route's filters see the request and the response as
+//! usual. This module does not know: sockets, filters.
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
 
-use witgate_config::{PathMatch, Redirect, RedirectPath, Respond};
+use witgate_config::{DirectResponse, PathMatch, Redirect, RedirectPath};
 use witgate_http::error::{Error, Kind};
 use witgate_runtime::exchange::{Request, Response};
 
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The answer of a route with `redirect:`. `replaced` gives the path with another prefix (`rewrite.rs`).
+/// The response of a route with `redirect:`. `path_match` is how the route matches the path, and
+/// `with_prefix` replaces the matched prefix of a path.
 pub fn redirect(
     to: &Redirect,
-    matched: Option<&PathMatch>,
+    path_match: Option<&PathMatch>,
     request: &Request,
-    replaced: impl Fn(&str, Option<&PathMatch>, &str) -> Option<String>,
+    with_prefix: impl Fn(&str, Option<&PathMatch>, &str) -> Option<String>,
 ) -> Result<Response, Error> {
     let own = request.target.path();
     let path = match &to.path {
         None => own.to_owned(),
         Some(RedirectPath::Whole(path)) => path.clone(),
-        Some(RedirectPath::Prefix(prefix)) => replaced(own, matched, prefix).unwrap_or_else(|| own.to_owned()),
+        Some(RedirectPath::Prefix(prefix)) => with_prefix(own, path_match, prefix).unwrap_or_else(|| own.to_owned()),
     };
     let query = request.target.query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = if to.scheme.is_none() && to.host.is_none() {
         format!("{path}{query}")
     } else {
-        // What the client spoke, be it to a trusted proxy: intake wrote the field, whatever the client sent.
+        // The client's own scheme, also behind a trusted proxy: normalization has set this field.
         let is_https = request.headers.get(PROTO).map_or(request.tls, |proto| proto == "https");
         let scheme = to.scheme.unwrap_or(if is_https { "https" } else { "http" });
         format!("{scheme}://{}{path}{query}", host(to, request)?)
@@ -40,8 +42,8 @@ pub fn redirect(
     Ok(Response { status: to.status, headers, local: true, body: Some(Bytes::new()) })
 }
 
-/// The answer of a route with `respond:`.
-pub fn respond(respond: &Respond) -> Response {
+/// The response of a route with `respond:`.
+pub fn respond(respond: &DirectResponse) -> Response {
     let mut headers = HeaderMap::with_capacity(2);
     if !respond.body.is_empty() {
         headers.insert(header::CONTENT_TYPE, respond.content_type.clone());
@@ -49,15 +51,15 @@ pub fn respond(respond: &Respond) -> Response {
     Response { status: respond.status, headers, local: true, body: Some(Bytes::from(respond.body.clone())) }
 }
 
-/// The host that the client used; another scheme has another port, so that goes.
+/// The host that the client used, without the port: another scheme has another port.
 fn host(to: &Redirect, request: &Request) -> Result<String, Error> {
     if let Some(host) = &to.host {
         return Ok(host.clone());
     }
     let authority = request.authority();
-    let uri: Uri = authority
-        .parse()
-        .map_err(|_| Error::new(Kind::BadRequest, format!("{authority:?} is no host to redirect to")))?;
+    let uri: Uri = authority.parse().map_err(|_| {
+        Error::new(Kind::BadRequest, format!("cannot redirect to {authority:?}: it is not a valid host"))
+    })?;
     Ok(uri.host().unwrap_or_default().to_owned())
 }
 
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_given_stays() {
+    fn parts_that_are_not_configured_stay() {
         let none = Redirect { status: StatusCode::FOUND, scheme: None, host: None, path: None };
         let https = Redirect { scheme: Some("https"), ..none.clone() };
         assert_eq!(location(&https, "a.example:8080", "/x?y=1").as_deref(), Some("https://a.example/x?y=1"));

@@ -1,7 +1,7 @@
-//! Answers that the gateway makes itself: the one place that turns a failure into a response.
+//! Responses that the gateway makes itself. Only this file turns a failure into a response.
 //!
-//! The client reads a short JSON text and a `Proxy-Status` field (RFC 9209); everything else is for the log. Must not know: where a failure
-//! came from.
+//! The client gets a short JSON text and a `Proxy-Status` field (RFC 9209). The details of a
+//! failure go to the log. This module does not know: where a failure came from.
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -12,10 +12,10 @@ use witgate_http::error::Error;
 use witgate_runtime::exchange::{Reply, Response};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-/// Seconds until a client may try again, when the gateway is saturated.
+/// Seconds until a client may try again when the gateway is saturated.
 const RETRY_AFTER: &str = "1";
 
-/// The answer to a failed exchange.
+/// The response to a failed exchange.
 pub fn to_error(error: &Error) -> Response {
     let kind = error.kind;
     let mut headers = HeaderMap::with_capacity(6);
@@ -28,23 +28,23 @@ pub fn to_error(error: &Error) -> Response {
     if kind.is_saturation() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     }
-    let body = format!("{{\"error\":\"{}\"}}\n", kind.public());
+    let body = format!("{{\"error\":\"{}\"}}\n", kind.public_message());
     Response { status: kind.status(), headers, local: true, body: Some(Bytes::from(body)) }
 }
 
-/// The answer to what was asked of the gateway itself (RFC 9110, section 9.3.7).
+/// The response to a request for the gateway itself (RFC 9110, section 9.3.7).
 pub fn to_options() -> Response {
     let mut headers = HeaderMap::with_capacity(1);
     headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     Response { status: StatusCode::OK, headers, local: true, body: Some(Bytes::new()) }
 }
 
-/// A filter's answer as a response.
+/// The response that a filter made.
 pub fn to_reply(reply: Reply) -> Response {
     Response { status: reply.status, headers: reply.headers, local: true, body: Some(reply.body) }
 }
 
-/// A response as it is sent: with the body in hand if there is one, else the stream from the upstream.
+/// The response as the server sends it. A body in memory takes precedence over `streamed`.
 pub fn finish(response: Response, streamed: Body) -> http::Response<Body> {
     let mut finished = http::Response::new(response.body.map_or(streamed, Body::full));
     *finished.status_mut() = response.status;
@@ -61,7 +61,7 @@ mod tests {
     use witgate_http::error::{FilterFailure, Kind};
 
     #[test]
-    fn the_client_reads_the_public_part_only() {
+    fn the_client_gets_only_the_public_part() {
         let response =
             to_error(&Error::new(Kind::Filter(FilterFailure::Trap), "filter api-key 1.2 at 0x12: unreachable"));
         assert_eq!(response.status, 502);

@@ -1,7 +1,9 @@
-//! What the upstream gets to see instead of what the client asked for: another path, another host.
+//! Rewrites the path and the host of the upstream's request.
 //!
-//! The last step before the upstream, so that filters and their rules work on the client's own words. A new path is brought into normal form again: what an expression
-//! pastes together from a client's pieces must not be a dot segment. Must not know: which upstream, filters.
+//! Rewriting is the last step before the upstream, so that filters and their rules see the path and
+//! host that the client sent. The new path is normalized again, because an expression could join
+//! parts of the client's path to a dot segment.
+//! This module does not know: upstreams, filters.
 
 use http::Uri;
 use http::header::HOST;
@@ -9,14 +11,18 @@ use http::uri::PathAndQuery;
 
 use witgate_config::{PathMatch, PathRewrite, Rewrite};
 use witgate_http::error::{Error, Kind};
-use witgate_http::semantics::path::normalise;
+use witgate_http::semantics::path::normalize;
 
-/// Changes the request as the route says. `matched` is what the route matches the path by.
-pub fn apply<B>(rewrite: &Rewrite, matched: Option<&PathMatch>, request: &mut http::Request<B>) -> Result<(), Error> {
+/// Rewrites the request. `path_match` is how the route matches the path.
+pub fn apply<B>(
+    rewrite: &Rewrite,
+    path_match: Option<&PathMatch>,
+    request: &mut http::Request<B>,
+) -> Result<(), Error> {
     if let Some(path) = &rewrite.path {
         let uri = request.uri();
         let new = match path {
-            PathRewrite::Prefix(prefix) => with_prefix(uri.path(), matched, prefix),
+            PathRewrite::Prefix(prefix) => with_prefix(uri.path(), path_match, prefix),
             PathRewrite::Regex(pattern, replace) => {
                 pattern.0.is_match(uri.path()).then(|| pattern.0.replace(uri.path(), replace).into_owned())
             }
@@ -31,9 +37,10 @@ pub fn apply<B>(rewrite: &Rewrite, matched: Option<&PathMatch>, request: &mut ht
     Ok(())
 }
 
-/// `path` with `new` instead of the matched prefix; none where it does not begin so (a filter may have changed it).
-pub fn with_prefix(path: &str, matched: Option<&PathMatch>, new: &str) -> Option<String> {
-    let matched = match matched {
+/// `path` with `new` instead of the matched prefix. None if the path does not begin with that
+/// prefix (a filter may have changed it).
+pub fn with_prefix(path: &str, path_match: Option<&PathMatch>, new: &str) -> Option<String> {
+    let matched = match path_match {
         None => "",
         Some(PathMatch::Prefix(prefix)) => prefix.trim_end_matches('/'),
         Some(PathMatch::Exact(_) | PathMatch::Regex(_)) => return None,
@@ -47,7 +54,7 @@ pub fn with_prefix(path: &str, matched: Option<&PathMatch>, new: &str) -> Option
 
 fn with_path(uri: &Uri, new: &str) -> Result<Uri, Error> {
     let wrong = |why: &str| Error::new(Kind::BadRequest, format!("the rewritten path {new:?}: {why}"));
-    let path = normalise(new).map_err(wrong)?;
+    let path = normalize(new).map_err(wrong)?;
     let target = match uri.query() {
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
         None => PathAndQuery::try_from(&*path),
@@ -62,10 +69,10 @@ mod tests {
     use super::*;
     use witgate_config::Pattern;
 
-    fn rewritten(rewrite: &Rewrite, matched: Option<&PathMatch>, uri: &str) -> Result<String, Error> {
+    fn rewritten(rewrite: &Rewrite, path_match: Option<&PathMatch>, uri: &str) -> Result<String, Error> {
         let mut request = http::Request::new(());
         *request.uri_mut() = uri.parse().unwrap_or_default();
-        apply(rewrite, matched, &mut request)?;
+        apply(rewrite, path_match, &mut request)?;
         Ok(request.uri().to_string())
     }
 
@@ -91,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_rewrites_and_its_result_is_normal() -> Result<(), Error> {
+    fn the_result_of_an_expression_is_normalized() -> Result<(), Error> {
         let rule = |regex: &str, replace: &str| Rewrite {
             path: regex::Regex::new(regex).ok().map(|regex| PathRewrite::Regex(Pattern(regex), replace.into())),
             host: None,

@@ -1,9 +1,15 @@
-//! Which route takes a request: the most specific one whose conditions all hold.
+//! Finds the route of a request: the most specific route whose conditions all hold.
 //!
-//! Exact host before wildcard (longer first) before any host; exact path before prefix (longer first) before regular expression before any path (`/`); more
-//! conditions (methods, fields, query) before fewer; then the order written. Sorted so once, the list is searched from the top: with the dozens of routes that a gateway has,
-//! comparing a few prefixes costs less than hashing, and the order is the rule itself, readable in one place. A host is compared once for all of its
-//! routes, and nothing is allocated unless a route asks for an encoded query parameter. Must not know: filters, upstreams.
+//! The order of precedence:
+//! 1. an exact host, then a wildcard (longer first), then any host;
+//! 2. an exact path, then a prefix (longer first), then a regular expression, then any path (`/`);
+//! 3. more conditions (methods, fields, query) before fewer;
+//! 4. the order in the configuration.
+//!
+//! The routes are sorted in this order once, and each request searches the list from the top. With
+//! the dozens of routes that a gateway has, comparing a few prefixes costs less than hashing. A
+//! host is compared once for all of its routes. Nothing is allocated unless a route asks for a query
+//! parameter that the client encoded. This module does not know: filters, upstreams.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -16,27 +22,28 @@ use witgate_runtime::exchange::Request;
 /// Finds the route of a request.
 pub struct Router {
     /// Most specific first.
-    groups: Vec<Group>,
+    hosts: Vec<HostRoutes>,
 }
 
 /// The routes of one host.
-struct Group {
-    host: Host,
+struct HostRoutes {
+    host: HostPattern,
     /// Most specific first.
     entries: Vec<Entry>,
 }
 
 struct Entry {
     when: Match,
-    /// A preflight is for the route that would take the request itself.
+    /// Whether the route answers preflights: a preflight then matches if the request that it asks
+    /// for would match.
     answers_preflight: bool,
     index: usize,
 }
 
 #[derive(PartialEq)]
-enum Host {
+enum HostPattern {
     Exact(String),
-    /// `.example.com`: any name that ends so.
+    /// `.example.com`: any name that ends with it.
     Suffix(String),
     Any,
 }
@@ -44,53 +51,53 @@ enum Host {
 impl Router {
     /// Sorts the routes.
     pub fn new(routes: &[Route]) -> Self {
-        let mut groups: Vec<Group> = vec![];
+        let mut hosts: Vec<HostRoutes> = vec![];
         for (index, route) in routes.iter().enumerate() {
-            let entry = Entry { when: route.when.clone(), answers_preflight: route.cors.is_some(), index };
-            let host = Host::new(route.host.as_deref());
-            match groups.iter_mut().find(|group| group.host == host) {
-                Some(group) => group.entries.push(entry),
-                None => groups.push(Group { host, entries: vec![entry] }),
+            let entry = Entry { when: route.matches.clone(), answers_preflight: route.cors.is_some(), index };
+            let host = HostPattern::new(route.host.as_deref());
+            match hosts.iter_mut().find(|own| own.host == host) {
+                Some(own) => own.entries.push(entry),
+                None => hosts.push(HostRoutes { host, entries: vec![entry] }),
             }
         }
-        groups.sort_by_key(|group| match &group.host {
-            Host::Exact(_) => (0, Reverse(0)),
-            Host::Suffix(suffix) => (1, Reverse(suffix.len())),
-            Host::Any => (2, Reverse(0)),
+        hosts.sort_by_key(|own| match &own.host {
+            HostPattern::Exact(_) => (0, Reverse(0)),
+            HostPattern::Suffix(suffix) => (1, Reverse(suffix.len())),
+            HostPattern::Any => (2, Reverse(0)),
         });
-        for group in &mut groups {
-            group.entries.sort_by_key(|entry| {
+        for own in &mut hosts {
+            own.entries.sort_by_key(|entry| {
                 let path = match &entry.when.path {
                     Some(PathMatch::Exact(_)) => (0, Reverse(0)),
                     Some(PathMatch::Prefix(prefix)) if prefix != "/" => (1, Reverse(prefix.len())),
                     Some(PathMatch::Regex(_)) => (2, Reverse(0)),
-                    // Any path at all.
+                    // Any path.
                     Some(PathMatch::Prefix(_)) | None => (3, Reverse(0)),
                 };
                 let Match { methods, headers, query, .. } = &entry.when;
                 (path, Reverse(usize::from(!methods.is_empty()) + headers.len() + query.len()), entry.index)
             });
         }
-        Self { groups }
+        Self { hosts }
     }
 
-    /// The index of the route that takes the request; none where no route does.
+    /// The index of the route that matches the request. None if no route does.
     pub fn find(&self, request: &Request) -> Option<usize> {
         let host = without_port(request.authority());
         let preflight = preflight_method(&request.method, &request.headers);
-        let groups = self.groups.iter().filter(|group| group.host.takes(host));
-        groups.flat_map(|group| &group.entries).find(|entry| entry.takes(request, preflight)).map(|entry| entry.index)
+        let hosts = self.hosts.iter().filter(|own| own.host.matches(host));
+        hosts.flat_map(|own| &own.entries).find(|entry| entry.matches(request, preflight)).map(|entry| entry.index)
     }
 }
 
 impl Entry {
-    fn takes(&self, request: &Request, preflight: Option<&str>) -> bool {
+    fn matches(&self, request: &Request, preflight: Option<&str>) -> bool {
         let method = preflight.filter(|_| self.answers_preflight).unwrap_or(request.method.as_str());
         has_method(&self.when.methods, method) && all_but_method(&self.when, request)
     }
 }
 
-impl Host {
+impl HostPattern {
     fn new(host: Option<&str>) -> Self {
         match host.map(|host| (host, host.strip_prefix('*'))) {
             None => Self::Any,
@@ -99,7 +106,7 @@ impl Host {
         }
     }
 
-    fn takes(&self, host: &str) -> bool {
+    fn matches(&self, host: &str) -> bool {
         match self {
             Self::Exact(name) => host.eq_ignore_ascii_case(name),
             Self::Suffix(suffix) => {
@@ -111,7 +118,7 @@ impl Host {
     }
 }
 
-/// Whether all conditions hold: for a filter, whether it is to be called at all.
+/// Whether all conditions hold.
 pub fn matches(when: &Match, request: &Request) -> bool {
     has_method(&when.methods, request.method.as_str()) && all_but_method(when, request)
 }
@@ -122,7 +129,7 @@ fn all_but_method(when: &Match, request: &Request) -> bool {
         && when.query.iter().all(|(name, value)| has_parameter(request.target.query().unwrap_or(""), name, value))
 }
 
-/// The method that a browser asks for (Fetch standard, "CORS-preflight request").
+/// The method that a preflight asks for (Fetch standard, "CORS-preflight request").
 fn preflight_method<'a>(method: &Method, headers: &'a HeaderMap) -> Option<&'a str> {
     if method != Method::OPTIONS || !headers.contains_key(header::ORIGIN) {
         return None;
@@ -142,7 +149,8 @@ fn has_path(when: &PathMatch, path: &str) -> bool {
     }
 }
 
-/// `/v1` is a prefix of `/v1` and `/v1/x`, not of `/v10`; `/v1/` of `/v1/` and `/v1/x`, not of `/v1`.
+/// `/v1` is a prefix of `/v1` and `/v1/x`, but not of `/v10`. `/v1/` is a prefix of `/v1/` and
+/// `/v1/x`, but not of `/v1`.
 fn has_prefix(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'))
 }
@@ -170,7 +178,7 @@ fn has_parameter(query: &str, name: &str, when: &ValueMatch) -> bool {
     }
 }
 
-/// A name or value of a query: `%41` and `+` decoded, what is not encoded well left as it is.
+/// A name or value of a query with `%41` and `+` decoded. Invalid escapes stay as they are.
 fn decoded(text: &str) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return Cow::Borrowed(text);
@@ -190,10 +198,10 @@ fn decoded(text: &str) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The host of an authority, without a port and without the dot of a fully written name.
+/// The host of an authority, without the port and without a final dot.
 fn without_port(authority: &str) -> &str {
     let host = match authority.rfind(':') {
-        // The colons of a bare IPv6 address are inside its brackets.
+        // The colons of an IPv6 address are inside brackets.
         Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
         _ => authority,
     };
@@ -205,7 +213,7 @@ mod tests {
     use super::*;
     use witgate_config::Config;
 
-    /// Routes as they are written in gateway.yaml, each on a line.
+    /// A router for routes that are written as in gateway.yaml.
     fn router(matches: &[&str]) -> Result<Router, String> {
         let routes: String = matches.iter().map(|own| format!("  - {{upstream: u, {own}}}\n")).collect();
         let text = format!("upstreams: {{u: {{builtin: echo}}}}\nroutes:\n{routes}");

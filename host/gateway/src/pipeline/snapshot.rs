@@ -1,25 +1,25 @@
 //! The running state as one immutable value: what a request sees from its first byte to its last.
 //!
-//! A reload builds a new snapshot beside the old one and swaps a pointer; exchanges in flight keep theirs, so a version is never changed
-//! under a request, and an old filter's memory goes when its last exchange does. No I/O here. Must not know: how changes are noticed, how connections are served.
+//! A reload builds a new snapshot beside the old one and swaps a pointer. Exchanges in flight keep
+//! the old snapshot, so no version changes under a request; the last of them frees its filters.
+//! This module does no I/O. It does not know: how changes are noticed, how connections are served.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
 
+use crate::clients::ClientConnections;
 use crate::net::tls::ClientTls;
 use crate::pipeline::cors;
-use crate::pipeline::filters::Link;
-use crate::pipeline::limits::InFlight;
+use crate::pipeline::filters::ChainEntry;
 use crate::pipeline::mirror::Mirror;
 use crate::pipeline::route::Router;
-use crate::telemetry::{Metrics, RouteCounts};
+use crate::telemetry::{Metrics, RouteSeries};
 use crate::tls::ServerTls;
 use crate::upstream::{Cluster, EndpointRegistry};
-use witgate_config::{Config, Upstream};
-use witgate_http::body::BufferBudget;
+use witgate_config::{Config, OnError, Upstream};
+use witgate_http::limiter::Limiter;
 use witgate_runtime::engine::Engine;
 use witgate_runtime::exchange::Request;
 use witgate_runtime::filter::Filter;
@@ -27,18 +27,18 @@ use witgate_runtime::filter::Filter;
 /// The filters of a configuration, by name.
 pub type Filters = HashMap<String, Arc<Filter>>;
 
-/// TLS of the upstreams that have it, by name.
-pub type Clients = HashMap<String, Arc<ClientTls>>;
+/// TLS of those upstreams that have it, by name.
+pub type UpstreamTls = HashMap<String, Arc<ClientTls>>;
 
 /// One consistent state of the gateway.
 pub struct Snapshot {
-    /// What was asked for.
+    /// The configuration.
     pub config: Arc<Config>,
-    /// What was loaded for it.
+    /// The filters that were loaded for it.
     pub filters: Filters,
-    /// How to speak TLS to its upstreams.
-    pub clients: Clients,
-    /// Its upstreams, by name.
+    /// How to speak TLS to the upstreams.
+    pub upstream_tls: UpstreamTls,
+    /// The upstreams, by name.
     pub upstreams: BTreeMap<String, Arc<Cluster>>,
     router: Router,
     routes: Vec<Route>,
@@ -46,56 +46,61 @@ pub struct Snapshot {
 
 /// A route, ready to serve.
 pub struct Route {
-    /// For logs, metrics and filters.
+    /// The route's name.
     pub name: Arc<str>,
-    /// In request order.
-    pub chain: Vec<Link>,
-    /// What was asked for: how it matches, what it rewrites.
+    /// Counts the route's exchanges.
+    pub series: Arc<RouteSeries>,
+    /// The filters, in request order.
+    pub chain: Vec<ChainEntry>,
+    /// The configuration of the route.
     pub config: witgate_config::Route,
-    /// Where requests go, by weight; empty where the route answers itself.
-    forwards: Vec<Forward>,
+    /// Where requests go, by weight. Empty for a route that answers itself.
+    clusters: Vec<WeightedCluster>,
     /// For browsers on other sites.
     pub cors: Option<cors::Policy>,
-    /// How many exchanges it may have at once.
-    pub in_flight: Option<InFlight>,
-    /// Of its exchanges.
-    pub counts: RouteCounts,
-    /// Which requests are copied, and where the copies go.
-    pub mirror: Option<(Mirror, Arc<Cluster>)>,
+    /// Exchanges of the route, if their number is bounded.
+    pub in_flight: Limiter,
+    /// Copies some of the requests to another upstream.
+    pub mirror: Option<Mirror>,
 }
 
-/// An upstream of a route.
-pub struct Forward {
-    /// Where it is.
-    pub upstream: Arc<Cluster>,
-    /// Its share.
+struct WeightedCluster {
+    cluster: Arc<Cluster>,
     weight: u32,
 }
 
 impl Route {
-    /// Where this request goes; none where the route answers itself.
-    pub fn forward(&self) -> Option<&Forward> {
-        match &self.forwards[..] {
+    /// Picks an upstream at random, by weight. None if the route answers itself.
+    pub fn pick_cluster(&self) -> Option<&Cluster> {
+        match &self.clusters[..] {
             [] => None,
-            [one] => Some(one),
+            [one] => Some(&*one.cluster),
             many => {
                 let mut at = fastrand::u32(0..many.iter().map(|one| one.weight).sum::<u32>().max(1));
-                many.iter().find(|one| {
-                    let taken = at < one.weight;
+                let picked = many.iter().find(|one| {
+                    let is_picked = at < one.weight;
                     at = at.saturating_sub(one.weight);
-                    taken
-                })
+                    is_picked
+                });
+                picked.map(|one| &*one.cluster)
             }
         }
     }
 }
 
 impl Snapshot {
-    /// Puts a checked configuration, its loaded filters and what is known of its endpoints together; an error names a filter that is missing.
-    pub fn new(config: Arc<Config>, filters: Filters, clients: Clients, registry: &EndpointRegistry) -> Result<Self, String> {
+    /// Puts together a checked configuration, its loaded filters, and the known endpoints. An error
+    /// names what is missing.
+    pub fn new(
+        config: Arc<Config>,
+        filters: Filters,
+        upstream_tls: UpstreamTls,
+        registry: &EndpointRegistry,
+        metrics: &Metrics,
+    ) -> Result<Self, String> {
         let cluster = |(name, settings): (&String, &Upstream)| {
-            let tls = clients.get(name).cloned();
-            // Never plain text where TLS was asked for.
+            let tls = upstream_tls.get(name).cloned();
+            // An upstream with TLS never gets plain text.
             if tls.is_none() && settings.tls.is_some() {
                 return Err(format!("the certificates of upstream {name} are not loaded"));
             }
@@ -105,12 +110,12 @@ impl Snapshot {
         let routes = config
             .routes
             .iter()
-            .map(|route| build_route(&config, &filters, &upstreams, route))
+            .map(|route| build_route(&config, &filters, &upstreams, metrics, route))
             .collect::<Result<_, _>>()?;
-        Ok(Self { router: Router::new(&config.routes), routes, filters, clients, upstreams, config })
+        Ok(Self { router: Router::new(&config.routes), routes, filters, upstream_tls, upstreams, config })
     }
 
-    /// The route that takes a request.
+    /// The route that matches a request.
     pub fn route(&self, request: &Request) -> Option<&Route> {
         self.router.find(request).map(|index| &self.routes[index])
     }
@@ -120,65 +125,80 @@ fn build_route(
     config: &Config,
     filters: &Filters,
     upstreams: &BTreeMap<String, Arc<Cluster>>,
+    metrics: &Metrics,
     route: &witgate_config::Route,
 ) -> Result<Route, String> {
-    let chain = route.filters.iter().map(|link| {
-        let filter = filters.get(&link.filter).ok_or_else(|| format!("filter {} is not loaded", link.filter))?;
-        let settings =
-            config.filters.get(&link.filter).ok_or_else(|| format!("filter {} is not configured", link.filter))?;
-        Ok(Link {
-            filter: filter.clone(),
-            when: link.matches.clone(),
-            config: Arc::new(link.config.clone()),
-            on_error: settings.on_error,
-            counts: Default::default(),
-        })
-    });
+    let name: Arc<str> = route.name.as_str().into();
     let cluster = |name: &str| upstreams.get(name).cloned().ok_or_else(|| format!("upstream {name} is not configured"));
-    let forwards =
-        route.upstreams().iter().map(|one| Ok(Forward { upstream: cluster(&one.upstream)?, weight: one.weight }));
-    let mirror =
-        route.mirror.as_ref().map(|mirror| Ok::<_, String>((Mirror::new(mirror.percent), cluster(&mirror.upstream)?)));
+    let chain = route.filters.iter().map(|entry| build_entry(config, filters, metrics, entry));
+    let clusters = route
+        .upstreams()
+        .iter()
+        .map(|one| Ok(WeightedCluster { cluster: cluster(&one.upstream)?, weight: one.weight }));
+    let mirror = route.mirror.as_ref().map(|mirror| {
+        Ok::<_, String>(Mirror::new(mirror.percent, cluster(&mirror.upstream)?, metrics.mirrored.clone(), name.clone()))
+    });
     Ok(Route {
-        name: route.name.as_str().into(),
+        series: Arc::new(metrics.route(name.clone())),
         chain: chain.collect::<Result<_, String>>()?,
-        forwards: forwards.collect::<Result<_, String>>()?,
+        clusters: clusters.collect::<Result<_, String>>()?,
         cors: route.cors.as_ref().map(cors::Policy::new),
-        in_flight: route.limits.in_flight.map(InFlight::new),
-        counts: RouteCounts::default(),
+        in_flight: Limiter::default(),
         mirror: mirror.transpose()?,
         config: route.clone(),
+        name,
+    })
+}
+
+fn build_entry(
+    config: &Config,
+    filters: &Filters,
+    metrics: &Metrics,
+    entry: &witgate_config::RouteFilter,
+) -> Result<ChainEntry, String> {
+    let name = &entry.filter;
+    let filter = filters.get(name).ok_or_else(|| format!("filter {name} is not loaded"))?;
+    let settings = config.filters.get(name).ok_or_else(|| format!("filter {name} is not configured"))?;
+    let on_error = if settings.on_error == OnError::Open { "open" } else { "closed" };
+    let (own_name, version, digest) =
+        (filter.settings.name.clone(), filter.version.clone(), filter.short_digest.clone());
+    Ok(ChainEntry {
+        filter: filter.clone(),
+        when: entry.matches.clone(),
+        config: Arc::new(entry.config.clone()),
+        on_error: settings.on_error,
+        series: Arc::new(metrics.filter(own_name, version, digest, on_error)),
     })
 }
 
 /// What all threads share.
 pub struct Shared {
-    /// Swapped whole by a reload.
+    /// Replaced as a whole by a reload.
     pub snapshot: ArcSwap<Snapshot>,
-    /// Told after each swap.
+    /// Notified after each swap.
     pub swapped: tokio::sync::watch::Sender<()>,
-    /// What is known of the endpoints; outlives snapshots.
+    /// What is known of the endpoints. It outlives snapshots.
     pub registry: EndpointRegistry,
-    /// TLS of the listeners, in the order of the configuration's; none where one speaks plain text.
+    /// TLS of the listeners, in the order of the configuration. None for a plain-text listener.
     pub listener_tls: Vec<Option<Arc<ServerTls>>>,
-    /// Counted everywhere.
+    /// The metrics.
     pub metrics: Metrics,
-    /// Exchanges that are not finished.
-    pub in_flight: AtomicUsize,
+    /// Exchanges whose response has not been sent completely.
+    pub in_flight: Limiter,
     /// Client connections.
-    pub connections: AtomicUsize,
-    /// The same, by client.
-    pub clients: Arc<crate::clients::Clients>,
-    /// Bodies held in memory for filters.
-    pub held: Arc<BufferBudget>,
-    /// What runs the filters, and knows how many instances there are.
+    pub connections: Limiter,
+    /// Client connections, by client.
+    pub clients: Arc<ClientConnections>,
+    /// Bytes of bodies in memory for filters.
+    pub buffered_bytes: Limiter,
+    /// Runs the filters, and knows how many instances there are.
     pub engine: Engine,
-    /// True once the gateway stops accepting.
+    /// True once the gateway stops accepting connections.
     pub draining: tokio::sync::watch::Sender<bool>,
 }
 
 impl Shared {
-    /// Puts a new state in place; exchanges in flight finish on the old one.
+    /// Puts a new state in place. Exchanges in flight finish with the old one.
     pub fn swap(&self, snapshot: Snapshot) {
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(snapshot.clone());

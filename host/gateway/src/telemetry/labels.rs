@@ -1,6 +1,6 @@
-//! The labels of metrics: whose number it is.
+//! The labels of metrics.
 //!
-//! Must not know: which metrics there are.
+//! This module does not know: which metrics there are.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 /// Labels of an exchange.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// The route's name, `-` where none matched.
+    /// The route's name, `-` if none matched.
     pub route: Arc<str>,
     /// A method that RFC 9110 or 5789 defines, else `other`.
     pub method: &'static str,
@@ -17,10 +17,10 @@ pub struct RequestLabels {
     pub status: u16,
 }
 
-/// Labels of what belongs to a route.
+/// Labels of a route.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RouteLabels {
-    /// The route's name, `-` where none matched.
+    /// The route's name, `-` if none matched.
     pub route: Arc<str>,
 }
 
@@ -29,7 +29,7 @@ pub struct RouteLabels {
 pub struct MirrorLabels {
     /// The route's name.
     pub route: Arc<str>,
-    /// `answered`, `failed`, or why there was none: `body-too-large`, `busy`.
+    /// `answered` or `failed`, or why no copy was sent: `body-too-large` or `busy`.
     pub result: &'static str,
 }
 
@@ -55,12 +55,12 @@ pub struct FailureLabels {
     pub kind: &'static str,
 }
 
-/// Labels of a file that was not taken.
+/// Labels of a filter file that the gateway refused.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct LoadFailureLabels {
     /// The filter's name in gateway.yaml.
     pub filter: Arc<str>,
-    /// A short word of a fixed list.
+    /// The reason, from a fixed list.
     pub reason: &'static str,
 }
 
@@ -73,7 +73,7 @@ pub struct CertificateLabels {
     pub name: Arc<str>,
 }
 
-/// Labels of an upstream's certificate: the authority that is trusted, or what the gateway shows.
+/// Labels of an upstream's certificate: a trusted authority, or the gateway's client certificate.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct UpstreamCertificateLabels {
     /// The upstream's name.
@@ -82,21 +82,21 @@ pub struct UpstreamCertificateLabels {
     pub name: Arc<str>,
 }
 
-/// Labels of a listener's certificate file that was not taken.
+/// Labels of a listener's certificate file that the gateway refused.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CertificateFailureLabels {
     /// The listener's name.
     pub listener: Arc<str>,
-    /// A short word of a fixed list.
+    /// The reason, from a fixed list.
     pub reason: &'static str,
 }
 
-/// Labels of an upstream's certificate file that was not taken.
+/// Labels of an upstream's certificate file that the gateway refused.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct UpstreamCertificateFailureLabels {
     /// The upstream's name.
     pub upstream: Arc<str>,
-    /// A short word of a fixed list.
+    /// The reason, from a fixed list.
     pub reason: &'static str,
 }
 
@@ -125,7 +125,7 @@ pub struct EndpointLabels {
     pub endpoint: Arc<str>,
 }
 
-/// Labels of what was sent to an endpoint.
+/// Labels of attempts to send a request to an endpoint.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct UpstreamLabels {
     /// The upstream's name in gateway.yaml.
@@ -136,8 +136,9 @@ pub struct UpstreamLabels {
     pub result: &'static str,
 }
 
-/// How a try can end: an answer below 500, one above, no connection, a connection that ended before the answer, too slow, not HTTP, not sent because of a limit, the
-/// client broke off.
+/// How an attempt can end: with a status below 500, with a status of 500 or above, without a
+/// connection, with a connection that closed before the response, with a timeout, with invalid
+/// HTTP, unsent because of a limit, or with a client that left.
 pub const UPSTREAM_RESULTS: [&str; 8] = ["ok", "5xx", "connect", "reset", "timeout", "protocol", "limit", "client"];
 
 /// Labels of retries.
@@ -145,7 +146,7 @@ pub const UPSTREAM_RESULTS: [&str; 8] = ["ok", "5xx", "connect", "reset", "timeo
 pub struct RetryLabels {
     /// The upstream's name in gateway.yaml.
     pub upstream: Arc<str>,
-    /// `ok`, `failed`, or `over_budget` for one that was not made.
+    /// `ok` or `failed`, or `over_budget` for a retry that was not made.
     pub result: &'static str,
 }
 
@@ -166,7 +167,7 @@ pub(super) struct BuildLabels {
     pub(super) version: &'static str,
 }
 
-/// A label for a method: one that is registered, or `other`, since a client may invent any.
+/// The label of a method: a registered method, or `other`, because clients can invent methods.
 pub fn method_label(method: &http::Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",

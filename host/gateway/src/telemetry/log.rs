@@ -1,11 +1,12 @@
 //! The log on standard error.
 //!
-//! Must not know: what is logged.
+//! This module does not know: what is logged.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::SystemTime;
 
-/// Starts the log on standard error. `level` is a `tracing` filter; a bad one is an error text for the operator.
+/// Starts the log on standard error. `level` is a `tracing` filter. The error text is for the
+/// operator.
 pub fn init_log(level: &str, json: bool) -> Result<(), String> {
     let filter = EnvFilter::try_new(level)
         .map_err(|error| format!("log.level: {level}: {error}; use info, or witgate=debug"))?;

@@ -1,8 +1,11 @@
-//! A body that compresses another one as it passes.
+//! A body that compresses another body as it passes.
 //!
-//! Whenever the other side has nothing more at the moment, what is inside the codec is flushed: an event of a stream reaches its reader when it was sent,
-//! while a body that arrives at full speed is compressed in large blocks. Work and memory of one turn are bounded, so that a large body does not hold up its
-//! thread's neighbours. A body that breaks off ends without the codec's end mark: it never looks whole. Must not know: heads, choices.
+//! The encoder flushes the codec whenever the inner body is pending. So an event of a stream
+//! reaches its reader at once, and a body that arrives at full speed is compressed in large blocks.
+//! The work and memory of one poll are bounded, so that a large body does not delay the other tasks
+//! of its thread. A body that breaks off ends without the codec's end mark, so it never looks
+//! complete.
+//! This module does not know: heads, negotiation.
 
 use std::io::{self, Write as _};
 use std::pin::Pin;
@@ -15,11 +18,12 @@ use http_body::{Body, Frame};
 use witgate_config::Encoding;
 use witgate_http::error::{Error, Kind};
 
-/// Bytes that are put into the codec at once, and handed on at once.
+/// Bytes that enter the codec at once, and leave it at once.
 const BLOCK_BYTES: usize = 16 << 10;
-/// Bytes that one turn compresses before others have theirs.
-const TURN_BYTES: usize = 128 << 10;
-/// Levels at which a core compresses JSON faster than a network card sends it; memory stays below a megabyte for a stream.
+/// Bytes that one poll compresses before other tasks run.
+const POLL_BYTES: usize = 128 << 10;
+/// At these levels a core compresses JSON faster than a network card sends it, and a stream takes
+/// less than a megabyte of memory.
 const GZIP_LEVEL: u32 = 5;
 const BROTLI_QUALITY: u32 = 4;
 const BROTLI_WINDOW: u32 = 18;
@@ -30,18 +34,18 @@ const ZSTD_WINDOW: u32 = 18;
 pub(super) struct Encoder<B> {
     inner: B,
     encoding: Encoding,
-    /// Made when the first byte comes; none once the stream is over.
+    /// Made when the first byte arrives. None after the end of the stream.
     codec: Option<Codec>,
     /// Arrived, not yet compressed.
     input: Bytes,
-    /// Whether bytes may be waiting inside the codec.
+    /// Whether the codec may hold bytes back.
     unflushed: bool,
     end: End,
 }
 
-/// How far the other side's end is passed on.
+/// How far the end of the inner body has been passed on.
 enum End {
-    NotYet,
+    Open,
     Trailers(http::HeaderMap),
     Done,
 }
@@ -53,9 +57,9 @@ enum Codec {
 }
 
 impl<B> Encoder<B> {
-    /// Nothing is read or allocated before the first poll.
+    /// Reads and allocates nothing before the first poll.
     pub(super) fn new(inner: B, encoding: Encoding) -> Self {
-        Self { inner, encoding, codec: None, input: Bytes::new(), unflushed: false, end: End::NotYet }
+        Self { inner, encoding, codec: None, input: Bytes::new(), unflushed: false, end: End::Open }
     }
 
     fn codec(&mut self) -> io::Result<&mut Codec> {
@@ -65,7 +69,7 @@ impl<B> Encoder<B> {
         }
     }
 
-    /// Compresses what has arrived until a block is ready or `budget` is used up.
+    /// Compresses the bytes that have arrived, until a block is ready or `budget` is used up.
     fn compress(&mut self, budget: &mut usize) -> io::Result<Option<Bytes>> {
         while !self.input.is_empty() && *budget > 0 {
             let block = self.input.split_to(self.input.len().min(BLOCK_BYTES));
@@ -102,10 +106,10 @@ impl<B: Body<Data = Bytes, Error = Error> + Unpin> Body for Encoder<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        let mut budget = TURN_BYTES;
+        let mut budget = POLL_BYTES;
         loop {
             match std::mem::replace(&mut this.end, End::Done) {
-                End::NotYet => this.end = End::NotYet,
+                End::Open => this.end = End::Open,
                 End::Trailers(trailers) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
                 End::Done => return Poll::Ready(None),
             }
@@ -209,7 +213,7 @@ mod tests {
     use std::io::Read as _;
     use std::task::Waker;
 
-    /// Frames that arrive one by one; none is "nothing at the moment".
+    /// Frames that arrive one by one. None makes the body pending.
     struct Script(VecDeque<Option<Result<Frame<Bytes>, Error>>>);
 
     impl Body for Script {
@@ -234,7 +238,7 @@ mod tests {
         Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// Polls to the end; data, trailers, and whether it ended well.
+    /// Polls to the end. Returns the data, the trailers, and whether the body ended well.
     fn drain<B: Body<Data = Bytes, Error = Error> + Unpin>(body: &mut B) -> (Vec<u8>, Option<http::HeaderMap>, bool) {
         let (mut bytes, mut trailers) = (vec![], None);
         for _ in 0..100_000 {
@@ -251,7 +255,7 @@ mod tests {
         (bytes, trailers, false)
     }
 
-    /// What a reader gets out of the bytes so far, whether or not they are all.
+    /// What a reader can decode of the bytes so far, and whether they are complete.
     fn decoded(encoding: Encoding, bytes: &[u8]) -> (Vec<u8>, bool) {
         let mut plain = vec![];
         let whole = match encoding {
@@ -267,7 +271,7 @@ mod tests {
     const ALL: [Encoding; 3] = [Encoding::Gzip, Encoding::Brotli, Encoding::Zstd];
 
     #[test]
-    fn every_body_comes_back() {
+    fn every_body_is_decoded_to_the_original() {
         let mut state = 1_u32;
         let noise: Vec<u8> = (0..300_000)
             .map(|_| {
@@ -285,14 +289,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_can_be_read_before_more_comes() {
+    fn sent_bytes_can_be_decoded_before_more_arrive() {
         for encoding in ALL {
             let mut body =
                 Encoder::new(script(&[Some(b"data: 1\n\n"), None, None, Some(b"data: 2\n\n"), None]), encoding);
             let mut bytes = vec![];
             for event in ["data: 1\n\n", "data: 1\n\ndata: 2\n\n"] {
                 let frame = loop {
-                    // Nothing new: nothing is sent.
+                    // A pending body sends nothing.
                     if let Poll::Ready(Some(Ok(frame))) = poll(&mut body) {
                         break frame;
                     }
@@ -304,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_breaks_off_does_not_look_whole() {
+    fn a_body_that_breaks_off_does_not_look_complete() {
         for encoding in ALL {
             let broken = Some(Err(Error::new(Kind::UpstreamProtocol, "cut")));
             let body = Script(VecDeque::from([Some(Ok(Frame::data(Bytes::from_static(b"half")))), broken]));
@@ -322,10 +326,10 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_bounded() {
+    fn the_work_of_a_poll_is_bounded() {
         let zeros = Bytes::from(vec![0; 10 << 20]);
         let mut body = Encoder::new(Script(VecDeque::from([Some(Ok(Frame::data(zeros)))])), Encoding::Zstd);
         assert!(poll(&mut body).is_pending());
-        assert_eq!(body.input.len(), (10 << 20) - TURN_BYTES);
+        assert_eq!(body.input.len(), (10 << 20) - POLL_BYTES);
     }
 }

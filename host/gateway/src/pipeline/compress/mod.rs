@@ -1,8 +1,11 @@
-//! Compresses responses: whether, with which coding (RFC 9110, section 12.5.3), and what that changes in the head.
+//! Compresses responses: decides whether and with which coding (RFC 9110, section 12.5.3), and
+//! changes the head.
 //!
-//! The last step before the client, after the filters, which see plain bodies. Left as they are: what is encoded already, partial content, what forbids a transformation, what is
-//! known to be short, and everything of another type than the route names. A compressed response is another representation: its strong validator becomes weak, its length and
-//! digests go, and caches are told by `Vary`. `encoder.rs` has the codecs. Must not know: routes, upstreams.
+//! Compression is the last step before the client, so filters see plain bodies. Some responses stay
+//! as they are: encoded or partial content, content whose sender forbids a transformation, short
+//! bodies, and types that the route does not name. A compressed response is another representation:
+//! its strong validator becomes weak, its length and digests are removed, and `Vary` tells caches.
+//! `encoder.rs` has the codecs. This module does not know: routes, upstreams.
 
 mod encoder;
 
@@ -23,17 +26,18 @@ const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-md5"),
 ];
 
-/// What a request says about codings; to be kept for [`apply`].
+/// The coding that a request allows. It is for [`apply`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Choice {
-    /// None where the client takes none of the route's, or likes the plain body better.
+pub struct NegotiatedCoding {
+    /// None if the client accepts none of the route's codings, or prefers the plain body.
     encoding: Option<Encoding>,
-    /// HEAD, or a request that forbids a transformation (RFC 9111, section 5.2.1.6).
-    leave: bool,
+    /// The response must not change: the request is HEAD, or forbids a transformation (RFC 9111,
+    /// section 5.2.1.6).
+    is_forbidden: bool,
 }
 
-/// Chooses for a request: the coding with the highest weight, of equal ones the first that the route names.
-pub fn choose(policy: &Compression, method: &Method, request: &HeaderMap) -> Choice {
+/// The coding with the highest weight. Of equal weights the route's order decides.
+pub fn negotiate(policy: &Compression, method: &Method, request: &HeaderMap) -> NegotiatedCoding {
     let (mut best, mut weight) = (None, 1);
     let accepted = || request.get_all(header::ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
     if let Some(identity) = weight_of(accepted(), "identity").filter(|_| request.contains_key(header::ACCEPT_ENCODING))
@@ -46,19 +50,19 @@ pub fn choose(policy: &Compression, method: &Method, request: &HeaderMap) -> Cho
             (best, weight) = (Some(*encoding), own);
         }
     }
-    Choice { encoding: best, leave: method == Method::HEAD || has_no_transform(request) }
+    NegotiatedCoding { encoding: best, is_forbidden: method == Method::HEAD || has_no_transform(request) }
 }
 
-/// Compresses a response, if it and the client's choice allow it.
-pub fn apply(policy: &Compression, choice: Choice, response: http::Response<Body>) -> http::Response<Body> {
-    if choice.leave || !may_be_compressed(policy, &response) {
+/// Compresses a response, if the response and the client allow it.
+pub fn apply(policy: &Compression, coding: NegotiatedCoding, response: http::Response<Body>) -> http::Response<Body> {
+    if coding.is_forbidden || !may_be_compressed(policy, &response) {
         return response;
     }
     let (mut head, body) = response.into_parts();
     if !["accept-encoding", "*"].iter().any(|own| has_member(&head.headers, header::VARY, own)) {
         head.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
-    let Some(encoding) = choice.encoding else { return http::Response::from_parts(head, body) };
+    let Some(encoding) = coding.encoding else { return http::Response::from_parts(head, body) };
     change_head(&mut head.headers, encoding);
     http::Response::from_parts(head, Body::stream(Box::pin(Encoder::new(body, encoding))))
 }
@@ -80,7 +84,7 @@ fn may_be_compressed(policy: &Compression, response: &http::Response<Body>) -> b
             .is_some_and(|own| has_type(policy, own))
 }
 
-/// gRPC frames and compresses by itself, whatever the route says.
+/// Whether the route names the type. gRPC compresses by itself, so its types never match.
 fn has_type(policy: &Compression, own: &str) -> bool {
     let own = own.split(';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
     !own.starts_with("application/grpc")
@@ -113,7 +117,7 @@ const fn name(encoding: Encoding) -> &'static str {
     }
 }
 
-/// The weight of a coding in thousandths; none where it is not named.
+/// The weight of a coding in thousandths. None if the client does not name it.
 fn weight_of<'a>(lines: impl Iterator<Item = &'a str>, coding: &str) -> Option<u16> {
     lines.flat_map(|line| line.split(',')).find_map(|item| {
         let (own, parameters) = item.split_once(';').unwrap_or((item, ""));
@@ -124,7 +128,8 @@ fn weight_of<'a>(lines: impl Iterator<Item = &'a str>, coding: &str) -> Option<u
     })
 }
 
-/// `q=0.5`: at most three digits after the point. What is not a weight forbids.
+/// The weight of `q=0.5`, with at most three digits after the point. An invalid weight is 0, which
+/// forbids the coding.
 fn weight(text: &str) -> u16 {
     if text.is_empty() {
         return 1000;
@@ -161,7 +166,7 @@ mod tests {
 
     fn choice(lines: &[&'static str]) -> Option<Encoding> {
         let fields = lines.iter().map(|line| (header::ACCEPT_ENCODING, HeaderValue::from_static(line)));
-        choose(&policy(), &Method::GET, &fields.collect()).encoding
+        negotiate(&policy(), &Method::GET, &fields.collect()).encoding
     }
 
     #[test]
@@ -200,9 +205,9 @@ mod tests {
     }
 
     #[test]
-    fn only_what_gains_and_may_be_changed_is_compressed() {
+    fn only_responses_that_gain_and_may_change_are_compressed() {
         let json = ("content-type", "Application/JSON; charset=utf-8");
-        let gzip = Choice { encoding: Some(Encoding::Gzip), leave: false };
+        let gzip = NegotiatedCoding { encoding: Some(Encoding::Gzip), is_forbidden: false };
         let encoded = |response| {
             let response = apply(&policy(), gzip, response);
             response.headers().get(header::CONTENT_ENCODING).is_some_and(|own| own == "gzip")
@@ -223,7 +228,7 @@ mod tests {
         ] {
             assert!(!encoded(response(status, &fields, length)), "{status} {fields:?} {length}");
         }
-        let head = apply(&policy(), Choice { leave: true, ..gzip }, response(200, &[json], 100));
+        let head = apply(&policy(), NegotiatedCoding { is_forbidden: true, ..gzip }, response(200, &[json], 100));
         assert!(!head.headers().contains_key(header::CONTENT_ENCODING));
     }
 
@@ -238,10 +243,15 @@ mod tests {
             ("content-digest", "sha-256=:AA==:"),
             ("vary", "Origin"),
         ];
-        let plain = apply(&policy(), Choice { encoding: None, leave: false }, response(200, &fields, 100));
-        assert_eq!(plain.headers().get_all(header::VARY).iter().count(), 2, "a cache must know even so");
+        let plain =
+            apply(&policy(), NegotiatedCoding { encoding: None, is_forbidden: false }, response(200, &fields, 100));
+        assert_eq!(
+            plain.headers().get_all(header::VARY).iter().count(),
+            2,
+            "a cache must know, also of a plain response"
+        );
         assert_eq!(plain.headers().get(header::ETAG), Some(&HeaderValue::from_static("\"a\"")));
-        let gzip = Choice { encoding: Some(Encoding::Gzip), leave: false };
+        let gzip = NegotiatedCoding { encoding: Some(Encoding::Gzip), is_forbidden: false };
         let encoded = apply(&policy(), gzip, response(200, &fields, 100));
         let names: Vec<_> = encoded.headers().keys().map(HeaderName::as_str).collect();
         assert_eq!(names.len(), 4, "{names:?}");

@@ -1,0 +1,200 @@
+//! Every metric of the gateway, each declared once: field, type, name and help text.
+//!
+//! Label values are names from the configuration (route, filter, upstream) or from short fixed
+//! lists. A path, a host or anything else that a client chooses never becomes a label, so the
+//! number of series does not depend on the traffic. This module does not know: where the numbers
+//! come from.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::labels::{
+    BuildLabels, CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilterLabels,
+    HandshakeLabels, LoadFailureLabels, MirrorLabels, ReloadLabels, RequestLabels, RetryLabels, RouteLabels,
+    UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
+};
+use super::series::{Buckets, FilterSeries, RouteSeries};
+
+/// Declares the metrics: `field: type = default, "name" [unit] "help text";`. The default may be
+/// left out. The help text is also the documentation of the field. The first line names the families
+/// of which `no_route` is a part.
+macro_rules! metrics {
+    (no_route of $requests:ident, $request_seconds:ident; $($field:ident: $type:ty $(= $default:expr)?, $name:literal $($unit:ident)? $help:literal;)*) => {
+        /// Every metric of the gateway. Clones share the numbers.
+        #[derive(Clone)]
+        pub struct Metrics {
+            registry: Arc<Registry>,
+            /// The series of requests that no route matches.
+            pub no_route: Arc<RouteSeries>,
+            $(#[doc = $help] pub $field: $type,)*
+        }
+
+        impl Metrics {
+            /// All metrics at zero.
+            pub fn new() -> Self {
+                let mut registry = Registry::with_prefix("witgate");
+                register_build_info(&mut registry);
+                $(
+                    let $field: $type = metrics!(@default $($default)?);
+                    metrics!(@register registry, $name, $($unit)? $help, $field);
+                )*
+                let no_route = Arc::new(RouteSeries::new("-".into(), &$requests, &$request_seconds));
+                Self { registry: Arc::new(registry), no_route, $($field,)* }
+            }
+        }
+    };
+    (@default) => { Default::default() };
+    (@default $default:expr) => { $default };
+    (@register $registry:ident, $name:literal, $help:literal, $field:ident) => {
+        $registry.register($name, $help, $field.clone());
+    };
+    (@register $registry:ident, $name:literal, seconds $help:literal, $field:ident) => {
+        $registry.register_with_unit($name, $help, Unit::Seconds, $field.clone());
+    };
+}
+
+metrics! {
+    no_route of requests, request_seconds;
+
+    requests: Family<RequestLabels, Counter>,
+        "requests" "Exchanges by route, method and status";
+    request_seconds: Family<RouteLabels, Histogram, Buckets> = Family::new_with_constructor(Buckets(REQUEST_SECONDS)),
+        "request_duration" seconds "Time from a request's head to the response's head";
+    in_flight: Gauge,
+        "in_flight" "Exchanges whose response has not been sent completely";
+    connections: Gauge,
+        "connections" "Open client connections";
+    refused_connections: Counter,
+        "refused_connections" "Connections closed because their client had limits.connections_per_client open";
+    calls: Family<CallLabels, Counter>,
+        "filter_calls" "Calls of filters";
+    call_seconds: Family<CallLabels, Histogram, Buckets> = Family::new_with_constructor(Buckets(CALL_SECONDS)),
+        "filter_call_duration" seconds
+        "Duration of one call of a filter, with the instantiation unless the instance was made ahead";
+    failures: Family<FailureLabels, Counter>,
+        "filter_errors" "Failed calls of filters by kind";
+    instances: Gauge,
+        "instances" "Component instances alive";
+    instances_kept: Family<FilterLabels, Gauge>,
+        "filter_instances_kept" "Idle instances: kept after a call (reuse), or made ahead of the next call";
+    log_lines_dropped: Counter,
+        "filter_log_lines_dropped" "Log lines of filters dropped because the call had reached its limit";
+    load_failures: Family<LoadFailureLabels, Counter>,
+        "filter_load_failures" "Filter files that the gateway refused";
+    reloads: Family<ReloadLabels, Counter>,
+        "reloads" "Reloads, by result";
+    filters: Family<FilterLabels, Gauge>,
+        "filter_info" "1 for each loaded filter";
+    mirrored: Family<MirrorLabels, Counter>,
+        "mirrored" "Copies of requests for a mirror, by result";
+    upstream_connections: Counter<u64, AtomicU64>,
+        "upstream_connections" "Connections opened to upstreams";
+    upstream_requests: Family<UpstreamLabels, Counter>,
+        "upstream_requests" "Attempts to send a request, by endpoint and result";
+    upstream_retries: Family<RetryLabels, Counter>,
+        "upstream_retries" "Retries, by result";
+    ejections: Family<EndpointLabels, Counter>,
+        "endpoint_ejections" "Times that an endpoint was ejected for its failures";
+    endpoint_healthy: Family<EndpointLabels, Gauge>,
+        "endpoint_healthy" "0 if the last health checks of the endpoint failed, else 1";
+    endpoint_ejected: Family<EndpointLabels, Gauge>,
+        "endpoint_ejected" "1 while the endpoint is ejected for its failures";
+    endpoint_in_flight: Family<EndpointLabels, Gauge>,
+        "endpoint_in_flight" "Requests whose response has not ended";
+    endpoint_connections: Family<EndpointLabels, Gauge>,
+        "endpoint_connections" "Open connections to the endpoint";
+    endpoint_pending: Family<EndpointLabels, Gauge>,
+        "endpoint_pending" "Requests that wait for a connection to the endpoint";
+    handshakes: Family<HandshakeLabels, Counter>,
+        "tls_handshakes" "TLS handshakes with clients, by result";
+    certificate_expiry: Family<CertificateLabels, Gauge>,
+        "certificate_expiry_timestamp" seconds "Unix time at which a listener's certificate expires";
+    upstream_certificate_expiry: Family<UpstreamCertificateLabels, Gauge>,
+        "upstream_certificate_expiry_timestamp" seconds "Unix time at which a certificate used with an upstream expires";
+    certificate_failures: Family<CertificateFailureLabels, Counter>,
+        "certificate_load_failures" "Certificate files of a listener that the gateway refused";
+    upstream_certificate_failures: Family<UpstreamCertificateFailureLabels, Counter>,
+        "upstream_certificate_load_failures" "Certificate files of an upstream that the gateway refused";
+}
+
+const REQUEST_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const CALL_SECONDS: &[f64] = &[
+    0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+];
+
+impl Metrics {
+    /// The series of a route.
+    pub fn route(&self, name: Arc<str>) -> RouteSeries {
+        RouteSeries::new(name, &self.requests, &self.request_seconds)
+    }
+
+    /// The series of a filter in a route.
+    pub fn filter(&self, name: Arc<str>, version: Arc<str>, digest: Arc<str>, on_error: &'static str) -> FilterSeries {
+        FilterSeries {
+            name,
+            version,
+            digest,
+            on_error,
+            calls: self.calls.clone(),
+            call_seconds: self.call_seconds.clone(),
+            failures: self.failures.clone(),
+            log_lines_dropped: self.log_lines_dropped.clone(),
+            phases: Default::default(),
+        }
+    }
+
+    /// Removes the counters of an endpoint that no configuration names any more.
+    pub fn forget_endpoint(&self, endpoint: &EndpointLabels) {
+        self.ejections.remove(endpoint);
+        for result in UPSTREAM_RESULTS {
+            let EndpointLabels { upstream, endpoint } = endpoint.clone();
+            self.upstream_requests.remove(&UpstreamLabels { upstream, endpoint, result });
+        }
+    }
+
+    /// The metrics as OpenMetrics text.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = encode(&mut text, &self.registry) {
+            // Only the writer can fail, and a string never does.
+            let _ = write!(text, "# {error}");
+        }
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn register_build_info(registry: &mut Registry) {
+    let build: Family<BuildLabels, Gauge> = Family::default();
+    build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+    registry.register("build_info", "The gateway's version", build);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_have_the_names_that_dashboards_use() {
+        let metrics = Metrics::new();
+        let labels = RequestLabels { route: "api".into(), method: "GET", status: 200 };
+        metrics.requests.get_or_create(&labels).inc();
+        let text = metrics.encode();
+        assert!(text.contains(r#"witgate_requests_total{route="api",method="GET",status="200"} 1"#), "{text}");
+        assert!(text.contains("witgate_build_info{"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+}

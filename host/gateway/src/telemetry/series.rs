@@ -1,0 +1,128 @@
+//! The series of one route, and of one filter in one route.
+//!
+//! Looking a series up by its labels hashes and compares strings, under a lock that all threads
+//! share. That takes as long as much of the rest of an exchange, so each series is looked up once
+//! and kept here. The price is some memory for each route and filter.
+//! This module does not know: what a route or a filter does.
+
+use std::sync::{Arc, OnceLock};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::labels::{CallLabels, FailureLabels, RequestLabels, RouteLabels};
+use witgate_runtime::filter::Phase;
+
+/// The series of one route's exchanges.
+pub struct RouteSeries {
+    /// The route's name, `-` for requests that no route matches.
+    pub name: Arc<str>,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Family<RouteLabels, Histogram, Buckets>,
+    duration: OnceLock<Histogram>,
+    /// The first combinations of method and status that occurred. Later ones are looked up.
+    counters: [OnceLock<(&'static str, u16, Counter)>; 8],
+}
+
+/// The series of one filter's calls in one route, and what names the filter in log lines.
+pub struct FilterSeries {
+    /// The filter's name in gateway.yaml.
+    pub name: Arc<str>,
+    /// The manifest's version, `-` without a manifest.
+    pub version: Arc<str>,
+    /// The first 12 digits of the file's SHA-256.
+    pub digest: Arc<str>,
+    /// `open` or `closed`: what happens to the exchange when a call fails.
+    pub on_error: &'static str,
+    pub(super) calls: Family<CallLabels, Counter>,
+    pub(super) call_seconds: Family<CallLabels, Histogram, Buckets>,
+    pub(super) failures: Family<FailureLabels, Counter>,
+    pub(super) log_lines_dropped: Counter,
+    /// The series of the request phase and of the response phase.
+    pub(super) phases: [OnceLock<(Histogram, Counter)>; 2],
+}
+
+/// Makes histograms with fixed upper bounds, in seconds.
+#[derive(Clone)]
+pub struct Buckets(pub(super) &'static [f64]);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
+}
+
+impl RouteSeries {
+    pub(super) fn new(
+        name: Arc<str>,
+        requests: &Family<RequestLabels, Counter>,
+        request_seconds: &Family<RouteLabels, Histogram, Buckets>,
+    ) -> Self {
+        Self {
+            name,
+            requests: requests.clone(),
+            request_seconds: request_seconds.clone(),
+            duration: OnceLock::new(),
+            counters: Default::default(),
+        }
+    }
+
+    /// Counts an exchange of this route.
+    pub fn count(&self, method: &'static str, status: u16, seconds: f64) {
+        let duration = || self.request_seconds.get_or_create_owned(&RouteLabels { route: self.name.clone() });
+        self.duration.get_or_init(duration).observe(seconds);
+        let counter = || self.requests.get_or_create_owned(&RequestLabels { route: self.name.clone(), method, status });
+        for slot in &self.counters {
+            let own = slot.get_or_init(|| (method, status, counter()));
+            if own.0 == method && own.1 == status {
+                own.2.inc();
+                return;
+            }
+        }
+        counter().inc();
+    }
+}
+
+impl FilterSeries {
+    /// Counts a call.
+    pub(super) fn count_call(&self, phase: Phase, seconds: f64) {
+        let (duration, calls) = self.phases[usize::from(phase == Phase::Response)].get_or_init(|| {
+            let labels = CallLabels { filter: self.name.clone(), version: self.version.clone(), phase: phase.label() };
+            (self.call_seconds.get_or_create_owned(&labels), self.calls.get_or_create_owned(&labels))
+        });
+        duration.observe(seconds);
+        calls.inc();
+    }
+
+    /// Counts log lines of a call that were dropped.
+    pub(super) fn count_dropped_lines(&self, lines: u32) {
+        self.log_lines_dropped.inc_by(lines.into());
+    }
+
+    /// Counts a failed call.
+    pub(super) fn count_failure(&self, kind: &'static str) {
+        let labels = FailureLabels { filter: self.name.clone(), version: self.version.clone(), kind };
+        self.failures.get_or_create(&labels).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Metrics;
+
+    #[test]
+    fn exchanges_are_counted_whatever_their_number_of_statuses() {
+        let metrics = Metrics::new();
+        let series = metrics.route("api".into());
+        for status in 200..220 {
+            series.count("GET", status, 0.1);
+            series.count("GET", status, 0.1);
+        }
+        let text = metrics.encode();
+        for status in 200..220 {
+            assert!(text.contains(&format!("route=\"api\",method=\"GET\",status=\"{status}\"}} 2")), "{text}");
+        }
+        assert!(text.contains("witgate_request_duration_seconds_count{route=\"api\"} 40"), "{text}");
+    }
+}
