@@ -2,7 +2,7 @@
 // resolve to the SDK's fake.
 import { resolve } from "node:path";
 import { defineConfig } from "vitest/config";
-import { generateTypes } from "./build.mjs";
+import { generateTypes } from "./check.mjs";
 
 const root = resolve(import.meta.dirname, "../..");
 const sdk = resolve(root, "guests/sdk/typescript/src");

@@ -3,26 +3,75 @@
 //
 // A stack trace of the engine names lines of the bundle. `build.mjs` appends a table that maps them
 // to lines of the source; at the end of the bundle, the table moves no other line.
+import ABSENT from "./absent.json" with { type: "json" };
+import { formatLine, formatValue } from "./format.ts";
 
-declare const __WITGATE_LINES: { files: string[]; lines: Array<[number, number] | 0> } | undefined;
+/** JSON: the source files, and for each line of the bundle the index of its file and its line. */
+declare const __WITGATE_LINES: string | undefined;
+type LineTable = { files: string[]; lines: Array<[number, number] | 0> };
 
-/** Returns a message such as `TypeError: x is not a function (src/filter.ts:12)`. */
-export function failureMessage(failure: unknown): string {
-  if (!(failure instanceof Error)) {
-    return typeof failure === "string" ? failure : `thrown: ${JSON.stringify(failure)}`;
-  }
-  const place = sourceLine(failure.stack ?? "");
-  return `${failure.name}: ${failure.message}${place === undefined ? "" : ` (${place})`}`;
+/** The longest message. The gateway cuts lines of its log after 4 KiB. */
+const LENGTH_MAX = 3000;
+/** How many causes of a cause, and errors of an AggregateError, are shown. */
+const DEPTH_MAX = 4;
+
+/**
+ * Returns a message such as `TypeError: x is not a function (src/filter.ts:12)`, followed by the
+ * causes. `thrower` is the handler, for a value that has no line because it is not an Error.
+ */
+export function failureMessage(failure: unknown, thrower?: string): string {
+  const isError = failure instanceof Error;
+  let text = typeof failure === "string" ? failure : `thrown: ${formatValue(failure, describeError)}`;
+  if (isError) text = formatValue(failure, describeError);
+  else if (typeof thrower === "string") text += ` (thrown in ${thrower}; throw an Error, which knows its line)`;
+  return text.length <= LENGTH_MAX ? text.toWellFormed() : `${text.slice(0, LENGTH_MAX).toWellFormed()}…`;
 }
 
-/** Finds the innermost frame in the author's source or, if there is none, in any known source. */
+/** The text of one argument of `log.info`. */
+export function logText(message: unknown): string {
+  return formatValue(message, describeError);
+}
+
+/** The text of the arguments of `console.log`. */
+export function consoleText(args: unknown[]): string {
+  return formatLine(args, describeError);
+}
+
+function describeError(error: Error, depth = 0): string {
+  const place = sourceLine(String(error.stack ?? ""));
+  const advice = adviceFor(error);
+  let text = `${error.name}: ${error.message}${advice}${place === undefined ? "" : ` (${place})`}`;
+  if (depth >= DEPTH_MAX) return text;
+  const nested = (value: unknown): string =>
+    value instanceof Error ? describeError(value, depth + 1) : formatValue(value, describeError);
+  if (error.cause !== undefined) text += `; caused by ${nested(error.cause)}`;
+  const errors = (error as { errors?: unknown }).errors;
+  if (Array.isArray(errors)) text += `; errors: ${errors.slice(0, DEPTH_MAX).map(nested).join("; ")}`;
+  return text;
+}
+
+/** What to use in place of a global that a filter does not have. */
+function adviceFor(error: Error): string {
+  if (!(error instanceof ReferenceError)) return "";
+  const name = /^'?(?:__WITGATE_NO_)?(\w+)'? is not defined/.exec(error.message)?.[1] ?? "";
+  return Object.hasOwn(ABSENT, name) ? `: ${(ABSENT as Record<string, string>)[name]}` : "";
+}
+
+/**
+ * Finds the innermost frame in the author's source. If it was called from a package, the line in
+ * the package comes first.
+ */
 function sourceLine(stack: string): string | undefined {
-  const table = typeof __WITGATE_LINES === "undefined" ? undefined : __WITGATE_LINES;
-  if (table === undefined) return undefined;
+  if (typeof __WITGATE_LINES === "undefined") return undefined;
+  const table = JSON.parse(__WITGATE_LINES) as LineTable;
   const frames: string[] = [];
-  for (const match of stack.matchAll(/:(\d+)(?::\d+)?\)?$/gm)) {
+  for (const match of stack.matchAll(/user\.js:(\d+)(?::\d+)?\)?$/gm)) {
     const entry = table.lines[Number(match[1]) - 1];
     if (entry) frames.push(`${table.files[entry[0]]}:${entry[1]}`);
   }
-  return frames.find((frame) => !frame.startsWith("@witgate/")) ?? frames[0];
+  const known = frames.filter((frame) => !frame.startsWith("@witgate/"));
+  const own = known.find((frame) => !frame.includes("node_modules/"));
+  const first = known[0];
+  if (own === undefined || first === undefined || own === first) return own ?? first ?? frames[0];
+  return `${first}, called from ${own}`;
 }

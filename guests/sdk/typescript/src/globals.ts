@@ -1,15 +1,27 @@
 // Defines the globals that an author expects and that QuickJS lacks or implements without a system:
-// the clock, randomness, `console`, `TextEncoder` and `TextDecoder`. The entry imports this module
-// before the author's module.
+// the clock, randomness, `console`, promises and Web APIs. The entry imports this module before the
+// author's module.
 //
-// The memory of a filter is a snapshot that is taken at build time. `Math.random` would start from
-// the same seed in every instance, and `Date.now` would have no clock, so both call the gateway.
-// There is no gateway at build time, and a value read then would be the same in every call.
-// Therefore these functions throw until the first call.
+// The memory of a filter is a snapshot that is taken at build time, when there is no gateway. The
+// clock then stands still at BUILD_TIME and `Math.random` gives a fixed sequence, so that the same
+// source makes the same filter. From the first call on, both ask the gateway. Random bytes and
+// UUIDs may be secrets, which must not be the same in every call, so they are refused at build time.
 import * as clock from "witgate:gateway/clock@0.1.0";
 import * as log from "witgate:gateway/log@0.1.0";
 import * as random from "witgate:gateway/random@0.1.0";
-import { decode, encode } from "./text.ts";
+import ABSENT from "./absent.json" with { type: "json" };
+import { shown } from "./check.ts";
+import { consoleText } from "./failure.ts";
+import { structuredClone } from "./web/clone.ts";
+import { TextDecoder, TextEncoder } from "./web/encoding.ts";
+import { Headers } from "./web/headers.ts";
+import { arrayFromAsync, FilterPromise, queueJob } from "./web/promise.ts";
+import { URL, URLSearchParams } from "./web/url.ts";
+
+/** 2020-01-01T00:00:00Z, in milliseconds. */
+const BUILD_TIME = 1_577_836_800_000;
+/** How many bytes `crypto.getRandomValues` gives at once (Web Cryptography API). */
+const RANDOM_BYTES_MAX = 65536;
 
 let running = false;
 
@@ -24,7 +36,7 @@ function requireGateway(what: string): void {
 }
 
 function now(): number {
-  requireGateway("the clock");
+  if (!running) return BUILD_TIME;
   const { seconds, nanoseconds } = clock.now();
   return seconds * 1000 + Math.floor(nanoseconds / 1e6);
 }
@@ -37,28 +49,33 @@ const GatewayDate = function (this: unknown, ...args: unknown[]): unknown {
 } as unknown as DateConstructor;
 Object.setPrototypeOf(GatewayDate, NativeDate);
 Object.defineProperty(GatewayDate, "prototype", { value: NativeDate.prototype });
+Object.defineProperty(GatewayDate, "name", { value: "Date" });
+Object.defineProperty(GatewayDate, "length", { value: 7 });
 NativeDate.prototype.constructor = GatewayDate;
 GatewayDate.now = now;
 
+let seed = 0x9e3779b9;
+
+/** The next number of the fixed sequence (xorshift32). */
+function buildNumber(): number {
+  seed ^= seed << 13;
+  seed ^= seed >>> 17;
+  seed ^= seed << 5;
+  return seed >>> 0;
+}
+
 /** A random number in [0, 1) with 53 bits, as `Math.random` requires. */
 function randomFraction(): number {
-  requireGateway("Math.random");
-  return ((random.number() >>> 5) * 67108864 + (random.number() >>> 6)) / 9007199254740992;
+  const number = running ? random.number : buildNumber;
+  return ((number() >>> 5) * 67108864 + (number() >>> 6)) / 9007199254740992;
 }
 
-function write(level: "debug" | "info" | "warn" | "error", args: unknown[]): void {
-  if (!running) return;
-  log.write(level, args.map((arg) => (typeof arg === "string" ? arg : formatValue(arg))).join(" "));
-}
-
-function formatValue(value: unknown): string {
-  if (value instanceof Error) return `${value.name}: ${value.message}`;
-  try {
-    return JSON.stringify(value) ?? String(value);
-  } catch {
-    return String(value);
-  }
-}
+type Level = "debug" | "info" | "warn" | "error";
+const writer =
+  (level: Level) =>
+  (...args: unknown[]): void => {
+    if (running) log.write(level, consoleText(args));
+  };
 
 function randomUUID(): string {
   requireGateway("crypto.randomUUID");
@@ -70,33 +87,74 @@ function randomUUID(): string {
 }
 
 function getRandomValues<T extends ArrayBufferView>(view: T): T {
+  if (!ArrayBuffer.isView(view) || view instanceof DataView || /Float/.test(view.constructor.name)) {
+    throw new DOMException(`crypto.getRandomValues needs an array of integers, not ${shown(view)}`, "TypeMismatchError");
+  }
+  if (view.byteLength > RANDOM_BYTES_MAX) {
+    const bound = `at most ${RANDOM_BYTES_MAX} bytes, not ${view.byteLength}`;
+    throw new DOMException(`crypto.getRandomValues gives ${bound}: call it several times`, "QuotaExceededError");
+  }
   requireGateway("crypto.getRandomValues");
   new Uint8Array(view.buffer, view.byteOffset, view.byteLength).set(random.bytes(view.byteLength));
   return view;
 }
 
-Object.assign(globalThis, {
+/** QuickJS frees a target that nothing else refers to at once; the standard keeps it for the job. */
+class StrongRef {
+  readonly #target: unknown;
+  constructor(target: unknown) {
+    if ((typeof target !== "object" || target === null) && typeof target !== "function" && typeof target !== "symbol") {
+      throw new TypeError(`WeakRef needs an object, not ${shown(target)}`);
+    }
+    this.#target = target;
+  }
+  deref(): unknown {
+    return this.#target;
+  }
+  get [Symbol.toStringTag](): string {
+    return "WeakRef";
+  }
+}
+Object.defineProperty(StrongRef, "name", { value: "WeakRef" });
+
+/** Refuses locales and options of a `toLocaleString`, which QuickJS would ignore. */
+function refuseLocales(prototype: object, method: string): void {
+  const native = (prototype as Record<string, (this: unknown) => string>)[method] as (this: unknown) => string;
+  Object.defineProperty(prototype, method, {
+    configurable: true,
+    writable: true,
+    value: function (this: unknown, locales?: unknown, options?: unknown): string {
+      if (locales === undefined && options === undefined) return native.call(this);
+      throw new TypeError(`${method} with a locale or options: ${ABSENT.Intl}`);
+    },
+  });
+}
+for (const method of ["toLocaleString", "toLocaleDateString", "toLocaleTimeString"]) refuseLocales(Date.prototype, method);
+for (const prototype of [Number.prototype, BigInt.prototype]) refuseLocales(prototype, "toLocaleString");
+
+const globals = {
   Date: GatewayDate,
+  Promise: FilterPromise,
+  WeakRef: StrongRef,
+  queueMicrotask: queueJob,
   console: {
-    debug: (...args: unknown[]) => write("debug", args),
-    log: (...args: unknown[]) => write("info", args),
-    info: (...args: unknown[]) => write("info", args),
-    warn: (...args: unknown[]) => write("warn", args),
-    error: (...args: unknown[]) => write("error", args),
+    debug: writer("debug"),
+    trace: writer("debug"),
+    log: writer("info"),
+    info: writer("info"),
+    warn: writer("warn"),
+    error: writer("error"),
+    assert: (condition: unknown, ...args: unknown[]) => condition || writer("error")("assertion failed:", ...args),
   },
   crypto: { randomUUID, getRandomValues },
-  performance: { now: () => (requireGateway("performance.now"), clock.ticks() / 1000) },
-  TextEncoder: class {
-    readonly encoding = "utf-8";
-    encode(text = ""): Uint8Array {
-      return encode(text);
-    }
-  },
-  TextDecoder: class {
-    readonly encoding = "utf-8";
-    decode(bytes: Uint8Array | ArrayBuffer = new Uint8Array()): string {
-      return decode(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
-    }
-  },
-});
+  performance: { now: () => (running ? clock.ticks() / 1000 : 0) },
+  ...{ structuredClone, Headers, TextDecoder, TextEncoder, URL, URLSearchParams },
+};
+for (const [name, value] of Object.entries(globals)) {
+  Object.defineProperty(globalThis, name, { value, writable: true, configurable: true });
+}
+Reflect.deleteProperty(globalThis, "AsyncDisposableStack");
+Object.defineProperty(Array, "fromAsync", { value: arrayFromAsync, writable: true, configurable: true });
 Math.random = randomFraction;
+// The frames of a package may hide the author's: the default is 10.
+(Error as { stackTraceLimit?: number }).stackTraceLimit = 50;

@@ -2,7 +2,8 @@
 //
 // It is a module of its own because a component may import only what its manifest asks for.
 import * as raw from "witgate:gateway/keyvalue@0.1.0";
-import { decode, encode } from "./text.ts";
+import { checkedDelta, checkedKey, checkedStored, checkedTtl, type TextValue } from "./check.ts";
+import { decode } from "./text.ts";
 
 /**
  * Values that outlive a call. Requires `services = ["keyvalue"]` in filter.toml and
@@ -10,30 +11,46 @@ import { decode, encode } from "./text.ts";
  *
  * All instances of the filter share one store; other filters cannot see it. Each function is
  * atomic. A key has 1 to 256 bytes, a value at most 64 KiB. Each function throws an Error if the
- * store refuses, for example because it is full.
+ * store refuses, for example because it is full, a TypeError for a value of a wrong type, and a
+ * RangeError for a value out of range.
+ *
+ * `ttlMs` is from 1 to 4,294,967,295 milliseconds; a fraction is cut off. A key without `ttlMs` (or
+ * with `Infinity`) does not expire.
  */
 export const keyvalue = {
-  /** Returns the value of a key, or undefined if the key is absent or has expired. */
+  /** Returns the value of a key as text, or undefined if the key is absent or has expired. */
   get(key: string): string | undefined {
-    const value = callStore("get", key, () => raw.get(key)) ?? undefined;
+    const value = keyvalue.getBytes(key);
     return value === undefined ? undefined : decode(value);
   },
-  /** Sets a key. It expires after `ttlMs` milliseconds; with 0 it does not expire. */
-  set(key: string, value: string, ttlMs = 0): void {
-    callStore("set", key, () => raw.set(key, encode(value), ttlMs));
+  /** Returns the value of a key as bytes, or undefined if the key is absent or has expired. */
+  getBytes(key: string): Uint8Array | undefined {
+    const checked = checkedKey(key);
+    return callStore("get", checked, () => raw.get(checked)) ?? undefined;
+  },
+  /** Sets a key to a text, a number, a boolean or bytes. */
+  set(key: string, value: TextValue | Uint8Array, ttlMs?: number): void {
+    const checked = checkedKey(key);
+    const bytes = checkedStored(checked, value);
+    const ttl = checkedTtl(ttlMs);
+    callStore("set", checked, () => raw.set(checked, bytes, ttl));
   },
   /** Removes a key. Returns true if the key was there and had not expired. */
   delete(key: string): boolean {
-    return callStore("delete", key, () => raw.delete(key));
+    const checked = checkedKey(key);
+    return callStore("delete", checked, () => raw.delete(checked));
   },
   /**
    * Adds `delta` to a counter and returns the sum, which must fit into 32 bits.
    *
-   * A new counter starts at 0 and expires after `ttlMs` milliseconds (0: does not expire). Later
-   * increments do not prolong its life.
+   * A new counter starts at 0 and expires after `ttlMs` milliseconds. Later increments do not
+   * prolong its life.
    */
-  increment(key: string, delta = 1, ttlMs = 0): number {
-    return callStore("increment", key, () => raw.increment(key, delta, ttlMs));
+  increment(key: string, delta = 1, ttlMs?: number): number {
+    const checked = checkedKey(key);
+    const added = checkedDelta(delta);
+    const ttl = checkedTtl(ttlMs);
+    return callStore("increment", checked, () => raw.increment(checked, added, ttl));
   },
 };
 

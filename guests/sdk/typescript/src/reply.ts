@@ -1,7 +1,7 @@
 // The response that a filter makes itself.
 //
 // This module does not know in which phase the reply is used.
-import { encode } from "./text.ts";
+import { checkBodyAllowed, checkedBody, checkedFields, checkedStatus, shown, type TextValue } from "./check.ts";
 
 /** A complete response. Make one with {@link reply}. */
 export interface Reply {
@@ -9,14 +9,17 @@ export interface Reply {
   status: number;
   /** Names and values; a name may appear several times. The gateway adds `content-length`. */
   headers: Array<[string, string]>;
-  /** The body, at most 8 MiB (4 MiB without `body = "buffer"`). Empty with status 204 and 304. */
+  /** The body, at most 8 MiB. Empty with status 204 and 304. */
   body: Uint8Array;
 }
 
 /** The optional parts of a reply. */
 export interface ReplyInit {
-  /** Header fields to send. */
-  headers?: Record<string, string>;
+  /**
+   * Header fields to send: a record, or pairs if a name appears several times (`set-cookie`).
+   * Finite numbers and booleans are converted to text.
+   */
+  headers?: Record<string, TextValue> | Iterable<readonly [string, TextValue]>;
 }
 
 const EMPTY = new Uint8Array();
@@ -27,15 +30,37 @@ const EMPTY = new Uint8Array();
  * @param status 200 to 599.
  * @param body Text and bytes are sent as they are, any other value as JSON. Undefined: no body.
  * @param init Further header fields. Without `content-type` among them, text is sent as
- *   `text/plain; charset=utf-8` and JSON as `application/json`; bytes have no default.
+ *   `text/plain; charset=utf-8`, `URLSearchParams` as a form and JSON as `application/json`; bytes
+ *   have no default.
+ * @throws TypeError or RangeError for a part that HTTP or the gateway does not allow.
  */
 export function reply(status: number, body?: unknown, init?: ReplyInit): Reply {
-  const headers: Array<[string, string]> = init?.headers === undefined ? [] : Object.entries(init.headers);
-  if (body === undefined) return { status, headers, body: EMPTY };
-  if (body instanceof Uint8Array) return { status, headers, body };
-  const isText = typeof body === "string";
-  if (!headers.some(([name]) => name.toLowerCase() === "content-type")) {
-    headers.push(["content-type", isText ? "text/plain; charset=utf-8" : "application/json"]);
+  const checked = checkedStatus(status);
+  const headers = checkedFields(init?.headers);
+  if (body === undefined) return { status: checked, headers, body: EMPTY };
+  const isForm = body instanceof URLSearchParams;
+  const bytes = checkedBody(isForm ? String(body) : body);
+  checkBodyAllowed(checked, bytes);
+  const isBinary = body instanceof ArrayBuffer || ArrayBuffer.isView(body);
+  if (!isBinary && !headers.some(([name]) => name.toLowerCase() === "content-type")) {
+    headers.push(["content-type", contentType(body, isForm)]);
   }
-  return { status, headers, body: encode(isText ? body : JSON.stringify(body)) };
+  return { status: checked, headers, body: bytes };
+}
+
+function contentType(body: unknown, isForm: boolean): string {
+  if (isForm) return "application/x-www-form-urlencoded;charset=UTF-8";
+  return typeof body === "string" ? "text/plain; charset=utf-8" : "application/json";
+}
+
+/** Checks what a handler returned. `handler` is its name. Returns undefined if it is no reply. */
+export function checkedReply(handler: string, result: unknown): Reply | undefined {
+  if (result === undefined || result === null) return undefined;
+  const { status, headers, body } = result as Partial<Reply>;
+  if (typeof result !== "object" || !Array.isArray(headers) || !(body instanceof Uint8Array)) {
+    throw new TypeError(`${handler} must return reply(…) or nothing, not ${shown(result)}`);
+  }
+  const checked = { status: checkedStatus(status), headers: checkedFields(headers), body: checkedBody(body) };
+  checkBodyAllowed(checked.status, checked.body);
+  return checked;
 }

@@ -2,7 +2,17 @@
 //
 // This module does not know the response.
 import * as raw from "witgate:gateway/request@0.1.0";
-import { decode, encodeBody } from "./text.ts";
+import {
+  checkedBody,
+  checkedName,
+  checkedPath,
+  checkedQuery,
+  checkedReadName,
+  checkedValue,
+  countEdit,
+  type TextValue,
+} from "./check.ts";
+import { decodeBody } from "./text.ts";
 
 /** The request, for reading. In `onResponse` it is the request as all filters left it. */
 export class ReadonlyRequest {
@@ -31,11 +41,18 @@ export class ReadonlyRequest {
    * does not matter. Several lines are joined with `, ` (those of `cookie` with `; `).
    */
   header(name: string): string | undefined {
-    return raw.header(name) ?? undefined;
+    return raw.header(checkedReadName(name)) ?? undefined;
   }
   /** Returns the value of each line of a header field, in order. Empty if the field is absent. */
   headerValues(name: string): string[] {
-    return raw.headerValues(name);
+    return raw.headerValues(checkedReadName(name));
+  }
+  /**
+   * Like `header`, but returns the bytes as they were received: for values that are not UTF-8,
+   * whose invalid bytes `header` shows as U+FFFD.
+   */
+  headerBytes(name: string): Uint8Array | undefined {
+    return raw.headerBytes(checkedReadName(name)) ?? undefined;
   }
   /** All header fields in order, names in lower case. `header(name)` costs less. */
   get headers(): Array<[string, string]> {
@@ -62,8 +79,10 @@ export interface RequestEdit {
  * What you set, you read at once. The gateway applies the edits when `onRequest` returns nothing;
  * it discards them if the handler returns a reply or throws.
  *
- * A name or value that HTTP forbids ends the call, and so does a field that only the gateway
- * writes, such as `host` or `content-length` (wit/request.wit has the list).
+ * The setters throw a TypeError for a name or value that HTTP forbids and for a field that only the
+ * gateway writes, such as `host` or `content-length` (wit/request.wit has the list). They throw a
+ * RangeError for more than 256 edits or 256 KiB of names, values, paths and queries in one call.
+ * Finite numbers, bigints and booleans are converted to text.
  */
 export class Request extends ReadonlyRequest {
   readonly #edit: RequestEdit;
@@ -74,32 +93,47 @@ export class Request extends ReadonlyRequest {
     this.#edit = edit;
   }
   /** Sets a header field. Replaces all lines of the field. */
-  setHeader(name: string, value: string): void {
-    this.#edit.setHeader(name, value);
+  setHeader(name: string, value: TextValue): void {
+    const checked = checkedName(name);
+    const text = checkedValue(checked, value);
+    countEdit(checked, text);
+    this.#edit.setHeader(checked, text);
   }
   /** Adds a line to a header field. Keeps the lines that the field already has. */
-  appendHeader(name: string, value: string): void {
-    this.#edit.appendHeader(name, value);
+  appendHeader(name: string, value: TextValue): void {
+    const checked = checkedName(name);
+    const text = checkedValue(checked, value);
+    countEdit(checked, text);
+    this.#edit.appendHeader(checked, text);
   }
   /** Removes all lines of a header field. Does nothing if the field is absent. */
   removeHeader(name: string): void {
-    this.#edit.removeHeader(name);
+    const checked = checkedName(name);
+    countEdit(checked);
+    this.#edit.removeHeader(checked);
   }
   /** Sets the path for the upstream: percent-encoded, begins with `/`, without the query. */
   setPath(path: string): void {
-    this.#edit.setPath(path);
+    const checked = checkedPath(path);
+    countEdit(checked);
+    this.#edit.setPath(checked);
   }
   /** Sets the query that the upstream receives, without the `?`. Undefined removes the query. */
   setQuery(query: string | undefined): void {
-    this.#edit.setQuery(query);
+    const checked = checkedQuery(query);
+    countEdit(checked);
+    this.#edit.setQuery(checked);
   }
   /** Returns the whole body. Requires `body = "buffer"` under `[request]` in filter.toml. */
   bytes(): Uint8Array {
     return raw.body();
   }
-  /** Returns the whole body as text. Invalid UTF-8 becomes U+FFFD. Requires what `bytes` does. */
+  /**
+   * Returns the whole body as text. Invalid UTF-8 becomes U+FFFD, and a byte order mark at the
+   * beginning is dropped. Requires what `bytes` does.
+   */
   text(): string {
-    return decode(raw.body());
+    return decodeBody(raw.body());
   }
   /**
    * Returns the whole body, parsed as JSON. Requires what `bytes` does.
@@ -110,10 +144,12 @@ export class Request extends ReadonlyRequest {
     return JSON.parse(this.text());
   }
   /**
-   * Replaces the body, with at most 8 MiB (4 MiB without `body = "buffer"`). Bytes and text are
-   * sent as they are, any other value as JSON.
+   * Replaces the body, with at most 8 MiB. Bytes and text are sent as they are, any other value as
+   * JSON.
    */
   setBody(body: unknown): void {
-    this.#edit.setBody(encodeBody(body));
+    const bytes = checkedBody(body);
+    countEdit();
+    this.#edit.setBody(bytes);
   }
 }

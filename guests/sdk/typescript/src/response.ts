@@ -2,7 +2,16 @@
 //
 // This module does not know the request.
 import * as raw from "witgate:gateway/response@0.1.0";
-import { decode, encodeBody } from "./text.ts";
+import {
+  checkedBody,
+  checkedName,
+  checkedReadName,
+  checkedStatus,
+  checkedValue,
+  countEdit,
+  type TextValue,
+} from "./check.ts";
+import { decodeBody } from "./text.ts";
 
 /**
  * The response, for reading and changing.
@@ -10,8 +19,10 @@ import { decode, encodeBody } from "./text.ts";
  * What you set, you read at once. The gateway applies the edits when `onResponse` returns nothing;
  * it discards them if the handler returns a reply or throws.
  *
- * A status, name or value that HTTP forbids ends the call, and so does a field that only the
- * gateway writes, such as `content-length` (wit/request.wit has the list).
+ * The setters throw a TypeError or RangeError for a status, name or value that HTTP forbids and for
+ * a field that only the gateway writes, such as `content-length` (wit/request.wit has the list).
+ * They throw a RangeError for more than 256 edits or 256 KiB of names and values in one call. Finite
+ * numbers, bigints and booleans are converted to text.
  */
 export class Response {
   /** The status code, 200 to 599. */
@@ -19,7 +30,9 @@ export class Response {
     return raw.status();
   }
   set status(status: number) {
-    raw.setStatus(status);
+    const checked = checkedStatus(status);
+    countEdit();
+    raw.setStatus(checked);
   }
   /** True if a filter or the gateway made the response, false if the upstream sent it. */
   get local(): boolean {
@@ -30,27 +43,42 @@ export class Response {
    * does not matter. Several lines are joined with `, `; use `headerValues` for `set-cookie`.
    */
   header(name: string): string | undefined {
-    return raw.header(name) ?? undefined;
+    return raw.header(checkedReadName(name)) ?? undefined;
   }
   /** Returns the value of each line of a header field, in order. Empty if the field is absent. */
   headerValues(name: string): string[] {
-    return raw.headerValues(name);
+    return raw.headerValues(checkedReadName(name));
+  }
+  /**
+   * Like `header`, but returns the bytes as they were received: for values that are not UTF-8,
+   * whose invalid bytes `header` shows as U+FFFD.
+   */
+  headerBytes(name: string): Uint8Array | undefined {
+    return raw.headerBytes(checkedReadName(name)) ?? undefined;
   }
   /** All header fields in order, names in lower case. `header(name)` costs less. */
   get headers(): Array<[string, string]> {
     return raw.headers();
   }
   /** Sets a header field. Replaces all lines of the field. */
-  setHeader(name: string, value: string): void {
-    raw.setHeader(name, value);
+  setHeader(name: string, value: TextValue): void {
+    const checked = checkedName(name);
+    const text = checkedValue(checked, value);
+    countEdit(checked, text);
+    raw.setHeader(checked, text);
   }
   /** Adds a line to a header field. Keeps the lines that the field already has. */
-  appendHeader(name: string, value: string): void {
-    raw.appendHeader(name, value);
+  appendHeader(name: string, value: TextValue): void {
+    const checked = checkedName(name);
+    const text = checkedValue(checked, value);
+    countEdit(checked, text);
+    raw.appendHeader(checked, text);
   }
   /** Removes all lines of a header field. Does nothing if the field is absent. */
   removeHeader(name: string): void {
-    raw.removeHeader(name);
+    const checked = checkedName(name);
+    countEdit(checked);
+    raw.removeHeader(checked);
   }
   /**
    * Returns the whole body as the upstream sent it, still encoded if `content-encoding` is set.
@@ -59,9 +87,12 @@ export class Response {
   bytes(): Uint8Array {
     return raw.body();
   }
-  /** Returns the whole body as text. Invalid UTF-8 becomes U+FFFD. Requires what `bytes` does. */
+  /**
+   * Returns the whole body as text. Invalid UTF-8 becomes U+FFFD, and a byte order mark at the
+   * beginning is dropped. Requires what `bytes` does.
+   */
   text(): string {
-    return decode(raw.body());
+    return decodeBody(raw.body());
   }
   /**
    * Returns the whole body, parsed as JSON. Requires what `bytes` does.
@@ -72,10 +103,12 @@ export class Response {
     return JSON.parse(this.text());
   }
   /**
-   * Replaces the body, with at most 8 MiB (4 MiB without `body = "buffer"`). Bytes and text are
-   * sent as they are, any other value as JSON.
+   * Replaces the body, with at most 8 MiB. Bytes and text are sent as they are, any other value as
+   * JSON.
    */
   setBody(body: unknown): void {
-    raw.setBody(encodeBody(body));
+    const bytes = checkedBody(body);
+    countEdit();
+    raw.setBody(bytes);
   }
 }

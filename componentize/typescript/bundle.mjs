@@ -1,0 +1,153 @@
+// Bundles a filter into one JavaScript module: the SDK, the source, its packages, the line table.
+//
+// `async` functions become generators that use the global Promise, because only the jobs of the
+// SDK's Promise are run (guests/sdk/typescript/src/web/promise.ts).
+import { existsSync } from "node:fs";
+import { join, relative, resolve } from "node:path";
+import { ABSENT, AuthorError, nodeModuleAdvice, sdk, shownPath } from "./common.mjs";
+
+/** Globals that the types have and QuickJS lacks. Uses are renamed, so that they can be found. */
+const TYPED_BUT_ABSENT = ["Intl", "Atomics"];
+const RENAMED = /(typeof )?\b__WITGATE_NO_(\w+)/g;
+
+/**
+ * Returns the code, the line table, and the paths of all files that went in and are not in the
+ * source folder proper.
+ */
+export async function bundle(source, handlers, services, work) {
+  const { build } = await import("esbuild");
+  const define = { "process.env.NODE_ENV": '"production"', global: "globalThis" };
+  for (const name of TYPED_BUT_ABSENT) define[name] = `__WITGATE_NO_${name}`;
+  const result = await build({
+    stdin: { contents: entry(source, handlers), resolveDir: source, sourcefile: "entry.ts", loader: "ts" },
+    bundle: true,
+    write: false,
+    metafile: true,
+    format: "esm",
+    charset: "utf8",
+    target: "es2022",
+    supported: { "async-await": false, "async-generator": false, "for-await": false },
+    sourcemap: "external",
+    outfile: join(work, "filter.js"),
+    external: ["witgate:*"],
+    alias: { "@witgate/filter": join(sdk, "src/index.ts"), "@witgate/filter/keyvalue": join(sdk, "src/keyvalue.ts") },
+    define,
+    plugins: [refuseNodeModules],
+    legalComments: "none",
+    logLevel: "silent",
+    absWorkingDir: source,
+    tsconfigRaw: {},
+  }).catch((error) => error);
+  if (result.errors?.length) throw new AuthorError(result.errors.map(errorLine).join("\n"));
+  if (result instanceof Error) throw result;
+  const inputs = Object.keys(result.metafile.inputs);
+  const text = result.outputFiles.find((file) => file.path.endsWith(".js")).text;
+  if (!services.includes("keyvalue") && text.includes('"witgate:gateway/keyvalue@')) {
+    const advice = 'add `services = ["keyvalue"]`';
+    throw new AuthorError(`src/filter.ts: imports @witgate/filter/keyvalue, which filter.toml does not request: ${advice}`);
+  }
+  const map = JSON.parse(result.outputFiles.find((file) => file.path.endsWith(".map")).text);
+  const table = await lineTable(map, source, work);
+  const code = withoutPaths(text, inputs);
+  refuseAbsent(code, table);
+  return { code, table, inputs: outside(inputs, source) };
+}
+
+/**
+ * The entry of the bundle. The globals come first: they replace the clock and randomness before the
+ * author's module runs.
+ */
+function entry(source, handlers) {
+  const filter = JSON.stringify(join(source, "src/filter.ts"));
+  const module = (name) => JSON.stringify(join(sdk, "src", name));
+  let text = `import ${module("globals.ts")};\nimport * as filter from ${filter};\n`;
+  text += `import * as sdk from ${module("entry.ts")};\n`;
+  for (const { phase, name, line } of handlers) {
+    const title = JSON.stringify(`${name} (src/filter.ts:${line})`);
+    if (phase === "request") {
+      text += `import * as edit from "witgate:gateway/request-edit@0.1.0";\n`;
+      text += `export const requestHandler = sdk.requestHandler(filter.onRequest, edit, ${title});\n`;
+    } else {
+      text += `import { Response } from ${module("response.ts")};\n`;
+      text += `export const responseHandler = sdk.responseHandler(filter.onResponse, new Response(), ${title});\n`;
+    }
+  }
+  return `${text}sdk.endModule();\n`;
+}
+
+/**
+ * Refuses modules of Node.js by name, unless a package of that name is installed. A `require`
+ * becomes an exception when it runs, because packages try it to find out where they are.
+ */
+const refuseNodeModules = {
+  name: "node-modules",
+  setup(build) {
+    build.onResolve({ filter: /^[a-z0-9_:/]+$/ }, async ({ path, kind, importer, resolveDir, pluginData }) => {
+      const advice = pluginData?.isProbe ? undefined : nodeModuleAdvice(path);
+      if (advice === undefined) return undefined;
+      const found = await build.resolve(path, { kind, importer, resolveDir, pluginData: { isProbe: true } });
+      if (found.errors.length === 0 && !found.external) return found;
+      const text = `${path} is a module of Node.js, which a filter does not have: ${advice}`;
+      if (kind === "require-call") return { path, namespace: "absent", pluginData: { text } };
+      return { errors: [{ text }] };
+    });
+    build.onLoad({ filter: /.*/, namespace: "absent" }, ({ pluginData }) => ({
+      contents: `throw Object.assign(new Error(${JSON.stringify(pluginData.text)}), { code: "MODULE_NOT_FOUND" });`,
+    }));
+  },
+};
+
+/** An error of esbuild as a line for the author. */
+function errorLine({ location, text }) {
+  const advice = /^Top-level await/.test(text) ? ": move it into the handler, which may be async" : "";
+  return `${location ? `${location.file}:${location.line}: ` : ""}${text}${advice}`;
+}
+
+/**
+ * For each line of the bundle, the source file and line of its first mapped column, or 0 if the
+ * line has none.
+ */
+async function lineTable(map, source, work) {
+  const { decode } = await import("@jridgewell/sourcemap-codec");
+  const files = map.sources.map((file) => shownPath(resolve(work, file), source));
+  const lines = decode(map.mappings).map((segments) => {
+    const segment = segments.find((segment) => segment.length > 1);
+    return segment === undefined ? 0 : [segment[1], segment[2] + 1];
+  });
+  return { files, lines };
+}
+
+/**
+ * Removes the comments in which esbuild names each file by its path, because the same source must
+ * make the same bytes in every folder. The lines stay.
+ */
+function withoutPaths(code, inputs) {
+  const comments = new Set(inputs.map((path) => `// ${path}`));
+  return code
+    .split("\n")
+    .map((line) => (comments.has(line.trimStart()) ? "//" : line))
+    .join("\n");
+}
+
+/** Refuses globals in the author's files that the types have and QuickJS lacks. */
+function refuseAbsent(code, { files, lines }) {
+  const found = [];
+  code.split("\n").forEach((line, index) => {
+    const entry = lines[index];
+    if (!entry || /^@witgate\/|node_modules\//.test(files[entry[0]])) return;
+    for (const [, guard, name] of line.matchAll(RENAMED)) {
+      if (guard === undefined) found.push(`${files[entry[0]]}:${entry[1]}: ${name}: ${ABSENT[name]}`);
+    }
+  });
+  if (found.length > 0) throw new AuthorError([...new Set(found)].join("\n"));
+}
+
+/** The inputs that the fingerprint of the source folder does not cover. */
+function outside(inputs, source) {
+  const isCovered = (path) => !/^\.\.|(^|\/)(node_modules|dist|target)\/|(^|\/)\./.test(path);
+  return inputs
+    .filter((path) => !isCovered(path))
+    .map((path) => resolve(source, path))
+    .filter((path) => existsSync(path) && relative(sdk, path).startsWith(".."))
+    .sort();
+}

@@ -1,0 +1,243 @@
+// Checks what a filter passes to the gateway, before it leaves JavaScript.
+//
+// The gateway checks all of this again, but there a mistake ends the call as a trap, which names no
+// line of the author. An exception that is thrown here has the author's file and line, and the
+// author can catch it. This module does not know which interface a value goes to.
+import { encode } from "./text.ts";
+
+/** What becomes the text of a header field, a note or a stored value. */
+export type TextValue = string | number | bigint | boolean;
+
+/** The largest body that a filter may make, in bytes. */
+const BODY_BYTES_MAX = 8 << 20;
+/** Bounds of one call's edits, of one response and of a note (wit/). */
+const EDITS_MAX = 256;
+const EDIT_BYTES_MAX = 256 << 10;
+const REPLY_FIELDS_MAX = 128;
+const REPLY_FIELD_BYTES_MAX = 64 << 10;
+const NOTE_NAME_BYTES_MAX = 64;
+const NOTE_VALUE_BYTES_MAX = 4 << 10;
+const KEY_BYTES_MAX = 256;
+const STORED_BYTES_MAX = 64 << 10;
+const TTL_MS_MAX = 0xffff_ffff;
+
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+const CONTROL = /[\0-\x08\x0a-\x1f\x7f]/;
+const TARGET = /^[!"$-~]*$/;
+/** Fields that only the gateway writes (wit/request.wit). */
+const GATEWAY_FIELDS = new Set([
+  ...["host", "content-length", "connection", "keep-alive", "proxy-connection"],
+  ...["te", "trailer", "transfer-encoding", "upgrade"],
+]);
+
+/** Shows a value in a message: short, and whatever its methods do. */
+export function shown(value: unknown): string {
+  if (typeof value === "string") return cut(JSON.stringify(value.toWellFormed()), 80);
+  if (typeof value === "bigint") return `${cut(String(value), 80)}n`;
+  if (typeof value === "symbol") return "a symbol";
+  if (typeof value === "function") return "a function";
+  if (typeof value !== "object" || value === null) return String(value);
+  if (Array.isArray(value)) return "an array";
+  return isThenable(value) ? "a promise, which needs `await`" : "an object";
+}
+
+function cut(text: string, length: number): string {
+  return text.length <= length ? text : `${text.slice(0, length)}…`;
+}
+
+/** Tells whether a value is a promise or behaves like one. */
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
+  if (typeof value !== "object" || value === null) return false;
+  try {
+    return typeof (value as { then?: unknown }).then === "function";
+  } catch {
+    return false;
+  }
+}
+
+/** Returns text without unpaired surrogates: each becomes U+FFFD, as TextEncoder does it. */
+export function wellFormed(text: string): string {
+  return text.isWellFormed() ? text : text.toWellFormed();
+}
+
+/** Returns a string as it goes to the gateway. */
+export function checkedString(what: string, value: unknown): string {
+  if (typeof value === "string") return wellFormed(value);
+  throw new TypeError(`${what} must be a string, not ${shown(value)}`);
+}
+
+/** Returns the text of a value. Finite numbers, bigints and booleans are converted. */
+export function checkedText(what: string, value: unknown): string {
+  if (typeof value === "string") return wellFormed(value);
+  if (typeof value === "bigint" || typeof value === "boolean" || Number.isFinite(value)) return String(value);
+  throw new TypeError(`${what} must be a string, a finite number or a boolean, not ${shown(value)}`);
+}
+
+/** Returns the name of a field to read. Any string is allowed: a field that cannot be is absent. */
+export function checkedReadName(name: unknown): string {
+  return checkedString("the name of a header field", name);
+}
+
+/** Returns the name of a field to write. */
+export function checkedName(name: unknown): string {
+  if (typeof name !== "string" || !TOKEN.test(name)) {
+    const rule = "a token such as x-user (RFC 9110, section 5.6.2)";
+    throw new TypeError(`the name of a header field must be ${rule}, not ${shown(name)}`);
+  }
+  if (GATEWAY_FIELDS.has(name.toLowerCase())) {
+    throw new TypeError(`header ${name}: only the gateway writes this field: remove the call`);
+  }
+  return name;
+}
+
+/** Returns the value of the field `name`. */
+export function checkedValue(name: string, value: unknown): string {
+  const text = typeof value === "string" ? wellFormed(value) : checkedText(`header ${name}: the value`, value);
+  if (CONTROL.test(text)) {
+    throw new TypeError(`header ${name}: the value ${shown(text)} has a control character, such as a line break`);
+  }
+  return text;
+}
+
+/** Returns a status code. */
+export function checkedStatus(status: unknown): number {
+  if (typeof status !== "number") throw new TypeError(`the status must be a number, not ${shown(status)}`);
+  if (Number.isInteger(status) && status >= 200 && status <= 599) return status;
+  throw new RangeError(`the status must be a whole number from 200 to 599, not ${status}`);
+}
+
+/** Returns a path for the upstream. */
+export function checkedPath(path: unknown): string {
+  const text = checkedString("the path", path);
+  if (text.startsWith("/") && TARGET.test(text) && !text.includes("?")) return text;
+  const rule = "begin with / and be percent-encoded, without ?, # and spaces";
+  throw new TypeError(`the path must ${rule}, not ${shown(text)}: use encodeURI, and setQuery for the query`);
+}
+
+/** Returns a query for the upstream, or undefined to remove it. */
+export function checkedQuery(query: unknown): string | undefined {
+  if (query === undefined || query === null) return undefined;
+  const text = checkedString("the query", query);
+  if (TARGET.test(text)) return text;
+  throw new TypeError(`the query must be percent-encoded, without # and spaces, not ${shown(text)}`);
+}
+
+/** Makes a body: text becomes UTF-8, bytes stay, any other value becomes JSON. */
+export function checkedBody(body: unknown): Uint8Array {
+  const bytes = bodyBytes(body);
+  if (bytes.length <= BODY_BYTES_MAX) return bytes;
+  throw new RangeError(`a body has at most ${BODY_BYTES_MAX} bytes, not ${bytes.length}`);
+}
+
+function bodyBytes(body: unknown): Uint8Array {
+  if (typeof body === "string") return encode(body);
+  const bytes = viewedBytes(body);
+  if (bytes !== undefined) return bytes;
+  if (isThenable(body)) throw new TypeError("the body is a promise: write `await` before it");
+  const json = JSON.stringify(body) as string | undefined;
+  if (json !== undefined) return encode(json);
+  throw new TypeError(`the body must be text, bytes or a value that JSON can hold, not ${shown(body)}`);
+}
+
+/** The bytes of a buffer or of a view of one. Undefined for any other value. */
+export function viewedBytes(value: unknown): Uint8Array | undefined {
+  if (value instanceof Uint8Array) return value;
+  if (value instanceof ArrayBuffer || value instanceof SharedArrayBuffer) return new Uint8Array(value);
+  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  return undefined;
+}
+
+/** Returns the fields of a response. `headers` is a record, a list of pairs, or `Headers`. */
+export function checkedFields(headers: unknown): Array<[string, string]> {
+  if (headers === undefined || headers === null) return [];
+  if (typeof headers !== "object") throw new TypeError(`headers must be an object, not ${shown(headers)}`);
+  const pairs: unknown[] = Symbol.iterator in headers ? [...(headers as Iterable<unknown>)] : Object.entries(headers);
+  const fields = pairs.map((pair): [string, string] => {
+    if (!Array.isArray(pair) || pair.length !== 2) {
+      throw new TypeError(`headers must hold pairs of name and value, not ${shown(pair)}`);
+    }
+    const name = checkedName(pair[0]);
+    const value = checkedValue(name, pair[1]);
+    return [name, value];
+  });
+  const bytes = utf8Length(fields.flat());
+  if (fields.length > REPLY_FIELDS_MAX || bytes > REPLY_FIELD_BYTES_MAX) {
+    const bounds = `${REPLY_FIELDS_MAX} fields and ${REPLY_FIELD_BYTES_MAX} bytes of fields`;
+    throw new RangeError(`a response has at most ${bounds}, not ${fields.length} and ${bytes}`);
+  }
+  return fields;
+}
+
+/** Checks that a response of this status may have this body. */
+export function checkBodyAllowed(status: number, body: Uint8Array): void {
+  if (body.length === 0 || (status !== 204 && status !== 304)) return;
+  throw new TypeError(`a response with status ${status} has no body: leave the body out`);
+}
+
+/** The edits of one call: their number, and their texts with an upper bound of their bytes. */
+const edits = { count: 0, bytes: 0, texts: [] as string[] };
+
+/** Begins to count the edits of a call. */
+export function resetEdits(): void {
+  edits.count = edits.bytes = edits.texts.length = 0;
+}
+
+/** Counts one edit with these texts, and refuses what exceeds the bounds of a call. */
+export function countEdit(first = "", second = ""): void {
+  edits.count += 1;
+  edits.bytes += 3 * (first.length + second.length);
+  edits.texts.push(first, second);
+  if (edits.count <= EDITS_MAX && (edits.bytes <= EDIT_BYTES_MAX || utf8Length(edits.texts) <= EDIT_BYTES_MAX)) return;
+  const bounds = `${EDITS_MAX} edits with ${EDIT_BYTES_MAX} bytes of names, values, paths and queries`;
+  throw new RangeError(`one call makes at most ${bounds}`);
+}
+
+function utf8Length(texts: string[]): number {
+  return texts.reduce((sum, text) => sum + encode(text).length, 0);
+}
+
+/** Returns the name of a note. */
+export function checkedNoteName(name: unknown): string {
+  return checkedBytes("the name of a note", checkedString("the name of a note", name), 1, NOTE_NAME_BYTES_MAX);
+}
+
+/** Returns the value of a note. */
+export function checkedNoteValue(name: string, value: unknown): string {
+  const what = `note ${name}: the value`;
+  return checkedBytes(what, checkedText(what, value), 0, NOTE_VALUE_BYTES_MAX);
+}
+
+/** Returns a key of the store. */
+export function checkedKey(key: unknown): string {
+  return checkedBytes("a key", checkedString("a key", key), 1, KEY_BYTES_MAX);
+}
+
+/** Returns a value for the store. */
+export function checkedStored(key: string, value: unknown): Uint8Array {
+  const bytes = viewedBytes(value) ?? encode(checkedText(`the value of key ${shown(key)}`, value));
+  if (bytes.length <= STORED_BYTES_MAX) return bytes;
+  throw new RangeError(`the value of key ${shown(key)} has ${bytes.length} bytes, and at most ${STORED_BYTES_MAX} fit`);
+}
+
+function checkedBytes(what: string, text: string, min: number, max: number): string {
+  if (text.length >= min && text.length * 3 <= max) return text;
+  const length = encode(text).length;
+  if (length >= min && length <= max) return text;
+  throw new RangeError(`${what} has ${min} to ${max} bytes, not ${length}`);
+}
+
+/** Returns a time to live as the gateway wants it: 0 means that the key does not expire. */
+export function checkedTtl(ttlMs: unknown): number {
+  if (ttlMs === undefined || ttlMs === Infinity) return 0;
+  if (typeof ttlMs !== "number") throw new TypeError(`ttlMs must be a number, not ${shown(ttlMs)}`);
+  if (ttlMs >= 1 && ttlMs <= TTL_MS_MAX) return Math.floor(ttlMs);
+  const advice = "leave it out for a key that does not expire";
+  throw new RangeError(`ttlMs must be from 1 to ${TTL_MS_MAX} milliseconds, not ${ttlMs}: ${advice}`);
+}
+
+/** Returns what to add to a counter. */
+export function checkedDelta(delta: unknown): number {
+  if (typeof delta !== "number") throw new TypeError(`delta must be a number, not ${shown(delta)}`);
+  if (Number.isInteger(delta) && delta >= -(2 ** 31) && delta < 2 ** 31) return delta;
+  throw new RangeError(`delta must be a whole number of 32 bits, not ${delta}`);
+}
