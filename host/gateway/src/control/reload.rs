@@ -177,14 +177,8 @@ impl Reloader {
         self.loader.set_limits(&config);
         let filters = load_filters(&mut self.loader, &config, &self.shared.metrics)?;
         let upstreams = self.certificates.prepare(&config)?;
-        let snapshot = Snapshot::new(
-            Arc::new(config),
-            filters,
-            upstream_tls(&upstreams),
-            &self.shared.registry,
-            &self.shared.metrics,
-        )
-        .map_err(ReloadError::Snapshot)?;
+        let snapshot =
+            self.new_snapshot(Arc::new(config), filters, upstream_tls(&upstreams)).map_err(ReloadError::Snapshot)?;
         Ok((snapshot, upstreams))
     }
 
@@ -207,8 +201,7 @@ impl Reloader {
         if replaced.is_empty() {
             return;
         }
-        let (upstream_tls, shared) = (current.upstream_tls.clone(), &self.shared);
-        match Snapshot::new(current.config.clone(), filters, upstream_tls, &shared.registry, &shared.metrics) {
+        match self.new_snapshot(current.config.clone(), filters, current.upstream_tls.clone()) {
             Ok(snapshot) => {
                 self.swap(snapshot);
                 tracing::info!(filters = replaced.join(", "), "in service");
