@@ -9,7 +9,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::mm::{Advice, madvise};
 use wasmtime::component::Component;
@@ -22,6 +21,7 @@ use crate::fault_around;
 use crate::load_error::{LoadError, LoadErrorReason};
 use crate::pool_range::PoolRange;
 use crate::store_limits::{MEMORY_BYTES_MAX, TABLE_ELEMENTS_MAX};
+use witgate_http::limiter::Limiter;
 
 /// Bytes that a memory's slot keeps mapped between calls. The working set of an interpreter fits;
 /// pages beyond it return to the system.
@@ -48,7 +48,7 @@ pub struct Engine {
     inner: wasmtime::Engine,
     pool_range: PoolRange,
     clock: Arc<Clock>,
-    idle_total: Arc<AtomicUsize>,
+    idle_total: Limiter,
 }
 
 impl Engine {
@@ -75,7 +75,7 @@ impl Engine {
             weak.upgrade().inspect(wasmtime::Engine::increment_epoch).is_some()
         };
         let clock = Clock::start(tick).map_err(|error| format!("the epoch thread cannot start: {error}"))?;
-        Ok(Self { inner, pool_range, clock: Arc::new(clock), idle_total: Arc::default() })
+        Ok(Self { inner, pool_range, clock: Arc::new(clock), idle_total: Limiter::default() })
     }
 
     /// Whether the kernel's page map finds dirty pages (Linux 6.7), and not `madvise`.
@@ -99,7 +99,7 @@ impl Engine {
 
     /// The number of component instances in calls and idle ones.
     pub fn instances(&self) -> usize {
-        self.clock.calls().count() + self.idle_total.load(Ordering::Relaxed)
+        self.clock.calls().count() + self.idle_total.in_use()
     }
 
     /// The engine for components that are not filters: those of the ABI benchmark.
@@ -149,7 +149,7 @@ impl Engine {
     }
 
     /// The number of idle instances of all filters.
-    pub(crate) fn idle_total(&self) -> &Arc<AtomicUsize> {
+    pub(crate) fn idle_total(&self) -> &Limiter {
         &self.idle_total
     }
 }

@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use wasmtime::component::{HasSelf, InstancePre, Linker, ResourceTable};
@@ -25,6 +24,7 @@ use crate::log_limit::LogLimit;
 use crate::pool_range::PoolRange;
 use crate::settings::{FilterSettings, Grant, check_imports, check_resources};
 use crate::store_limits::StoreLimits;
+use witgate_http::limiter::Limiter;
 
 /// Machine code above this size is large. A filter in Rust has 0.2 MiB, QuickJS has 4 MiB, CPython
 /// 33 MiB.
@@ -54,9 +54,9 @@ pub struct Filter {
     /// The running calls of all filters.
     pub(crate) calls: Arc<ActiveCalls>,
     /// The number of its idle instances on all threads.
-    pub(crate) idle: AtomicUsize,
+    pub(crate) idle: Limiter,
     /// The number of idle instances of all filters.
-    pub(crate) idle_total: Arc<AtomicUsize>,
+    pub(crate) idle_total: Limiter,
     pub(crate) pre: InstancePre<CallState>,
     pub(crate) request: Option<request_handler::GuestIndices>,
     pub(crate) response: Option<response_handler::GuestIndices>,
@@ -122,7 +122,7 @@ impl Filter {
             engine: engine.inner().clone(),
             pool_range: engine.pool_range(),
             calls: engine.calls().clone(),
-            idle: AtomicUsize::new(0),
+            idle: Limiter::default(),
             idle_total: engine.idle_total().clone(),
             pre,
             request,
@@ -132,7 +132,7 @@ impl Filter {
 
     /// The number of its instances that wait for a call.
     pub fn idle_instances(&self) -> usize {
-        self.idle.load(Ordering::Relaxed)
+        self.idle.in_use()
     }
 
     /// Whether the filter has a request phase.

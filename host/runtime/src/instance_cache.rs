@@ -15,13 +15,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::engine::IDLE_TOTAL_MAX;
 use crate::fault_around;
 use crate::filter::Filter;
 use crate::instance::Instance;
+use witgate_http::limiter::Permit;
 
 /// Idle instances of one filter on one thread.
 const IDLE_MAX: usize = 16;
@@ -48,26 +48,9 @@ struct IdleInstances {
 struct IdleInstance {
     instance: Instance,
     since: Instant,
-    _count: IdleCount,
-}
-
-/// Counts an idle instance until it is dropped.
-struct IdleCount(Arc<Filter>);
-
-impl IdleCount {
-    /// `None` if there are [`IDLE_TOTAL_MAX`] idle instances already.
-    fn new(filter: &Arc<Filter>) -> Option<Self> {
-        let count = Self(filter.clone());
-        filter.idle.fetch_add(1, Ordering::Relaxed);
-        (filter.idle_total.fetch_add(1, Ordering::Relaxed) < IDLE_TOTAL_MAX).then_some(count)
-    }
-}
-
-impl Drop for IdleCount {
-    fn drop(&mut self) {
-        self.0.idle.fetch_sub(1, Ordering::Relaxed);
-        self.0.idle_total.fetch_sub(1, Ordering::Relaxed);
-    }
+    /// For the filter's count and for the count of all filters. They are returned after the drop of
+    /// the instance.
+    _permits: (Permit, Permit),
 }
 
 /// Takes an idle instance of this version on this thread. At the first call of a version it
@@ -87,8 +70,8 @@ pub(crate) fn take(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>)
 
 /// Keeps an instance for another call. Drops it if there are enough idle instances.
 pub(crate) fn keep(filter: &Arc<Filter>, instance: Instance) {
-    let Some(count) = IdleCount::new(filter) else { return };
-    let idle = IdleInstance { instance, since: Instant::now(), _count: count };
+    let Ok(in_total) = filter.idle_total.try_acquire(IDLE_TOTAL_MAX) else { return };
+    let idle = IdleInstance { instance, since: Instant::now(), _permits: (filter.idle.acquire(), in_total) };
     IDLE.with_borrow_mut(|all| {
         if let Some(of_filter) = find(all, filter).filter(|of_filter| of_filter.instances.len() < IDLE_MAX) {
             of_filter.instances.push(idle);
@@ -149,7 +132,7 @@ fn replace_deferred() {
 /// reused instances still have room, and no code of the filter would run.
 fn should_prewarm(filter: &Arc<Filter>) -> bool {
     !filter.info.starts_code
-        && filter.idle_total.load(Ordering::Relaxed) < PREWARM_TOTAL_MAX
+        && filter.idle_total.in_use() < PREWARM_TOTAL_MAX
         && IDLE.with_borrow_mut(|all| find(all, filter).is_none_or(|of_filter| of_filter.instances.is_empty()))
 }
 
