@@ -1,5 +1,5 @@
-//! HTTP for both sides of the gateway: semantics, HTTP/1 and HTTP/2 messages, bodies, and the
-//! minimum throughput of a peer.
+//! HTTP for both sides of the gateway: semantics, HTTP/1 and HTTP/2 messages, bodies, the minimum
+//! throughput of a peer, and limits on what is in use at the same time.
 //!
 //! This crate does not know: sockets, WebAssembly, configuration.
 

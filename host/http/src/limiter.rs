@@ -1,8 +1,8 @@
 //! Counts what is in use at the same time, up to a bound: exchanges, connections, bytes in memory.
 //!
 //! The caller gives the bound with each acquisition, because a reload may change it. A refused
-//! acquisition changes nothing, so the count never exceeds its bound, not even for an instant.
-//! An acquisition costs one compare-and-swap and one reference count; a permit needs no allocation.
+//! acquisition changes nothing, so the count never exceeds its bound, not even for an instant. An
+//! acquisition costs one compare-and-swap and one reference count; a permit needs no allocation.
 //! This module does not know: what is counted.
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Any text is either a valid configuration or a list of errors, each with an existing line. A valid
-//! configuration has routes and listeners, and its routes name existing upstreams.
+//! Any text is either a valid configuration or a list of errors, each with an existing line. A
+//! valid configuration has routes and listeners, and its routes name existing upstreams.
 #![no_main]
 
 use std::path::Path;

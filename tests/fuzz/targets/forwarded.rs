@@ -1,4 +1,5 @@
-//! The forwarded fields are bounded, have only visible ASCII, and name the same client in both formats.
+//! The forwarded fields are bounded, have only visible ASCII, and name the same client in both
+//! formats.
 #![no_main]
 
 use std::net::IpAddr;

@@ -26,7 +26,7 @@ use upload::Upload;
 use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::{Error, Kind};
 use witgate_http::h1::Framing;
-use witgate_http::h1::head::{Limits, ResponseHead, is_persistent, parse_response, response_framing};
+use witgate_http::h1::head::{Limits, ResponseHead, is_persistent, parse_response};
 use witgate_http::h1::incoming::IncomingHead;
 use witgate_runtime::exchange::Upgrade;
 
@@ -70,7 +70,7 @@ pub(super) async fn exchange(
     });
     let mut answered = true;
     let received = received.await.and_then(|head| {
-        let framing = response_framing(&head, &request.method).map_err(invalid_response)?;
+        let framing = head.framing(&request.method).map_err(invalid_response)?;
         if reused && is_idle_timeout(&head) && retry_body.is_some() && request.method.is_idempotent() {
             answered = false;
             return Err(Error::new(Kind::UpstreamClosed, "it said 408 while the request was on its way"));

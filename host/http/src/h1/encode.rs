@@ -11,7 +11,7 @@ use bytes::{BufMut as _, BytesMut};
 use http::header::{self, HeaderMap};
 use http::{Method, StatusCode};
 
-use super::Framing;
+use super::framing::Framing;
 
 /// Writes a request's head without its last line. `target` is a path with its query, or `*`.
 pub fn request(out: &mut BytesMut, method: &Method, target: &str, headers: &HeaderMap, framing: Framing) {

@@ -1,9 +1,8 @@
 //! Parses the heads of requests and responses into checked values.
 //!
 //! Lines must end with CRLF, names must be tokens directly before their colon, and folded lines are
-//! rejected (RFC 9112, sections 2.2 and 5). This module decides the framing, because all fields are
-//! still as they arrived: either one `content-length` of digits or one `transfer-encoding:
-//! chunked`, never both. This module does not know: the meaning of fields other than framing, host
+//! rejected (RFC 9112, sections 2.2 and 5). The framing is decided here, because all fields are
+//! still as they arrived. This module does not know: the meaning of fields other than framing, host
 //! and connection.
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -12,14 +11,12 @@ use http::uri::{PathAndQuery, Uri};
 use http::{Method, StatusCode, Version};
 use memchr::memchr;
 
-use super::Framing;
+use super::framing::{Framing, request_framing, response_framing};
 use crate::error::{Error, Kind};
 use crate::semantics::fields::{drop_forbidden_trailers, has_member, resembles_framing_field};
 
 /// Empty lines before a request that are skipped (RFC 9112, section 2.2).
 const EMPTY_LINES_MAX: u8 = 4;
-/// Digits of a content-length: the number fits 64 bits.
-const LENGTH_DIGITS_MAX: usize = 18;
 
 /// Bounds on a head.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +24,7 @@ pub struct Limits {
     /// Bytes of the whole head.
     pub head_bytes: usize,
     /// Bytes of the first line, which has the request target. RFC 9112, section 3 recommends at
-    /// least
-    /// 8000.
+    /// least 8000.
     pub target_bytes: usize,
     /// Number of header lines.
     pub fields: usize,
@@ -140,6 +136,13 @@ pub struct ResponseHead {
     pub headers: HeaderMap,
 }
 
+impl ResponseHead {
+    /// Decides how the end of the body is found. `method` is the method of the request.
+    pub fn framing(&self, method: &Method) -> Result<Framing, Error> {
+        response_framing(self.status, self.version, &self.headers, method)
+    }
+}
+
 /// Parses a complete request head, as [`HeadScanner::find`] measured it.
 pub fn parse_request(head: Bytes) -> Result<RequestHead, Error> {
     let (line, rest) = first_line(&head)?;
@@ -181,29 +184,6 @@ pub fn parse_response(head: Bytes) -> Result<ResponseHead, Error> {
         return Err(bad("its reason phrase has a control character"));
     }
     Ok(ResponseHead { status, version, headers: fields(&head, rest)? })
-}
-
-/// Decides how the end of a response's body is found (RFC 9112, section 6.3). The request's method
-/// and the status take precedence over the fields.
-pub fn response_framing(head: &ResponseHead, method: &Method) -> Result<Framing, Error> {
-    let status = head.status;
-    let coded = head.headers.contains_key(header::TRANSFER_ENCODING);
-    if coded && (head.version == Version::HTTP_10 || !is_chunked(&head.headers)) {
-        return Err(bad("its transfer-encoding is not exactly chunked, or its version is 1.0"));
-    }
-    let length = content_length(&head.headers)?;
-    if coded && length.is_some() {
-        return Err(bad("it has both transfer-encoding and content-length"));
-    }
-    if *method == Method::HEAD || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
-        return Ok(Framing::None);
-    }
-    Ok(match (coded, length) {
-        (true, _) => Framing::Chunked,
-        (false, Some(0)) => Framing::None,
-        (false, Some(length)) => Framing::Length(length),
-        (false, None) => Framing::UntilClose,
-    })
 }
 
 /// Whether a rejected head was meant to be HTTP/1. If its first line is three words and none of
@@ -308,60 +288,6 @@ fn read_target(method: &Method, target: Bytes) -> Result<Uri, Error> {
         (Some("http" | "https"), Some(_)) => Ok(uri),
         _ => Err(bad("its target is neither a path nor an http URI")),
     }
-}
-
-fn request_framing(headers: &HeaderMap, version: Version) -> Result<Framing, Error> {
-    let length = content_length(headers)?;
-    if !headers.contains_key(header::TRANSFER_ENCODING) {
-        return Ok(match length {
-            None | Some(0) => Framing::None,
-            Some(length) => Framing::Length(length),
-        });
-    }
-    if length.is_some() {
-        return Err(bad("it has both transfer-encoding and content-length (RFC 9112, section 6.1)"));
-    }
-    if version == Version::HTTP_10 {
-        return Err(bad("HTTP/1.0 has no transfer-encoding"));
-    }
-    if is_chunked(headers) {
-        return Ok(Framing::Chunked);
-    }
-    if ends_chunked_after_known(headers) {
-        return Err(Error::new(Kind::NotImplemented, "transfer codings other than chunked are not implemented"));
-    }
-    Err(bad("its transfer-encoding is not chunked"))
-}
-
-fn is_chunked(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let first = lines.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    first && lines.next().is_none()
-}
-
-/// Whether the codings are valid but not supported, for example `gzip, chunked`.
-fn ends_chunked_after_known(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let (Some(value), None) = (lines.next().and_then(|value| value.to_str().ok()), lines.next()) else { return false };
-    let mut codings: Vec<&str> = value.split(',').map(|coding| coding.trim_matches([' ', '\t'])).collect();
-    let known = ["gzip", "deflate", "compress", "x-gzip", "x-compress"];
-    codings.pop().is_some_and(|last| last.eq_ignore_ascii_case("chunked"))
-        && codings.iter().all(|coding| known.iter().any(|known| coding.eq_ignore_ascii_case(known)))
-}
-
-/// The value of the only content-length line, which must be digits. A second line is an error even
-/// if its value is the same.
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(value) = lines.next() else { return Ok(None) };
-    if lines.next().is_some() {
-        return Err(bad("it has more than one content-length"));
-    }
-    let digits = value.as_bytes();
-    if digits.is_empty() || digits.len() > LENGTH_DIGITS_MAX || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(bad("its content-length is not a number"));
-    }
-    Ok(Some(digits.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0'))))
 }
 
 fn bad(why: &'static str) -> Error {
@@ -469,7 +395,7 @@ mod tests {
     #[test]
     fn the_framing_of_a_response_follows_its_status_and_fields() -> Result<(), Error> {
         let framing = |text: &str, method: &Method| {
-            parse_response(Bytes::copy_from_slice(text.as_bytes())).and_then(|head| response_framing(&head, method))
+            parse_response(Bytes::copy_from_slice(text.as_bytes())).and_then(|head| head.framing(method))
         };
         assert_eq!(framing("HTTP/1.1 200 OK\r\n\r\n", &Method::GET)?, Framing::UntilClose);
         assert_eq!(framing("HTTP/1.1 200\r\ncontent-length: 3\r\n\r\n", &Method::GET)?, Framing::Length(3));

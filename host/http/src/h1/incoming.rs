@@ -13,8 +13,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
-use super::Framing;
 use super::chunked::{Decoder, Step};
+use super::framing::Framing;
 use super::head::{HeadScanner, Limits};
 use super::io::{BufferedIo, Io};
 use crate::error::Error;

@@ -8,20 +8,10 @@
 
 pub mod chunked;
 pub mod encode;
+mod framing;
 pub mod head;
 pub mod incoming;
 pub mod io;
 pub mod outgoing;
 
-/// How the end of a message's body is found (RFC 9112, section 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// The message has no body.
-    None,
-    /// The body has this many bytes.
-    Length(u64),
-    /// The body has the chunked transfer coding.
-    Chunked,
-    /// The body ends when the peer closes the connection. Only a response can have it.
-    UntilClose,
-}
+pub use framing::Framing;

@@ -145,8 +145,8 @@ impl Http1Conn {
         if std::mem::take(&mut self.owes_continue) {
             self.io.output.extend_from_slice(CONTINUE);
         }
-        // The client may wait for this output before it sends more. If the socket is full, the
-        // next write sends it: it is only a few bytes.
+        // The client may wait for this output before it sends more. If the socket is full, the next
+        // write sends it: it is only a few bytes.
         if self.owes_output()
             && let Poll::Ready(Err(error)) = self.poll_send(context, &mut Bytes::new())
         {
