@@ -27,6 +27,12 @@ use witgate_http::limiter::Limiter;
 /// pages beyond it return to the system.
 const KEEP_RESIDENT_BYTES: usize = 4 << 20;
 const TABLE_KEEP_RESIDENT_BYTES: usize = 64 << 10;
+/// The stack of Wasm code in a call. The limits on recursion of QuickJS and CPython take effect
+/// before it ends, so an author's handler can catch the error: JSON of 30,000 levels needs 14 MiB in
+/// CPython. A call costs only the pages that it touches, which stay with the slot of the pool.
+const STACK_BYTES: usize = 16 << 20;
+/// The rest of a call's stack, for functions of the host that Wasm code calls.
+const HOST_STACK_BYTES: usize = 1 << 20;
 /// The largest machine code that [`Artifact::prefault`] maps. A filter in Rust has 0.2 MiB, QuickJS
 /// has 4 MiB; of CPython's 33 MiB, calls need a tenth.
 const PREFAULT_BYTES_MAX: usize = 8 << 20;
@@ -245,6 +251,7 @@ fn config(instances: u32) -> Config {
         .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES)
         .pagemap_scan(Enabled::Auto);
     let mut config = code_config();
+    config.max_wasm_stack(STACK_BYTES).async_stack_size(STACK_BYTES + HOST_STACK_BYTES);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
