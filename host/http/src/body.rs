@@ -344,6 +344,20 @@ mod tests {
         assert!(matches!(read(301, 300), Err(ReadError::TooLarge)));
     }
 
+    #[test]
+    fn the_bytes_of_both_bodies_are_counted() {
+        let traffic = Rc::new(Traffic::default());
+        let counted = |body: Body, direction| body.counted(traffic.clone(), direction);
+        let request = counted(
+            Body::stream(Box::pin(TinyFrames(3))).map_poll(|source, context| source.as_mut().poll_frame(context)),
+            Direction::Received,
+        );
+        assert!(poll_now(request.read(10)).is_ok());
+        let mut response = counted(Body::full(Bytes::from_static(b"hello")), Direction::Sent);
+        assert!(poll_now(response.frame()).is_some() && poll_now(response.frame()).is_none());
+        assert_eq!((traffic.received(), traffic.sent()), (3, 5));
+    }
+
     fn poll_now<F: Future>(future: F) -> F::Output {
         let mut future = std::pin::pin!(future);
         match future.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())) {

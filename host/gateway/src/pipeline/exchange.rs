@@ -1,7 +1,7 @@
-//! One exchange: route → CORS → filters → rewrite → mirror → upstream → filters → compress →
-//! client.
+//! The steps of one exchange, in their order:
+//! route → CORS → filters → rewrite → mirror → upstream → filters → compress → client.
 //!
-//! This file is that sequence; each step is a file of its own. Three decisions are made here:
+//! Each step is a file of its own. This file decides three things:
 //! - A response that a filter or the gateway makes passes the response phase of those filters whose
 //!   request phase completed.
 //! - A response phase that fails replaces the response by an error, which passes no further filter.
@@ -50,7 +50,7 @@ pub struct RequestContext<'a> {
 #[derive(Clone)]
 pub(crate) struct CloseConnection;
 
-/// What lives until the response body has been sent. Dropping it ends the exchange.
+/// The part of an exchange that lives until the response body has been sent.
 struct OpenExchange {
     record: ExchangeRecord,
     permits: SmallVec<[Permit; 4]>,
@@ -90,6 +90,7 @@ impl OpenExchange {
     }
 }
 
+/// The request up to its route, and the response after the filters.
 async fn exchange(
     context: &RequestContext<'_>,
     snapshot: &Snapshot,
@@ -125,7 +126,7 @@ async fn exchange(
     policy.finish(route, response, body)
 }
 
-/// From the request filters to the response filters.
+/// The steps from the request filters to the response filters.
 async fn filter_and_forward(
     context: &RequestContext<'_>,
     snapshot: &Snapshot,
@@ -164,7 +165,7 @@ async fn filter_and_forward(
     Ok((response?, body))
 }
 
-/// The response of the upstream. A route without an upstream answers itself.
+/// Gets the response of the upstream. A route without an upstream answers itself.
 async fn answer(
     context: &RequestContext<'_>,
     route: &Route,

@@ -8,8 +8,8 @@
 //!
 //! The routes are sorted in this order once, and each request searches the list from the top. With
 //! the dozens of routes that a gateway has, comparing a few prefixes costs less than hashing. A
-//! host is compared once for all of its routes. Nothing is allocated unless a route asks for a query
-//! parameter that the client encoded. This module does not know: filters, upstreams.
+//! host is compared once for all of its routes. Nothing is allocated unless a route asks for a
+//! query parameter that the client encoded. This module does not know: filters, upstreams.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;

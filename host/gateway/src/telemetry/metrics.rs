@@ -24,8 +24,8 @@ use super::labels::{
 use super::series::{Buckets, FilterSeries, RouteSeries};
 
 /// Declares the metrics: `field: type = default, "name" [unit] "help text";`. The default may be
-/// left out. The help text is also the documentation of the field. The first line names the families
-/// of which `no_route` is a part.
+/// left out. The help text is also the documentation of the field. The first line names the
+/// families that `no_route` is a part of.
 macro_rules! metrics {
     (no_route of $requests:ident, $request_seconds:ident; $($field:ident: $type:ty $(= $default:expr)?, $name:literal $($unit:ident)? $help:literal;)*) => {
         /// Every metric of the gateway. Clones share the numbers.

@@ -255,3 +255,56 @@ impl Drop for ExchangeRecord {
         self.emit_end();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(metrics: &Metrics) -> ExchangeRecord {
+        let peer = Arc::new(Client::new(([192, 0, 2, 1], 1).into()));
+        let mut record = ExchangeRecord::new(&"main".into(), &peer, Version::HTTP_11);
+        record.route = Some(Arc::new(metrics.route("api".into())));
+        let filter = Arc::new(metrics.filter("f".into(), "1".into(), "abc".into(), "closed"));
+        let outcome = CallOutcome::Failed { kind: FilterFailure::Trap, detail: String::new(), is_logged: false };
+        let duration = Duration::from_millis(1);
+        record.calls.push(FilterCall { filter, phase: Phase::Request, duration, outcome, log_lines_dropped: 3 });
+        record
+    }
+
+    const CALL: &str = r#"witgate_filter_calls_total{filter="f",version="1",phase="request"} 1"#;
+    const FAILED_CALL: &str = r#"witgate_filter_errors_total{filter="f",version="1",kind="trap"} 1"#;
+
+    #[test]
+    fn an_exchange_and_its_calls_are_counted_once() {
+        let metrics = Metrics::new();
+        let mut record = record(&metrics);
+        record.emit_head(StatusCode::BAD_GATEWAY, &metrics);
+        drop(record);
+        let text = metrics.encode();
+        for line in [
+            CALL,
+            FAILED_CALL,
+            "witgate_filter_log_lines_dropped_total 3",
+            r#"witgate_requests_total{route="api",method="other",status="502"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn calls_count_also_if_the_client_leaves_before_the_response() {
+        let metrics = Metrics::new();
+        drop(record(&metrics));
+        let text = metrics.encode();
+        assert!(text.contains(CALL) && text.contains(FAILED_CALL), "{text}");
+        assert!(!text.contains("witgate_requests_total{"), "{text}");
+    }
+
+    #[test]
+    fn the_first_failure_stays() {
+        let mut record = record(&Metrics::new());
+        record.fail(Error::new(Kind::UpstreamClosed, ""));
+        record.fail(Error::new(Kind::Filter(FilterFailure::Trap), ""));
+        assert_eq!(record.failure.as_ref().map(|error| error.kind), Some(Kind::UpstreamClosed));
+    }
+}
