@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use wasmparser::{ConstExpr, ElementItems, ElementKind, Operator};
+use wasmparser::{ConstExpr, ElementItems, ElementKind, ExternalKind, Operator};
 
 use super::parse::{ComponentCore, CoreInstance, Item, Module, Space};
 
@@ -35,9 +35,11 @@ pub(super) enum Constant {
 /// The core side of a component, with its shim and fixup identified.
 pub(super) struct Linked<'a> {
     pub(super) core: ComponentCore<'a>,
-    /// Core instances made from modules, in order, without the shim.
+    /// Core instances made from modules, in order, without the shim and the stubs.
     pub(super) instances: Vec<usize>,
     shim: Option<usize>,
+    /// Core instances whose functions only trap. An import from one counts as undefined.
+    stubs: HashSet<usize>,
     fixup: Option<usize>,
     /// Defined globals that some code writes.
     written: HashSet<(usize, u32)>,
@@ -45,7 +47,8 @@ pub(super) struct Linked<'a> {
 
 impl<'a> Linked<'a> {
     pub(super) fn new(core: ComponentCore<'a>) -> Result<Self> {
-        let mut linked = Self { core, instances: vec![], shim: None, fixup: None, written: HashSet::new() };
+        let mut linked =
+            Self { core, instances: vec![], shim: None, stubs: HashSet::new(), fixup: None, written: HashSet::new() };
         let mut seen = HashSet::new();
         for index in 0..linked.core.instances.len() {
             let CoreInstance::Module { module, .. } = &linked.core.instances[index] else { continue };
@@ -57,6 +60,8 @@ impl<'a> Linked<'a> {
             }
             if is_shim {
                 linked.shim = Some(index);
+            } else if is_stub(module)? {
+                linked.stubs.insert(index);
             } else {
                 linked.instances.push(index);
             }
@@ -133,6 +138,12 @@ impl<'a> Linked<'a> {
         }
     }
 
+    /// Whether a core function of the component comes from a module of stubs.
+    pub(super) fn is_stub(&self, index: u32) -> bool {
+        let item = self.core.items[Space::Func.index()].get(index as usize);
+        matches!(item, Some(Item::Alias(instance, _)) if self.stubs.contains(instance))
+    }
+
     /// The export name of a core function of the component.
     pub(super) fn item_name(&self, index: u32) -> Option<&'a str> {
         match self.core.items[Space::Func.index()].get(index as usize)? {
@@ -150,6 +161,9 @@ impl<'a> Linked<'a> {
             CoreInstance::Module { module, .. } => {
                 if Some(instance) == self.shim && space == Space::Func {
                     return self.shim_target(name);
+                }
+                if self.stubs.contains(&instance) {
+                    return Ok(Origin::Canon(None));
                 }
                 let (_, index) = self.core.modules[*module]
                     .exports
@@ -218,6 +232,28 @@ impl<'a> Linked<'a> {
         self.evaluate(owner, &global.init_expr)
     }
 
+    /// The data stack of a guest that wit-component linked from libraries: it begins at address 0,
+    /// and this is the global with its top, and the top. `None` for a guest of another kind, whose
+    /// stack may be anywhere.
+    pub(super) fn data_stack(&self) -> Result<Option<((usize, u32), i32)>> {
+        let mut found = None;
+        let mut is_linked = false;
+        for &instance in &self.instances {
+            let module = self.module(instance)?;
+            is_linked |= module.imports.iter().any(|(_, field, _)| *field == "__memory_base");
+            if let Some((ExternalKind::Global, index)) = module.exports.get("__stack_pointer")
+                && let Origin::Defined(owner, defined) = self.resolve(instance, Space::Global, *index)?
+            {
+                let top = self.evaluate(owner, &self.module(owner)?.globals[defined as usize].init_expr)?;
+                found = top.map(|top| ((owner, defined), top));
+            }
+        }
+        Ok(match found {
+            Some((global, Constant::I32(top))) if is_linked => Some((global, top)),
+            _ => None,
+        })
+    }
+
     /// The value of a constant expression, or `None` if it is not known at build time.
     pub(super) fn evaluate(&self, instance: usize, expression: &ConstExpr) -> Result<Option<Constant>> {
         let mut stack = vec![];
@@ -242,6 +278,21 @@ impl<'a> Linked<'a> {
         }
         Ok(stack.pop())
     }
+}
+
+/// Whether a module has nothing but functions that trap. The tools of a language make such modules
+/// for imports that the component must not have.
+fn is_stub(module: &Module) -> Result<bool> {
+    let has_other = !module.imports.is_empty() || !module.memories.is_empty() || !module.tables.is_empty();
+    if has_other || module.code.is_empty() || module.start.is_some() || !module.globals.is_empty() {
+        return Ok(false);
+    }
+    for body in &module.code {
+        if body.get_operators_reader()?.read()? != Operator::Unreachable {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -17,10 +17,11 @@
 //! 5. The encoder makes a component of a dummy for the same world, and `assemble` puts the merged
 //!    module into it. The guest calls the host through a table (`host_table`).
 //!
-//! An import that is neither defined nor part of the world was stubbed by the language's tools. It
-//! becomes a trap, after `check_traps` has verified that every stub only traps. Start functions
-//! with code, several memories and async exports cannot be merged. This module does not know:
-//! languages, manifests.
+//! An import that is neither defined nor part of the world was stubbed by the language's tools. A
+//! function of WASI answers as a system without files, sockets and processes (`wasi_stubs`); any
+//! other stub becomes a trap. `check_traps` verifies that a component beside the main one has only
+//! stubs. Start functions with code, several memories and async exports cannot be merged. This
+//! module does not know: languages, manifests.
 
 mod assemble;
 mod dead_code;
@@ -34,6 +35,7 @@ mod memory_image;
 mod merge;
 mod parse;
 mod renumber;
+mod wasi_stubs;
 mod world;
 
 use std::path::Path;
@@ -95,7 +97,7 @@ fn check_traps(other: &Linked) -> Result<()> {
     for lift in &other.core.lifts {
         let function = other.item(Space::Func, lift.func)?;
         ensure!(
-            other.begins_with(&function, &Operator::Unreachable)?,
+            other.is_stub(lift.func) || other.begins_with(&function, &Operator::Unreachable)?,
             "a component beside the main one has a function that does more than trap"
         );
     }

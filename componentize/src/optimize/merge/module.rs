@@ -11,7 +11,7 @@ use wasm_encoder::{
     ImportSection, MemorySection, NameSection, TableSection, TypeSection,
 };
 
-use super::plan::Plan;
+use super::plan::{DATA_STACK_BYTES, Plan};
 use super::write::Sections;
 use crate::optimize::encode::{reencode_error, trap_body};
 use crate::optimize::host_table::{HOST_TABLE, table_type};
@@ -90,6 +90,9 @@ fn global_section(plan: &Plan) -> Result<GlobalSection> {
     for (instance, index) in &plan.globals {
         let global = &plan.linked.module(*instance)?.globals[*index as usize];
         let initial = match plan.linked.evaluate(*instance, &global.init_expr)? {
+            Some(Constant::I32(top)) if plan.data_stack == Some(((*instance, *index), top)) => {
+                ConstExpr::i32_const(top.min(DATA_STACK_BYTES))
+            }
             Some(Constant::I32(value)) => ConstExpr::i32_const(value),
             Some(Constant::I64(value)) => ConstExpr::i64_const(value),
             // Any other value, such as a float or a null, contains no index.

@@ -13,16 +13,31 @@ use crate::optimize::parse::{Module, Space};
 use crate::optimize::renumber::{Global, Indices, UNUSED};
 use crate::optimize::world::WorldNames;
 
+/// The part of the data stack that calls use, in bytes.
+///
+/// CPython measures the depth of its recursion by this stack, and the code of the deepest
+/// recursion, JSON, needs 27 times as much of the stack of Wasm code. The gateway has 16 MiB of that
+/// one (host/runtime/src/engine.rs), so `RecursionError` comes before the end of the stack.
+pub(super) const DATA_STACK_BYTES: i32 = 528 << 10;
+
+/// An import that is neither defined nor part of the world.
+pub(super) struct Stub {
+    /// Its type index in the merged module.
+    pub(super) ty: u32,
+    /// Its function index in the merged module.
+    pub(super) index: u32,
+}
+
 /// The indices of the merged module. Functions are numbered in this order: a forwarding function
-/// for each host function, a trap for each type of a stubbed import, the functions of each module.
+/// for each host function, a function for each stubbed import, the functions of each module.
 pub(super) struct Plan<'l, 'a> {
     pub(super) linked: &'l Linked<'a>,
     pub(super) types: Vec<FuncType>,
     /// For each core instance, the indices of its types in `types`.
     pub(super) type_maps: HashMap<usize, Vec<u32>>,
     pub(super) host: Vec<HostFunction>,
-    /// For each type of a stubbed import, the index of a function that traps.
-    pub(super) traps: BTreeMap<u32, u32>,
+    /// The stubbed imports, by the module and field of the import.
+    pub(super) stubs: BTreeMap<(String, String), Stub>,
     /// For each core instance, the index of its first function.
     pub(super) functions: HashMap<usize, u32>,
     /// The globals that are not constant, in order: core instance and index among its own.
@@ -30,6 +45,8 @@ pub(super) struct Plan<'l, 'a> {
     /// The tables, in order: core instance and index among its own.
     pub(super) tables: Vec<(usize, u32)>,
     pub(super) memory: MemoryType,
+    /// The global with the top of the data stack, and the top, if the stack is known.
+    pub(super) data_stack: Option<((usize, u32), i32)>,
 }
 
 impl<'l, 'a> Plan<'l, 'a> {
@@ -53,11 +70,12 @@ impl<'l, 'a> Plan<'l, 'a> {
             types: vec![],
             type_maps: HashMap::new(),
             host: vec![],
-            traps: BTreeMap::new(),
+            stubs: BTreeMap::new(),
             functions: HashMap::new(),
             globals,
             tables,
             memory: memories[0],
+            data_stack: linked.data_stack()?,
         };
         plan.number_types()?;
         plan.number_functions(world)?;
@@ -91,15 +109,15 @@ impl<'l, 'a> Plan<'l, 'a> {
                 };
                 let ty = self.import_type(instance, module, index)?;
                 if !world.is_import(&from) {
-                    self.traps.insert(ty, UNUSED);
+                    self.stubs.insert((from, field), Stub { ty, index: UNUSED });
                 } else if seen.insert((from.clone(), field.clone())) {
                     self.host.push(HostFunction { module: from, field, ty });
                 }
             }
         }
         let mut next = self.host.len() as u32;
-        for index in self.traps.values_mut() {
-            *index = next;
+        for stub in self.stubs.values_mut() {
+            stub.index = next;
             next += 1;
         }
         for &instance in &self.linked.instances {
@@ -121,14 +139,15 @@ impl<'l, 'a> Plan<'l, 'a> {
         self.tables.len() as u32
     }
 
-    /// The index of a function in the result. `ty` selects the trap for a stubbed import.
-    fn function(&self, origin: &Origin, ty: Option<u32>) -> u32 {
+    /// The index of a function in the result.
+    fn function(&self, origin: &Origin) -> u32 {
         match origin {
             Origin::Defined(instance, index) => self.functions[instance] + index,
             Origin::Canon(Some((from, field))) => {
                 let is_called = |function: &HostFunction| function.module == *from && function.field == *field;
                 let host = self.host.iter().position(is_called).map(|index| index as u32);
-                host.or_else(|| self.traps.get(&ty?).copied()).unwrap_or(UNUSED)
+                let stub = || self.stubs.get(&(from.clone(), field.clone())).map(|stub| stub.index);
+                host.or_else(stub).unwrap_or(UNUSED)
             }
             Origin::Canon(None) => UNUSED,
         }
@@ -139,11 +158,9 @@ impl<'l, 'a> Plan<'l, 'a> {
     pub(super) fn indices(&self, instance: usize, first_data: u32, first_element: u32) -> Result<Indices> {
         let module = self.linked.module(instance)?;
         let total = |space: Space, defined: usize| (module.imported[space.index()].len() + defined) as u32;
-        let imported = module.imported[Space::Func.index()].len() as u32;
         let mut functions = vec![];
         for index in 0..total(Space::Func, module.funcs.len()) {
-            let ty = if index < imported { Some(self.import_type(instance, module, index)?) } else { None };
-            functions.push(self.function(&self.linked.resolve(instance, Space::Func, index)?, ty));
+            functions.push(self.function(&self.linked.resolve(instance, Space::Func, index)?));
         }
         let mut globals = vec![];
         for index in 0..total(Space::Global, module.globals.len()) {
@@ -194,7 +211,7 @@ impl<'l, 'a> Plan<'l, 'a> {
             let Some(name) = self.linked.item_name(lift.func).filter(|name| world.is_export(name)) else {
                 continue;
             };
-            let index = |item: u32| -> Result<u32> { Ok(self.function(&self.linked.item(Space::Func, item)?, None)) };
+            let index = |item: u32| -> Result<u32> { Ok(self.function(&self.linked.item(Space::Func, item)?)) };
             exports.insert(name.to_owned(), index(lift.func)?);
             if let Some(item) = lift.post_return {
                 exports.insert(format!("cabi_post_{name}"), index(item)?);
@@ -218,7 +235,7 @@ impl<'l, 'a> Plan<'l, 'a> {
     fn import_allocator(&self) -> Result<Option<u32>> {
         for &instance in &self.linked.instances {
             if let Some((_, index)) = self.linked.module(instance)?.exports.get("cabi_realloc") {
-                return Ok(Some(self.function(&self.linked.resolve(instance, Space::Func, *index)?, None)));
+                return Ok(Some(self.function(&self.linked.resolve(instance, Space::Func, *index)?)));
             }
         }
         Ok(None)

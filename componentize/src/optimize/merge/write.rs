@@ -13,6 +13,7 @@ use crate::optimize::host_table;
 use crate::optimize::memory_image::MemoryImage;
 use crate::optimize::parse::{Module, Space};
 use crate::optimize::renumber::{Indices, UNUSED};
+use crate::optimize::wasi_stubs;
 
 /// The content of the merged module that comes from its parts.
 #[derive(Default)]
@@ -42,13 +43,25 @@ impl Sections {
             self.code.function(&body);
             self.names.append(index as u32, &format!("{}#{}", function.module, function.field));
         }
-        for (ty, index) in &plan.traps {
-            self.functions.push(*ty);
-            self.code.function(&trap_body());
-            self.names.append(*index, "trapping stub");
+        let mut services = wasi_stubs::Services::default();
+        for (index, function) in plan.host.iter().enumerate() {
+            services.add(&function.module, &function.field, index as u32);
+        }
+        for ((module, field), stub) in &plan.stubs {
+            let parameters = plan.types[stub.ty as usize].params().len() as u32;
+            let body = wasi_stubs::body(module, field, parameters, &services);
+            self.functions.push(stub.ty);
+            self.code.function(&body.unwrap_or_else(trap_body));
+            self.names.append(stub.index, &format!("{module}#{field}"));
         }
         for &instance in &plan.linked.instances {
             self.write_instance(plan, instance)?;
+        }
+        // The stack is empty in a snapshot, so its bytes are rests of the build.
+        if let Some((_, top)) = plan.data_stack {
+            let bytes = self.image.bytes();
+            let end = bytes.len().min(top.cast_unsigned() as usize);
+            bytes[..end].fill(0);
         }
         Ok(())
     }
