@@ -1,8 +1,9 @@
 // Evaluates the bundle in QuickJS and makes the component from the memory that this leaves.
 import { AuthorError } from "./common.mjs";
+import { limitRecursion } from "./stack.mjs";
 
 /** How long the code at module level may run, in milliseconds. */
-const EVALUATION_MS_MAX = Number(process.env.WITGATE_EVALUATION_MS ?? 60_000);
+const EVALUATION_MS_MAX = Number(process.env.COMPONENTIZE_EVALUATION_MS ?? 30_000);
 
 /** Returns the bytes of the component. */
 export async function snapshot({ code, table }, witPath, world) {
@@ -17,7 +18,7 @@ export async function snapshot({ code, table }, witPath, world) {
   const work = componentize(settings).catch((error) => {
     throw evaluationError(error, table);
   });
-  return (await Promise.race([work, timeout])).component;
+  return limitRecursion((await Promise.race([work, timeout])).component);
 }
 
 /** The author's error in a message of QuickJS, if it is one. */
