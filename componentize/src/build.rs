@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use witgate_manifest::{Manifest, SECTION};
 
 use crate::check::check;
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{fingerprint, of_inputs};
 use crate::optimize::optimize;
 use crate::progress::Progress;
 use crate::project::Project;
@@ -58,7 +58,8 @@ pub(crate) fn build(
     // noticed by the next build.
     let inputs = format!("{} {}", fingerprint(&project.source, project.language)?, options.optimize);
     let stamp = work.join("stamp");
-    if !options.force && is_current(project, &stamp, &inputs) {
+    let with_packages = |inputs: &str| format!("{inputs} {}", of_inputs(&work));
+    if !options.force && is_current(project, &stamp, &with_packages(&inputs)) {
         return Ok(Outcome::Unchanged);
     }
     let wit = work.join("wit");
@@ -71,7 +72,7 @@ pub(crate) fn build(
     let component = if options.optimize { optimized(component, manifest, &wit, progress) } else { component };
     let component = embed(manifest, component)?;
     install(project, &component, options.precompile, progress)?;
-    fs::write(stamp, stamp_text(&inputs, &component))?;
+    fs::write(stamp, stamp_text(&with_packages(&inputs), &component))?;
     Ok(Outcome::Built { bytes: component.len() })
 }
 

@@ -1,7 +1,8 @@
 //! A fingerprint of everything that a component is made from: source, SDK, WIT, tools, this
 //! program.
 //!
-//! The same fingerprint means the same component, so an unchanged filter is not built again. A Rust
+//! The same fingerprint means the same component, so an unchanged filter is not built again. Packages
+//! are covered by [`of_inputs`], which knows them after a build. A Rust
 //! dependency by `path` outside the filter's folder and the SDK is not included; `--force` builds
 //! the filter anyway. This module does not know: builds.
 
@@ -84,6 +85,24 @@ pub(crate) fn fingerprint(source: &Path, language: Language) -> Result<String> {
     Ok(hasher.0.finalize().to_hex().to_string())
 }
 
+/// The name of the file in the work folder that lists what else went into a component.
+const INPUTS: &str = "inputs";
+
+/// The fingerprint of the files that the last build took from outside of the source folder, or from
+/// folders of tools in it, such as packages of npm.
+///
+/// The language's script lists them in `work`, one path a line. Without a list there are none. A
+/// file that is gone changes the fingerprint too.
+pub(crate) fn of_inputs(work: &Path) -> String {
+    let mut hasher = Hasher(blake3::Hasher::new());
+    for path in fs::read_to_string(work.join(INPUTS)).unwrap_or_default().lines() {
+        hasher.feed(path.as_bytes());
+        hasher.feed(&[u8::from(Path::new(path).exists())]);
+        hasher.feed(&fs::read(path).unwrap_or_default());
+    }
+    hasher.0.finalize().to_hex().to_string()
+}
+
 struct Hasher(blake3::Hasher);
 
 impl Hasher {
@@ -140,6 +159,21 @@ mod tests {
         for path in files {
             assert!(PROGRAM.contains(&fs::read_to_string(&path)?.as_str()), "{} is not in PROGRAM", path.display());
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_package_that_went_in_is_included_after_the_build() -> Result<()> {
+        let work = tempfile::tempdir()?;
+        let none = of_inputs(work.path());
+        let package = work.path().join("index.js");
+        fs::write(work.path().join(INPUTS), format!("{}\n", package.display()))?;
+        let mut seen = vec![none, of_inputs(work.path())];
+        for text in ["", "a", "b"] {
+            fs::write(&package, text)?;
+            seen.push(of_inputs(work.path()));
+        }
+        assert_eq!(seen.iter().collect::<std::collections::HashSet<_>>().len(), 5, "{seen:?}");
         Ok(())
     }
 
