@@ -4,7 +4,7 @@
 // SDK's Promise are run (guests/sdk/typescript/src/web/promise.ts).
 import { existsSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
-import { ABSENT, AuthorError, nodeModuleAdvice, sdk, shownPath } from "./common.mjs";
+import { ABSENT, AuthorError, nodeModuleAdvice, sdk, shownPath, sourcePlace } from "./common.mjs";
 
 /** Globals that the types have and QuickJS lacks. Uses are renamed, so that they can be found. */
 const TYPED_BUT_ABSENT = ["Intl", "Atomics"];
@@ -63,7 +63,7 @@ function entry(source, handlers) {
   let text = `import ${module("globals.ts")};\nimport * as filter from ${filter};\n`;
   text += `import * as sdk from ${module("entry.ts")};\n`;
   for (const { phase, name, line } of handlers) {
-    const title = JSON.stringify(`${name} (src/filter.ts:${line})`);
+    const title = JSON.stringify(`${name}, src/filter.ts:${line}`);
     if (phase === "request") {
       text += `import * as edit from "witgate:gateway/request-edit@0.1.0";\n`;
       text += `export const requestHandler = sdk.requestHandler(filter.onRequest, edit, ${title});\n`;
@@ -104,15 +104,19 @@ function errorLine({ location, text }) {
 }
 
 /**
- * For each line of the bundle, the source file and line of its first mapped column, or 0 if the
- * line has none.
+ * The source files, and for each line of the bundle the columns from which another line of a source
+ * applies: column, index of the file, line, one after the other. 0 if nothing is known.
  */
 async function lineTable(map, source, work) {
   const { decode } = await import("@jridgewell/sourcemap-codec");
   const files = map.sources.map((file) => shownPath(resolve(work, file), source));
   const lines = decode(map.mappings).map((segments) => {
-    const segment = segments.find((segment) => segment.length > 1);
-    return segment === undefined ? 0 : [segment[1], segment[2] + 1];
+    const changes = [];
+    for (const [column, file, line] of segments) {
+      const isSame = changes.at(-2) === file && changes.at(-1) === line + 1;
+      if (file !== undefined && !isSame) changes.push(column, file, line + 1);
+    }
+    return changes.length === 0 ? 0 : changes;
   });
   return { files, lines };
 }
@@ -133,10 +137,10 @@ function withoutPaths(code, inputs) {
 function refuseAbsent(code, { files, lines }) {
   const found = [];
   code.split("\n").forEach((line, index) => {
-    const entry = lines[index];
-    if (!entry || /^@witgate\/|node_modules\//.test(files[entry[0]])) return;
-    for (const [, guard, name] of line.matchAll(RENAMED)) {
-      if (guard === undefined) found.push(`${files[entry[0]]}:${entry[1]}: ${name}: ${ABSENT[name]}`);
+    for (const { 1: guard, 2: name, index: column } of line.matchAll(RENAMED)) {
+      const place = sourcePlace({ files, lines }, index + 1, column + 1);
+      if (guard !== undefined || place === undefined || /^@witgate\/|node_modules\//.test(place)) continue;
+      found.push(`${place}: ${name}: ${ABSENT[name]}`);
     }
   });
   if (found.length > 0) throw new AuthorError([...new Set(found)].join("\n"));

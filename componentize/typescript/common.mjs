@@ -30,3 +30,12 @@ export function shownPath(path, source) {
   const inSdk = relative(join(sdk, "src"), path);
   return inSdk.startsWith("..") ? relative(source, path) : `@witgate/filter/${inSdk}`;
 }
+
+/** The source file and line of a place in the bundle, both counted from 1, or undefined. */
+export function sourcePlace({ files, lines }, line, column) {
+  const changes = lines[line - 1];
+  if (!changes) return undefined;
+  let at = 0;
+  while (at + 3 < changes.length && changes[at + 3] < column) at += 3;
+  return `${files[changes[at + 1]]}:${changes[at + 2]}`;
+}

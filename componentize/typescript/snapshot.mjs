@@ -1,5 +1,5 @@
 // Evaluates the bundle in QuickJS and makes the component from the memory that this leaves.
-import { AuthorError } from "./common.mjs";
+import { AuthorError, sourcePlace } from "./common.mjs";
 import { limitRecursion } from "./stack.mjs";
 
 /** How long the code at module level may run, in milliseconds. */
@@ -27,11 +27,12 @@ function evaluationError(error, table) {
   if (message === undefined) return error;
   const [text, ...stack] = message.split("\n");
   const frames = stack.flatMap((frame) => {
-    const entry = table.lines[Number(/user\.js:(\d+)/.exec(frame)?.[1] ?? 0) - 1];
-    return entry ? [`${table.files[entry[0]]}:${entry[1]}`] : [];
+    const [, line, column] = /user\.js:(\d+):(\d+)/.exec(frame) ?? [];
+    const place = sourcePlace(table, Number(line), Number(column));
+    return place === undefined ? [] : [place];
   });
   const known = frames.filter((frame) => !frame.startsWith("@witgate/"));
-  const own = known.find((frame) => !frame.includes("node_modules/")) ?? "src/filter.ts";
+  const own = known.find((frame) => frame.startsWith("src/")) ?? "src/filter.ts";
   const first = known[0] ?? own;
   const called = first === own ? "" : ` (in ${first})`;
   return new AuthorError(`${own}: the code at module level threw: ${text}${called}`);

@@ -62,7 +62,7 @@ function call(name: string, handler: () => unknown): Reply | undefined {
   resetEdits();
   try {
     const result = handler();
-    return checkedReply(name, isThenable(result) ? settled(name, result) : afterJobs(result));
+    return checkedReply(isThenable(result) ? settled(result) : afterJobs(result));
   } catch (failure) {
     forgetJobs();
     throw failureMessage(failure, name);
@@ -78,7 +78,7 @@ function afterJobs(result: unknown): unknown {
 }
 
 /** The value of the promise that a handler returned. */
-function settled(name: string, result: PromiseLike<unknown>): unknown {
+function settled(result: PromiseLike<unknown>): unknown {
   const promise = FilterPromise.resolve(result);
   promise.markHandled();
   afterJobs(undefined);
@@ -86,7 +86,7 @@ function settled(name: string, result: PromiseLike<unknown>): unknown {
   if (state === "rejected") throw value;
   if (state === "fulfilled") return value;
   throw new Error(
-    `${name}: its promise is still pending when nothing is left to run: it awaits something that never happens, ` +
-      "because a filter has no timers and cannot send requests",
+    "the promise that the handler returned is still pending when nothing is left to run: it awaits something that " +
+      "never happens, because a filter has no timers and cannot send requests",
   );
 }

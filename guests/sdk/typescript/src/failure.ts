@@ -6,9 +6,12 @@
 import ABSENT from "./absent.json" with { type: "json" };
 import { formatLine, formatValue } from "./format.ts";
 
-/** JSON: the source files, and for each line of the bundle the index of its file and its line. */
+/**
+ * JSON: the source files, and for each line of the bundle the columns from which another line of a
+ * source applies: column, index of the file, line, one after the other.
+ */
 declare const __WITGATE_LINES: string | undefined;
-type LineTable = { files: string[]; lines: Array<[number, number] | 0> };
+type LineTable = { files: string[]; lines: Array<number[] | 0> };
 
 /** The longest message. The gateway cuts lines of its log after 4 KiB. */
 const LENGTH_MAX = 3000;
@@ -17,13 +20,12 @@ const DEPTH_MAX = 4;
 
 /**
  * Returns a message such as `TypeError: x is not a function (src/filter.ts:12)`, followed by the
- * causes. `thrower` is the handler, for a value that has no line because it is not an Error.
+ * causes. `thrower` is the handler, for a failure that has no line of the author's source.
  */
 export function failureMessage(failure: unknown, thrower?: string): string {
-  const isError = failure instanceof Error;
   let text = typeof failure === "string" ? failure : `thrown: ${formatValue(failure, describeError)}`;
-  if (isError) text = formatValue(failure, describeError);
-  else if (typeof thrower === "string") text += ` (thrown in ${thrower}; throw an Error, which knows its line)`;
+  if (failure instanceof Error) text = formatValue(failure, (error) => describeError(error, 0, thrower));
+  else if (typeof thrower === "string") text += ` (${thrower}: throw an Error, which knows its line)`;
   return text.length <= LENGTH_MAX ? text.toWellFormed() : `${text.slice(0, LENGTH_MAX).toWellFormed()}…`;
 }
 
@@ -37,8 +39,8 @@ export function consoleText(args: unknown[]): string {
   return formatLine(args, describeError);
 }
 
-function describeError(error: Error, depth = 0): string {
-  const place = sourceLine(String(error.stack ?? ""));
+function describeError(error: Error, depth = 0, thrower?: string): string {
+  const place = sourceLine(String(error.stack ?? "")) ?? thrower;
   const advice = adviceFor(error);
   let text = `${error.name}: ${error.message}${advice}${place === undefined ? "" : ` (${place})`}`;
   if (depth >= DEPTH_MAX) return text;
@@ -59,19 +61,22 @@ function adviceFor(error: Error): string {
 
 /**
  * Finds the innermost frame in the author's source. If it was called from a package, the line in
- * the package comes first.
+ * the package comes first. Undefined if only the SDK is on the stack.
  */
 function sourceLine(stack: string): string | undefined {
   if (typeof __WITGATE_LINES === "undefined") return undefined;
   const table = JSON.parse(__WITGATE_LINES) as LineTable;
   const frames: string[] = [];
-  for (const match of stack.matchAll(/user\.js:(\d+)(?::\d+)?\)?$/gm)) {
-    const entry = table.lines[Number(match[1]) - 1];
-    if (entry) frames.push(`${table.files[entry[0]]}:${entry[1]}`);
+  for (const [, line, column] of stack.matchAll(/user\.js:(\d+):(\d+)\)?$/gm)) {
+    const changes = table.lines[Number(line) - 1];
+    if (!changes) continue;
+    let at = 0;
+    while (at + 3 < changes.length && (changes[at + 3] as number) < Number(column)) at += 3;
+    const file = table.files[changes[at + 1] as number] as string;
+    if (!file.startsWith("@witgate/")) frames.push(`${file}:${changes[at + 2]}`);
   }
-  const known = frames.filter((frame) => !frame.startsWith("@witgate/"));
-  const own = known.find((frame) => !frame.includes("node_modules/"));
-  const first = known[0];
-  if (own === undefined || first === undefined || own === first) return own ?? first ?? frames[0];
+  const own = frames.find((frame) => frame.startsWith("src/"));
+  const first = frames[0];
+  if (own === undefined || first === undefined || own === first) return own ?? first;
   return `${first}, called from ${own}`;
 }

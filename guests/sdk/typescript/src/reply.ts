@@ -53,12 +53,12 @@ function contentType(body: unknown, isForm: boolean): string {
   return typeof body === "string" ? "text/plain; charset=utf-8" : "application/json";
 }
 
-/** Checks what a handler returned. `handler` is its name. Returns undefined if it is no reply. */
-export function checkedReply(handler: string, result: unknown): Reply | undefined {
+/** Checks what a handler returned. Returns undefined if it returned nothing. */
+export function checkedReply(result: unknown): Reply | undefined {
   if (result === undefined || result === null) return undefined;
   const { status, headers, body } = result as Partial<Reply>;
   if (typeof result !== "object" || !Array.isArray(headers) || !(body instanceof Uint8Array)) {
-    throw new TypeError(`${handler} must return reply(…) or nothing, not ${shown(result)}`);
+    throw new TypeError(`the handler must return reply(…) or nothing, not ${shown(result)}`);
   }
   const checked = { status: checkedStatus(status), headers: checkedFields(headers), body: checkedBody(body) };
   checkBodyAllowed(checked.status, checked.body);
