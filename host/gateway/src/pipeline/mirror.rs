@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_in_hand_is_copied_at_once_and_copies_are_bounded() {
+    fn a_body_in_memory_is_copied_at_once_and_copies_are_bounded() {
         let sampler = Sampler::new(100);
         let kept = Rc::new(RefCell::new(vec![]));
         for _ in 0..=IN_FLIGHT_MAX {
