@@ -28,7 +28,7 @@ pub trait Source {
     /// The hash of a revision's bytes.
     ///
     /// # Errors
-    /// `Unreadable` if the bytes cannot be read or are not this revision any more; `Limits` if they
+    /// `Unreadable` if the bytes cannot be read or differ from this revision; `Limits` if they
     /// are too large.
     fn hash(&self, revision: &Revision) -> Result<ContentHash, LoadError>;
 
