@@ -1,132 +1,205 @@
-//! Imports go down only. The table is the architecture: a new file that is not in it fails until somebody says where it belongs.
+//! Imports go down only: between crates, between the folders of the gateway, and between files.
+//!
+//! The tables are the architecture. A new crate or folder that is not in them fails these tests until
+//! somebody decides where it belongs. These tests do not know: what the code does.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod graph;
+mod rust;
+mod scripts;
 
-use anyhow::{Context as _, Result};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use graph::circles;
 use harness::repository;
 
-/// A module of the host and its layer; 0 knows nothing of the gateway.
-const LAYERS: &[(&str, u8)] = &[
-    ("error", 0),
-    ("clients", 0),
-    ("conduct", 0),
-    ("telemetry", 0),
-    ("keyvalue", 0),
-    ("exchange", 0),
-    ("memory", 0),
-    ("net", 0),
-    ("pace", 0),
-    ("priority", 0),
-    ("body", 1),
-    ("config", 1),
-    ("http1", 2),
-    ("http2", 2),
-    ("wasm", 2),
-    ("stage", 3),
-    ("snapshot", 4),
-    ("serve", 5),
-    ("control", 6),
-    ("cli", 7),
-    ("lib", 7),
-    ("main", 7),
+/// Each crate of the gateway and those of its dependencies that are in this repository.
+const CRATES: &[(&str, &[&str])] = &[
+    ("host/http", &[]),
+    ("host/manifest", &[]),
+    ("host/config", &["witgate-http"]),
+    ("host/runtime", &["witgate-http", "witgate-manifest"]),
+    ("host/gateway", &["witgate-config", "witgate-http", "witgate-runtime"]),
 ];
 
-fn sources(folder: &Path, found: &mut Vec<(String, String)>) -> Result<()> {
-    for entry in std::fs::read_dir(folder)? {
+/// The top-level modules of the gateway, from the bottom up. A module imports modules of lower layers
+/// only, never of its own layer.
+const LAYERS: &[&[&str]] = &[
+    &["clients", "net", "process"],
+    &["telemetry"],
+    &["state", "tls", "upstream"],
+    &["releases"],
+    &["pipeline"],
+    &["server"],
+    &["control"],
+    &["admin"],
+    &["gateway"],
+    &["cli"],
+    &["lib"],
+];
+
+#[test]
+fn crates_depend_on_the_crates_below_them() -> Result<()> {
+    let mut known: Vec<PathBuf> = CRATES.iter().map(|(folder, _)| repository().join(folder)).collect();
+    let mut found: Vec<PathBuf> = vec![];
+    for entry in fs::read_dir(repository().join("host"))? {
+        found.extend(Some(entry?.path()).filter(|path| path.join("Cargo.toml").exists()));
+    }
+    known.sort();
+    found.sort();
+    assert_eq!(found, known, "the folders of host/ and the table CRATES differ");
+    for (folder, allowed) in CRATES {
+        let used = dependencies(folder)?;
+        let own: Vec<&str> = used.iter().map(String::as_str).filter(|name| name.starts_with("witgate")).collect();
+        assert_eq!(own, *allowed, "{folder}/Cargo.toml");
+        let names_wasmtime = used.iter().any(|name| name.starts_with("wasmtime"));
+        assert_eq!(names_wasmtime, *folder == "host/runtime", "only host/runtime depends on wasmtime: {folder}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_gateway_imports_go_down_only() -> Result<()> {
+    let source = repository().join("host/gateway/src");
+    let layer = |file: &Path| -> Result<(String, usize)> {
+        let relative = file.strip_prefix(&source)?;
+        let top = relative.iter().next().context("a file has a name")?.to_string_lossy();
+        let module = top.trim_end_matches(".rs").to_owned();
+        let layer = LAYERS.iter().position(|modules| modules.contains(&&*module));
+        let layer = layer.with_context(|| format!("{} has no layer: add it to LAYERS", relative.display()))?;
+        Ok((module, layer))
+    };
+    let mut upwards = vec![];
+    for (file, imports) in rust::read_crate(&source.join("lib.rs"))? {
+        let (module, own) = layer(&file)?;
+        for (target, path) in imports {
+            let (imported, below) = layer(&target)?;
+            if module != imported && below >= own {
+                upwards.push(format!("{} ({module}) imports {path} ({imported})", shown(&file)));
+            }
+        }
+    }
+    ensure!(upwards.is_empty(), "imports that do not go down:\n{}", upwards.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn control_does_not_import_the_server() -> Result<()> {
+    let source = repository().join("host/gateway/src");
+    for (file, imports) in rust::read_crate(&source.join("lib.rs"))? {
+        let is_control = file.starts_with(source.join("control"));
+        let server = imports.iter().find(|(target, _)| is_control && target.starts_with(source.join("server")));
+        ensure!(server.is_none(), "{} imports {server:?}", shown(&file));
+    }
+    Ok(())
+}
+
+/// The files of the pipeline that put its steps together.
+const COMPOSITION: &[&str] = &["exchange.rs", "mod.rs", "snapshot.rs"];
+
+#[test]
+fn pipeline_steps_do_not_import_each_other() -> Result<()> {
+    let source = repository().join("host/gateway/src");
+    let pipeline = source.join("pipeline");
+    // A step is a file, or a folder whose files import each other.
+    let step = |file: &Path| -> Option<String> {
+        let top = file.strip_prefix(&pipeline).ok()?.iter().next()?.to_string_lossy().into_owned();
+        (!COMPOSITION.contains(&&*top)).then(|| top.trim_end_matches(".rs").to_owned())
+    };
+    let mut found = vec![];
+    for (file, imports) in rust::read_crate(&source.join("lib.rs"))? {
+        let Some(own) = step(&file) else { continue };
+        for (target, path) in imports {
+            let is_neighbour = target.starts_with(&pipeline) && step(&target).is_none_or(|other| other != own);
+            if is_neighbour {
+                found.push(format!("{} imports {path}", shown(&file)));
+            }
+        }
+    }
+    ensure!(found.is_empty(), "steps that import their neighbours:\n{}", found.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() -> Result<()> {
+    let sdk = repository().join("guests/sdk");
+    let python = scripts::read_python(&sdk.join("python/witgate"), "witgate")?;
+    let typescript = scripts::read_typescript(&sdk.join("typescript/src"))?;
+    for graph in [&python, &typescript] {
+        ensure!(graph.values().any(|imports| !imports.is_empty()), "no imports were found in an SDK");
+    }
+    let mut found = circles(&python);
+    found.extend(circles(&typescript));
+    for root in crate_roots()? {
+        found.extend(circles(&rust::read_crate(&root)?));
+    }
+    let found: Vec<String> =
+        found.iter().map(|circle| circle.iter().map(|file| shown(file)).collect::<Vec<_>>().join(" -> ")).collect();
+    ensure!(found.is_empty(), "circles of imports:\n{}", found.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn every_file_is_part_of_a_crate_and_opens_with_its_purpose() -> Result<()> {
+    let mut reached = BTreeSet::new();
+    for root in crate_roots()? {
+        reached.extend(rust::read_crate(&root)?.into_keys());
+    }
+    for file in sources()? {
+        let text = fs::read_to_string(&file)?;
+        assert!(text.starts_with("//!"), "{} does not open with //!", shown(&file));
+        assert!(reached.contains(&file), "{} belongs to no crate", shown(&file));
+    }
+    Ok(())
+}
+
+/// The names in the section `[dependencies]` of a crate, sorted.
+fn dependencies(folder: &str) -> Result<Vec<String>> {
+    let manifest = fs::read_to_string(repository().join(folder).join("Cargo.toml"))?;
+    let section = manifest.split("[dependencies]").nth(1).unwrap_or_default();
+    let section = section.split("\n[").next().unwrap_or_default();
+    let names = section.lines().filter_map(|line| line.split([' ', '.', '=']).next());
+    let mut names: Vec<String> = names.filter(|name| !name.is_empty() && *name != "#").map(str::to_owned).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// All Rust files of the repository, without those that a build made.
+fn sources() -> Result<Vec<PathBuf>> {
+    let mut found = vec![];
+    for folder in ["host", "componentize/src", "guests/sdk/rust", "guests/rust", "tests"] {
+        add_sources(&repository().join(folder), &mut found)?;
+    }
+    Ok(found)
+}
+
+fn add_sources(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            // What cargo and componentize made is not ours to explain.
-            if !path.ends_with("target") && !path.ends_with("dist") {
-                sources(&path, found)?;
+            if !["target", "dist", "node_modules"].iter().any(|made| path.ends_with(made)) {
+                add_sources(&path, found)?;
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push((path.display().to_string(), std::fs::read_to_string(&path)?));
+            found.push(path);
         }
     }
     Ok(())
 }
 
-fn host() -> Result<Vec<(String, String)>> {
-    let root = repository().join("host/src");
-    let mut found = vec![];
-    sources(&root, &mut found)?;
-    let prefix = format!("{}/", root.display());
-    Ok(found.into_iter().map(|(path, text)| (path.replace(&prefix, ""), text)).collect())
+/// The root files of all crates: libraries, binaries, test suites, examples and fuzz targets.
+fn crate_roots() -> Result<Vec<PathBuf>> {
+    let is_root = |file: &PathBuf| {
+        let parent = file.parent().and_then(Path::file_name).unwrap_or_default();
+        file.ends_with("lib.rs")
+            || file.ends_with("main.rs")
+            || ["examples", "targets", "tests"].iter().any(|folder| parent == *folder)
+    };
+    Ok(sources()?.into_iter().filter(is_root).collect())
 }
 
-/// The part before tests.
-fn code(text: &str) -> &str {
-    text.split("#[cfg(test)]").next().unwrap_or(text)
-}
-
-/// `crate::a::b` → `a`, `a::b`.
-fn imports(text: &str) -> impl Iterator<Item = (&str, String)> {
-    text.split("crate::").skip(1).filter_map(|rest| {
-        let path: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
-        let module = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
-        Some((module, path))
-    })
-}
-
-#[test]
-fn imports_go_down_only() -> Result<()> {
-    let layers: BTreeMap<&str, u8> = LAYERS.iter().copied().collect();
-    for (file, text) in host()? {
-        let module = file.split(['/', '.']).next().unwrap_or_default();
-        let own = *layers.get(module).with_context(|| format!("host/src/{file} has no layer: add it to the table"))?;
-        for (import, path) in imports(code(&text)) {
-            let Some(layer) = layers.get(import) else { continue };
-            assert!(
-                *layer < own || import == module,
-                "host/src/{file} (layer {own}) imports crate::{path} (layer {layer})"
-            );
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn stages_do_not_know_each_other_and_control_does_not_know_serve() -> Result<()> {
-    for (file, text) in host()? {
-        for (import, path) in imports(code(&text)) {
-            assert!(!(file.starts_with("stage/") && import == "stage"), "host/src/{file} imports crate::{path}");
-            assert!(!(file.starts_with("control/") && import == "serve"), "host/src/{file} imports crate::{path}");
-        }
-        // A stage is a file, or a folder whose files know each other.
-        let up = match file.strip_prefix("stage/").map(|file| file.matches('/').count()) {
-            _ if file.ends_with("/mod.rs") => continue,
-            None => continue,
-            Some(0) => "super::",
-            Some(_) => "super::super",
-        };
-        assert!(!code(&text).contains(up), "host/src/{file} imports a neighbour");
-    }
-    Ok(())
-}
-
-#[test]
-fn only_the_wasm_layer_names_the_runtime() -> Result<()> {
-    for (file, text) in host()? {
-        if !file.starts_with("wasm/") {
-            let names = code(&text)
-                .lines()
-                .filter(|line| !line.trim_start().starts_with("//"))
-                .any(|line| line.contains("wasmtime"));
-            assert!(!names, "host/src/{file} names wasmtime");
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn every_file_opens_with_what_it_is() -> Result<()> {
-    let mut found = host()?;
-    for folder in ["componentize/src", "tests", "guests/sdk/rust/src"] {
-        sources(&repository().join(folder), &mut found)?;
-    }
-    for (file, text) in found {
-        assert!(text.starts_with("//!"), "{file} does not open with //!");
-    }
-    Ok(())
+fn shown(file: &Path) -> String {
+    file.strip_prefix(repository()).unwrap_or(file).display().to_string()
 }

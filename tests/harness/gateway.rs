@@ -13,7 +13,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Client, Response, wait_until, wait_up_to};
+use crate::client::{Client, Response};
+use crate::wait::{wait_until, wait_up_to};
 
 /// The gateway takes two signals within half a second for one.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(600);

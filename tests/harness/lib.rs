@@ -13,14 +13,15 @@ pub mod recording_upstream;
 pub mod strict_http1;
 pub mod tls;
 mod upstream;
+mod wait;
 pub mod wat;
 
 pub use client::{Client, Response};
 pub use gateway::{Gateway, Setup, repository};
 pub use upstream::{Behavior, Upstream};
+pub use wait::{wait_until, wait_up_to};
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rustix::net::{AddressFamily, SocketType};
@@ -34,20 +35,4 @@ pub fn refusing_address() -> Result<SocketAddr> {
     let address = rustix::net::getsockname(&socket)?.try_into()?;
     std::mem::forget(socket);
     Ok(address)
-}
-
-/// Polls until `condition` holds. Panics with `what` after 10 seconds.
-#[track_caller]
-pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
-    wait_up_to(Duration::from_secs(10), what, condition);
-}
-
-/// Polls until `condition` holds. Panics with `what` after `limit`.
-#[track_caller]
-pub fn wait_up_to(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    let until = Instant::now() + limit;
-    while !condition() {
-        assert!(Instant::now() < until, "this did not happen within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }

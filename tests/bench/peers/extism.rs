@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 use super::install::{run, source};
-use super::{Environment, Peer, running_case};
+use super::process::{Environment, Peer, running_case};
 use crate::machine;
 
 pub(crate) const SETTINGS: &str = "GOMAXPROCS=1, no access log, 512 idle connections to the upstream, module compiled once, two shared instances or one per request, plugin in AssemblyScript (`-O3`, json-as with its transform), timeout and memory limit of the original";

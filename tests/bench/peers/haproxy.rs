@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use super::{Environment, Peer, configure, free_address, running_case};
+use super::process::{Environment, Peer, configure, free_address, running_case};
 use crate::machine;
 
 pub(crate) const SETTINGS: &str =

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Environment;
+use super::process::Environment;
 
 /// A folder with unpacked Debian packages.
 pub(super) struct Root(PathBuf);

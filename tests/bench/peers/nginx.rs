@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{Environment, Peer, configure, free_address, running_case};
+use super::process::{Environment, Peer, configure, free_address, running_case};
 use crate::machine;
 
 pub(crate) const SETTINGS: &str = "worker_processes 1, access_log off, 256 keep-alive connections to the upstream, HTTP/1.1 without `Connection`, no limit of requests per connection, LuaJIT (`access_by_lua_block`)";

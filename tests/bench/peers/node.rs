@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 use super::install::source;
-use super::{Environment, Peer, running_case};
+use super::process::{Environment, Peer, running_case};
 use crate::machine;
 
 pub(crate) const SETTINGS: &str = "one process, no logger, undici pool of 256 connections without pipelining, the filter as `preHandler` and `rewriteRequestHeaders`";

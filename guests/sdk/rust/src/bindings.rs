@@ -1,4 +1,4 @@
-//! The bindings that `wit-bindgen` generates from `wit/`, and the conversions to and from them.
+//! The bindings that `wit-bindgen` generates from `wit/`.
 //!
 //! The imports are generated once, and the exports in one module per phase. A filter with both
 //! phases uses both modules: the component encoder merges the two worlds, and keeps only the
@@ -60,52 +60,3 @@ world!(request_filter, "request-filter", "export_request_filter", {
 world!(response_filter, "response-filter", "export_response_filter", {
     "witgate:gateway/response@0.1.0": crate::bindings::response,
 });
-
-/// The export `handle-request`.
-pub fn handle_request(on_request: crate::OnRequest) -> Result<types::RequestAction, String> {
-    set_panic_hook();
-    on_request(&mut { crate::Request::CURRENT }).map(Into::into)
-}
-
-/// The export `handle-response`.
-pub fn handle_response(on_response: crate::OnResponse) -> Result<types::ResponseAction, String> {
-    set_panic_hook();
-    on_response(&mut { crate::Response::CURRENT }, &crate::Request::CURRENT).map(Into::into)
-}
-
-/// Logs the message and line of a panic, because a panic ends in a trap that carries neither. The
-/// text is on one line, because the log escapes line breaks.
-fn set_panic_hook() {
-    std::panic::set_hook(Box::new(|panic| {
-        let message = panic.payload_as_str().unwrap_or("panic");
-        let text = match panic.location() {
-            Some(place) => format!("panic: {message} ({}:{}:{})", place.file(), place.line(), place.column()),
-            None => format!("panic: {message}"),
-        };
-        log::write(log::Level::Error, &text);
-    }));
-}
-
-impl From<crate::Reply> for types::Response {
-    fn from(reply: crate::Reply) -> Self {
-        Self { status: reply.status, headers: reply.headers, body: reply.body }
-    }
-}
-
-impl From<crate::Action> for types::RequestAction {
-    fn from(action: crate::Action) -> Self {
-        match action {
-            crate::Action::Proceed => Self::Proceed,
-            crate::Action::Reply(reply) => Self::Respond(reply.into()),
-        }
-    }
-}
-
-impl From<crate::Action> for types::ResponseAction {
-    fn from(action: crate::Action) -> Self {
-        match action {
-            crate::Action::Proceed => Self::Proceed,
-            crate::Action::Reply(reply) => Self::Replace(reply.into()),
-        }
-    }
-}

@@ -3,7 +3,7 @@
 //!
 //! This module does not know whether the functions are those of the gateway or of the fake.
 
-use crate::ClientInfo;
+use crate::bindings::types::ClientInfo;
 use crate::host::{exchange, request, request_edit, response};
 
 /// The request, for reading in both phases and for changing in the request phase.

@@ -8,8 +8,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use crate::ClientInfo;
-use crate::bindings::types::Field;
+use crate::bindings::types::{ClientInfo, Field};
 
 thread_local! {
     static FAKE: RefCell<Fake> = RefCell::default();
@@ -271,7 +270,7 @@ pub(crate) mod exchange {
 
 pub(crate) mod log {
     use super::with;
-    use crate::log::Level;
+    use crate::bindings::log::Level;
 
     pub fn write(level: Level, message: &str) {
         let level = match level {

@@ -28,7 +28,11 @@
 
 #[doc(hidden)]
 pub mod bindings;
+#[doc(hidden)]
+pub mod entry;
 mod exchange;
+mod host;
+pub mod log;
 mod reply;
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -38,46 +42,11 @@ mod heap;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
-/// The functions of the gateway: the bindings in Wasm, the fake elsewhere.
-#[cfg(target_arch = "wasm32")]
-use bindings as host;
-#[cfg(not(target_arch = "wasm32"))]
-use fake as host;
-
 pub use bindings::types::{Certificate, ClientInfo, Tls};
+pub use entry::{OnRequest, OnResponse};
 pub use exchange::{Request, Response};
 pub use host::{clock, config, keyvalue, random};
 pub use reply::{Action, Reply, reply, reply_json};
-
-pub mod log {
-    //! Writes lines to the gateway's log, which adds the name of the filter and the id of the
-    //! exchange.
-    //!
-    //! A line is cut after 4 KiB. Lines after the 64th of a call are dropped.
-    use crate::host::log::write;
-
-    pub use crate::bindings::log::Level;
-
-    /// Writes information for the author of the filter.
-    pub fn debug(message: &str) {
-        write(Level::Debug, message);
-    }
-
-    /// Writes an event of normal operation.
-    pub fn info(message: &str) {
-        write(Level::Info, message);
-    }
-
-    /// Writes a condition that an operator should look at.
-    pub fn warn(message: &str) {
-        write(Level::Warn, message);
-    }
-
-    /// Writes a failure.
-    pub fn error(message: &str) {
-        write(Level::Error, message);
-    }
-}
 
 /// Exports the handlers of a filter: `filter!(request: f)`, `filter!(response: g)` or
 /// `filter!(request: f, response: g)`. The phases must be those of filter.toml.
@@ -92,7 +61,7 @@ macro_rules! filter {
             struct Filter;
             impl $crate::bindings::request_filter::exports::witgate::gateway::request_handler::Guest for Filter {
                 fn handle_request() -> Result<$crate::bindings::types::RequestAction, String> {
-                    $crate::bindings::handle_request($on_request)
+                    $crate::entry::handle_request($on_request)
                 }
             }
             $crate::bindings::request_filter::export_request_filter!(
@@ -107,7 +76,7 @@ macro_rules! filter {
             struct Filter;
             impl $crate::bindings::response_filter::exports::witgate::gateway::response_handler::Guest for Filter {
                 fn handle_response() -> Result<$crate::bindings::types::ResponseAction, String> {
-                    $crate::bindings::handle_response($on_response)
+                    $crate::entry::handle_response($on_response)
                 }
             }
             $crate::bindings::response_filter::export_response_filter!(
@@ -120,10 +89,3 @@ macro_rules! filter {
         $crate::filter!(response: $on_response);
     };
 }
-
-/// The handler of the request phase.
-pub type OnRequest = fn(&mut Request) -> Result<Action, String>;
-
-/// The handler of the response phase. The request is for reading: it is the request as all filters
-/// left it.
-pub type OnResponse = fn(&mut Response, &Request) -> Result<Action, String>;

@@ -5,7 +5,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::Gateway;
+use crate::gateway::Gateway;
 use crate::control::config_source::ConfigSource;
 use crate::process::memory::allow_huge_pages;
 use crate::telemetry::init_log;
