@@ -80,12 +80,12 @@ async fn client_address(
     stream: &mut TcpStream,
     peer: SocketAddr,
     proxy_protocol: bool,
-    limit: Duration,
+    timeout: Duration,
 ) -> Option<SocketAddr> {
     if !proxy_protocol {
         return Some(peer);
     }
-    match tokio::time::timeout(limit, read_proxy_header(stream)).await {
+    match tokio::time::timeout(timeout, read_proxy_header(stream)).await {
         Ok(Ok(address)) => Some(address.unwrap_or(peer)),
         Ok(Err(why)) => {
             tracing::debug!(%peer, why, "closed a connection without a valid PROXY header");
@@ -102,27 +102,27 @@ async fn client_address(
 /// no address.
 async fn read_proxy_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, String> {
     let mut start = vec![0; PROXY_BYTES_MAX];
-    let mut seen = 0;
+    let mut previous_length = 0;
     loop {
         let length = stream.peek(&mut start).await.map_err(|error| error.to_string())?;
         if length == 0 {
             return Err("the peer closed the connection before its PROXY header".into());
         }
-        if let Some((taken, address)) = proxy_protocol::parse(&start[..length])? {
-            stream.read_exact(&mut start[..taken]).await.map_err(|error| error.to_string())?;
+        if let Some((header_bytes, address)) = proxy_protocol::parse(&start[..length])? {
+            stream.read_exact(&mut start[..header_bytes]).await.map_err(|error| error.to_string())?;
             return Ok(address);
         }
-        if length == seen {
+        if length == previous_length {
             // The rest of the header has not arrived: peeking again at once would spin.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        seen = length;
+        previous_length = length;
     }
 }
 
 /// Whether the client begins with the HTTP/2 preface; `None` if it closed the connection. The bytes
 /// read are in `input`.
-async fn speaks_h2(io: &mut Stream, input: &mut BytesMut, head: Duration) -> Option<bool> {
+async fn speaks_h2(io: &mut Stream, input: &mut BytesMut, timeout: Duration) -> Option<bool> {
     loop {
         if !input.is_empty() && !H2_PREFACE.starts_with(&input[..input.len().min(H2_PREFACE.len())]) {
             return Some(false);
@@ -132,7 +132,7 @@ async fn speaks_h2(io: &mut Stream, input: &mut BytesMut, head: Duration) -> Opt
         }
         let has_begun = !input.is_empty();
         let filling = poll_fn(|context| io.poll_fill(context, input));
-        let filled = if has_begun { tokio::time::timeout(head, filling).await.ok()? } else { filling.await };
+        let filled = if has_begun { tokio::time::timeout(timeout, filling).await.ok()? } else { filling.await };
         if filled.ok()? == 0 {
             return None;
         }

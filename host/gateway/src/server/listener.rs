@@ -24,6 +24,8 @@ use witgate_runtime::instance_cache;
 
 /// The pause after a failed `accept`, and while the connection limit is reached.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a draining thread checks whether its last connection has ended.
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How often idle upstream connections and freed memory are given back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often idle instances are checked.
@@ -66,29 +68,15 @@ async fn serve_until_drained(shared: Arc<Shared>, listeners: Vec<(usize, TcpList
     let worker = Worker { upstream_client, shared: shared.clone(), listener: "-".into() };
     // Each connection holds a reference until it ends.
     let open_connections = Rc::new(());
-    let mut accepting = vec![];
-    let config = shared.snapshot.load().config.clone();
     for (index, listener) in listeners {
-        let name: Rc<str> = config.listeners.get(index).map_or("-", |listener| &*listener.name).into();
-        let tls = shared.listener_tls.get(index).cloned().flatten();
-        let proxy_protocol = config.listeners.get(index).is_some_and(|listener| listener.proxy_protocol);
-        let options = ListenerOptions { tls, proxy_protocol };
-        match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => {
-                let worker = Worker { listener: name, ..worker.clone() };
-                accepting.push(tokio::task::spawn_local(accept(worker, listener, options, open_connections.clone())));
-            }
-            Err(error) => tracing::error!(%error, "a listener cannot be used"),
-        }
+        start_accepting(&worker, index, listener, &open_connections);
     }
     let sweepers =
         [tokio::task::spawn_local(sweep(worker.clone())), tokio::task::spawn_local(sweep_instances(shared.clone()))];
-    let mut draining = shared.draining.subscribe();
-    // An error means that the gateway has ended.
-    let _ = draining.wait_for(|draining| *draining).await;
+    worker.drained().await;
     let deadline = Instant::now() + shared.snapshot.load().config.timeouts.drain;
     while Rc::strong_count(&open_connections) > 1 && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(DRAIN_POLL_INTERVAL).await;
     }
     let remaining = Rc::strong_count(&open_connections) - 1;
     if remaining > 0 {
@@ -97,6 +85,24 @@ async fn serve_until_drained(shared: Arc<Shared>, listeners: Vec<(usize, TcpList
     sweepers.iter().for_each(|sweeper| sweeper.abort());
     instance_cache::drop_deferred();
     instance_cache::sweep(|_| false);
+}
+
+/// Starts the accept loop for the socket of the configuration's listener `index`.
+fn start_accepting(worker: &Worker, index: usize, listener: TcpListener, open_connections: &Rc<()>) {
+    let config = worker.shared.snapshot.load().config.clone();
+    let settings = config.listeners.get(index);
+    let options = ListenerOptions {
+        tls: worker.shared.listener_tls.get(index).cloned().flatten(),
+        proxy_protocol: settings.is_some_and(|listener| listener.proxy_protocol),
+    };
+    let name: Rc<str> = settings.map_or("-", |listener| &*listener.name).into();
+    match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => {
+            let worker = Worker { listener: name, ..worker.clone() };
+            tokio::task::spawn_local(accept(worker, listener, options, open_connections.clone()));
+        }
+        Err(error) => tracing::error!(%error, listener = &*name, "a listener cannot be used: it accepts no clients"),
+    }
 }
 
 async fn accept(worker: Worker, listener: tokio::net::TcpListener, options: ListenerOptions, open_connections: Rc<()>) {
