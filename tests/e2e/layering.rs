@@ -1,7 +1,7 @@
 //! Imports go down only: between crates, between the folders of the gateway, and between files.
 //!
-//! The tables are the architecture. A new crate or folder that is not in them fails these tests until
-//! somebody decides where it belongs. These tests do not know: what the code does.
+//! The tables are the architecture. A new crate or folder that is not in them fails these tests
+//! until somebody decides where it belongs. These tests do not know: what the code does.
 
 mod graph;
 mod rust;
@@ -24,8 +24,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("host/gateway", &["witgate-config", "witgate-http", "witgate-runtime"]),
 ];
 
-/// The top-level modules of the gateway, from the bottom up. A module imports modules of lower layers
-/// only, never of its own layer.
+/// The top-level modules of the gateway, from the bottom up. A module imports modules of lower
+/// layers only, never of its own layer.
 const LAYERS: &[&[&str]] = &[
     &["clients", "net", "process"],
     &["telemetry"],

@@ -1,4 +1,5 @@
-//! The exports that `filter!` generates call these functions, which convert to and from the bindings.
+//! The exports that `filter!` generates call these functions, which convert to and from the
+//! bindings.
 //!
 //! This module does not know any particular filter.
 #![allow(missing_docs)]

@@ -133,8 +133,8 @@ fn least_requests(candidates: &[Candidate], eligible: &[usize], random: impl Fn(
 }
 
 /// Weighted rendezvous hashing: each candidate draws a number from its seed and the key, and the
-/// lowest number wins. An endpoint that is added or removed moves only its own keys, and no table is
-/// built. The price is one draw per candidate, of which there are few.
+/// lowest number wins. An endpoint that is added or removed moves only its own keys, and no table
+/// is built. The price is one draw per candidate, of which there are few.
 fn rendezvous(candidates: &[Candidate], eligible: &[usize], key: u64) -> usize {
     let draw = |index: usize| {
         let bits = mix(key ^ candidates[index].seed) >> 11;

@@ -46,7 +46,8 @@ pub struct WeightedEndpoint {
 }
 
 impl Cluster {
-    /// Builds the cluster with endpoints from `registry`. `workers` is the number of serving threads.
+    /// Builds the cluster with endpoints from `registry`. `workers` is the number of serving
+    /// threads.
     pub fn new(
         name: &str,
         settings: &Upstream,

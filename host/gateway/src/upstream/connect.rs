@@ -23,8 +23,8 @@ use witgate_http::error::{Error, Kind};
 pub(super) type TlsConfig = Option<Arc<ClientConfig>>;
 
 /// Connects within the upstream's `connect_timeout`, which includes the DNS lookup and the TLS
-/// handshake. `protocol` is the one that the connection will carry. The error's detail does not name
-/// the endpoint.
+/// handshake. `protocol` is the one that the connection will carry. The error's detail does not
+/// name the endpoint.
 pub(super) async fn connect(
     endpoint: &Endpoint,
     settings: &Upstream,

@@ -1,8 +1,8 @@
 //! The state of one endpoint that all threads share: health, ejection, and counts of current work.
 //!
 //! An endpoint outlives reloads, so a reload does not discard what health checks found. The numbers
-//! are relaxed atomics: each decision reads one of them, and a decision that is one request late does
-//! no harm. This module does not know: requests, connections.
+//! are relaxed atomics: each decision reads one of them, and a decision that is one request late
+//! does no harm. This module does not know: requests, connections.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -130,8 +130,8 @@ impl Endpoint {
         }
     }
 
-    /// Stores the verdict of the health checks and returns whether it changed. An unhealthy endpoint
-    /// that becomes healthy also ends its ejection, because the check has just reached it.
+    /// Stores the verdict of the health checks and returns whether it changed. An unhealthy
+    /// endpoint that becomes healthy also ends its ejection, because the check has just reached it.
     pub(super) fn set_health(&self, healthy: bool) -> bool {
         let verdict = if healthy { HEALTHY } else { UNHEALTHY };
         let before = self.health.swap(verdict, Relaxed);
@@ -151,7 +151,8 @@ impl Endpoint {
 
     /// Ends a row of failures.
     pub(super) fn record_success(&self) {
-        // The count is almost always 0, and a cache line that is only read stays shared by all cores.
+        // The count is almost always 0, and a cache line that is only read stays shared by all
+        // cores.
         if self.failures.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);
             if !self.is_ejected() && self.on_probation.swap(false, Relaxed) {
@@ -164,7 +165,8 @@ impl Endpoint {
         }
     }
 
-    /// Counts a failure. Ejects the endpoint after enough failures in a row, if `may_eject` allows it.
+    /// Counts a failure. Ejects the endpoint after enough failures in a row, if `may_eject` allows
+    /// it.
     pub(super) fn record_failure(&self, outlier: &OutlierDetection, may_eject: impl FnOnce() -> bool) {
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
         let (now, last_end) = (now_ms(), self.ejected_until_ms.load(Relaxed));
@@ -253,8 +255,8 @@ impl Drop for NotifyOnDrop {
     }
 }
 
-/// The number of this ejection in its row. A row ends once the endpoint has served for as long as the
-/// longest ejection.
+/// The number of this ejection in its row. A row ends once the endpoint has served for as long as
+/// the longest ejection.
 fn ejection_count(before: u32, served: Duration, eject: Duration) -> u32 {
     if served >= eject.saturating_mul(EJECTION_GROWTH_MAX) { 1 } else { before.saturating_add(1) }
 }

@@ -1,8 +1,9 @@
 //! HTTP/2 to an endpoint: one connection for all requests of a thread, one stream for each request.
 //!
-//! The connection runs as a task of its own, because no exchange owns it. A request that the upstream
-//! did not process (REFUSED_STREAM, or a GOAWAY that names an earlier stream; RFC 9113, section 8.7)
-//! may be sent again whatever its method is. This module does not know: balancing, retries, routes.
+//! The connection runs as a task of its own, because no exchange owns it. A request that the
+//! upstream did not process (REFUSED_STREAM, or a GOAWAY that names an earlier stream; RFC 9113,
+//! section 8.7) may be sent again whatever its method is. This module does not know: balancing,
+//! retries, routes.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -114,8 +115,8 @@ pub(super) async fn open(
     Ok(Session { send, tls_config, state })
 }
 
-/// Sends `request` on a new stream and waits for the response's head. The session must be ready. The
-/// rest of the request is sent while the response's body is read.
+/// Sends `request` on a new stream and waits for the response's head. The session must be ready.
+/// The rest of the request is sent while the response's body is read.
 pub(super) async fn exchange(
     session: &mut Session,
     request: http::Request<Body>,
@@ -216,7 +217,8 @@ fn http2_head(request: http::Request<Body>, scheme: Scheme) -> Result<(http::Req
         Uri::from_parts(parts).map_err(|_| Error::new(Kind::BadRequest, "its path cannot be sent over HTTP/2"))?;
     head.version = Version::HTTP_2;
     head.headers.remove(header::EXPECT);
-    // The gateway accepts and forwards trailers (RFC 9110, section 10.1.4). gRPC servers require the field.
+    // The gateway accepts and forwards trailers (RFC 9110, section 10.1.4). gRPC servers require
+    // the field.
     head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     Ok((http::Request::from_parts(head, ()), body))
 }
@@ -225,8 +227,8 @@ fn unsent(error: &h2::Error) -> Failed {
     Failed { error: Error::new(Kind::UpstreamClosed, error.to_string()), unprocessed: true, is_closed: true }
 }
 
-/// A response's body, with the rest of the request that is still being sent. Dropping it before its end
-/// resets the stream.
+/// A response's body, with the rest of the request that is still being sent. Dropping it before its
+/// end resets the stream.
 struct Download {
     incoming: Incoming,
     upload: Option<Outgoing>,

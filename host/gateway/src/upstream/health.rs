@@ -1,12 +1,12 @@
 //! Checks the health of endpoints: one GET to each of them per interval, over a new connection.
 //!
 //! The checks run on a thread that serves no traffic, so a busy worker delays no check and a check
-//! delays no request. The first check runs at once and decides alone; after it, a change needs as many
-//! results in a row as the thresholds say. An endpoint keeps its verdict over reloads, and its check
-//! restarts only if its settings changed. A check is sent and received like any other exchange, so an
-//! endpoint whose responses the gateway would reject is unhealthy. The connection is new, because
-//! whether a server accepts connections is part of the question. This module does not know: requests
-//! of clients, balancing.
+//! delays no request. The first check runs at once and decides alone; after it, a change needs as
+//! many results in a row as the thresholds say. An endpoint keeps its verdict over reloads, and its
+//! check restarts only if its settings changed. A check is sent and received like any other
+//! exchange, so an endpoint whose responses the gateway would reject is unhealthy. The connection
+//! is new, because whether a server accepts connections is part of the question. This module does
+//! not know: requests of clients, balancing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,8 +33,8 @@ struct RunningCheck {
     task: AbortHandle,
 }
 
-/// Checks the endpoints of all clusters that `clusters` returns, and calls it again after each change.
-/// Returns when the sender of `changed` is dropped.
+/// Checks the endpoints of all clusters that `clusters` returns, and calls it again after each
+/// change. Returns when the sender of `changed` is dropped.
 pub async fn run_health_checks(mut changed: watch::Receiver<()>, clusters: impl Fn() -> Vec<Arc<Cluster>>) {
     let checks = async {
         let mut running = HashMap::new();

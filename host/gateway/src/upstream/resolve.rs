@@ -1,10 +1,10 @@
 //! Resolves an endpoint's host name to addresses and keeps them until they expire.
 //!
-//! A lookup starts when a connection needs an address, never on a timer, so names of unused upstreams
-//! are not looked up. The first caller waits for the answer. Later callers get the last answer at
-//! once, while a new lookup runs if it has expired. If DNS fails, the last good answer stays in use.
-//! The resolver's configuration and /etc/hosts are read for each lookup, so changes of them are
-//! seen. This module does not know: connections, who asks.
+//! A lookup starts when a connection needs an address, never on a timer, so names of unused
+//! upstreams are not looked up. The first caller waits for the answer. Later callers get the last
+//! answer at once, while a new lookup runs if it has expired. If DNS fails, the last good answer
+//! stays in use. The resolver's configuration and /etc/hosts are read for each lookup, so changes
+//! of them are seen. This module does not know: connections, who asks.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -75,7 +75,8 @@ impl HostAddresses {
             }
             return Ok(resolved.addresses.clone());
         }
-        // A task of its own, so that a caller's timeout does not cancel a lookup that others can use.
+        // A task of its own, so that a caller's timeout does not cancel a lookup that others can
+        // use.
         let this = self.clone();
         tokio::spawn(async move { this.look_up_first(age_max).await }).await.map_err(|error| error.to_string())?
     }
@@ -128,8 +129,8 @@ impl HostAddresses {
     }
 }
 
-/// Asks /etc/hosts, then DNS, as the system's resolver configuration says. Returns the addresses and
-/// the instant at which they expire.
+/// Asks /etc/hosts, then DNS, as the system's resolver configuration says. Returns the addresses
+/// and the instant at which they expire.
 async fn query(host: &str, port: u16) -> Result<(Arc<[SocketAddr]>, Instant), String> {
     let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
         tracing::debug!(%error, "no usable /etc/resolv.conf: names are looked up in /etc/hosts only");

@@ -56,9 +56,9 @@ pub(super) fn may_retry(retries: &Retries, retried: u32, cause: Cause) -> bool {
     enabled && retried < retries.attempts
 }
 
-/// The pause before retry number `retry`, counted from 1: a random part of a bound that doubles with
-/// each retry ("full jitter"), so that requests that failed together do not come back together.
-/// `random` is at least 0 and below 1.
+/// The pause before retry number `retry`, counted from 1: a random part of a bound that doubles
+/// with each retry ("full jitter"), so that requests that failed together do not come back
+/// together. `random` is at least 0 and below 1.
 pub(super) fn back_off(retries: &Retries, retry: u32, random: f64) -> Duration {
     let bound = retries.backoff.saturating_mul(1 << retry.saturating_sub(1).min(16));
     bound.min(retries.backoff_max).mul_f64(random.clamp(0.0, 1.0))
