@@ -1,17 +1,24 @@
-"""Builds a Python filter into a component: bindings from the WIT, mypy, componentize-py.
+"""Builds a Python filter into a component: packages, bindings, mypy, componentize-py.
 
 The componentize crate runs this script and documents the contract (src/toolchain/script.rs): lines
 ``step: NAME`` on standard output, and exit code 2 if the author's source is wrong.
+
+The tools see only copies: of the source, the SDK and the packages. So the build does not write into
+the author's folder, and the component does not depend on where that folder is.
 """
 
 import argparse
 import ast
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import fixed_randomness
+import packages
 
 EXIT_AUTHOR = 2
 HERE = Path(__file__).resolve().parent
@@ -19,18 +26,29 @@ ROOT = HERE.parent.parent
 SDK = ROOT / "guests/sdk/python"
 BINDINGS = SDK / "generated"
 TOOLS = Path(sys.executable).parent
+# An endless loop at the top of a module would keep the build for ever.
+TIMEOUT_SECONDS = 240
+# The time of all files that the component is built from.
+FILE_TIME = 1_767_225_600
+# Folders and files of the source that are not part of the filter.
+LEFT_OUT = ("tests", "__pycache__", "node_modules", "target", ".*")
+# Modules of the SDK that a component does not need.
+NOT_IN_COMPONENT = ("testing.py", "_fake.py", "__pycache__")
 
-# The entry of the component. The sandbox comes first: it replaces the clock, randomness and output
-# before the author's module can import them. The snapshot comes last: it arranges the memory.
+# The entry of the component. The sandbox comes first: it replaces randomness and output before the
+# author's module can import them. The snapshot comes last: it arranges the memory.
 ENTRY = """\
-import witgate._sandbox
-import filter as _filter
+{clock}import witgate._sandbox
+from witgate import _load
+_filter = _load.load("filter", {phases}, {native})
 from witgate import _entry
 from wit_world import exports
 {classes}
 from witgate import _snapshot
 _snapshot.finish()
 """
+# Only an optimized component has a clock below Python.
+CLOCK = "from witgate import _clock\n_clock.install()\n"
 CLASSES = {
     "request": """\
 class RequestHandler(exports.RequestHandler):
@@ -43,6 +61,21 @@ class ResponseHandler(exports.ResponseHandler):
         return _entry.handle_response(_filter.on_response)
 """,
 }
+SIGNATURES = {
+    "request": "def on_request(request: Request) -> Reply | None",
+    "response": "def on_response(response: Response, request: ReadonlyRequest) -> Reply | None",
+}
+# mypy checks the type of each handler in this module; `check` moves its errors to filter.py.
+CHECK = """\
+from collections.abc import Awaitable, Callable
+from witgate import ReadonlyRequest, Reply, Request, Response
+import filter as _filter
+"""
+CHECKS = {
+    "request": "on_request: Callable[[Request], Reply | None | Awaitable[Reply | None]] = _filter.on_request\n",
+    "response": "on_response: Callable[[Response, ReadonlyRequest], Reply | None | Awaitable[Reply | None]]"
+    " = _filter.on_response\n",
+}
 
 
 def generate_bindings() -> None:
@@ -54,48 +87,150 @@ def generate_bindings() -> None:
     if stamp.exists() and stamp.read_text() == digest.hexdigest():
         return
     fresh = BINDINGS.with_name(f"generated.{os.getpid()}")
-    run_tool(["componentize-py", "-d", ROOT / "wit", "-w", "host", "bindings", fresh])
+    command = [TOOLS / "componentize-py", "-d", ROOT / "wit", "-w", "host", "bindings", fresh]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (fresh / ".wit").write_text(digest.hexdigest())
     shutil.rmtree(BINDINGS, ignore_errors=True)
     fresh.rename(BINDINGS)
 
 
-def check(source: Path, phases: list[str]) -> None:
-    """Runs mypy --strict, and checks that the handlers of filter.toml exist."""
+def check(source: Path, phases: list[str], site: Path, work: Path) -> None:
+    """Runs mypy --strict on the author's modules. Packages are read, but not checked."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "witgate-mypy"
-    files = [path for path in source.rglob("*.py") if not {"tests", ".venv"} & set(path.relative_to(source).parts)]
-    environment = os.environ | {"MYPYPATH": f"{source}:{SDK}:{BINDINGS}"}
-    options = ["--strict", "--no-error-summary", "--cache-dir", cache, "--follow-imports=silent"]
-    command = [sys.executable, "-m", "mypy", *options, *sorted(files)]
+    left_out = {"tests", "node_modules", "target"}
+    files = [
+        path
+        for path in source.rglob("*.py")
+        if not any(part in left_out or part.startswith(".") for part in path.relative_to(source).parts)
+    ]
+    module = work / "check/_witgate_check.py"
+    module.parent.mkdir(parents=True, exist_ok=True)
+    module.write_text(CHECK + "".join(CHECKS[phase] for phase in phases))
+    settings = work / "check/mypy.ini"
+    settings.write_text(mypy_settings(site))
+    environment = {name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "VIRTUAL_ENV")}
+    environment["MYPYPATH"] = os.pathsep.join(map(str, [source, SDK, BINDINGS, site]))
+    options = ["--no-error-summary", "--cache-dir", cache, "--config-file", settings, "--no-site-packages"]
+    command = [sys.executable, "-m", "mypy", *options, *sorted(files), module]
     result = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True)
     if result.returncode != 0:
-        fail(result.stdout + result.stderr)
-    module = ast.parse((source / "filter.py").read_text())
-    names = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
-    for phase in phases:
-        if f"on_{phase}" not in names:
-            fail(f"filter.py: does not define on_{phase}, but filter.toml has [{phase}]: write `def on_{phase}(…)`\n")
+        fail(author_errors(result.stdout + result.stderr, source, phases))
 
 
-def build(source: Path, wit: Path, world: str, phases: list[str], work: Path, out: Path) -> None:
-    """Writes the component to ``out``."""
-    app = work / "app"
-    shutil.rmtree(app, ignore_errors=True)
+def mypy_settings(site: Path) -> str:
+    """The settings of mypy. A package without types counts as untyped, whatever is wrong in it."""
+    names = sorted(path.name for path in site.iterdir() if path.suffix in ("", ".py") and path.stem.isidentifier())
+    relaxed = "warn_return_any = False\ndisallow_subclassing_any = False\ndisallow_untyped_decorators = False\n"
+    text = "[mypy]\nstrict = True\nfollow_imports = silent\npython_version = 3.14\n" + (relaxed if names else "")
+    text += "[mypy-filter]\nimplicit_reexport = True\n"
+    for name in names:
+        is_typed = (site / name / "py.typed").exists()
+        name = name.removesuffix(".py")
+        mode = "silent" if is_typed else "skip"
+        text += f"[mypy-{name}.*]\nignore_errors = True\nignore_missing_imports = True\nfollow_imports = {mode}\n"
+    return text
+
+
+def author_errors(output: str, source: Path, phases: list[str]) -> str:
+    """The errors of mypy, with those about the type of a handler at its definition."""
+    lines = []
+    for line in output.splitlines():
+        if "_witgate_check.py" not in line:
+            lines.append(line)
+            continue
+        phase = next((phase for phase in phases if f"on_{phase}" in line), None)
+        found = re.search(r'expression has type "(.*?)", variable has type', line)
+        if found is None and phase is None:
+            continue
+        if found is not None and phase is None:
+            phase = "response" if "Response" in line.split("variable has type")[-1].split("[[")[1][:12] else "request"
+        place = definition(source, f"on_{phase}")
+        wanted = SIGNATURES[phase]
+        if found is None:
+            lines.append(f"filter.py: does not define on_{phase}, but filter.toml has [{phase}]: write `{wanted}: …`")
+        else:
+            lines.append(f"{place}: error: on_{phase} is {found[1]}, but the gateway calls `{wanted}`")
+    return "\n".join(dict.fromkeys(lines)) + "\n"
+
+
+def definition(source: Path, name: str) -> str:
+    """The line of filter.py that defines ``name``."""
+    for node in ast.walk(ast.parse((source / "filter.py").read_text())):
+        match node:
+            case ast.FunctionDef(name=found) | ast.AsyncFunctionDef(name=found) if found == name:
+                return f"filter.py:{node.lineno}"
+            case ast.Assign() | ast.AnnAssign():
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                    return f"filter.py:{node.lineno}"
+            case ast.ImportFrom() if any((alias.asname or alias.name) == name for alias in node.names):
+                return f"filter.py:{node.lineno}"
+    return "filter.py"
+
+
+def build(options: argparse.Namespace, phases: list[str], site: Path, native: set[str], work: Path) -> None:
+    """Writes the component to ``options.out``."""
+    app, source = work / "app", work / "source"
+    for folder in (app, source):
+        shutil.rmtree(folder, ignore_errors=True)
     app.mkdir(parents=True)
-    (app / "_witgate_app.py").write_text(ENTRY.format(classes="\n".join(CLASSES[phase] for phase in phases)))
-    command = [TOOLS / "componentize-py", "-d", wit, "-w", world, "componentize", "-s", "_witgate_app"]
-    command += ["-p", app, "-p", source, "-p", SDK, "-o", out]
-    result = subprocess.run(command, cwd=work, capture_output=True, text=True)
+    shutil.copytree(SDK / "witgate", app / "witgate", ignore=shutil.ignore_patterns(*NOT_IN_COMPONENT))
+    shutil.copytree(options.source, source, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    if uses_time_zones(source, site):
+        shutil.copytree(Path(packages_of_tools()) / "tzdata", app / "tzdata", dirs_exist_ok=True)
+    entry = ENTRY.format(
+        clock=CLOCK if os.environ.get("COMPONENTIZE_OPTIMIZE") == "no" else "",
+        phases=phases,
+        native=sorted(native) and {*native} or "set()",
+        classes="\n".join(CLASSES[phase] for phase in phases),
+    )
+    (app / "_witgate_app.py").write_text(entry)
+    for folder in (app, source, site):
+        set_times(folder)
+    command = [TOOLS / "componentize-py", "-d", options.wit, "-w", options.world, "componentize", "-s", "_witgate_app"]
+    command += ["-p", app, "-p", source, "-o", options.out]
+    # With VIRTUAL_ENV, componentize-py adds its packages and not those of the builder's Python.
+    environment = os.environ | {"VIRTUAL_ENV": str(site.parent.parent)}
+    try:
+        seed = digest([app, source, site])
+        result = fixed_randomness.run(list(map(str, command)), work, environment, TIMEOUT_SECONDS, seed)
+    except subprocess.TimeoutExpired:
+        fail(
+            f"filter.py: its modules were not loaded within {TIMEOUT_SECONDS} s: "
+            "is there an endless loop outside of the functions?\n"
+        )
     if result.returncode != 0:
         output = result.stdout + result.stderr
-        # componentize-py reports an exception in the author's module only by its traceback.
-        if "Traceback" in output and "filter.py" in output:
-            fail(output)
+        text = re.search(r"witgate: author's error\n(.*)\nwitgate: end", output, re.DOTALL)
+        if text is not None:
+            fail(text[1] + "\n")
         sys.exit(output)
 
 
-def run_tool(command: list[object]) -> None:
-    subprocess.run([TOOLS / str(command[0]), *map(str, command[1:])], check=True, stdout=subprocess.DEVNULL)
+def uses_time_zones(source: Path, site: Path) -> bool:
+    """Whether a module of the filter or of its packages imports ``zoneinfo``."""
+    files = [*source.rglob("*.py"), *site.rglob("*.py")]
+    return any("zoneinfo" in path.read_text(errors="replace") for path in files)
+
+
+def packages_of_tools() -> str:
+    """The folder of the packages in requirements.lock."""
+    return next(path for path in sys.path if path.endswith("site-packages"))
+
+
+def digest(folders: list[Path]) -> bytes:
+    """A digest of the names and contents of all files."""
+    total = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            total.update(str(path.relative_to(folder)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.digest()
+
+
+def set_times(folder: Path) -> None:
+    """Gives all files the same time: importlib reads it, so it would be in the snapshot."""
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (FILE_TIME, FILE_TIME))
 
 
 def fail(text: str) -> None:
@@ -111,12 +246,16 @@ def main() -> None:
     options = parser.parse_args()
     phases = options.phases.split(",")
     source, work = Path(options.source), Path(options.work)
+    try:
+        site, native = packages.install(source, work)
+    except packages.Refused as refusal:
+        fail(str(refusal))
     print("step: bindings", flush=True)
     generate_bindings()
     print("step: mypy", flush=True)
-    check(source, phases)
+    check(source, phases, site, work)
     print("step: component", flush=True)
-    build(source, Path(options.wit), options.world, phases, work, Path(options.out))
+    build(options, phases, site, native, work)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ pub(crate) fn build(
     }
     let wit = work.join("wit");
     wit::write(manifest, &wit)?;
-    let job = Job { source: &project.source, manifest, wit: &wit, work: &work };
+    let job = Job { source: &project.source, manifest, wit: &wit, work: &work, optimize: options.optimize };
     let component = toolchain::build(project.language, &job, progress)?;
     progress.step("check");
     check(&component, manifest)

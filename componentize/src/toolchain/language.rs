@@ -32,6 +32,8 @@ pub(crate) struct Job<'a> {
     pub(crate) wit: &'a Path,
     /// A folder for files of the tools. It is kept until the next build.
     pub(crate) work: &'a Path,
+    /// Whether the component will be optimized.
+    pub(crate) optimize: bool,
 }
 
 impl Language {

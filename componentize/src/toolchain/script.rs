@@ -8,6 +8,8 @@
 //!     --services keyvalue --out FILE --work DIR
 //! ```
 //!
+//! The variable `COMPONENTIZE_OPTIMIZE` is `no` if the component will not be optimized.
+//!
 //! The script writes a component to FILE. It prints `step: NAME` on standard output when a step
 //! begins. Exit code 2 means that the author's source is wrong; the other output is then shown to
 //! the author unchanged. This module does not know: the steps of a script.
@@ -40,6 +42,7 @@ pub(crate) fn build(program: &OsStr, script: &Path, job: &Job, progress: &mut Pr
     let phases: Vec<&str> = job.manifest.phases().map(|(name, _)| name).collect();
     command.args(["--world", WORLD, "--phases", &phases.join(",")]);
     command.args(["--services", &job.manifest.services.join(",")]);
+    command.env("COMPONENTIZE_OPTIMIZE", if job.optimize { "yes" } else { "no" });
     let output = run(&mut command, progress).with_context(|| format!("{}", program.display()))?;
     match output.exit_code {
         Some(0) => Ok(std::fs::read(&out).with_context(|| format!("{} wrote no {}", script.display(), out.display()))?),
@@ -95,7 +98,7 @@ mod tests {
         std::fs::write(&script, text)?;
         let manifest =
             filter_toml::parse("name = \"a\"\nversion = \"1.0.0\"\n[request]", "f").map_err(anyhow::Error::msg)?;
-        let job = Job { source: work.path(), manifest: &manifest, wit: work.path(), work: work.path() };
+        let job = Job { source: work.path(), manifest: &manifest, wit: work.path(), work: work.path(), optimize: true };
         Ok(build("sh".as_ref(), &script, &job, &mut Progress::new("test")))
     }
 

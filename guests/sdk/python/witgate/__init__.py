@@ -1,19 +1,19 @@
 """Write witgate filters in Python: ``from witgate import Request, Reply, reply, config``.
 
 A filter is a module ``filter.py`` that defines ``on_request(request)``,
-``on_response(response, request)`` or both.
+``on_response(response, request)`` or both. A handler may be ``async``.
 
 - A handler that returns ``None`` lets the exchange continue with its edits.
 - A handler that returns a ``Reply`` answers the client (``on_request``) or replaces the response
   (``on_response``). Its edits are discarded.
 - If a handler raises an exception, its edits are discarded and the client receives status 502. The
-  gateway logs the message with the file and line.
+  gateway logs the message with the file and line, and those of its causes.
 
 The objects hold no state: each method calls one function of the gateway (wit/).
 """
 
 from witgate._message import ReadonlyRequest, Reply, Request, Response, reply
-from witgate._services import client, config, keyvalue, log, notes, route
+from witgate._services import client, config, exchange_id, keyvalue, log, notes, route
 
 __all__ = [
     "ReadonlyRequest",
@@ -22,6 +22,7 @@ __all__ = [
     "Response",
     "client",
     "config",
+    "exchange_id",
     "keyvalue",
     "log",
     "notes",

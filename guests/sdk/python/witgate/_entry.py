@@ -4,12 +4,14 @@ the WIT expects. The entry that ``componentize`` generates uses them.
 This module does not know any particular filter.
 """
 
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Awaitable, Callable
+from typing import cast
 
 from componentize_py_types import Err
 from wit_world.imports import types
 
+from witgate import _check, _coroutines, _sandbox
+from witgate._errors import describe
 from witgate._message import ReadonlyRequest, Reply, Request, Response
 
 _PROCEED_REQUEST = types.RequestAction_Proceed()
@@ -18,46 +20,53 @@ _REQUEST = Request()
 _READONLY = ReadonlyRequest()
 _RESPONSE = Response()
 
+Result = Reply | None
+OnRequest = Callable[[Request], Result | Awaitable[Result]]
+OnResponse = Callable[[Response, ReadonlyRequest], Result | Awaitable[Result]]
 
-def handle_request(on_request: Callable[[Request], Reply | None]) -> types.RequestAction:
+
+def handle_request(on_request: OnRequest) -> types.RequestAction:
     """The export ``request-handler``. Turns an exception into the ``err`` of the WIT function."""
     try:
-        reply = on_request(_REQUEST)
-        return _PROCEED_REQUEST if reply is None else types.RequestAction_Respond(_to_wit("on_request", reply))
-    except Exception as failure:
-        raise Err(failure_message(failure)) from None
+        result = on_request(_REQUEST)
+        if result is not None and not isinstance(result, Reply):
+            result = _awaited("on_request", result)
+        return _PROCEED_REQUEST if result is None else types.RequestAction_Respond(_to_wit(result))
+    # SystemExit is not an Exception, and an exception that leaves this function is a trap.
+    except BaseException as failure:
+        raise Err(describe(failure, on_request)) from None
+    finally:
+        _sandbox.flush()
 
 
-def handle_response(on_response: Callable[[Response, ReadonlyRequest], Reply | None]) -> types.ResponseAction:
+def handle_response(on_response: OnResponse) -> types.ResponseAction:
     """The export ``response-handler``. Turns an exception into the ``err`` of the WIT function."""
     try:
-        reply = on_response(_RESPONSE, _READONLY)
-        return _PROCEED_RESPONSE if reply is None else types.ResponseAction_Replace(_to_wit("on_response", reply))
-    except Exception as failure:
-        raise Err(failure_message(failure)) from None
+        result = on_response(_RESPONSE, _READONLY)
+        if result is not None and not isinstance(result, Reply):
+            result = _awaited("on_response", result)
+        return _PROCEED_RESPONSE if result is None else types.ResponseAction_Replace(_to_wit(result))
+    except BaseException as failure:
+        raise Err(describe(failure, on_response)) from None
+    finally:
+        _sandbox.flush()
 
 
-def _to_wit(handler: str, reply: Reply) -> types.Response:
-    if not isinstance(reply, Reply):
-        returned = type(reply).__name__
-        raise TypeError(f"{handler} returned {returned}, not a Reply or None: use `return reply(status, body)`")
-    return types.Response(reply.status, reply.headers, reply.body)
+def _awaited(handler: str, result: object) -> Reply | None:
+    """The result of an ``async`` handler."""
+    if isinstance(result, Awaitable):
+        result = _coroutines.run(cast(Awaitable[object], result))
+    if result is None or isinstance(result, Reply):
+        return result
+    returned = type(result).__name__
+    raise TypeError(f"{handler} returned {returned}, not a Reply or None: use `return reply(status, body)`")
 
 
-def failure_message(failure: BaseException) -> str:
-    """Returns the exception in one line, with the innermost frame of the author's source:
-    ``ValueError: … (filter.py:12 in on_request)``."""
-    place, trace = "", failure.__traceback__
-    while trace is not None:
-        place = _author_place(trace) or place
-        trace = trace.tb_next
-    return f"{type(failure).__name__}: {failure}{place}"
-
-
-def _author_place(trace: TracebackType) -> str:
-    """File, line and function of a frame. Empty if the frame is not in the author's source."""
-    code = trace.tb_frame.f_code
-    file = code.co_filename
-    if "/witgate/" in file or "/python3" in file or file.startswith("<") or file.endswith("/_witgate_app.py"):
-        return ""
-    return f" ({file.rsplit('/', 1)[-1]}:{trace.tb_lineno} in {code.co_name})"
+def _to_wit(reply: Reply) -> types.Response:
+    """Checks the reply again, because the author can change it after ``reply`` made it."""
+    body = reply.body
+    if type(body) is not bytes:
+        if not isinstance(body, (bytes, bytearray, memoryview)):
+            raise TypeError(f"Reply.body is bytes, but this is {type(body).__name__}: use `reply(status, body)`")
+        body = bytes(body)
+    return types.Response(_check.status(reply.status), _check.fields(reply.headers), _check.body(body))

@@ -57,6 +57,10 @@ def _joined_value(fields: Fields, name: str) -> str | None:
     return ", ".join(values) if values else None
 
 
+def _bytes(value: str | None) -> bytes | None:
+    return None if value is None else value.encode()
+
+
 def _without(fields: Fields, name: str) -> Fields:
     return [(own, value) for own, value in fields if own != name.lower()]
 
@@ -69,6 +73,7 @@ class request:  # noqa: N801 - stands for a module
     query = staticmethod(lambda: _state.query)
     header = staticmethod(lambda name: _joined_value(_state.request, name))
     header_values = staticmethod(lambda name: _values(_state.request, name))
+    header_bytes = staticmethod(lambda name: _bytes(_joined_value(_state.request, name)))
     headers = staticmethod(lambda: list(_state.request))
     body = staticmethod(lambda: _state.body)
 
@@ -104,6 +109,7 @@ class response:  # noqa: N801
     local = staticmethod(lambda: False)
     header = staticmethod(lambda name: _joined_value(_state.response, name))
     header_values = staticmethod(lambda name: _values(_state.response, name))
+    header_bytes = staticmethod(lambda name: _bytes(_joined_value(_state.response, name)))
     headers = staticmethod(lambda: list(_state.response))
     body = staticmethod(lambda: _state.response_body)
 
@@ -138,6 +144,7 @@ class _Client:
 class exchange:  # noqa: N801
     client = staticmethod(lambda: _Client(_state.client_ip))
     route = staticmethod(lambda: "test")
+    id = staticmethod(lambda: "0" * 32)
     note = staticmethod(lambda name: _state.notes.get(name))
 
     @staticmethod

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from witgate import _check
 from witgate._host import request as _request
 from witgate._host import request_edit as _edit
 from witgate._host import response as _response
@@ -32,12 +33,15 @@ def reply(status: int, body: object = None, headers: dict[str, str] | None = Non
 
     If ``headers`` has no ``content-type``, text is sent as ``text/plain; charset=utf-8`` and JSON
     as ``application/json``. Bytes have no default.
+
+    Raises ``TypeError`` or ``ValueError`` for what HTTP does not allow.
     """
-    fields = list((headers or {}).items())
+    status = _check.status(status)
+    fields = _check.fields(list(headers.items())) if headers else []
     if body is None:
         return Reply(status, fields)
-    if isinstance(body, (bytes, bytearray)):
-        return Reply(status, fields, bytes(body))
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return Reply(status, fields, _check.body(bytes(body)))
     if not any(name.lower() == "content-type" for name, _ in fields):
         fields.append(("content-type", "text/plain; charset=utf-8" if isinstance(body, str) else "application/json"))
     return Reply(status, fields, _encode(body))
@@ -79,11 +83,15 @@ class ReadonlyRequest:
         The case of the name does not matter. Several lines are joined with ``", "`` (those of
         ``cookie`` with ``"; "``).
         """
-        return _request.header(name)
+        return _request.header(_check.text(name, "a name"))
 
     def header_values(self, name: str) -> list[str]:
         """Returns the value of each line of a header field, in order. Empty if it is absent."""
-        return _request.header_values(name)
+        return _request.header_values(_check.text(name, "a name"))
+
+    def header_bytes(self, name: str) -> bytes | None:
+        """Returns the value of a header field as it was received, for values that are not UTF-8."""
+        return _request.header_bytes(_check.text(name, "a name"))
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -97,31 +105,33 @@ class Request(ReadonlyRequest):
     What you set, you read at once. The gateway applies the edits when ``on_request`` returns
     ``None``; it discards them if the handler returns a reply or raises an exception.
 
-    A name or value that HTTP forbids ends the call, and so does a field that only the gateway
-    writes, such as ``host`` or ``content-length`` (wit/request.wit has the list).
+    A name or value that HTTP forbids raises ``TypeError`` or ``ValueError``, and so does a field that
+    only the gateway writes, such as ``host`` or ``content-length`` (wit/request.wit has the list).
     """
 
     __slots__ = ()
 
     def set_header(self, name: str, value: str) -> None:
         """Sets a header field. Replaces all lines of the field."""
-        _edit.set_header(name, value)
+        name = _check.field_name(name)
+        _edit.set_header(name, _check.field_value(value, name))
 
     def append_header(self, name: str, value: str) -> None:
         """Adds a line to a header field. Keeps the lines that the field already has."""
-        _edit.append_header(name, value)
+        name = _check.field_name(name)
+        _edit.append_header(name, _check.field_value(value, name))
 
     def remove_header(self, name: str) -> None:
         """Removes all lines of a header field. Does nothing if the field is absent."""
-        _edit.remove_header(name)
+        _edit.remove_header(_check.field_name(name))
 
     def set_path(self, path: str) -> None:
         """Sets the path for the upstream: percent-encoded, begins with ``/``, without the query."""
-        _edit.set_path(path)
+        _edit.set_path(_check.path(path))
 
     def set_query(self, query: str | None) -> None:
         """Sets the query for the upstream, without the ``?``. ``None`` removes the query."""
-        _edit.set_query(query)
+        _edit.set_query(_check.query(query))
 
     @property
     def body(self) -> bytes:
@@ -131,7 +141,8 @@ class Request(ReadonlyRequest):
     def json(self) -> Any:
         """Returns the whole body, parsed as JSON. Requires what ``body`` does.
 
-        Raises ``ValueError`` if the body is not valid JSON, an empty body included.
+        Raises ``ValueError`` if the body is not valid JSON, an empty body included, and
+        ``RecursionError`` if it is nested too deep. A byte order mark is skipped.
         """
         return json.loads(_request.body())
 
@@ -149,8 +160,8 @@ class Response:
     What you set, you read at once. The gateway applies the edits when ``on_response`` returns
     ``None``; it discards them if the handler returns a reply or raises an exception.
 
-    A status, name or value that HTTP forbids ends the call, and so does a field that only the
-    gateway writes, such as ``content-length`` (wit/request.wit has the list).
+    A status, name or value that HTTP forbids raises ``TypeError`` or ``ValueError``, and so does a
+    field that only the gateway writes, such as ``content-length`` (wit/request.wit has the list).
     """
 
     __slots__ = ()
@@ -162,7 +173,7 @@ class Response:
 
     @status.setter
     def status(self, status: int) -> None:
-        _response.set_status(status)
+        _response.set_status(_check.status(status))
 
     @property
     def local(self) -> bool:
@@ -175,11 +186,15 @@ class Response:
         The case of the name does not matter. Several lines are joined with ``", "``; use
         ``header_values`` for ``set-cookie``.
         """
-        return _response.header(name)
+        return _response.header(_check.text(name, "a name"))
 
     def header_values(self, name: str) -> list[str]:
         """Returns the value of each line of a header field, in order. Empty if it is absent."""
-        return _response.header_values(name)
+        return _response.header_values(_check.text(name, "a name"))
+
+    def header_bytes(self, name: str) -> bytes | None:
+        """Returns the value of a header field as it was received, for values that are not UTF-8."""
+        return _response.header_bytes(_check.text(name, "a name"))
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -188,15 +203,17 @@ class Response:
 
     def set_header(self, name: str, value: str) -> None:
         """Sets a header field. Replaces all lines of the field."""
-        _response.set_header(name, value)
+        name = _check.field_name(name)
+        _response.set_header(name, _check.field_value(value, name))
 
     def append_header(self, name: str, value: str) -> None:
         """Adds a line to a header field. Keeps the lines that the field already has."""
-        _response.append_header(name, value)
+        name = _check.field_name(name)
+        _response.append_header(name, _check.field_value(value, name))
 
     def remove_header(self, name: str) -> None:
         """Removes all lines of a header field. Does nothing if the field is absent."""
-        _response.remove_header(name)
+        _response.remove_header(_check.field_name(name))
 
     @property
     def body(self) -> bytes:
@@ -209,7 +226,8 @@ class Response:
     def json(self) -> Any:
         """Returns the whole body, parsed as JSON. Requires what ``body`` does.
 
-        Raises ``ValueError`` if the body is not valid JSON, an empty body included.
+        Raises ``ValueError`` if the body is not valid JSON, an empty body included, and
+        ``RecursionError`` if it is nested too deep. A byte order mark is skipped.
         """
         return json.loads(_response.body())
 
@@ -223,6 +241,7 @@ class Response:
 
 def _encode(body: object) -> bytes:
     """A body as bytes: text in UTF-8, bytes as they are, any other value as JSON."""
-    if isinstance(body, (bytes, bytearray)):
-        return bytes(body)
-    return body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return _check.body(bytes(body))
+    text = body if isinstance(body, str) else json.dumps(body)
+    return _check.body(_check.without_surrogates(text).encode())

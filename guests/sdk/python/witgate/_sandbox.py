@@ -1,27 +1,29 @@
-"""Makes the clock, randomness and output of the standard library work in a component. The entry
+"""Makes randomness, output and waiting of the standard library work in a component. The entry
 imports this module before the author's module.
 
-The memory of a filter is a snapshot that is taken at build time, without an operating system below
-it: ``time.time`` would trap, and ``random`` would start from the same seed in every instance. This
-module sends them to the gateway, under every name by which an author may import them.
+The memory of a filter is a snapshot that is taken at build time. ``random`` would start from the
+same state in every instance, so this module takes seeds from the gateway. The clock needs no help:
+the builder connects the clock of the C library to the gateway (componentize/src/optimize).
 
 There is no gateway at build time. The clock then shows the time of the build, because some
 libraries read it when they are imported. Randomness raises an error, because the value would be the
 same in every instance.
 """
 
-import datetime
+import hashlib
+import hmac
 import io
-import logging  # noqa: F401 - reads the clock when imported: before the clock is replaced
+import logging  # noqa: F401 - so that its streams exist before they are replaced
 import os
 import random
 import secrets  # noqa: F401
 import sys
 import time
 import uuid  # noqa: F401
-from typing import Any
+from typing import Any, NoReturn
 
 from witgate import _host
+from witgate._check import without_surrogates
 
 # Whether the build is over, so that the functions of the gateway can be called.
 running = False
@@ -38,6 +40,8 @@ def _require_gateway(what: str) -> None:
 def _urandom(size: int, /) -> bytes:
     """Replaces ``os.urandom``. The gateway returns at most 64 KiB per call."""
     _require_gateway("randomness")
+    if size < 0:
+        raise ValueError("negative argument not allowed")
     parts = []
     while size > 0:
         part = min(size, 65536)
@@ -47,142 +51,143 @@ def _urandom(size: int, /) -> bytes:
 
 
 class _Random(random.Random):
-    """Replaces ``random.Random``: without an argument, the seed comes from the gateway."""
+    """Replaces ``random.Random``: without a seed, the first use takes one from the gateway, so that
+    a generator can be made while the filter is built."""
 
-    def seed(self, a: Any = None, version: int = 2) -> None:
-        super().seed(int.from_bytes(_urandom(32)) if a is None else a, version)
+    _is_seeded = False
 
-    def __new__(cls, *args: Any) -> "_Random":
+    def __new__(cls, *args: Any, **options: Any) -> "_Random":
         # Without an argument, the base class would read a seed from the operating system.
         return super().__new__(cls, 0)
+
+    def seed(self, a: Any = None, version: int = 2) -> None:
+        self._is_seeded = a is not None
+        if a is not None:
+            super().seed(a, version)
+
+    def _take_seed(self) -> None:
+        super().seed(int.from_bytes(_urandom(32)))
+        self._is_seeded = True
+
+    def random(self) -> float:
+        if not self._is_seeded:
+            self._take_seed()
+        return super().random()
+
+    def getrandbits(self, k: int, /) -> int:
+        if not self._is_seeded:
+            self._take_seed()
+        return super().getrandbits(k)
+
+    def getstate(self) -> tuple[Any, ...]:
+        if not self._is_seeded:
+            self._take_seed()
+        return super().getstate()
+
+    def setstate(self, state: tuple[Any, ...]) -> None:
+        super().setstate(state)
+        self._is_seeded = True
 
 
 def _install_randomness() -> None:
     os.urandom = _urandom
     setattr(random, "_urandom", _urandom)
-    system = random.SystemRandom()
-    # The functions of the module are methods of one generator. SystemRandom has no state that the
-    # snapshot could freeze.
+    # The functions of the module are methods of one generator. It is seeded in each call anew,
+    # because the snapshot is taken before its first use.
+    generator = _Random()
     for name in random.__all__:
-        if name[0].islower() and hasattr(system, name):
-            setattr(random, name, getattr(system, name))
-    setattr(random, "_inst", system)
+        if name[0].islower() and hasattr(generator, name):
+            setattr(random, name, getattr(generator, name))
+    setattr(random, "_inst", generator)
+    _Random.__name__ = _Random.__qualname__ = "Random"
+    _Random.__module__ = "random"
     setattr(random, "Random", _Random)
 
 
-# --- the clock ------------------------------------------------------------------------------------
-
-_original_time, _original_time_ns = time.time, time.time_ns
-_original_gmtime, _original_strftime, _original_asctime = time.gmtime, time.strftime, time.asctime
-
-
-def _time_ns() -> int:
-    if not running:
-        return _original_time_ns()
-    now = _host.clock.now()
-    return now.seconds * 1_000_000_000 + now.nanoseconds
-
-
-def _time() -> float:
-    return _time_ns() / 1e9 if running else _original_time()
-
-
-def _monotonic_ns() -> int:
-    return _host.clock.ticks() * 1000 if running else 0
-
-
-def _monotonic() -> float:
-    return _monotonic_ns() / 1e9
+# --- waiting and ending ---------------------------------------------------------------------------
 
 
 def _sleep(seconds: float, /) -> None:
     raise RuntimeError("time.sleep is not available in a filter: a call has to end within its timeout")
 
 
-def _gmtime(seconds: float | None = None, /) -> time.struct_time:
-    return _original_gmtime(_time() if seconds is None else seconds)
+def _exit(status: object = None, /) -> NoReturn:
+    raise SystemExit(status)
 
 
-def _strftime(format: str, when: Any = None, /) -> str:
-    return _original_strftime(format, _gmtime() if when is None else when)
+# --- hashes ---------------------------------------------------------------------------------------
 
 
-def _asctime(when: Any = None, /) -> str:
-    return _original_asctime(_gmtime() if when is None else when)
-
-
-def _ctime(seconds: float | None = None, /) -> str:
-    return _asctime(_gmtime(seconds))
-
-
-_date, _datetime = datetime.date, datetime.datetime
-
-
-class _DateType(type):
-    """Lets ``isinstance`` accept the dates that the standard library itself makes."""
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, _datetime if issubclass(cls, _datetime) else _date)
-
-
-class _Date(_date, metaclass=_DateType):
-    @classmethod
-    def today(cls) -> Any:
-        return cls.fromtimestamp(_time())
-
-
-class _Datetime(_datetime, metaclass=_DateType):
-    @classmethod
-    def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-        now = cls.fromtimestamp(_time(), datetime.UTC)
-        return now.astimezone(tz) if tz else now.replace(tzinfo=None)
-
-    @classmethod
-    def utcnow(cls) -> Any:
-        return cls.now()
-
-    @classmethod
-    def today(cls) -> Any:
-        return cls.now()
-
-
-def _install_clock() -> None:
-    time.time, time.time_ns, time.sleep = _time, _time_ns, _sleep
-    for clock in ("monotonic", "perf_counter", "process_time", "thread_time"):
-        setattr(time, clock, _monotonic)
-        setattr(time, f"{clock}_ns", _monotonic_ns)
-    # The sandbox has no time zone data: local time is UTC.
-    setattr(time, "gmtime", _gmtime)
-    setattr(time, "localtime", _gmtime)
-    setattr(time, "strftime", _strftime)
-    setattr(time, "asctime", _asctime)
-    setattr(time, "ctime", _ctime)
-    _Date.__name__ = _Date.__qualname__ = "date"
-    _Datetime.__name__ = _Datetime.__qualname__ = "datetime"
-    setattr(datetime, "date", _Date)
-    setattr(datetime, "datetime", _Datetime)
+def _pbkdf2_hmac(
+    hash_name: str, password: bytes, salt: bytes, iterations: int, dklen: int | None = None
+) -> bytes:
+    """Replaces ``hashlib.pbkdf2_hmac``, which CPython has only with OpenSSL."""
+    if iterations < 1:
+        raise ValueError("iteration value must be greater than 0.")
+    inner = hmac.new(bytes(password), digestmod=hash_name)
+    dklen = inner.digest_size if dklen is None else dklen
+    if dklen < 1:
+        raise ValueError("key length must be greater than 0.")
+    derived, block = b"", 0
+    while len(derived) < dklen:
+        block += 1
+        keyed = inner.copy()
+        keyed.update(bytes(salt) + block.to_bytes(4))
+        digest = keyed.digest()
+        total = int.from_bytes(digest)
+        for _ in range(iterations - 1):
+            keyed = inner.copy()
+            keyed.update(digest)
+            digest = keyed.digest()
+            total ^= int.from_bytes(digest)
+        derived += total.to_bytes(inner.digest_size)
+    return derived[:dklen]
 
 
 # --- output ---------------------------------------------------------------------------------------
 
 
 class _LogStream(io.TextIOBase):
-    """Replaces ``sys.stdout`` and ``sys.stderr``: writes whole lines to the gateway's log."""
+    """Replaces ``sys.stdout`` and ``sys.stderr``: writes whole lines to the gateway's log. The rest
+    of a line is written when the call ends."""
+
+    encoding = "utf-8"
 
     def __init__(self, level: str) -> None:
         self._level = level
-        self._rest = ""
+        self.rest = ""
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str, /) -> int:
-        lines = (self._rest + text).split("\n")
-        self._rest = lines.pop()
-        if running:
-            for line in lines:
-                _host.log.write(getattr(_host.log.Level, self._level), line)
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        lines = (self.rest + text).split("\n")
+        self.rest = lines.pop()
+        for line in lines:
+            self._log(line)
         return len(text)
+
+    def _log(self, line: str) -> None:
+        if running:
+            _host.log.write(getattr(_host.log.Level, self._level), without_surrogates(line))
+
+    def write_rest(self) -> None:
+        """Writes the line that has no end yet."""
+        rest, self.rest = self.rest, ""
+        self._log(rest)
+
+
+_stdout, _stderr = _LogStream("INFO"), _LogStream("WARN")
+
+
+def flush() -> None:
+    """Writes what a call left unfinished: ``print("a", end="")``."""
+    if _stdout.rest:
+        _stdout.write_rest()
+    if _stderr.rest:
+        _stderr.write_rest()
 
 
 def install() -> None:
@@ -190,9 +195,16 @@ def install() -> None:
     if not _host.INSIDE:
         return
     _install_randomness()
-    _install_clock()
-    sys.stdout = _LogStream("INFO")
-    sys.stderr = _LogStream("WARN")
+    time.sleep = _sleep
+    # There is no clock of processor time.
+    for clock in ("process_time", "thread_time"):
+        setattr(time, clock, time.perf_counter)
+        setattr(time, f"{clock}_ns", time.perf_counter_ns)
+    setattr(os, "_exit", _exit)
+    os.abort = _exit
+    if not hasattr(hashlib, "pbkdf2_hmac"):
+        setattr(hashlib, "pbkdf2_hmac", _pbkdf2_hmac)
+    sys.stdout, sys.stderr = _stdout, _stderr
 
 
 install()

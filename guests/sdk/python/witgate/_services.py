@@ -1,9 +1,9 @@
 """What a filter can ask of the gateway besides the request and the response."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from witgate import _host
+from witgate import _check, _host
 
 if TYPE_CHECKING:
     from wit_world.imports.types import ClientInfo
@@ -20,7 +20,7 @@ class config:  # noqa: N801 - authors use it like a module
 
         A value that is not a string is returned as JSON text.
         """
-        return _host.config.get(key)
+        return _host.config.get(_check.text(key, "a key"))
 
     @staticmethod
     def keys() -> list[str]:
@@ -32,28 +32,33 @@ class log:  # noqa: N801
     """Writes lines to the gateway's log, which adds the name of the filter and the id of the
     exchange. ``print`` and ``logging`` write there too.
 
-    A line is cut after 4 KiB. Lines after the 64th of a call are dropped.
+    A message that is not text is converted with ``str``. A line is cut after 4 KiB. Lines after the
+    64th of a call are dropped.
     """
 
     @staticmethod
-    def debug(message: str) -> None:
+    def debug(message: object) -> None:
         """Writes information for the author of the filter."""
-        _host.log.write(_host.log.Level.DEBUG, message)
+        _write(_host.log.Level.DEBUG, message)
 
     @staticmethod
-    def info(message: str) -> None:
+    def info(message: object) -> None:
         """Writes an event of normal operation."""
-        _host.log.write(_host.log.Level.INFO, message)
+        _write(_host.log.Level.INFO, message)
 
     @staticmethod
-    def warn(message: str) -> None:
+    def warn(message: object) -> None:
         """Writes a condition that an operator should look at."""
-        _host.log.write(_host.log.Level.WARN, message)
+        _write(_host.log.Level.WARN, message)
 
     @staticmethod
-    def error(message: str) -> None:
+    def error(message: object) -> None:
         """Writes a failure."""
-        _host.log.write(_host.log.Level.ERROR, message)
+        _write(_host.log.Level.ERROR, message)
+
+
+def _write(level: Any, message: object) -> None:
+    _host.log.write(level, _check.text(message if isinstance(message, str) else str(message), "a message"))
 
 
 class notes:  # noqa: N801
@@ -62,19 +67,20 @@ class notes:  # noqa: N801
     Use them to pass data from ``on_request`` to ``on_response``, or to a later filter. Neither the
     client nor the upstream sees them.
 
-    An exchange holds at most 32 notes. A name has 1 to 64 bytes, a value at most 4 KiB; exceeding a
-    bound ends the call. Begin a name with the name of your filter: ``limiter.remaining``.
+    An exchange holds at most 32 notes, and one more ends the call. A name has 1 to 64 bytes, a value
+    at most 4 KiB. Begin a name with the name of your filter: ``limiter.remaining``.
     """
 
     @staticmethod
     def get(name: str) -> str | None:
         """Returns the value of a note, or ``None`` if no filter has set it."""
-        return _host.exchange.note(name)
+        return _host.exchange.note(_check.text(name, "the name of a note"))
 
     @staticmethod
     def set(name: str, value: str) -> None:
         """Sets a note. It is discarded if the handler raises an exception."""
-        _host.exchange.set_note(name, value)
+        name = _check.note_name(name)
+        _host.exchange.set_note(name, _check.note_value(value, name))
 
 
 def client() -> "ClientInfo":
@@ -86,6 +92,12 @@ def client() -> "ClientInfo":
 def route() -> str:
     """Returns the name of the route in gateway.yaml."""
     return _host.exchange.route()
+
+
+def exchange_id() -> str:
+    """Returns the id of the exchange, which the log lines and ``x-request-id`` carry: 32 lower-case
+    hexadecimal digits."""
+    return _host.exchange.id()
 
 
 class keyvalue:  # noqa: N801
@@ -100,17 +112,20 @@ class keyvalue:  # noqa: N801
     @staticmethod
     def get(key: str) -> str | None:
         """Returns the value of a key, or ``None`` if the key is absent or has expired."""
+        key = _check.text(key, "a key")
         value = _call_store("get", key, lambda: _host.keyvalue.get(key))
         return None if value is None else value.decode()
 
     @staticmethod
     def set(key: str, value: str, ttl_ms: int = 0) -> None:
         """Sets a key. It expires after ``ttl_ms`` milliseconds; with 0 it does not expire."""
-        _call_store("set", key, lambda: _host.keyvalue.set(key, value.encode(), ttl_ms))
+        key, data, ttl_ms = _check.text(key, "a key"), _check.text(value, "a value").encode(), _check.ttl_ms(ttl_ms)
+        _call_store("set", key, lambda: _host.keyvalue.set(key, data, ttl_ms))
 
     @staticmethod
     def delete(key: str) -> bool:
         """Removes a key. Returns True if the key was there and had not expired."""
+        key = _check.text(key, "a key")
         return _call_store("delete", key, lambda: _host.keyvalue.delete(key))
 
     @staticmethod
@@ -120,6 +135,7 @@ class keyvalue:  # noqa: N801
         A new counter starts at 0 and expires after ``ttl_ms`` milliseconds (0: does not expire).
         Later increments do not prolong its life.
         """
+        key, delta, ttl_ms = _check.text(key, "a key"), _check.delta(delta), _check.ttl_ms(ttl_ms)
         return _call_store("increment", key, lambda: _host.keyvalue.increment(key, delta, ttl_ms))
 
 

@@ -7,14 +7,29 @@ operator allows, and reference counts still free objects without cycles.
 """
 
 import gc
+import logging
 
-from witgate import _image, _sandbox, _warmup
+from witgate import _coroutines, _image, _late_imports, _sandbox, _warmup
 
 
 def finish() -> None:
     """Prepares the memory. The order of the steps matters: each one leaves holes or garbage that a
     later one handles."""
+    _late_imports.load()
+    _coroutines.install()
+    _late_imports.close()
+    # The time at which logging was imported would make each build different.
+    setattr(logging, "_startTime", 0)
     _sandbox.running = True
+    try:
+        _arrange()
+    except BaseException:
+        # There is no gateway whose log could take the traceback.
+        _sandbox.running = False
+        raise
+
+
+def _arrange() -> None:
     gc.collect()
     # The collector marks every object that it visits, and the marks would have to be copied back.
     gc.disable()

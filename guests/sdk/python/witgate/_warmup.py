@@ -72,6 +72,7 @@ def _use_services() -> None:
     _services.notes.set("name", "text")
     _services.client()
     _services.route()
+    _services.exchange_id()
     for write in (_services.log.debug, _services.log.info, _services.log.warn, _services.log.error):
         write("text")
 
@@ -85,7 +86,7 @@ def _use_request() -> None:
     if _host.request_edit is not None:
         _edit(request.set_header, request.append_header)
         request.remove_header("name")
-        request.set_path("text")
+        request.set_path("/text")
         request.set_query("text")
         request.set_body("text")
 

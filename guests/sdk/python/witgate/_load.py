@@ -1,0 +1,73 @@
+"""Imports the author's module while a filter is built, and says what is wrong with it.
+
+The builder (componentize/python/build.py) shows the author the text between the marks. This module
+does not know: the gateway.
+"""
+
+import importlib
+import inspect
+import os
+import sys
+from types import ModuleType
+from typing import Any, NoReturn
+
+from witgate import _errors
+
+BEGIN, END = "witgate: author's error", "witgate: end"
+_PARAMETERS = {"request": ("request",), "response": ("response", "request")}
+
+
+def load(name: str, phases: list[str], native: set[str]) -> ModuleType:
+    """Returns the author's module, which defines the handler of each phase. ``native`` are the C
+    extensions that were left out of the packages."""
+    root = next((folder for folder in sys.path if os.path.exists(f"{folder}/{name}.py")), "")
+    _errors.author_root = f"{root}/"
+    try:
+        module = importlib.import_module(name)
+    except BaseException as failure:
+        _fail(_errors.report(failure) + _advice(failure, native))
+    for phase in phases:
+        _check_handler(module, phase)
+    return module
+
+
+def _check_handler(module: ModuleType, phase: str) -> None:
+    handler: Any = getattr(module, f"on_{phase}", None)
+    parameters = ", ".join(_PARAMETERS[phase])
+    if handler is None:
+        _fail(
+            f"{module.__name__}.py: does not define on_{phase}, but filter.toml has [{phase}]: "
+            f"write `def on_{phase}({parameters})`, or remove [{phase}] from filter.toml"
+        )
+    place = _errors._definition(handler) or f"{module.__name__}.py"
+    if not callable(handler):
+        _fail(f"{place}: on_{phase} is {type(handler).__name__}, not a function: write `def on_{phase}({parameters})`")
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        _fail(f"{place}: on_{phase} has `yield`, so its code never runs: return a reply or None")
+    try:
+        inspect.signature(handler).bind(*_PARAMETERS[phase])
+    except TypeError as mismatch:
+        _fail(f"{place}: on_{phase} cannot be called with ({parameters}): {mismatch}")
+    except ValueError:
+        # A function in C may have no signature.
+        pass
+
+
+def _advice(failure: BaseException, native: set[str]) -> str:
+    """What to do about an import that fails."""
+    if isinstance(failure, ModuleNotFoundError) and failure.name:
+        top = failure.name.partition(".")[0]
+        if top in sys.stdlib_module_names:
+            return f"\n{top} is not part of Python for WebAssembly, so a filter cannot use it"
+        if failure.name in native or top in native:
+            return f"\n{failure.name} is a C extension, which cannot run in a filter: use a package in pure Python"
+        return f"\nadd the package of {top} to requirements.txt beside filter.toml"
+    packages = sorted({name.partition(".")[0] for name in native})
+    if isinstance(failure, ImportError) and packages:
+        return f"\nC extensions, which cannot run in a filter, were left out of: {', '.join(packages)}"
+    return ""
+
+
+def _fail(text: str) -> NoReturn:
+    _errors.unraisable(f"{BEGIN}\n{text}\n{END}")
+    sys.exit(1)
