@@ -80,7 +80,7 @@ pub struct SendOptions<'a> {
 }
 
 /// One attempt with its result.
-struct Attempt {
+struct AttemptOutcome {
     result: Result<http::Response<Body>, Error>,
     /// The request, if it is complete and may be sent again.
     request: Option<http::Request<Body>>,
@@ -138,9 +138,9 @@ impl UpstreamClient {
         }
     }
 
-    /// Drops connections that were idle for too long, and the state of upstreams that `clusters` does
-    /// not contain. Returns the number of idle connections that are left. The thread calls this
-    /// periodically.
+    /// Drops connections that were idle for too long, and the state of upstreams that `clusters`
+    /// does not contain. Returns the number of idle connections that are left. The thread calls
+    /// this periodically.
     pub fn sweep<'c>(&self, clusters: impl Iterator<Item = &'c Arc<Cluster>>) -> usize {
         let (mut names, mut idle_timeouts) = (HashSet::new(), HashMap::new());
         for cluster in clusters {
@@ -181,16 +181,16 @@ impl UpstreamClient {
         (now, deadline, connect_time): (Instant, Instant, &Cell<Option<Duration>>),
         request: http::Request<Body>,
         interim: Option<&InterimSink>,
-    ) -> Attempt {
+    ) -> AttemptOutcome {
         let retried = tried.len() - 1;
         let (settings, endpoint) = (&cluster.settings, &cluster.endpoints[tried[retried]].endpoint);
         let Some(permit) = endpoint.begin_request(settings.limits.in_flight) else {
             let detail = format!("upstream {}: {}: limits.in_flight requests", cluster.name, endpoint.label);
-            return Attempt { result: Err(Error::new(Kind::UpstreamSaturated, detail)), request: Some(request) };
+            return AttemptOutcome { result: Err(Error::new(Kind::UpstreamSaturated, detail)), request: Some(request) };
         };
         let retries = &settings.retries;
-        // The pool cannot return the request after a response or a timeout, so a copy is kept if such
-        // a result may be retried.
+        // The pool cannot return the request after a response or a timeout, so a copy is kept if
+        // such a result may be retried.
         let needs_copy = retried < retries.attempts as usize && (retries.on_timeout || !retries.on_status.is_empty());
         let copy = (needs_copy && request.method().is_idempotent()).then(|| pool::try_clone(&request)).flatten();
         let left = deadline.saturating_duration_since(now);
@@ -201,15 +201,15 @@ impl UpstreamClient {
         let attempt = match timeout.run(now, time, work).await {
             Some(Ok(response)) => {
                 let response = response.map(|body| body.with_guard(permit));
-                Attempt { result: Ok(response), request: copy }
+                AttemptOutcome { result: Ok(response), request: copy }
             }
             Some(Err(AttemptError { error, sent, request })) => {
                 let request = request.filter(|request| !sent || request.method().is_idempotent());
-                Attempt { result: Err(error), request: request.or(copy) }
+                AttemptOutcome { result: Err(error), request: request.or(copy) }
             }
             None => {
                 let detail = format!("upstream {}: {}: no response in time", cluster.name, endpoint.label);
-                Attempt { result: Err(Error::new(Kind::UpstreamTimeout, detail)), request: copy }
+                AttemptOutcome { result: Err(Error::new(Kind::UpstreamTimeout, detail)), request: copy }
             }
         };
         record(cluster, endpoint, &attempt.result);
@@ -217,8 +217,8 @@ impl UpstreamClient {
     }
 
     /// Decides whether to retry. Returns after the pause before the retry.
-    async fn next(&self, cluster: &Cluster, attempt: Attempt, tried: &[usize], deadline: Instant) -> Next {
-        let Attempt { result, request } = attempt;
+    async fn next(&self, cluster: &Cluster, attempt: AttemptOutcome, tried: &[usize], deadline: Instant) -> Next {
+        let AttemptOutcome { result, request } = attempt;
         if tried.len() > 1 {
             self.count_retry(cluster, if result.is_ok() { "ok" } else { "failed" });
         }
@@ -232,8 +232,8 @@ impl UpstreamClient {
             Some(request) if retry::may_retry(retries, retried, cause) => request,
             _ => return Next::Return(result),
         };
-        // The first retry goes to another endpoint, which may well be healthy, so it needs no pause.
-        // Without another endpoint, the pause gives this one time to recover.
+        // The first retry goes to another endpoint, which may well be healthy, so it needs no
+        // pause. Without another endpoint, the pause gives this one time to recover.
         let has_others = cluster.endpoints.len() > 1;
         let pause = if retried == 0 && has_others {
             Duration::ZERO
@@ -260,8 +260,8 @@ impl UpstreamClient {
         Next::Retry(request)
     }
 
-    /// The second of the retry budget's clock. It starts above the budget's window, so that the empty
-    /// counts of second 0 are not recent.
+    /// The second of the retry budget's clock. It starts above the budget's window, so that the
+    /// empty counts of second 0 are not recent.
     fn second(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.started).as_secs() + 1000
     }

@@ -1,10 +1,11 @@
-//! The connection pool of one thread: sends one request to one endpoint over a pooled or new connection.
+//! The connection pool of one thread: sends one request to one endpoint over a pooled or new
+//! connection.
 //!
 //! Each thread has its own pool, so no lock stands between a request and a connection. The price is
-//! that a thread cannot use the idle connections of another. An upstream may close a connection while
-//! it is idle; the pool checks this before reuse. If the connection closes before a byte of the
-//! response, it retries on a new one, provided that the request was not sent or is idempotent. At
-//! `limits.connections` a request waits for a connection of this thread to become idle or of any
+//! that a thread cannot use the idle connections of another. An upstream may close a connection
+//! while it is idle; the pool checks this before reuse. If the connection closes before a byte of
+//! the response, it retries on a new one, provided that the request was not sent or is idempotent.
+//! At `limits.connections` a request waits for a connection of this thread to become idle or of any
 //! thread to end. This module does not know: balancing, retries on other endpoints.
 
 use std::cell::{Cell, RefCell};
@@ -107,8 +108,8 @@ impl Pool {
             match h1::exchange(connection, reused, request, target.interim, body_idle, self.give_back(target)).await {
                 Ok(response) => return Ok(response),
                 Err(ExchangeError { error, answered, sent, request: again }) => match again {
-                    // The upstream closed an idle connection, which says nothing about its health. The
-                    // next try uses a new connection, since this request may be what makes the
+                    // The upstream closed an idle connection, which says nothing about its health.
+                    // The next try uses a new connection, since this request may be what makes the
                     // upstream close connections.
                     Some(again) if is_stale(&error, reused, answered) && (!sent || again.method().is_idempotent()) => {
                         (request, may_reuse) = (again, false);
@@ -131,8 +132,8 @@ impl Pool {
                 Err(error) => return Err(AttemptError { error, sent: false, request: Some(request) }),
             };
             if let Err(error) = session.ready().await {
-                // For example after a GOAWAY. Nothing was sent, so even a streamed body can still go
-                // over a new connection.
+                // For example after a GOAWAY. Nothing was sent, so even a streamed body can still
+                // go over a new connection.
                 self.remove_session(target, &session);
                 if reused {
                     continue;
@@ -148,8 +149,8 @@ impl Pool {
                         self.remove_session(target, &session);
                     }
                     match again {
-                        // The upstream did not process it (RFC 9113, section 8.7). Only one such retry:
-                        // an endpoint that refuses every stream is overloaded.
+                        // The upstream did not process it (RFC 9113, section 8.7). Only one such
+                        // retry: an endpoint that refuses every stream is overloaded.
                         Some(again) if failed.unprocessed && reused && !was_refused => {
                             (request, was_refused) = (again, true);
                         }
@@ -190,9 +191,9 @@ impl Pool {
         }
     }
 
-    /// Drops connections that were idle for too long. `idle_timeout` returns the limit of an endpoint,
-    /// or none if the endpoint is not configured any more. Returns the number of idle connections
-    /// that are left. The thread calls this periodically.
+    /// Drops connections that were idle for too long. `idle_timeout` returns the limit of an
+    /// endpoint, or none if the endpoint is not configured any more. Returns the number of idle
+    /// connections that are left. The thread calls this periodically.
     pub(super) fn sweep(&self, idle_timeout: impl Fn(u64) -> Option<Duration>) -> usize {
         let mut hosts = self.hosts.borrow_mut();
         hosts.retain(|id, host| {
@@ -209,8 +210,8 @@ impl Pool {
         hosts.values().map(|host| host.idle.len()).sum()
     }
 
-    /// Returns an idle connection if `may_reuse`, else a new one, else one that becomes free in time;
-    /// and whether it was used before.
+    /// Returns an idle connection if `may_reuse`, else a new one, else one that becomes free in
+    /// time; and whether it was used before.
     async fn connection(&self, target: Target<'_>, may_reuse: bool) -> Result<(Box<Connection>, bool), Error> {
         if may_reuse && let Some(connection) = self.take_idle(target) {
             return Ok((connection, true));
@@ -275,8 +276,8 @@ impl Pool {
         Ok(Box::new(Connection::new(stream, tls_config, Some(permit))))
     }
 
-    /// Returns a callback that takes a connection back after its response was read: a waiter gets it,
-    /// else it becomes idle.
+    /// Returns a callback that takes a connection back after its response was read: a waiter gets
+    /// it, else it becomes idle.
     fn give_back(&self, target: Target<'_>) -> GiveBack {
         let settings = &target.cluster.settings;
         // A thread that kept more than its share of a limited number would starve the others.
