@@ -22,14 +22,15 @@ use crate::load_error::{LoadError, LoadErrorReason};
 use crate::pool_range::PoolRange;
 use crate::store_limits::{MEMORY_BYTES_MAX, TABLE_ELEMENTS_MAX};
 use witgate_http::limiter::Limiter;
+use witgate_http::text::bounded;
 
 /// Bytes that a memory's slot keeps mapped between calls. The working set of an interpreter fits;
 /// pages beyond it return to the system.
 const KEEP_RESIDENT_BYTES: usize = 4 << 20;
 const TABLE_KEEP_RESIDENT_BYTES: usize = 64 << 10;
-/// The stack of Wasm code in a call. The limits on recursion of QuickJS and CPython take effect
-/// before it ends, so an author's handler can catch the error: JSON of 30,000 levels needs 14 MiB in
-/// CPython. A call costs only the pages that it touches, which stay with the slot of the pool.
+/// The stack of Wasm code in a call, in bytes. The recursion limits of QuickJS and CPython take
+/// effect before it ends, so an author's handler can catch the error: JSON of 30,000 levels needs
+/// 14 MiB in CPython. A call costs only the pages that it touches, which stay with the pool's slot.
 const STACK_BYTES: usize = 16 << 20;
 /// The rest of a call's stack, for functions of the host that Wasm code calls.
 const HOST_STACK_BYTES: usize = 1 << 20;
@@ -162,7 +163,7 @@ impl Engine {
 
 /// wasmtime has no type for a component that does not fit the pool, so only its text identifies it.
 fn refused_code(error: wasmtime::Error) -> LoadError {
-    let text = format!("{error:#}");
+    let text = bounded(format_args!("{error:#}"));
     let (reason, what) = if text.contains("pooling allocator") {
         (LoadErrorReason::Limits, "the component needs more than an instance may have")
     } else {
