@@ -29,6 +29,13 @@ const GATEWAY_FIELDS = new Set([
   ...["host", "content-length", "connection", "keep-alive", "proxy-connection"],
   ...["te", "trailer", "transfer-encoding", "upgrade"],
 ]);
+/** By length, false if a name is short, not empty, and none of these fields. */
+const GATEWAY_LENGTHS = Array.from(
+  { length: 64 },
+  (_, length) => length === 0 || [...GATEWAY_FIELDS].some((name) => name.length === length),
+);
+/** A text that is shorter counts as ASCII when edits are counted. The gateway counts exactly. */
+const EXACT_FROM = 256;
 
 /** Shows a value in a message: short, and whatever its methods do. */
 export function shown(value: unknown): string {
@@ -78,6 +85,38 @@ export function checkedReadName(name: unknown): string {
   return checkedString("the name of a header field", name);
 }
 
+/** Tells whether all characters are allowed in names and values. False negatives are possible. */
+function isPlain(text: string): boolean {
+  try {
+    return encodeURIComponent(text) === text && text.indexOf("(") < 0 && text.indexOf(")") < 0;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Checks and counts an edit of a field. Returns the text of the value.
+ *
+ * Most names and values have only characters that URI encoding keeps. All of them are allowed in
+ * both, except parentheses in names, and this native comparison costs a fifth of the exact rules.
+ */
+export function checkedEdit(name: string, value: unknown): string {
+  if (typeof name === "string" && typeof value === "string" && GATEWAY_LENGTHS[name.length] === false) {
+    const both = name + value;
+    if (both.length < EXACT_FROM && editCount < EDITS_MAX && editBytes < EDIT_BYTES_MAX - EXACT_FROM) {
+      if (isPlain(both)) {
+        editCount += 1;
+        editBytes += both.length;
+        return value;
+      }
+    }
+  }
+  const checked = checkedName(name);
+  const text = checkedValue(checked, value);
+  countEdit(checked, text);
+  return text;
+}
+
 /** Returns the name of a field to write. */
 export function checkedName(name: unknown): string {
   if (typeof name !== "string" || !TOKEN.test(name)) {
@@ -92,7 +131,7 @@ export function checkedName(name: unknown): string {
 
 /** Returns the value of the field `name`. */
 export function checkedValue(name: string, value: unknown): string {
-  const text = typeof value === "string" ? wellFormed(value) : checkedText(`header ${name}: the value`, value);
+  const text = checkedText(`header ${name}: the value`, value);
   if (CONTROL.test(text)) {
     throw new TypeError(`header ${name}: the value ${shown(text)} has a control character, such as a line break`);
   }
@@ -160,7 +199,7 @@ export function checkedFields(headers: unknown): Array<[string, string]> {
     const value = checkedValue(name, pair[1]);
     return [name, value];
   });
-  const bytes = utf8Length(fields.flat());
+  const bytes = fields.reduce((sum, [name, value]) => sum + name.length + utf8Length(value), 0);
   if (fields.length > REPLY_FIELDS_MAX || bytes > REPLY_FIELD_BYTES_MAX) {
     const bounds = `${REPLY_FIELDS_MAX} fields and ${REPLY_FIELD_BYTES_MAX} bytes of fields`;
     throw new RangeError(`a response has at most ${bounds}, not ${fields.length} and ${bytes}`);
@@ -174,26 +213,26 @@ export function checkBodyAllowed(status: number, body: Uint8Array): void {
   throw new TypeError(`a response with status ${status} has no body: leave the body out`);
 }
 
-/** The edits of one call: their number, and their texts with an upper bound of their bytes. */
-const edits = { count: 0, bytes: 0, texts: [] as string[] };
+/** The edits of one call: their number, and the bytes of their texts. */
+let editCount = 0;
+let editBytes = 0;
 
 /** Begins to count the edits of a call. */
 export function resetEdits(): void {
-  edits.count = edits.bytes = edits.texts.length = 0;
+  editCount = editBytes = 0;
 }
 
 /** Counts one edit with these texts, and refuses what exceeds the bounds of a call. */
 export function countEdit(first = "", second = ""): void {
-  edits.count += 1;
-  edits.bytes += 3 * (first.length + second.length);
-  edits.texts.push(first, second);
-  if (edits.count <= EDITS_MAX && (edits.bytes <= EDIT_BYTES_MAX || utf8Length(edits.texts) <= EDIT_BYTES_MAX)) return;
+  editCount += 1;
+  editBytes += first.length + utf8Length(second);
+  if (editCount <= EDITS_MAX && editBytes <= EDIT_BYTES_MAX) return;
   const bounds = `${EDITS_MAX} edits with ${EDIT_BYTES_MAX} bytes of names, values, paths and queries`;
   throw new RangeError(`one call makes at most ${bounds}`);
 }
 
-function utf8Length(texts: string[]): number {
-  return texts.reduce((sum, text) => sum + encode(text).length, 0);
+function utf8Length(text: string): number {
+  return text.length < EXACT_FROM ? text.length : encode(text).length;
 }
 
 /** Returns the name of a note. */

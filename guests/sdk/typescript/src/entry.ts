@@ -13,7 +13,7 @@ import type { OnRequest, OnResponse } from "./index.ts";
 import { checkedReply, type Reply } from "./reply.ts";
 import { ReadonlyRequest, Request, type RequestEdit } from "./request.ts";
 import type { Response } from "./response.ts";
-import { FilterPromise, forgetJobs, runJobs, takeUnhandled } from "./web/promise.ts";
+import { FilterPromise, forgetJobs, runJobs } from "./web/promise.ts";
 
 const PROCEED = { tag: "proceed" } as const;
 
@@ -29,8 +29,13 @@ export function requestHandler(
   const request = new Request(edit);
   return {
     handleRequest(): RequestAction {
-      const reply = call(name, () => onRequest(request));
-      return reply === undefined ? PROCEED : { tag: "respond", val: reply };
+      beginCall();
+      try {
+        const reply = completed(onRequest(request));
+        return reply === undefined ? PROCEED : { tag: "respond", val: reply };
+      } catch (failure) {
+        throw failed(failure, name);
+      }
     },
   };
 }
@@ -44,44 +49,41 @@ export function responseHandler(
   const request = new ReadonlyRequest();
   return {
     handleResponse(): ResponseAction {
-      const reply = call(name, () => onResponse(response, request));
-      return reply === undefined ? PROCEED : { tag: "replace", val: reply };
+      beginCall();
+      try {
+        const reply = completed(onResponse(response, request));
+        return reply === undefined ? PROCEED : { tag: "replace", val: reply };
+      } catch (failure) {
+        throw failed(failure, name);
+      }
     },
   };
 }
 
-/** Ends the build phase: runs the jobs of the author's module. */
-export function endModule(): void {
-  runJobs();
-  const rejection = takeUnhandled();
-  if (rejection !== undefined) throw rejection.reason;
-}
+/** Ends the evaluation of the author's module: runs the jobs that it queued. */
+export { runJobs as endModule } from "./web/promise.ts";
 
-function call(name: string, handler: () => unknown): Reply | undefined {
+function beginCall(): void {
   markRunning();
   resetEdits();
-  try {
-    const result = handler();
-    return checkedReply(isThenable(result) ? settled(result) : afterJobs(result));
-  } catch (failure) {
-    forgetJobs();
-    throw failureMessage(failure, name);
-  }
 }
 
-/** Runs the jobs that a synchronous handler left behind. */
-function afterJobs(result: unknown): unknown {
+/** Runs the jobs that a handler left behind, and returns its reply. */
+function completed(result: unknown): Reply | undefined {
+  if (result === undefined) {
+    runJobs();
+    return undefined;
+  }
+  if (isThenable(result)) return checkedReply(settled(result));
   runJobs();
-  const rejection = takeUnhandled();
-  if (rejection !== undefined) throw rejection.reason;
-  return result;
+  return checkedReply(result);
 }
 
 /** The value of the promise that a handler returned. */
 function settled(result: PromiseLike<unknown>): unknown {
   const promise = FilterPromise.resolve(result);
   promise.markHandled();
-  afterJobs(undefined);
+  runJobs();
   const { state, value } = promise.peek();
   if (state === "rejected") throw value;
   if (state === "fulfilled") return value;
@@ -89,4 +91,10 @@ function settled(result: PromiseLike<unknown>): unknown {
     "the promise that the handler returned is still pending when nothing is left to run: it awaits something that " +
       "never happens, because a filter has no timers and cannot send requests",
   );
+}
+
+/** The message for the gateway's log. The instance may serve another call. */
+function failed(failure: unknown, name: string): string {
+  forgetJobs();
+  return failureMessage(failure, name);
 }

@@ -49,7 +49,8 @@ export const config = {
    * string is returned as JSON text.
    */
   get(key: string): string | undefined {
-    return rawConfig.get(checkedString("the key", key)) ?? undefined;
+    const isText = typeof key === "string" && key.isWellFormed();
+    return rawConfig.get(isText ? key : checkedString("the key", key)) ?? undefined;
   },
 
   /**

@@ -4,11 +4,11 @@
 import * as raw from "witgate:gateway/request@0.1.0";
 import {
   checkedBody,
+  checkedEdit,
   checkedName,
   checkedPath,
   checkedQuery,
   checkedReadName,
-  checkedValue,
   countEdit,
   type TextValue,
 } from "./check.ts";
@@ -41,7 +41,7 @@ export class ReadonlyRequest {
    * does not matter. Several lines are joined with `, ` (those of `cookie` with `; `).
    */
   header(name: string): string | undefined {
-    return raw.header(checkedReadName(name)) ?? undefined;
+    return raw.header(typeof name === "string" && name.isWellFormed() ? name : checkedReadName(name)) ?? undefined;
   }
   /** Returns the value of each line of a header field, in order. Empty if the field is absent. */
   headerValues(name: string): string[] {
@@ -94,17 +94,11 @@ export class Request extends ReadonlyRequest {
   }
   /** Sets a header field. Replaces all lines of the field. */
   setHeader(name: string, value: TextValue): void {
-    const checked = checkedName(name);
-    const text = checkedValue(checked, value);
-    countEdit(checked, text);
-    this.#edit.setHeader(checked, text);
+    this.#edit.setHeader(name, checkedEdit(name, value));
   }
   /** Adds a line to a header field. Keeps the lines that the field already has. */
   appendHeader(name: string, value: TextValue): void {
-    const checked = checkedName(name);
-    const text = checkedValue(checked, value);
-    countEdit(checked, text);
-    this.#edit.appendHeader(checked, text);
+    this.#edit.appendHeader(name, checkedEdit(name, value));
   }
   /** Removes all lines of a header field. Does nothing if the field is absent. */
   removeHeader(name: string): void {
@@ -115,13 +109,13 @@ export class Request extends ReadonlyRequest {
   /** Sets the path for the upstream: percent-encoded, begins with `/`, without the query. */
   setPath(path: string): void {
     const checked = checkedPath(path);
-    countEdit(checked);
+    countEdit("", checked);
     this.#edit.setPath(checked);
   }
   /** Sets the query that the upstream receives, without the `?`. Undefined removes the query. */
   setQuery(query: string | undefined): void {
     const checked = checkedQuery(query);
-    countEdit(checked);
+    countEdit("", checked);
     this.#edit.setQuery(checked);
   }
   /** Returns the whole body. Requires `body = "buffer"` under `[request]` in filter.toml. */

@@ -4,10 +4,10 @@
 import * as raw from "witgate:gateway/response@0.1.0";
 import {
   checkedBody,
+  checkedEdit,
   checkedName,
   checkedReadName,
   checkedStatus,
-  checkedValue,
   countEdit,
   type TextValue,
 } from "./check.ts";
@@ -43,7 +43,7 @@ export class Response {
    * does not matter. Several lines are joined with `, `; use `headerValues` for `set-cookie`.
    */
   header(name: string): string | undefined {
-    return raw.header(checkedReadName(name)) ?? undefined;
+    return raw.header(typeof name === "string" && name.isWellFormed() ? name : checkedReadName(name)) ?? undefined;
   }
   /** Returns the value of each line of a header field, in order. Empty if the field is absent. */
   headerValues(name: string): string[] {
@@ -62,17 +62,11 @@ export class Response {
   }
   /** Sets a header field. Replaces all lines of the field. */
   setHeader(name: string, value: TextValue): void {
-    const checked = checkedName(name);
-    const text = checkedValue(checked, value);
-    countEdit(checked, text);
-    raw.setHeader(checked, text);
+    raw.setHeader(name, checkedEdit(name, value));
   }
   /** Adds a line to a header field. Keeps the lines that the field already has. */
   appendHeader(name: string, value: TextValue): void {
-    const checked = checkedName(name);
-    const text = checkedValue(checked, value);
-    countEdit(checked, text);
-    raw.appendHeader(checked, text);
+    raw.appendHeader(name, checkedEdit(name, value));
   }
   /** Removes all lines of a header field. Does nothing if the field is absent. */
   removeHeader(name: string): void {

@@ -1,5 +1,6 @@
 // For unit tests with vitest, without Wasm: `import { fake } from "@witgate/filter/testing"`.
 import { clearStore, enter, FakeExchange, type Fields, interfaces } from "./fake.ts";
+import { resetEdits } from "./check.ts";
 import { ReadonlyRequest, Request } from "./request.ts";
 import { Response } from "./response.ts";
 import { encode } from "./text.ts";
@@ -34,8 +35,7 @@ export interface FakeInit {
  * Makes an exchange and returns the objects that `onRequest` and `onResponse` take. Each call
  * starts a new exchange; the key-value store is kept until `fake.reset()`.
  *
- * In contrast to the gateway, edits take effect at once, and bounds and field names are not
- * checked.
+ * In contrast to the gateway, edits take effect at once.
  */
 export function fake(init: FakeInit = {}) {
   const exchange = new FakeExchange();
@@ -51,6 +51,7 @@ export function fake(init: FakeInit = {}) {
   exchange.clientIp = init.clientIp ?? exchange.clientIp;
   exchange.now = init.now ?? exchange.now;
   enter(exchange);
+  resetEdits();
   return {
     /** For `onRequest`. */
     request: new Request(interfaces["request-edit"]),

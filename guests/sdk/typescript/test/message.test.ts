@@ -50,8 +50,69 @@ test("a filter can use configuration, notes, log and key-value store", () => {
 });
 
 test("anything that is thrown has a failure message", () => {
-  const messages = [new TypeError("x"), "text", { a: 1 }].map(failureMessage);
+  const messages = [new TypeError("x"), "text", { a: 1 }].map((failure) => failureMessage(failure));
   expect(messages).toEqual(["TypeError: x", "text", 'thrown: {"a":1}']);
+});
+
+test("a failure without a line names the handler, and its causes follow", () => {
+  const cause = new Error("outer", { cause: new RangeError("inner") });
+  expect(failureMessage(cause, "onRequest, src/filter.ts:3")).toBe(
+    "Error: outer (onRequest, src/filter.ts:3); caused by RangeError: inner",
+  );
+  expect(failureMessage(7, "onRequest")).toBe("thrown: 7 (onRequest: throw an Error, which knows its line)");
+  expect(failureMessage(new ReferenceError("fetch is not defined"))).toContain("a filter cannot send requests");
+});
+
+test("values of wrong types and out of range are refused before they reach the gateway", () => {
+  const { request, response } = fake();
+  const any = (value: unknown): never => value as never;
+  for (const call of [
+    () => request.setHeader("x a", "1"),
+    () => request.setHeader("x-(a)", "1"),
+    () => request.setHeader("", "1"),
+    () => request.setHeader("Host", "1"),
+    () => request.setHeader("x-a", any({})),
+    () => request.setHeader("x-a", "a\nb"),
+    () => request.header(any(1)),
+    () => request.setPath("a"),
+    () => request.setQuery("a b"),
+    () => request.setBody(undefined),
+    () => reply(200, Promise.resolve(1)),
+    () => reply(any("200")),
+  ]) {
+    expect(call).toThrow(TypeError);
+  }
+  for (const call of [
+    () => (response.status = 65736),
+    () => reply(200.5),
+    () => keyvalue.set("k", "v", -1),
+    () => keyvalue.set("k", "v", NaN),
+    () => keyvalue.set("k", "v", 0.5),
+    () => keyvalue.increment("k", 1, 0),
+    () => notes.set("n".repeat(65), ""),
+  ]) {
+    expect(call).toThrow(RangeError);
+  }
+  request.setHeader("x-a", 42);
+  request.appendHeader("x-b", "\ud800");
+  expect([request.header("x-a"), request.header("x-b")]).toEqual(["42", "\ufffd"]);
+});
+
+test("one call makes at most 256 edits", () => {
+  const { request } = fake();
+  for (let i = 0; i < 256; i++) request.setHeader("x-a", "1");
+  expect(() => request.setHeader("x-a", "1")).toThrow(RangeError);
+});
+
+test("a body is bytes, text or JSON, and a byte order mark is dropped", () => {
+  const { request } = fake({ body: "\ufeff{}" });
+  expect([request.text(), request.json()]).toEqual(["{}", {}]);
+  expect(reply(200, new DataView(new ArrayBuffer(4), 1, 2)).body).toEqual(new Uint8Array(2));
+  const form = reply(200, new URLSearchParams({ a: "b c" }));
+  expect([form.headers[0]?.[1], new TextDecoder().decode(form.body)]).toEqual([
+    "application/x-www-form-urlencoded;charset=UTF-8",
+    "a=b+c",
+  ]);
 });
 
 test("a refusal of the store becomes an Error that says what to do", () => {

@@ -103,7 +103,9 @@ export class TextDecoder {
     if (this.fatal && (bytes.length % 2 !== 0 || !text.isWellFormed())) {
       throw new TypeError(`the data is not valid ${this.encoding}`);
     }
-    return text.toWellFormed() + (bytes.length % 2 !== 0 ? "\ufffd" : "");
+    if (bytes.length % 2 === 0) return text.toWellFormed();
+    // An odd byte at the end is one error, together with half of a pair before it.
+    return `${text.replace(/[\ud800-\udbff]$/, "").toWellFormed()}\ufffd`;
   }
 }
 

@@ -13,21 +13,22 @@ let jobs: Job[] = [];
 /** Rejected promises that nothing handles yet. */
 const unhandled = new Set<FilterPromise<unknown>>();
 
-/** Runs all jobs, and those that they queue. */
+/**
+ * Runs all jobs, and those that they queue.
+ *
+ * @throws The reason of a rejection that nothing handles.
+ */
 export function runJobs(): void {
+  if (jobs.length === 0 && unhandled.size === 0) return;
   while (jobs.length > 0) {
     const batch = jobs;
     jobs = [];
     for (const job of batch) job();
   }
-}
-
-/** Returns the reason of a rejection that nothing handles, or undefined, and forgets them all. */
-export function takeUnhandled(): { reason: unknown } | undefined {
-  const [first] = unhandled;
-  if (first === undefined) return undefined;
-  unhandled.clear();
-  return { reason: first.peek().value };
+  for (const promise of unhandled) {
+    unhandled.clear();
+    throw promise.peek().value;
+  }
 }
 
 /** Forgets jobs and rejections, for an instance that serves another call. */

@@ -65,7 +65,9 @@ function parse(input: string, base: Parts | undefined): Parts {
   const text = input.toWellFormed().replace(/^[\0-\x20]+|[\0-\x20]+$/g, "").replace(/[\t\n\r]/g, "");
   const [beforeFragment, fragment] = cutAt(text, "#");
   const found = /^([A-Za-z][A-Za-z0-9+\-.]*):/.exec(beforeFragment);
-  const parts = found === null ? relative(beforeFragment, base) : absolute(found[1] as string, beforeFragment, base);
+  const isFragment = fragment !== null && beforeFragment === "";
+  const parts =
+    found === null ? relative(beforeFragment, base, isFragment) : absolute(found[1] as string, beforeFragment, base);
   parts.fragment = fragment === null ? null : percentEncode(fragment, FRAGMENT);
   return parts;
 }
@@ -93,10 +95,10 @@ function absolute(found: string, text: string, base: Parts | undefined): Parts {
   return parts;
 }
 
-function relative(text: string, base: Parts | undefined): Parts {
+function relative(text: string, base: Parts | undefined, isFragment: boolean): Parts {
   if (base === undefined) throw new Refused("it has no scheme, and there is no base");
   if (typeof base.path === "string") {
-    if (text !== "") throw new Refused("the base has an opaque path");
+    if (!isFragment) throw new Refused("the base has an opaque path");
     return { ...base };
   }
   return base.scheme === "file" ? file(text, base, empty("file")) : relativeTo(text, base);
@@ -276,10 +278,8 @@ function empty(scheme: string): Parts {
   return { scheme, username: "", password: "", host: null, port: "", path: [], query: null, fragment: null };
 }
 
-function pathText({ path, host }: Parts): string {
-  if (typeof path === "string") return path;
-  const text = path.map((segment) => `/${segment}`).join("");
-  return host === null && path.length > 1 && path[0] === "" ? `/.${text}` : text;
+function pathText({ path }: Parts): string {
+  return typeof path === "string" ? path : path.map((segment) => `/${segment}`).join("");
 }
 
 /** Gives a URL its parameters, and the parameters their URL, without public properties. */
@@ -427,9 +427,11 @@ export class URL {
 
   get href(): string {
     const { scheme, host, query, fragment } = this.#parts;
-    const front = host === null ? "" : `//${this.#credentials()}${this.host}`;
+    const text = pathText(this.#parts);
+    const looksLikeHost = host === null && typeof this.#parts.path !== "string" && text.startsWith("//");
+    const front = host === null ? (looksLikeHost ? "/." : "") : `//${this.#credentials()}${this.host}`;
     const back = `${query === null ? "" : `?${query}`}${fragment === null ? "" : `#${fragment}`}`;
-    return `${scheme}:${front}${pathText(this.#parts)}${back}`;
+    return `${scheme}:${front}${text}${back}`;
   }
   set href(value: string) {
     const other = new URL(value);

@@ -1,0 +1,402 @@
+//! TypeScript filters as authors write them: mistakes name their line, and what works elsewhere
+//! works or is refused in words.
+//!
+//! The fixture tests/fixtures/typescript/authors has a probe for each path. These tests do not know:
+//! how the SDK checks.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use harness::{Gateway, Setup, repository};
+use serde_json::json;
+
+const FIXTURE: &str = "tests/fixtures/typescript/authors";
+
+fn start() -> Result<Gateway> {
+    let yaml = "timeouts: {filters: 9s}\nupstreams: {echo: {builtin: echo, timeout: 20s}}\n\
+        filters: {f: {source: f.wasm, timeout: 8s, capabilities: [keyvalue]}}\nroutes: [{filters: [f], upstream: echo}]";
+    Setup::new(yaml)?.with_guest("f.wasm", "tests/typescript/authors")?.start()
+}
+
+/// The mistakes of the fixture with a text that the log must have. The line is that of the probe.
+const MISTAKES: [(&str, &str); 57] = [
+    ("name-number", "TypeError: the name of a header field must be a token such as x-user"),
+    ("name-space", "not \\\"x a\\\""),
+    ("name-surrogate", "TypeError: the name of a header field"),
+    ("name-gateway", "TypeError: header Content-Length: only the gateway writes this field"),
+    ("read-name", "TypeError: the name of a header field must be a string"),
+    ("value-object", "TypeError: header x-a: the value must be a string"),
+    ("value-undefined", "not undefined"),
+    ("value-nan", "not NaN"),
+    ("value-line-break", "has a control character"),
+    ("value-promise", "a promise, which needs `await`"),
+    ("path-space", "TypeError: the path must begin with /"),
+    ("path-relative", "TypeError: the path must begin with /"),
+    ("path-number", "TypeError: the path must be a string"),
+    ("query-hash", "TypeError: the query must be percent-encoded"),
+    ("status-large", "RangeError: the status must be a whole number from 200 to 599, not 65736"),
+    ("status-small", "RangeError: the status"),
+    ("status-fraction", "not 200.5"),
+    ("status-text", "TypeError: the status must be a number"),
+    ("body-204", "a response with status 204 has no body"),
+    ("body-promise", "TypeError: the body is a promise: write `await` before it"),
+    ("body-function", "not a function"),
+    ("body-large", "RangeError: a body has at most 8388608 bytes, not 8388609"),
+    ("body-cycle", "TypeError: circular reference"),
+    ("headers-object", "TypeError: header x-a: the value must be a string"),
+    ("headers-many", "RangeError: a response has at most 128 fields"),
+    ("edits-many", "RangeError: one call makes at most 256 edits"),
+    ("edits-large", "RangeError: one call makes at most 256 edits"),
+    ("note-name", "RangeError: the name of a note has 1 to 64 bytes, not 65"),
+    ("note-large", "RangeError: note n: the value has 0 to 4096 bytes, not 4098"),
+    ("note-object", "TypeError: note n: the value must be a string"),
+    ("config-key", "TypeError: the key must be a string"),
+    ("ttl-negative", "RangeError: ttlMs must be from 1 to 4294967295 milliseconds, not -1"),
+    ("ttl-zero", "leave it out for a key that does not expire"),
+    ("ttl-half", "not 0.5"),
+    ("ttl-nan", "not NaN"),
+    ("ttl-large", "not 4294967296"),
+    ("ttl-text", "TypeError: ttlMs must be a number"),
+    ("key-empty", "RangeError: a key has 1 to 256 bytes, not 0"),
+    ("key-large", "RangeError: a key has 1 to 256 bytes, not 258"),
+    ("stored-object", "the value must be a string"),
+    ("stored-large", "RangeError: the value of key"),
+    ("delta-fraction", "RangeError: delta must be a whole number of 32 bits"),
+    ("random-quota", "QuotaExceededError: crypto.getRandomValues gives at most 65536 bytes"),
+    ("random-floats", "TypeMismatchError: crypto.getRandomValues needs an array of integers"),
+    ("decoder-label", "RangeError: TextDecoder: a filter has no encoding"),
+    ("locale", "TypeError: toLocaleString with a locale or options: a filter has no locale data"),
+    ("json-syntax", "SyntaxError: "),
+    ("absent-name", "ReferenceError: setTimeout is not defined: a filter has no timers"),
+    ("recursion", "RangeError: Maximum call stack size exceeded"),
+    ("package", "(packages/clock-at-load/index.js:15, called from src/filter.ts:"),
+    ("cause", "; caused by RangeError: inner ("),
+    ("several", "; errors: Error: first ("),
+    ("rejected", "TypeError: after await"),
+    ("unhandled", "TypeError: nobody looks"),
+    ("unhandled-job", "TypeError: in a job"),
+    ("thrown-surrogate", "Error: \u{fffd}"),
+    ("thrown-object", "thrown: {\\\"code\\\":7} (onRequest, src/filter.ts:"),
+];
+
+/// Mistakes that have no line of their own. The log names the handler instead.
+const NO_LINE: [(&str, &str); 5] = [
+    ("pending", "is still pending when nothing is left to run"),
+    ("returned-object", "TypeError: the handler must return reply(…) or nothing, not an object"),
+    ("returned-text", "not \\\"text\\\""),
+    ("returned-status", "RangeError: the status must be a whole number"),
+    ("thrown-hostile", "thrown: [cannot be shown: no]"),
+];
+
+#[test]
+fn a_mistake_is_logged_with_the_authors_line() -> Result<()> {
+    let gateway = start()?;
+    let source = fs::read_to_string(repository().join(FIXTURE).join("src/filter.ts"))?;
+    let line_of = |text: &str| source.lines().position(|line| line.contains(text)).map(|index| index + 1);
+    let handler = line_of("export function onRequest").context("a handler")?;
+    for (name, expected) in MISTAKES.into_iter().chain(NO_LINE) {
+        let own = line_of(&format!("  \"{name}\": ")).with_context(|| name.to_owned())?;
+        let has_line = MISTAKES.iter().any(|(mistake, _)| *mistake == name) && name != "thrown-object";
+        let place = format!("src/filter.ts:{}", if has_line { own } else { handler });
+        let before = gateway.logged("a filter failed").len();
+        let response = gateway.get(&format!("/{name}"), &[])?;
+        ensure!(response.status == 502, "{name}: {}", response.status);
+        let lines = gateway.wait_logged("a filter failed", before + 1);
+        let line = lines.last().context("a line")?;
+        ensure!(line.contains("\"kind\":\"error\""), "{name} is no error: {line}");
+        ensure!(
+            line.contains(expected) && line.contains(&place),
+            "{name}: neither {expected} nor {place} is missing in {line}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_right_works() -> Result<()> {
+    let gateway = start()?;
+    let mut client = gateway.client()?;
+    let response = client.get("/converted", &[])?;
+    let echoed = ["x-0", "x-1", "x-2", "x-3"].map(|name| response.echoed(name));
+    assert_eq!(echoed, ["42", "1.5", "true", "7"].map(|value| Some(value.to_owned())));
+    let response = client.send("POST", "/surrogate", &[], br#"{"name": "\ud800"}"#)?;
+    assert_eq!((response.status, response.echoed("x-name").as_deref()), (200, Some("a\u{fffd}b")));
+    assert_eq!(client.get("/then", &[])?.echoed("x-then").as_deref(), Some("1"));
+    assert_eq!(client.get("/microtask", &[])?.echoed("x-microtask").as_deref(), Some("1"));
+    for (path, status, text) in [
+        ("/async", 200, "[1,2,3]"),
+        ("/async-iteration", 200, "[2,4,6]"),
+        ("/async-caught", 200, "RangeError: as expected"),
+        ("/caught", 400, "TypeError: header x: the value must be a string, a finite number or a boolean, not null"),
+        ("/bytes", 200, "\0\0"),
+        ("/form", 200, "a=b+c"),
+    ] {
+        let response = client.get(path, &[])?;
+        assert_eq!((response.status, response.text().as_str()), (status, text), "{path}");
+    }
+    let response = client.get("/id", &["x-raw: caf\u{e9}"])?;
+    assert_eq!((&response.json()[1], &response.json()[2]), (&json!([99, 97, 102, 195, 169]), &json!(true)));
+    assert_eq!(response.json()[0].as_str().map(str::len), Some(32));
+    assert_eq!(client.get("/log", &[])?.status, 200);
+    let response = client.get("/converted", &["x-probe: none"])?;
+    assert_eq!(response.header("x-client"), Some("true"), "an asynchronous onResponse edits");
+    Ok(())
+}
+
+#[test]
+fn json_is_parsed_or_refused_by_an_error_that_can_be_caught() -> Result<()> {
+    let gateway = start()?;
+    let mut client = gateway.client()?;
+    let deep = |levels: usize| [vec![b'['; levels], vec![b']'; levels]].concat();
+    for (body, status, text) in [
+        (b"\xef\xbb\xbf{}".to_vec(), 200, Some("{}")),
+        (b"[\"\xff\"]".to_vec(), 200, Some("[\"\u{fffd}\"]")),
+        (vec![b'['; 5_000], 400, Some("not JSON")),
+        (vec![b'['; 1_000_000], 400, Some("not JSON")),
+        (deep(1_000), 200, None),
+        (deep(1_000_000), 400, Some("not JSON")),
+    ] {
+        let response = client.send("POST", "/json", &[], &body)?;
+        assert_eq!(response.status, status, "{}: {}", body.len(), response.text());
+        assert!(text.is_none_or(|text| text == response.text()), "{}", response.text());
+    }
+    let text = "\u{feff}aé€😀".repeat(2000);
+    let response = client.send("POST", "/text", &[], text.as_bytes())?;
+    assert_eq!(response.text(), text[3..], "only the first byte order mark is dropped");
+    Ok(())
+}
+
+#[test]
+fn recursion_without_end_is_an_error_that_can_be_caught() -> Result<()> {
+    let gateway = start()?;
+    let mut client = gateway.client()?;
+    for code in [
+        "(function f(){return 1+f()})()",
+        "(f=>f(f))(f=>[1].map(()=>f(f)))",
+        "(f=>f(f))(f=>String({toString:()=>f(f)}))",
+        "(f=>f(f))(f=>[2,1].sort(()=>f(f)))",
+        "(f=>f(f))(f=>'a'.replace(/a/,()=>f(f)))",
+        "(f=>f(f))(f=>({get a(){return f(f)}}).a)",
+        "(f=>f(f))(f=>JSON.stringify({toJSON:()=>f(f)}))",
+        "(f=>f(f))(f=>new Function('f','return f(f)')(f))",
+        "JSON.stringify(Array.from({length:100000}).reduce(a=>[a],[]))",
+        "JSON.parse('['.repeat(1e5)+']'.repeat(1e5),(k,v)=>v)",
+        "Array.from({length:100000}).reduce(a=>[a],[]).flat(Infinity)",
+        "structuredClone(Array.from({length:100000}).reduce(a=>[a],[]))",
+        "eval('('.repeat(1e5)+'1'+')'.repeat(1e5))",
+        "eval('!'.repeat(1e5)+'1')",
+        "new RegExp('(?:'.repeat(1e5)+')'.repeat(1e5))",
+        "'a' in Array.from({length:100000}).reduce(a=>new Proxy(a,{}),{})",
+        "delete Array.from({length:100000}).reduce(a=>new Proxy(a,{}),{}).a",
+        "Array.from({length:100000}).reduce(f=>f.bind(null),()=>1)()",
+    ] {
+        let query: String = code.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let response = client.get(&format!("/deep?{query}"), &[])?;
+        let text = response.text();
+        let is_caught = ["caught RangeError", "caught SyntaxError", "caught InternalError"].contains(&text.as_str());
+        assert!(response.status == 200 && is_caught, "{code}: {} {text}", response.status);
+    }
+    let query =
+        "(function f(n){return n?1+f(n-1):0})(1000)".bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    assert_eq!(client.get(&format!("/deep?{query}"), &[])?.text(), "ok 1000");
+    Ok(())
+}
+
+#[test]
+fn a_key_expires_after_its_time_to_live() -> Result<()> {
+    let gateway = start()?;
+    assert_eq!(gateway.get("/ttl-set", &[])?.status, 200);
+    assert_eq!(gateway.get("/ttl-get", &[])?.json(), json!(["v", "A"]));
+    std::thread::sleep(Duration::from_millis(1700));
+    assert_eq!(gateway.get("/ttl-get", &[])?.json(), json!(["gone", "A"]));
+    Ok(())
+}
+
+#[test]
+fn a_package_may_read_clock_and_chance_while_it_is_loaded() -> Result<()> {
+    let loaded = start()?.get("/package-loaded", &[])?.json();
+    assert_eq!((&loaded["loadedAt"], &loaded["files"]), (&json!(1_577_836_800_000_u64), &json!("undefined")));
+    assert_eq!((&loaded["mode"], &loaded["global"]), (&json!("production"), &json!("object")));
+    Ok(())
+}
+
+/// Expressions whose value differs from that of Node.js, with the value in a filter. The page
+/// docs/reference/typescript.md lists them for authors.
+const DIFFERENCES: [(&str, &str); 3] =
+    [("typeof Intl", "\"undefined\""), ("typeof setTimeout", "\"undefined\""), ("({...'ab'})", "{}")];
+/// Functions that Node.js 20 lacks, so there is nothing to compare.
+const NEWER_THAN_NODE: [&str; 5] = ["groupBy", ".union(", "withResolvers", "Iterator.from", ".drop("];
+/// Node.js 20 decodes windows-1252 as ISO-8859-1, against the Encoding Standard.
+const WRONG_IN_NODE: &str = "new TextDecoder('latin1').decode(new Uint8Array([0x80";
+
+#[test]
+fn expressions_have_the_values_that_they_have_in_node() -> Result<()> {
+    let file = repository().join(FIXTURE).join("src/expressions.json");
+    let sources: Vec<String> = serde_json::from_slice(&fs::read(&file)?)?;
+    let script = "console.log(JSON.stringify(JSON.parse(require('fs').readFileSync(process.argv[1])).map(s => {
+        try { return String(JSON.stringify((0, eval)(s))) } catch (e) { return `throws ${e.name}` } })))";
+    let output = Command::new("node").args(["-e", script]).arg(&file).env("TZ", "UTC").output()?;
+    let in_node: Vec<String> = serde_json::from_slice(&output.stdout)?;
+    let in_filter: Vec<String> = serde_json::from_value(start()?.get("/expressions?0", &[])?.json())?;
+    assert!(sources.len() > 300 && sources.len() == in_node.len() && sources.len() == in_filter.len());
+    let known: BTreeMap<&str, &str> = DIFFERENCES.into_iter().collect();
+    for ((source, in_node), in_filter) in sources.iter().zip(in_node).zip(in_filter) {
+        if NEWER_THAN_NODE.iter().any(|name| source.contains(name)) || source.starts_with(WRONG_IN_NODE) {
+            assert!(!in_filter.starts_with("throws"), "{source}: {in_filter}");
+            continue;
+        }
+        let expected = known.get(source.as_str()).copied().unwrap_or(&in_node);
+        assert_eq!(in_filter, expected, "{source}");
+    }
+    Ok(())
+}
+
+/// Writes a filter with this source, and returns its folder.
+fn write_filter(folder: &Path, name: &str, source: &str) -> Result<()> {
+    fs::create_dir_all(folder.join("src"))?;
+    fs::write(folder.join("filter.toml"), format!("name = \"{name}\"\nversion = \"0.1.0\"\n[request]\n"))?;
+    fs::write(folder.join("src/filter.ts"), source)?;
+    Ok(())
+}
+
+/// Builds the filters in or below `folder`. Returns whether all were built, and the output.
+fn build(folder: &Path, out: &Path) -> Result<(bool, String)> {
+    let mut command = Command::new(repository().join("target/release/componentize"));
+    command.arg("build").arg(folder).arg("--out-dir").arg(out).env("COMPONENTIZE_EVALUATION_MS", "4000");
+    let output = command.output()?;
+    Ok((output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()))
+}
+
+const IMPORT: &str = "import { reply, type Reply, type Request } from \"@witgate/filter\";\n";
+
+#[test]
+fn a_mistake_is_refused_at_build_with_file_line_and_advice() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let handler = "export function onRequest(request: Request): Reply | void {}\n";
+    let cases = [
+        (
+            "object",
+            format!(
+                "{IMPORT}export function onRequest(request: Request) {{\n  return {{ status: 200, body: \"a\" }};\n}}"
+            ),
+            "src/filter.ts:2: error TS1360: onRequest is no OnRequest: it must be (request: Request) => Reply | void",
+        ),
+        (
+            "number",
+            "export const onRequest = async () => 5;".into(),
+            "src/filter.ts:1: error TS1360: onRequest is no OnRequest",
+        ),
+        (
+            "no-handler",
+            "export const other = 1;".into(),
+            "src/filter.ts: does not export onRequest, but filter.toml has [request]",
+        ),
+        (
+            "timer",
+            format!("{IMPORT}{handler}setTimeout(() => 1, 5);"),
+            "src/filter.ts(3,1): error TS2304: setTimeout: a filter has no timers",
+        ),
+        ("request", format!("{IMPORT}{handler}void fetch(\"/\");"), "fetch: a filter cannot send requests"),
+        (
+            "environment",
+            format!("{IMPORT}{handler}export const e = process.env[\"A\"];"),
+            "process: a filter has no process and no environment: use config",
+        ),
+        (
+            "locale",
+            format!("{IMPORT}{handler}export const f = new Intl.NumberFormat(\"de\");"),
+            "src/filter.ts:3: Intl: a filter has no locale data",
+        ),
+        (
+            "files",
+            format!("import {{ readFileSync }} from \"node:fs\";\n{IMPORT}{handler}readFileSync(\"a\");"),
+            "node:fs is a module of Node.js: a filter has no file system",
+        ),
+        (
+            "missing",
+            format!("import x from \"not-installed\";\n{IMPORT}{handler}x();"),
+            "there is no package not-installed: run `npm install not-installed`",
+        ),
+        (
+            "top-await",
+            format!("{IMPORT}{handler}await Promise.resolve(1);"),
+            "move it into the handler, which may be async",
+        ),
+        (
+            "module-throw",
+            format!("{IMPORT}{handler}const table: Record<string, string> = {{}};\n(table[\"a\"] as string).trim();"),
+            "src/filter.ts:4: the code at module level threw: ",
+        ),
+        (
+            "module-secret",
+            format!("{IMPORT}{handler}export const id = crypto.randomUUID();"),
+            "src/filter.ts:3: the code at module level threw: Error: crypto.randomUUID cannot be used while the filter is built",
+        ),
+        ("endless", format!("{IMPORT}{handler}for (;;);"), "the code at module level did not end within 4 s"),
+    ];
+    for (name, source, _) in &cases {
+        write_filter(&folder.path().join(name), name, source)?;
+    }
+    let (is_built, text) = build(folder.path(), &folder.path().join("out"))?;
+    assert!(!is_built, "{text}");
+    for (name, _, expected) in &cases {
+        let own =
+            text.split(&format!("typescript/{name}  not built")).nth(1).with_context(|| format!("{name} in {text}"))?;
+        let own = own.split("not built").next().unwrap_or_default();
+        assert!(own.contains(expected), "{name}: {expected} is not in {own}");
+        assert!(!own.contains("at async") && !own.contains("node:internal"), "{name} shows the builder's stack: {own}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_same_source_makes_the_same_bytes_in_every_folder() -> Result<()> {
+    let root = tempfile::tempdir()?;
+    let source = format!(
+        "{IMPORT}import {{ two }} from \"./dist/two.ts\";\nconst made = [Date.now(), Math.random()];\nexport function onRequest(_: Request): Reply {{ return reply(200, [made, two]); }}"
+    );
+    let mut components = vec![];
+    for folder in ["one", "a/much/deeper/folder"] {
+        let folder = root.path().join(folder);
+        write_filter(&folder, "same", &source)?;
+        fs::create_dir_all(folder.join("src/dist"))?;
+        fs::write(folder.join("src/dist/two.ts"), "export const two = 2;\n")?;
+        let out = folder.join("out");
+        let (is_built, text) = build(&folder, &out)?;
+        ensure!(is_built, "{text}");
+        components.push(fs::read(out.join("same.wasm"))?);
+    }
+    assert!(components[0] == components[1], "the components differ");
+    // A file in a folder that tools usually write is a source all the same.
+    let folder = root.path().join("one");
+    assert!(build(&folder, &folder.join("out"))?.1.contains("unchanged"));
+    fs::write(folder.join("src/dist/two.ts"), "export const two = 3;\n")?;
+    let (_, text) = build(&folder, &folder.join("out"))?;
+    assert!(text.contains("MiB in"), "a changed input is built again: {text}");
+    assert!(fs::read(folder.join("out/same.wasm"))? != components[0]);
+    Ok(())
+}
+
+#[test]
+fn a_mistake_in_the_response_phase_is_logged_with_its_line_too() -> Result<()> {
+    let gateway = start()?;
+    let source = fs::read_to_string(repository().join(FIXTURE).join("src/filter.ts"))?;
+    for (count, (probe, expected)) in [
+        ("response-status", "RangeError: the status must be a whole number from 200 to 599, not 65736"),
+        ("response-header", "TypeError: header x-a: the value must be a string"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(gateway.get("/", &[&format!("x-probe: {probe}")])?.status, 502);
+        let lines = gateway.wait_logged("a filter failed", count + 1);
+        let line = source.lines().position(|line| line.contains(probe)).context("a line")? + 1;
+        let place = format!("(src/filter.ts:{line})");
+        assert!(lines[count].contains(expected) && lines[count].contains(&place), "{place}: {}", lines[count]);
+    }
+    Ok(())
+}
