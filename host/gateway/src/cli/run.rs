@@ -5,8 +5,8 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::gateway::Gateway;
 use crate::control::config_source::ConfigSource;
+use crate::gateway::Gateway;
 use crate::process::memory::allow_huge_pages;
 use crate::telemetry::init_log;
 use witgate_config::LogFormat;

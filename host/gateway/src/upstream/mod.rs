@@ -197,7 +197,8 @@ impl UpstreamClient {
         let time = retries.per_try_timeout.map_or(left, |time| left.min(time));
         let timeout = Rc::new(ResponseTimeout::default());
         let request = request.map(|body| timeout.watch_upload(body));
-        let work = pin!(self.pool.attempt(Target { cluster, endpoint, interim, now: now.into_std(), connect_time }, request));
+        let work =
+            pin!(self.pool.attempt(Target { cluster, endpoint, interim, now: now.into_std(), connect_time }, request));
         let attempt = match timeout.run(now, time, work).await {
             Some(Ok(response)) => {
                 let response = response.map(|body| body.with_guard(permit));
