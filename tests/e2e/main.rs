@@ -3,6 +3,7 @@
 //! These tests do not know: the gateway's sources, which only `layering` and `words` read.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod authors_python;
 mod authors_typescript;
 mod cli;
 mod clients;

@@ -21,7 +21,9 @@ author_root = ""
 def describe(failure: BaseException, handler: object = None) -> str:
     """Returns the exception in one line. Without a frame in the author's source, the place is where
     ``handler`` is defined."""
-    parts, seen, joint = [], set(), ""
+    parts: list[str] = []
+    seen: set[int] = set()
+    joint = ""
     current: BaseException | None = failure
     while current is not None and id(current) not in seen and len(parts) < _CAUSES_MAX:
         seen.add(id(current))

@@ -54,6 +54,20 @@ _LATE = {
 }
 # Modules that no call can use; some print or open things when they are imported.
 _NEVER = set("this antigravity tkinter turtle idlelib pdb test pydoc webbrowser _pyrepl readline curses".split())
+# Modules that the standard library imports late for uses that no filter has, and that are large.
+_LARGE = set(
+    """argparse asyncio bdb cProfile cmd code concurrent ctypes distutils doctest email ensurepip ftplib getpass
+    http importlib multiprocessing netrc optparse pkgutil platform profile pstats runpy shutil smtplib ssl sysconfig
+    tarfile timeit trace unittest venv xml xmlrpc zipapp zipfile""".split()
+)
+_PROGRAMS = {"main", "_main", "test", "_test"}
+# The modules that were there before the author's were imported: `_ALWAYS` has what these import.
+_base: set[str] = set()
+
+
+def remember_base() -> None:
+    """Must be called before the author's module is imported."""
+    _base.update(sys.modules)
 
 
 def load() -> None:
@@ -61,7 +75,7 @@ def load() -> None:
     for name in _ALWAYS:
         _try_import(name)
     done: set[str] = set()
-    for _ in range(_ROUNDS_MAX):
+    for number in range(_ROUNDS_MAX):
         fresh = [name for name in list(sys.modules) if name not in done]
         if not fresh or len(sys.modules) > _MODULES_MAX + 200:
             break
@@ -71,18 +85,23 @@ def load() -> None:
                 _try_import(late)
             module = sys.modules.get(name)
             if module is not None and not _is_own(name):
+                top = name.partition(".")[0]
+                is_standard = top in sys.stdlib_module_names
+                # The author or a package imports a standard module in the first two rounds.
+                if is_standard and (number > 1 or top in _LARGE):
+                    continue
                 for wanted in _imports(module):
-                    _try_import(wanted)
+                    if not is_standard or wanted.partition(".")[0] not in _LARGE:
+                        _try_import(wanted)
     if "zoneinfo" in sys.modules:
         _load_time_zones()
 
 
 def _is_own(name: str) -> bool:
-    """Whether a module belongs to the standard library, to this package or to the bindings."""
+    """Whether a module belongs to the interpreter, to this package or to the bindings."""
     top = name.partition(".")[0]
-    return top in sys.stdlib_module_names or top in ("__main__", "witgate", "wit_world", "_witgate_app") or top.startswith(
-        ("componentize_py", "poll_loop")
-    )
+    is_ours = top in ("__main__", "witgate", "wit_world", "_witgate_app")
+    return name in _base or is_ours or top.startswith(("componentize_py", "poll_loop", "encodings"))
 
 
 def _try_import(name: str) -> None:
@@ -110,11 +129,14 @@ def _imports(module: ModuleType) -> Iterator[str]:
         # Without a time, linecache does not look for the file, which no call has.
         linecache.cache[file] = (len(text), None, text.splitlines(True), file)
     package = getattr(module, "__package__", None) or ""
+    is_standard = module.__name__.partition(".")[0] in sys.stdlib_module_names
     pending: list[ast.AST] = [tree]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.If) and _is_for_types(node.test):
             pending += node.orelse
+            continue
+        if is_standard and isinstance(node, ast.FunctionDef) and node.name in _PROGRAMS:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -11,7 +11,7 @@ import sys
 from types import ModuleType
 from typing import Any, NoReturn
 
-from witgate import _errors
+from witgate import _errors, _late_imports
 
 BEGIN, END = "witgate: author's error", "witgate: end"
 _PARAMETERS = {"request": ("request",), "response": ("response", "request")}
@@ -20,6 +20,7 @@ _PARAMETERS = {"request": ("request",), "response": ("response", "request")}
 def load(name: str, phases: list[str], native: set[str]) -> ModuleType:
     """Returns the author's module, which defines the handler of each phase. ``native`` are the C
     extensions that were left out of the packages."""
+    _late_imports.remember_base()
     root = next((folder for folder in sys.path if os.path.exists(f"{folder}/{name}.py")), "")
     _errors.author_root = f"{root}/"
     try:
