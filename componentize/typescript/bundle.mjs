@@ -16,7 +16,7 @@ const RENAMED = /(typeof )?\b__WITGATE_NO_(\w+)/g;
  */
 export async function bundle(source, handlers, services, work) {
   const { build } = await import("esbuild");
-  const define = { "process.env.NODE_ENV": '"production"', global: "globalThis" };
+  const define = { "process.env.NODE_ENV": '"production"', global: "globalThis", self: "globalThis" };
   for (const name of TYPED_BUT_ABSENT) define[name] = `__WITGATE_NO_${name}`;
   const result = await build({
     stdin: { contents: entry(source, handlers), resolveDir: source, sourcefile: "entry.ts", loader: "ts" },
@@ -86,7 +86,8 @@ const refuseNodeModules = {
       const advice = pluginData?.isProbe ? undefined : nodeModuleAdvice(path);
       if (advice === undefined) return undefined;
       const found = await build.resolve(path, { kind, importer, resolveDir, pluginData: { isProbe: true } });
-      if (found.errors.length === 0 && !found.external) return found;
+      // Undefined lets esbuild resolve it again: the `browser` field of a package may disable it.
+      if (found.errors.length === 0 && !found.external) return undefined;
       const text = `${path} is a module of Node.js, which a filter does not have: ${advice}`;
       if (kind === "require-call") return { path, namespace: "absent", pluginData: { text } };
       return { errors: [{ text }] };
@@ -99,8 +100,9 @@ const refuseNodeModules = {
 
 /** An error of esbuild as a line for the author. */
 function errorLine({ location, text }) {
-  const advice = /^Top-level await/.test(text) ? ": move it into the handler, which may be async" : "";
-  return `${location ? `${location.file}:${location.line}: ` : ""}${text}${advice}`;
+  const isAwait = text.startsWith("Top-level await");
+  const shown = isAwait ? "a filter has no await at module level: move it into the handler, which may be async" : text;
+  return `${location ? `${location.file}:${location.line}: ` : ""}${shown}`;
 }
 
 /**

@@ -28,7 +28,8 @@ export function installPackages(source, step) {
   const npm = spawnSync("npm", flags, { cwd: source, encoding: "utf8" });
   if (npm.error !== undefined) throw new AuthorError(`npm cannot be run: ${npm.error.message}: install Node.js with npm`);
   if (npm.status === 0) return;
-  const text = `${npm.stdout}${npm.stderr}`.replace(/^npm error (A complete log.*|\/.*\.log)$/gm, "").trim();
+  // The rest is the help of `npm ci` and the name of a log.
+  const text = `${npm.stdout}${npm.stderr}`.split(/^npm error (?:Clean install a project|A complete log)/m)[0].trim();
   throw new AuthorError(`${lockFile}: \`npm ci --ignore-scripts\` failed:\n${text}`);
 }
 

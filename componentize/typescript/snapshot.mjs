@@ -5,26 +5,45 @@ import { limitRecursion } from "./stack.mjs";
 /** How long the code at module level may run, in milliseconds. */
 const EVALUATION_MS_MAX = Number(process.env.COMPONENTIZE_EVALUATION_MS ?? 30_000);
 
+/** An import of the gateway's functions in the bundle. */
+const GATEWAY_IMPORT = /^import \* as (\w+) from "witgate:gateway\/([\w-]+)@[^"]*";$/gm;
+
 /** Returns the bytes of the component. */
 export async function snapshot({ code, table }, witPath, world) {
-  const { componentize } = await import("componentize-qjs");
-  // A string takes less of every instance's memory than the objects that it describes.
-  const jsSource = `${code}\nvar __WITGATE_LINES = ${JSON.stringify(JSON.stringify(table))};\n`;
   const timeout = new Promise((_, reject) => {
     const text = `src/filter.ts: the code at module level did not end within ${EVALUATION_MS_MAX / 1000} s`;
     setTimeout(() => reject(new AuthorError(`${text}: look for an endless loop outside the handlers`)), EVALUATION_MS_MAX);
   });
+  return limitRecursion(await Promise.race([evaluate(code, table, witPath, world), timeout]));
+}
+
+async function evaluate(code, table, witPath, world) {
+  const { componentize } = await import("componentize-qjs");
+  // A string takes less of every instance's memory than the objects that it describes.
+  const jsSource = `${code}\nvar __WITGATE_LINES = ${JSON.stringify(JSON.stringify(table))};\n`;
   const settings = { witPath, world, jsSource, sync: true, stubWasi: true };
-  const work = componentize(settings).catch((error) => {
+  try {
+    return (await componentize(settings)).component;
+  } catch (error) {
+    if (/unknown import/.test(error.message) && GATEWAY_IMPORT.test(code)) {
+      // The trap names no line. The same code with functions that throw does.
+      await evaluate(code.replace(GATEWAY_IMPORT, withoutGateway), table, witPath, world);
+    }
     throw evaluationError(error, table);
-  });
-  return limitRecursion((await Promise.race([work, timeout])).component);
+  }
+}
+
+/** An object in place of an import, on one line. Its functions throw. */
+function withoutGateway(_, variable, name) {
+  const advice = "needs the gateway, which is not there while the filter is built: call it inside onRequest or onResponse";
+  const call = `() => { throw new Error("${name}." + key + " ${advice}"); }`;
+  return `var ${variable} = new Proxy({}, { get: (_, key) => ${call} });`;
 }
 
 /** The author's error in a message of QuickJS, if it is one. */
 function evaluationError(error, table) {
   const [, message] = /JavaScript module(?: evaluation)?: ((?!Failed)[\s\S]*)$/.exec(error.message) ?? [];
-  if (message === undefined) return error;
+  if (message === undefined) return trapError(error);
   const [text, ...stack] = message.split("\n");
   const frames = stack.flatMap((frame) => {
     const [, line, column] = /user\.js:(\d+):(\d+)/.exec(frame) ?? [];
@@ -36,4 +55,12 @@ function evaluationError(error, table) {
   const first = known[0] ?? own;
   const called = first === own ? "" : ` (in ${first})`;
   return new AuthorError(`${own}: the code at module level threw: ${text}${called}`);
+}
+
+/** An error for code that ended the interpreter, which names no line. */
+function trapError(error) {
+  const reason = /wasm trap: (.*)\]?$/m.exec(error.message)?.[1];
+  if (reason === undefined) return error;
+  const advice = /stack/.test(reason) ? "look for a recursion without an end" : "look for too much work or memory";
+  return new AuthorError(`src/filter.ts: the code at module level ended the interpreter (${reason}): ${advice}`);
 }

@@ -102,16 +102,15 @@ fn a_mistake_is_logged_with_the_authors_line() -> Result<()> {
         let own = line_of(&format!("  \"{name}\": ")).with_context(|| name.to_owned())?;
         let has_line = MISTAKES.iter().any(|(mistake, _)| *mistake == name) && name != "thrown-object";
         let place = format!("src/filter.ts:{}", if has_line { own } else { handler });
+        // The gateway logs at most 20 failures of a filter in a second.
+        std::thread::sleep(Duration::from_millis(60));
         let before = gateway.logged("a filter failed").len();
         let response = gateway.get(&format!("/{name}"), &[])?;
         ensure!(response.status == 502, "{name}: {}", response.status);
         let lines = gateway.wait_logged("a filter failed", before + 1);
         let line = lines.last().context("a line")?;
         ensure!(line.contains("\"kind\":\"error\""), "{name} is no error: {line}");
-        ensure!(
-            line.contains(expected) && line.contains(&place),
-            "{name}: neither {expected} nor {place} is missing in {line}"
-        );
+        ensure!(line.contains(expected) && line.contains(&place), "{name}: {expected} or {place} is missing in {line}");
     }
     Ok(())
 }
@@ -192,7 +191,7 @@ fn recursion_without_end_is_an_error_that_can_be_caught() -> Result<()> {
         "new RegExp('(?:'.repeat(1e5)+')'.repeat(1e5))",
         "'a' in Array.from({length:100000}).reduce(a=>new Proxy(a,{}),{})",
         "delete Array.from({length:100000}).reduce(a=>new Proxy(a,{}),{}).a",
-        "Array.from({length:100000}).reduce(f=>f.bind(null),()=>1)()",
+        "Array.from({length:20000}).reduce(f=>f.bind(null),()=>1)()",
     ] {
         let query: String = code.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let response = client.get(&format!("/deep?{query}"), &[])?;
@@ -265,8 +264,14 @@ fn write_filter(folder: &Path, name: &str, source: &str) -> Result<()> {
 
 /// Builds the filters in or below `folder`. Returns whether all were built, and the output.
 fn build(folder: &Path, out: &Path) -> Result<(bool, String)> {
+    build_within(folder, out, 60)
+}
+
+/// Like [`build`], for code at module level that may run for so many seconds.
+fn build_within(folder: &Path, out: &Path, seconds: u32) -> Result<(bool, String)> {
     let mut command = Command::new(repository().join("target/release/componentize"));
-    command.arg("build").arg(folder).arg("--out-dir").arg(out).env("COMPONENTIZE_EVALUATION_MS", "4000");
+    command.arg("build").arg(folder).arg("--out-dir").arg(out);
+    command.env("COMPONENTIZE_EVALUATION_MS", format!("{seconds}000"));
     let output = command.output()?;
     Ok((output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()))
 }
@@ -332,11 +337,22 @@ fn a_mistake_is_refused_at_build_with_file_line_and_advice() -> Result<()> {
             "src/filter.ts:4: the code at module level threw: ",
         ),
         (
+            "module-gateway",
+            format!(
+                "import {{ config }} from \"@witgate/filter\";\n{IMPORT}{handler}export const key = config.get(\"a\");"
+            ),
+            "src/filter.ts:4: the code at module level threw: Error: config.get needs the gateway",
+        ),
+        (
+            "module-recursion",
+            format!("{IMPORT}{handler}const recurse = (): number => 1 + recurse();\nrecurse();"),
+            "src/filter.ts: the code at module level ended the interpreter (call stack exhausted)",
+        ),
+        (
             "module-secret",
             format!("{IMPORT}{handler}export const id = crypto.randomUUID();"),
             "src/filter.ts:3: the code at module level threw: Error: crypto.randomUUID cannot be used while the filter is built",
         ),
-        ("endless", format!("{IMPORT}{handler}for (;;);"), "the code at module level did not end within 4 s"),
     ];
     for (name, source, _) in &cases {
         write_filter(&folder.path().join(name), name, source)?;
@@ -350,6 +366,15 @@ fn a_mistake_is_refused_at_build_with_file_line_and_advice() -> Result<()> {
         assert!(own.contains(expected), "{name}: {expected} is not in {own}");
         assert!(!own.contains("at async") && !own.contains("node:internal"), "{name} shows the builder's stack: {own}");
     }
+    Ok(())
+}
+
+#[test]
+fn an_endless_loop_at_module_level_ends_with_a_message() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    write_filter(folder.path(), "endless", "export function onRequest(): void {}\nfor (;;);\n")?;
+    let (is_built, text) = build_within(folder.path(), &folder.path().join("out"), 2)?;
+    assert!(!is_built && text.contains("src/filter.ts: the code at module level did not end within 2 s"), "{text}");
     Ok(())
 }
 
