@@ -26,7 +26,7 @@ async function main() {
   console.log("step: types");
   generateTypes();
   console.log("step: tsc");
-  const handlers = findHandlers(source, phases);
+  const handlers = findHandlers(source, phases, process.env.COMPONENTIZE_BODIES?.split(",") ?? phases);
   checkTypes(source, handlers, work);
   console.log("step: bundle");
   const bundled = await bundle(source, handlers, services, work);

@@ -62,14 +62,14 @@ function entry(source, handlers) {
   const module = (name) => JSON.stringify(join(sdk, "src", name));
   let text = `import ${module("globals.ts")};\nimport * as filter from ${filter};\n`;
   text += `import * as sdk from ${module("entry.ts")};\n`;
-  for (const { phase, name, line } of handlers) {
+  for (const { phase, name, line, hasBody } of handlers) {
     const title = JSON.stringify(`${name}, src/filter.ts:${line}`);
     if (phase === "request") {
       text += `import * as edit from "witgate:gateway/request-edit@0.1.0";\n`;
-      text += `export const requestHandler = sdk.requestHandler(filter.onRequest, edit, ${title});\n`;
+      text += `export const requestHandler = sdk.requestHandler(filter.onRequest, edit, ${title}, ${hasBody});\n`;
     } else {
       text += `import { Response } from ${module("response.ts")};\n`;
-      text += `export const responseHandler = sdk.responseHandler(filter.onResponse, new Response(), ${title});\n`;
+      text += `export const responseHandler = sdk.responseHandler(filter.onResponse, new Response(${hasBody}), ${title});\n`;
     }
   }
   return `${text}sdk.endModule();\n`;

@@ -29,14 +29,18 @@ export function generateTypes() {
   renameSync(fresh, folder);
 }
 
-/** The handlers of the phases: name, type, and where src/filter.ts defines or mentions them. */
-export function findHandlers(source, phases) {
+/**
+ * The handlers of the phases: name, type, whether the gateway buffers the body, and where
+ * src/filter.ts defines or mentions the handler.
+ */
+export function findHandlers(source, phases, buffered) {
   const text = readFileSync(join(source, "src/filter.ts"), "utf8");
   return phases.map((phase) => {
     const { name, type } = HANDLERS[phase];
     const definition = new RegExp(`^export\\s+(?:async\\s+)?(?:function\\s*\\*?|const|let|var)\\s+${name}\\b`, "m");
     const at = [definition, new RegExp(`\\b${name}\\b`)].map((pattern) => text.search(pattern)).find((at) => at >= 0);
-    return { phase, name, type, line: at === undefined ? 1 : text.slice(0, at).split("\n").length };
+    const hasBody = buffered.includes(phase);
+    return { phase, name, type, hasBody, line: at === undefined ? 1 : text.slice(0, at).split("\n").length };
   });
 }
 

@@ -413,6 +413,7 @@ fn a_mistake_in_the_response_phase_is_logged_with_its_line_too() -> Result<()> {
     for (count, (probe, expected)) in [
         ("response-status", "RangeError: the status must be a whole number from 200 to 599, not 65736"),
         ("response-header", "TypeError: header x-a: the value must be a string"),
+        ("response-body", "TypeError: the response has no body here: set `body = "),
     ]
     .into_iter()
     .enumerate()

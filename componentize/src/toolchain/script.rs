@@ -10,6 +10,7 @@
 //!
 //! The variable `COMPONENTIZE_OPTIMIZE` is `no` if the component will not be optimized.
 //!
+//! The environment variable COMPONENTIZE_BODIES lists the phases whose body the gateway buffers.
 //! The script writes a component to FILE. It prints `step: NAME` on standard output when a step
 //! begins. Exit code 2 means that the author's source is wrong; the other output is then shown to
 //! the author unchanged. This module does not know: the steps of a script.
@@ -21,6 +22,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, anyhow};
+use witgate_manifest::BodyMode;
 
 use super::language::{BuildError, Job};
 use crate::progress::Progress;
@@ -42,6 +44,9 @@ pub(crate) fn build(program: &OsStr, script: &Path, job: &Job, progress: &mut Pr
     let phases: Vec<&str> = job.manifest.phases().map(|(name, _)| name).collect();
     command.args(["--world", WORLD, "--phases", &phases.join(",")]);
     command.args(["--services", &job.manifest.services.join(",")]);
+    let buffered: Vec<&str> =
+        job.manifest.phases().filter(|(_, phase)| phase.body == BodyMode::Buffer).map(|(name, _)| name).collect();
+    command.env("COMPONENTIZE_BODIES", buffered.join(","));
     command.env("COMPONENTIZE_OPTIMIZE", if job.optimize { "yes" } else { "no" });
     let output = run(&mut command, progress).with_context(|| format!("{}", program.display()))?;
     match output.exit_code {

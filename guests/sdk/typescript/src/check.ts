@@ -178,6 +178,11 @@ function bodyBytes(body: unknown): Uint8Array {
   throw new TypeError(`the body must be text, bytes or a value that JSON can hold, not ${shown(body)}`);
 }
 
+/** The error for a body that the gateway does not read. */
+export function missingBody(phase: string): TypeError {
+  return new TypeError(`the ${phase} has no body here: set \`body = "buffer"\` under [${phase}] in filter.toml`);
+}
+
 /** The bytes of a buffer or of a view of one. Undefined for any other value. */
 export function viewedBytes(value: unknown): Uint8Array | undefined {
   if (value instanceof Uint8Array) return value;

@@ -19,14 +19,16 @@ const PROCEED = { tag: "proceed" } as const;
 
 /**
  * Makes the export `request-handler`. A string that it throws is the `err` of that function.
- * `name` is the handler's name with its file and line.
+ * `name` is the handler's name with its file and line, `hasBody` whether the gateway buffers the
+ * body.
  */
 export function requestHandler(
   onRequest: OnRequest,
   edit: RequestEdit,
   name: string,
+  hasBody: boolean,
 ): { handleRequest(): RequestAction } {
-  const request = new Request(edit);
+  const request = new Request(edit, hasBody);
   return {
     handleRequest(): RequestAction {
       beginCall();

@@ -10,6 +10,7 @@ import {
   checkedQuery,
   checkedReadName,
   countEdit,
+  missingBody,
   type TextValue,
 } from "./check.ts";
 import { decodeBody } from "./text.ts";
@@ -86,11 +87,13 @@ export interface RequestEdit {
  */
 export class Request extends ReadonlyRequest {
   readonly #edit: RequestEdit;
+  readonly #hasBody: boolean;
 
   /** Called by the entry, not by filters. */
-  constructor(edit: RequestEdit) {
+  constructor(edit: RequestEdit, hasBody = true) {
     super();
     this.#edit = edit;
+    this.#hasBody = hasBody;
   }
   /** Sets a header field. Replaces all lines of the field. */
   setHeader(name: string, value: TextValue): void {
@@ -120,6 +123,7 @@ export class Request extends ReadonlyRequest {
   }
   /** Returns the whole body. Requires `body = "buffer"` under `[request]` in filter.toml. */
   bytes(): Uint8Array {
+    if (!this.#hasBody) throw missingBody("request");
     return raw.body();
   }
   /**
@@ -127,7 +131,7 @@ export class Request extends ReadonlyRequest {
    * beginning is dropped. Requires what `bytes` does.
    */
   text(): string {
-    return decodeBody(raw.body());
+    return decodeBody(this.bytes());
   }
   /**
    * Returns the whole body, parsed as JSON. Requires what `bytes` does.

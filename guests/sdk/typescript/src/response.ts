@@ -9,6 +9,7 @@ import {
   checkedReadName,
   checkedStatus,
   countEdit,
+  missingBody,
   type TextValue,
 } from "./check.ts";
 import { decodeBody } from "./text.ts";
@@ -25,6 +26,12 @@ import { decodeBody } from "./text.ts";
  * numbers, bigints and booleans are converted to text.
  */
 export class Response {
+  readonly #hasBody: boolean;
+
+  /** Called by the entry, not by filters. */
+  constructor(hasBody = true) {
+    this.#hasBody = hasBody;
+  }
   /** The status code, 200 to 599. */
   get status(): number {
     return raw.status();
@@ -79,6 +86,7 @@ export class Response {
    * Requires `body = "buffer"` under `[response]` in filter.toml.
    */
   bytes(): Uint8Array {
+    if (!this.#hasBody) throw missingBody("response");
     return raw.body();
   }
   /**
@@ -86,7 +94,7 @@ export class Response {
    * beginning is dropped. Requires what `bytes` does.
    */
   text(): string {
-    return decodeBody(raw.body());
+    return decodeBody(this.bytes());
   }
   /**
    * Returns the whole body, parsed as JSON. Requires what `bytes` does.
