@@ -44,7 +44,8 @@ export async function bundle(source, handlers, services, work) {
   const text = result.outputFiles.find((file) => file.path.endsWith(".js")).text;
   if (!services.includes("keyvalue") && text.includes('"witgate:gateway/keyvalue@')) {
     const advice = 'add `services = ["keyvalue"]`';
-    throw new AuthorError(`src/filter.ts: imports @witgate/filter/keyvalue, which filter.toml does not request: ${advice}`);
+    const text = "src/filter.ts: imports @witgate/filter/keyvalue, which filter.toml does not request";
+    throw new AuthorError(`${text}: ${advice}`);
   }
   const map = JSON.parse(result.outputFiles.find((file) => file.path.endsWith(".map")).text);
   const table = await lineTable(map, source, work);
@@ -69,7 +70,8 @@ function entry(source, handlers) {
       text += `export const requestHandler = sdk.requestHandler(filter.onRequest, edit, ${title}, ${hasBody});\n`;
     } else {
       text += `import { Response } from ${module("response.ts")};\n`;
-      text += `export const responseHandler = sdk.responseHandler(filter.onResponse, new Response(${hasBody}), ${title});\n`;
+      const call = `sdk.responseHandler(filter.onResponse, new Response(${hasBody}), ${title})`;
+      text += `export const responseHandler = ${call};\n`;
     }
   }
   return `${text}sdk.endModule();\n`;

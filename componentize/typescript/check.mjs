@@ -89,7 +89,8 @@ function inOurWords(text, handlers) {
   const advice = nodeModuleAdvice(module);
   if (advice !== undefined) return `${place}: error ${code}: ${module} is a module of Node.js: ${advice}`;
   if (code === "TS2307" && !/^[./]/.test(module)) {
-    return `${place}: error ${code}: there is no package ${module}: run \`npm install ${module}\` in the filter's folder`;
+    const advice = `run \`npm install ${module}\` in the filter's folder`;
+    return `${place}: error ${code}: there is no package ${module}: ${advice}`;
   }
   return text;
 }

@@ -26,7 +26,7 @@ export function installPackages(source, step) {
   step("npm ci");
   const flags = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
   const npm = spawnSync("npm", flags, { cwd: source, encoding: "utf8" });
-  if (npm.error !== undefined) throw new AuthorError(`npm cannot be run: ${npm.error.message}: install Node.js with npm`);
+  if (npm.error) throw new AuthorError(`npm cannot be run: ${npm.error.message}: install Node.js with npm`);
   if (npm.status === 0) return;
   // The rest is the help of `npm ci` and the name of a log.
   const text = `${npm.stdout}${npm.stderr}`.split(/^npm error (?:Clean install a project|A complete log)/m)[0].trim();

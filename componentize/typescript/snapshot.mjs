@@ -12,7 +12,8 @@ const GATEWAY_IMPORT = /^import \* as (\w+) from "witgate:gateway\/([\w-]+)@[^"]
 export async function snapshot({ code, table }, witPath, world) {
   const timeout = new Promise((_, reject) => {
     const text = `src/filter.ts: the code at module level did not end within ${EVALUATION_MS_MAX / 1000} s`;
-    setTimeout(() => reject(new AuthorError(`${text}: look for an endless loop outside the handlers`)), EVALUATION_MS_MAX);
+    const advice = "look for an endless loop outside the handlers";
+    setTimeout(() => reject(new AuthorError(`${text}: ${advice}`)), EVALUATION_MS_MAX);
   });
   return limitRecursion(await Promise.race([evaluate(code, table, witPath, world), timeout]));
 }
@@ -35,7 +36,8 @@ async function evaluate(code, table, witPath, world) {
 
 /** An object in place of an import, on one line. Its functions throw. */
 function withoutGateway(_, variable, name) {
-  const advice = "needs the gateway, which is not there while the filter is built: call it inside onRequest or onResponse";
+  const advice =
+    "needs the gateway, which is not there while the filter is built: call it inside onRequest or onResponse";
   const call = `() => { throw new Error("${name}." + key + " ${advice}"); }`;
   return `var ${variable} = new Proxy({}, { get: (_, key) => ${call} });`;
 }

@@ -15,7 +15,7 @@
 
 /** The lowest stack pointer. What lies below is for functions that do not compare. */
 const STACK_LIMIT = 64 << 10;
-/** `i32.const 636  i32.add  i32.load`: the field `stack_limit` of the runtime in the accumulator. */
+/** `i32.const 636  i32.add  i32.load`: loads the field `stack_limit` of the runtime. */
 const LOAD_LIMIT = Buffer.from([0x41, 0xfc, 0x04, 0x6a, 0x28, 0x02, 0x00]);
 /** How many functions compare. */
 const COMPARING_FUNCTIONS = 36;
@@ -54,7 +54,8 @@ function patchModule(module) {
   const bodies = readVector(sections.get(CODE), (reader) => reader.bytes(reader.number()));
   const comparing = bodies.flatMap((body, index) => (body.includes(LOAD_LIMIT) ? [index] : []));
   if (comparing.length !== COMPARING_FUNCTIONS) {
-    throw new Error(`${comparing.length} functions of QuickJS check the stack, not ${COMPARING_FUNCTIONS}: adapt stack.mjs`);
+    const text = `${comparing.length} functions of QuickJS check the stack, not ${COMPARING_FUNCTIONS}`;
+    throw new Error(`${text}: adapt stack.mjs`);
   }
   for (const index of comparing) {
     const body = withConstantLimit(bodies[index]);

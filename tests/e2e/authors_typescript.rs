@@ -1,8 +1,8 @@
 //! TypeScript filters as authors write them: mistakes name their line, and what works elsewhere
 //! works or is refused in words.
 //!
-//! The fixture tests/fixtures/typescript/authors has a probe for each path. These tests do not know:
-//! how the SDK checks.
+//! The fixture tests/fixtures/typescript/authors has a probe for each path. These tests do not
+//! know: how the SDK checks.
 
 use std::collections::BTreeMap;
 use std::fs;

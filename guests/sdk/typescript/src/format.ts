@@ -3,7 +3,7 @@
 // This module does not know where the text goes.
 import { wellFormed } from "./check.ts";
 
-/** Makes one line of the arguments of `console.log`. The first may hold `%s`, `%d`, `%j` and so on. */
+/** Makes one line of the arguments of `console.log`. The first may hold `%s`, `%d` and so on. */
 export function formatLine(args: unknown[], describe: (error: Error) => string): string {
   const [first, ...rest] = args;
   let text = formatValue(first, describe);

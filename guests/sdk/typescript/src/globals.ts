@@ -5,7 +5,7 @@
 // The memory of a filter is a snapshot that is taken at build time, when there is no gateway. The
 // clock then stands still at BUILD_TIME and `Math.random` gives a fixed sequence, so that the same
 // source makes the same filter. From the first call on, both ask the gateway. Random bytes and
-// UUIDs may be secrets, which must not be the same in every call, so they are refused at build time.
+// UUIDs may be secrets, which must not be the same in every call, so they are refused then.
 import * as clock from "witgate:gateway/clock@0.1.0";
 import * as log from "witgate:gateway/log@0.1.0";
 import * as random from "witgate:gateway/random@0.1.0";
@@ -88,7 +88,8 @@ function randomUUID(): string {
 
 function getRandomValues<T extends ArrayBufferView>(view: T): T {
   if (!ArrayBuffer.isView(view) || view instanceof DataView || /Float/.test(view.constructor.name)) {
-    throw new DOMException(`crypto.getRandomValues needs an array of integers, not ${shown(view)}`, "TypeMismatchError");
+    const text = `crypto.getRandomValues needs an array of integers, not ${shown(view)}`;
+    throw new DOMException(text, "TypeMismatchError");
   }
   if (view.byteLength > RANDOM_BYTES_MAX) {
     const bound = `at most ${RANDOM_BYTES_MAX} bytes, not ${view.byteLength}`;
@@ -99,7 +100,7 @@ function getRandomValues<T extends ArrayBufferView>(view: T): T {
   return view;
 }
 
-/** QuickJS frees a target that nothing else refers to at once; the standard keeps it for the job. */
+/** QuickJS frees a target at once that nothing else refers to; the standard keeps it. */
 class StrongRef {
   readonly #target: unknown;
   constructor(target: unknown) {
@@ -129,7 +130,9 @@ function refuseLocales(prototype: object, method: string): void {
     },
   });
 }
-for (const method of ["toLocaleString", "toLocaleDateString", "toLocaleTimeString"]) refuseLocales(Date.prototype, method);
+for (const method of ["toLocaleString", "toLocaleDateString", "toLocaleTimeString"]) {
+  refuseLocales(Date.prototype, method);
+}
 for (const prototype of [Number.prototype, BigInt.prototype]) refuseLocales(prototype, "toLocaleString");
 
 const globals = {

@@ -22,8 +22,8 @@ import { decodeBody } from "./text.ts";
  *
  * The setters throw a TypeError or RangeError for a status, name or value that HTTP forbids and for
  * a field that only the gateway writes, such as `content-length` (wit/request.wit has the list).
- * They throw a RangeError for more than 256 edits or 256 KiB of names and values in one call. Finite
- * numbers, bigints and booleans are converted to text.
+ * They throw a RangeError for more than 256 edits or 256 KiB of names and values in one call.
+ * Finite numbers, bigints and booleans are converted to text.
  */
 export class Response {
   readonly #hasBody: boolean;

@@ -1,8 +1,8 @@
 // Encodes and decodes UTF-8 (RFC 3629), because QuickJS has no TextEncoder. Unpaired surrogates and
 // invalid bytes become U+FFFD, as the Encoding Standard requires.
 //
-// A loop over bytes takes 0.5 µs a byte in QuickJS. Long texts therefore go through native functions
-// (base64, URI encoding), which take a tenth of that. Short texts do not gain from it.
+// A loop over bytes takes 0.5 µs a byte in QuickJS. Long texts therefore go through native
+// functions (base64, URI encoding), which take a tenth of that. Short texts do not gain from it.
 
 /** The length in bytes or characters from which the native functions are faster. */
 const NATIVE_FROM = 48;
@@ -143,7 +143,7 @@ export function incompleteTail(bytes: Uint8Array): number {
   return 0;
 }
 
-/** The length of a multi-byte sequence by its first byte; 0 if no sequence begins with that byte. */
+/** The length of a multi-byte sequence by its first byte; 0 if none begins with that byte. */
 function sequenceLength(first: number): number {
   if (first >= 0xc2 && first < 0xe0) return 2;
   if (first >= 0xe0 && first < 0xf0) return 3;

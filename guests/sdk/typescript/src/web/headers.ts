@@ -4,8 +4,8 @@ import { checkedText, shown } from "../check.ts";
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
 function normalName(name: unknown): string {
-  if (typeof name !== "string" || !TOKEN.test(name)) throw new TypeError(`Headers: ${shown(name)} is not a header name`);
-  return name.toLowerCase();
+  if (typeof name === "string" && TOKEN.test(name)) return name.toLowerCase();
+  throw new TypeError(`Headers: ${shown(name)} is not a header name`);
 }
 
 function normalValue(name: string, value: unknown): string {

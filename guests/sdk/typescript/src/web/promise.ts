@@ -298,7 +298,10 @@ function collect(
 Object.defineProperty(FilterPromise, "name", { value: "Promise" });
 
 /** `Array.fromAsync`, because that of the engine uses the engine's promises. */
-export async function arrayFromAsync(items: unknown, map?: (value: unknown, index: number) => unknown): Promise<unknown[]> {
+export async function arrayFromAsync(
+  items: unknown,
+  map?: (value: unknown, index: number) => unknown,
+): Promise<unknown[]> {
   const result: unknown[] = [];
   const source = items as Partial<AsyncIterable<unknown> & Iterable<unknown>> & ArrayLike<unknown>;
   const isIterable = source[Symbol.asyncIterator] !== undefined || source[Symbol.iterator] !== undefined;
