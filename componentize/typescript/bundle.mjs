@@ -109,7 +109,8 @@ function errorLine({ location, text }) {
 
 /**
  * The source files, and for each line of the bundle the columns from which another line of a source
- * applies: column, index of the file, line, one after the other. 0 if nothing is known.
+ * applies: column, index of the file, line, one after the other. 0 if nothing is known, and for the
+ * SDK, whose lines no message names.
  */
 async function lineTable(map, source, work) {
   const { decode } = await import("@jridgewell/sourcemap-codec");
@@ -117,8 +118,9 @@ async function lineTable(map, source, work) {
   const lines = decode(map.mappings).map((segments) => {
     const changes = [];
     for (const [column, file, line] of segments) {
+      if (file === undefined || files[file].startsWith("@witgate/")) continue;
       const isSame = changes.at(-2) === file && changes.at(-1) === line + 1;
-      if (file !== undefined && !isSame) changes.push(column, file, line + 1);
+      if (!isSame) changes.push(column, file, line + 1);
     }
     return changes.length === 0 ? 0 : changes;
   });
