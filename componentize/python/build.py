@@ -106,6 +106,7 @@ def check(source: Path, phases: list[str], site: Path, work: Path) -> None:
     module = work / "check/_witgate_check.py"
     module.parent.mkdir(parents=True, exist_ok=True)
     module.write_text(CHECK + "".join(CHECKS[phase] for phase in phases))
+    site = readable_packages(site, work / "check/packages")
     settings = work / "check/mypy.ini"
     settings.write_text(mypy_settings(site))
     environment = {name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "VIRTUAL_ENV")}
@@ -115,6 +116,16 @@ def check(source: Path, phases: list[str], site: Path, work: Path) -> None:
     result = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True)
     if result.returncode != 0:
         fail(author_errors(result.stdout + result.stderr, source, phases))
+
+
+def readable_packages(site: Path, folder: Path) -> Path:
+    """A folder with links to the packages, without those of which mypy has its own copy."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in site.iterdir():
+        if path.name not in ("typing_extensions.py", "mypy_extensions.py"):
+            (folder / path.name).symlink_to(path)
+    return folder
 
 
 def mypy_settings(site: Path) -> str:

@@ -97,7 +97,7 @@ def _definition(handler: object) -> str:
 def report(failure: BaseException) -> str:
     """Describes an exception of the build in several lines: message, place, and the lines of the
     author's source that led there."""
-    lines = [describe(failure)]
+    lines = [_first_lines(describe(failure))]
     sources: dict[str, list[str]] = {}
     for file, line, function in author_frames(failure.__traceback__)[-8:]:
         if file not in sources:
@@ -109,6 +109,12 @@ def report(failure: BaseException) -> str:
         shown = sources[file][line - 1].strip() if line <= len(sources[file]) else ""
         lines.append(f"  {file}:{line} in {function}: {shown}")
     return "\n".join(lines)
+
+
+def _first_lines(text: str) -> str:
+    """The first line of each part of a long text, with the places."""
+    lines = text.splitlines()
+    return text if len(lines) < 4 else f"{lines[0]} … {lines[-1].strip()}"
 
 
 def unraisable(line: object) -> None:

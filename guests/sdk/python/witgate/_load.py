@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 from witgate import _errors, _late_imports
 
 BEGIN, END = "witgate: author's error", "witgate: end"
+# How many modules of the standard library may be absent.
+_ABSENT_MAX = 8
 _PARAMETERS = {"request": ("request",), "response": ("response", "request")}
 
 
@@ -23,13 +25,66 @@ def load(name: str, phases: list[str], native: set[str]) -> ModuleType:
     _late_imports.remember_base()
     root = next((folder for folder in sys.path if os.path.exists(f"{folder}/{name}.py")), "")
     _errors.author_root = f"{root}/"
-    try:
-        module = importlib.import_module(name)
-    except BaseException as failure:
-        _fail(_errors.report(failure) + _advice(failure, native))
+    module = _import(name, native)
     for phase in phases:
         _check_handler(module, phase)
     return module
+
+
+def _import(name: str, native: set[str]) -> ModuleType:
+    """Imports the author's module. If a package needs a module of the standard library that is not
+    there, such as ssl, tries again with one whose use raises ``ImportError``: most packages import it
+    for something that a filter does not do."""
+    before = set(sys.modules)
+    for _ in range(_ABSENT_MAX):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as failure:
+            absent = failure.name or ""
+            if absent.partition(".")[0] not in sys.stdlib_module_names or not _is_for_package(failure):
+                _fail(_errors.report(failure) + _advice(failure, native))
+        except BaseException as failure:
+            _fail(_errors.report(failure) + _advice(failure, native))
+        for loaded in set(sys.modules) - before:
+            del sys.modules[loaded]
+        # The stand-in takes the name of the public module: ssl, not _ssl.
+        for stood in {absent, absent.removeprefix("_")}:
+            sys.modules[stood] = _Absent(stood)
+            before.add(stood)
+    return importlib.import_module(name)
+
+
+def _is_for_package(failure: BaseException) -> bool:
+    """Whether a package imports what is absent, and not the author."""
+    files, trace = [], failure.__traceback__
+    while trace is not None:
+        files.append(trace.tb_frame.f_code.co_filename)
+        trace = trace.tb_next
+    others = [file for file in files if not file.startswith(("<", "/python/")) and "/witgate/" not in file]
+    return bool(others) and not _errors.author_file(others[-1])
+
+
+class _Absent(ModuleType):
+    """A module that is not there. Every name in it is a class whose use raises ``ImportError``."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name.endswith("VERSION_INFO"):
+            return (9, 9, 9)
+        if name.endswith("_VERSION"):
+            return "OpenSSL is absent"
+        if name.isupper() or name.startswith(("OP_", "PROTOCOL_", "HAS_")):
+            return 0
+        text = f"{self.__name__}.{name} is not part of Python for WebAssembly"
+
+        def refuse(*_: object, **__: object) -> NoReturn:
+            raise ImportError(text)
+
+        bases = (OSError,) if name.endswith(("Error", "error")) else (object,)
+        made = type(name, bases, {} if bases == (OSError,) else {"__init__": refuse})
+        setattr(self, name, made)
+        return made
 
 
 def _check_handler(module: ModuleType, phase: str) -> None:
@@ -63,6 +118,11 @@ def _advice(failure: BaseException, native: set[str]) -> str:
         if failure.name in native or top in native:
             return f"\n{failure.name} is a C extension, which cannot run in a filter: use a package in pure Python"
         return f"\nadd the package of {top} to requirements.txt beside filter.toml"
+    needed: BaseException | None = failure
+    while needed is not None:
+        if isinstance(needed, ImportError) and needed.name in native:
+            return f"\n{needed.name} is a C extension, which cannot run in a filter: use a package in pure Python"
+        needed = needed.__cause__ or needed.__context__
     packages = sorted({name.partition(".")[0] for name in native})
     if isinstance(failure, ImportError) and packages:
         return f"\nC extensions, which cannot run in a filter, were left out of: {', '.join(packages)}"
