@@ -17,6 +17,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use witgate_http::error::FilterFailure;
+use witgate_http::text::bounded;
 
 use crate::clock::PRECISE_BELOW;
 use crate::exchange::{Exchange, Journal, Reply, checked_reply};
@@ -128,7 +129,7 @@ fn apply_result(
     let action = match returned {
         None => return Err(Failure::deadline()),
         Some(Err(error)) => return Err(error.into()),
-        Some(Ok(Err(message))) => return Err(Failure { kind: FilterFailure::Error, detail: message }),
+        Some(Ok(Err(message))) => return Err(Failure { kind: FilterFailure::Error, detail: bounded(message) }),
         Some(Ok(Ok(action))) => action,
     };
     match action {

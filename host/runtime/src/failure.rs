@@ -2,12 +2,18 @@
 //!
 //! This module does not know: what a failure does to the exchange.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
-use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use witgate_http::error::FilterFailure;
+use witgate_http::text::{BoundedText, MESSAGE_BYTES_MAX, bounded};
 
 use crate::exchange::Refusal;
+
+/// The most frames of the guest's stack that a failure's detail shows, innermost first.
+const FRAMES_MAX: usize = 16;
+/// The most bytes of one function's name in it.
+const FUNCTION_NAME_BYTES_MAX: usize = 128;
 
 /// How a call failed. The exchange is then as it was before the call.
 #[derive(Debug)]
@@ -36,9 +42,7 @@ impl From<wasmtime::Error> for Failure {
         } else {
             FilterFailure::Trap
         };
-        // `{:#}` and not `{:?}`: the latter would resolve the host's own stack, which takes long on
-        // a serving thread. The guest's stack is part of the chain.
-        Self { kind, detail: format!("{error:#}") }
+        Self { kind, detail: describe(&error) }
     }
 }
 
@@ -46,6 +50,26 @@ impl From<HostTrap> for Failure {
     fn from(trap: HostTrap) -> Self {
         Self { kind: trap.kind, detail: trap.message }
     }
+}
+
+/// The cause, and the guest's stack where the error has one: `wasm trap: … in inner < outer`.
+///
+/// Function names are as long as the filter's file makes them, and a serving thread formats them.
+/// So each name is cut, each stack has few frames, and names stay as the compiler wrote them:
+/// demangling one hostile name can take seconds.
+fn describe(error: &wasmtime::Error) -> String {
+    let Some(stack) = error.downcast_ref::<WasmBacktrace>() else { return bounded(format_args!("{error:#}")) };
+    let mut text = BoundedText::new(MESSAGE_BYTES_MAX);
+    // A write fails when the text is full; then it says so at its end.
+    let _ = write!(text, "{}", error.root_cause());
+    for (depth, frame) in stack.frames().iter().take(FRAMES_MAX).enumerate() {
+        let _ = text.write_str(if depth == 0 { " in " } else { " < " });
+        let _ = match frame.func_name() {
+            Some(name) => text.write_str(&name[..name.floor_char_boundary(FUNCTION_NAME_BYTES_MAX)]),
+            None => write!(text, "function {}", frame.func_index()),
+        };
+    }
+    text.finish()
 }
 
 /// Whether the guest passed more bytes to a host function than `set_hostcall_fuel` permits.

@@ -25,6 +25,7 @@ use crate::pool_range::PoolRange;
 use crate::settings::{FilterSettings, Grant, check_imports, check_resources};
 use crate::store_limits::StoreLimits;
 use witgate_http::limiter::Limiter;
+use witgate_http::text::bounded;
 
 /// Machine code above this size is large. A filter in Rust has 0.2 MiB, QuickJS has 4 MiB, CPython
 /// 33 MiB.
@@ -97,7 +98,8 @@ impl Filter {
         check_imports(&info, &settings)?;
         check_resources(artifact, &settings)?;
         let linker = linker(engine, &settings).map_err(|error| {
-            LoadError::new(LoadErrorReason::Link, format!("{error:#}")).with_source(error.into_boxed_dyn_error())
+            LoadError::new(LoadErrorReason::Link, bounded(format_args!("{error:#}")))
+                .with_source(error.into_boxed_dyn_error())
         })?;
         let pre = linker
             .instantiate_pre(&artifact.component)
@@ -161,7 +163,8 @@ impl Filter {
 }
 
 fn wrong_type(what: &str, error: wasmtime::Error) -> LoadError {
-    LoadError::new(LoadErrorReason::WrongWorld, format!("{what}: {error:#}")).with_source(error.into_boxed_dyn_error())
+    LoadError::new(LoadErrorReason::WrongWorld, bounded(format_args!("{what}: {error:#}")))
+        .with_source(error.into_boxed_dyn_error())
 }
 
 fn linker(engine: &Engine, settings: &FilterSettings) -> wasmtime::Result<Linker<CallState>> {

@@ -271,7 +271,7 @@ async fn call(
         Ok(answer) => (Ok(answer), CallOutcome::Responded),
         Err(Failure { kind, detail }) => {
             let error = format!("filter {} {}: {detail}", filter.settings.name, filter.version);
-            let is_logged = filter.log_limit.allow();
+            let is_logged = filter.log_limit.allow_line();
             (Err(Error::new(Kind::Filter(kind), error)), CallOutcome::Failed { kind, detail, is_logged })
         }
     };

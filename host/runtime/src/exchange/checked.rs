@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode};
+use witgate_http::semantics::path::normalize;
 use witgate_http::text::quoted;
 
 /// The largest body that a filter may make or receive, in bytes.
@@ -52,20 +53,25 @@ pub(crate) fn checked_value(name: &HeaderName, value: &str) -> Result<HeaderValu
     })
 }
 
-/// A request target of this path and query.
+/// A target with another path or query. The path gets the same normal form as a client's path, so
+/// that a filter cannot send the upstream a path that the gateway would reject from a client.
 pub(crate) fn checked_target(path: &str, query: Option<&str>) -> Result<PathAndQuery, Refusal> {
-    let bad = |what: &str, text: &str| {
-        Refusal::Invalid(format!("{what} {} is not allowed in a request target", quoted(text)))
+    let refuse = |what: &str, text: &str, why: &str| {
+        Refusal::Invalid(format!("{what} {} is not allowed in a request target: {why}", quoted(text)))
     };
-    let plain = |byte: u8| byte > b' ' && byte < 0x7f && byte != b'#';
-    if !path.starts_with('/') || !path.bytes().all(|byte| plain(byte) && byte != b'?') {
-        return Err(bad("path", path));
+    if !path.starts_with('/') {
+        return Err(refuse("path", path, "a path begins with a slash"));
     }
-    if let Some(query) = query.filter(|query| !query.bytes().all(plain)) {
-        return Err(bad("query", query));
+    let normal = normalize(path).map_err(|why| refuse("path", path, why))?;
+    let is_query_byte = |byte: u8| byte > b' ' && byte < 0x7f && byte != b'#';
+    if let Some(query) = query.filter(|query| !query.bytes().all(is_query_byte)) {
+        return Err(refuse("query", query, "a query has only visible ASCII and no #"));
     }
-    let text = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    PathAndQuery::try_from(text).map_err(|_| bad("path or query", path))
+    let text = match query {
+        Some(query) => format!("{normal}?{query}"),
+        None => normal.into_owned(),
+    };
+    PathAndQuery::try_from(text).map_err(|_| refuse("path or query", path, "it is not a URI reference"))
 }
 
 /// A status that a filter may respond with.
@@ -148,6 +154,20 @@ mod tests {
             assert!(checked_target(path, query).is_err(), "{path} {query:?}");
         }
         assert_eq!(checked_target("/a%20b", Some("")).map(|target| target.to_string()), Ok("/a%20b?".into()));
+    }
+
+    #[test]
+    fn a_filters_path_gets_the_normal_form_of_a_clients_path() {
+        let target = |path| checked_target(path, Some("q")).map(|target| target.to_string());
+        assert_eq!(target("/a/../../etc/%2e%2e/x"), Ok("/x?q".into()));
+        assert_eq!(target("/a//b/./%7Ec"), Ok("/a/b/~c?q".into()));
+        for path in ["/a\\b", "/%00", "/%zz", "/..;x/", "/a%2F..%2Fb", "*"] {
+            assert!(matches!(target(path), Err(Refusal::Invalid(_))), "{path}");
+        }
+    }
+
+    #[test]
+    fn replies_are_bounded_and_valid() {
         assert!(checked_reply(204, vec![], vec![1]).is_err());
         assert!(matches!(checked_reply(200, vec![("a".into(), "b".into()); 129], vec![]), Err(Refusal::Limit(_))));
     }

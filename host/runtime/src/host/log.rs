@@ -7,11 +7,10 @@ use wasmtime::Result;
 
 use crate::bindings::witgate::gateway::log::{self, Level};
 use crate::filter::CallState;
+use witgate_http::text::bounded;
 
 /// Lines of one call; further lines are counted and dropped.
 const LINES_MAX: u32 = 64;
-/// Bytes of one line; the rest is cut off.
-const LINE_BYTES_MAX: usize = 4 << 10;
 
 impl log::Host for CallState {
     fn write(&mut self, level: Level, message: String) -> Result<()> {
@@ -20,11 +19,11 @@ impl log::Host for CallState {
             self.log_lines_dropped += 1;
             return Ok(());
         }
-        let mut end = message.len().min(LINE_BYTES_MAX);
-        while !message.is_char_boundary(end) {
-            end -= 1;
+        let message = bounded(message);
+        if !self.filter.log_limit.allow_bytes(message.len()) {
+            self.log_lines_dropped += 1;
+            return Ok(());
         }
-        let message = escaped(&message[..end]);
         let (filter, version, exchange) = (&*self.filter.settings.name, &*self.filter.version, self.exchange.id_text());
         match level {
             Level::Trace => tracing::trace!(target: "filter", filter, version, exchange, "{message}"),
@@ -35,15 +34,4 @@ impl log::Host for CallState {
         }
         Ok(())
     }
-}
-
-/// Control characters as `\u{…}`, so that a guest cannot forge lines of the log or control a
-/// terminal.
-fn escaped(text: &str) -> String {
-    if !text.chars().any(char::is_control) {
-        return text.to_owned();
-    }
-    text.chars()
-        .flat_map(|c| if c.is_control() && c != '\t' { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
 }
