@@ -23,7 +23,7 @@ fn start() -> Result<Gateway> {
 }
 
 /// The mistakes of the fixture with a text that the log must have. The line is that of the probe.
-const MISTAKES: [(&str, &str); 57] = [
+const MISTAKES: [(&str, &str); 59] = [
     ("name-number", "TypeError: the name of a header field must be a token such as x-user"),
     ("name-space", "not \\\"x a\\\""),
     ("name-surrogate", "TypeError: the name of a header field"),
@@ -53,6 +53,8 @@ const MISTAKES: [(&str, &str); 57] = [
     ("edits-large", "RangeError: one call makes at most 256 edits"),
     ("note-name", "RangeError: the name of a note has 1 to 64 bytes, not 65"),
     ("note-large", "RangeError: note n: the value has 0 to 4096 bytes, not 4098"),
+    ("notes-many", "RangeError: an exchange has at most 32 notes"),
+    ("body-gone", "TypeError: the bytes of the body are gone: their buffer was transferred"),
     ("note-object", "TypeError: note n: the value must be a string"),
     ("config-key", "TypeError: the key must be a string"),
     ("ttl-negative", "RangeError: ttlMs must be from 1 to 4294967295 milliseconds, not -1"),
@@ -84,11 +86,12 @@ const MISTAKES: [(&str, &str); 57] = [
 ];
 
 /// Mistakes that have no line of their own. The log names the handler instead.
-const NO_LINE: [(&str, &str); 5] = [
+const NO_LINE: [(&str, &str); 6] = [
     ("pending", "is still pending when nothing is left to run"),
     ("returned-object", "TypeError: the handler must return reply(…) or nothing, not an object"),
     ("returned-text", "not \\\"text\\\""),
     ("returned-status", "RangeError: the status must be a whole number"),
+    ("thrown-proxy", "[cannot be shown: no]"),
     ("thrown-hostile", "thrown: [cannot be shown: no]"),
 ];
 

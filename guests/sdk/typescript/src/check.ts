@@ -15,6 +15,7 @@ const EDITS_MAX = 256;
 const EDIT_BYTES_MAX = 256 << 10;
 const REPLY_FIELDS_MAX = 128;
 const REPLY_FIELD_BYTES_MAX = 64 << 10;
+const NOTES_MAX = 32;
 const NOTE_NAME_BYTES_MAX = 64;
 const NOTE_VALUE_BYTES_MAX = 4 << 10;
 const KEY_BYTES_MAX = 256;
@@ -164,6 +165,9 @@ export function checkedQuery(query: unknown): string | undefined {
 /** Makes a body: text becomes UTF-8, bytes stay, any other value becomes JSON. */
 export function checkedBody(body: unknown): Uint8Array {
   const bytes = bodyBytes(body);
+  if ((bytes.buffer as { detached?: boolean }).detached === true) {
+    throw new TypeError("the bytes of the body are gone: their buffer was transferred");
+  }
   if (bytes.length <= BODY_BYTES_MAX) return bytes;
   throw new RangeError(`a body has at most ${BODY_BYTES_MAX} bytes, not ${bytes.length}`);
 }
@@ -222,9 +226,13 @@ export function checkBodyAllowed(status: number, body: Uint8Array): void {
 let editCount = 0;
 let editBytes = 0;
 
-/** Begins to count the edits of a call. */
+/** The notes that the call has set. */
+const noteNames = new Set<string>();
+
+/** Begins to count the edits and notes of a call. */
 export function resetEdits(): void {
   editCount = editBytes = 0;
+  if (noteNames.size > 0) noteNames.clear();
 }
 
 /** Counts one edit with these texts, and refuses what exceeds the bounds of a call. */
@@ -240,9 +248,11 @@ function utf8Length(text: string): number {
   return text.length < EXACT_FROM ? text.length : encode(text).length;
 }
 
-/** Returns the name of a note. */
+/** Returns the name of a note to set. Notes of other filters count too, but are not known here. */
 export function checkedNoteName(name: unknown): string {
-  return checkedBytes("the name of a note", checkedString("the name of a note", name), 1, NOTE_NAME_BYTES_MAX);
+  const text = checkedBytes("the name of a note", checkedString("the name of a note", name), 1, NOTE_NAME_BYTES_MAX);
+  if (noteNames.add(text).size <= NOTES_MAX) return text;
+  throw new RangeError(`an exchange has at most ${NOTES_MAX} notes`);
 }
 
 /** Returns the value of a note. */

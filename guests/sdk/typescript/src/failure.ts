@@ -24,8 +24,11 @@ const DEPTH_MAX = 4;
  */
 export function failureMessage(failure: unknown, thrower?: string): string {
   let text = typeof failure === "string" ? failure : `thrown: ${formatValue(failure, describeError)}`;
-  if (failure instanceof Error) text = formatValue(failure, (error) => describeError(error, 0, thrower));
-  else if (thrower !== undefined) text += ` (${thrower}: throw an Error, which knows its line)`;
+  if (failure instanceof Error) {
+    text = formatValue(failure, (error) => describeError(error, 0, thrower));
+    if (text.startsWith("[cannot be shown")) text += ` (${thrower ?? "unknown"})`;
+  }
+  if (!(failure instanceof Error) && thrower !== undefined) text += ` (${thrower}: throw an Error, which knows its line)`;
   return text.length <= LENGTH_MAX ? text.toWellFormed() : `${text.slice(0, LENGTH_MAX).toWellFormed()}…`;
 }
 
