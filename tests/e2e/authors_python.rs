@@ -12,7 +12,7 @@ use harness::{Gateway, Setup, repository};
 use serde_json::{Value, json};
 
 fn start() -> Result<Gateway> {
-    let yaml = "timeouts: {filters: 7s}\nupstreams: {echo: {builtin: echo}}\n\
+    let yaml = "timeouts: {filters: 7500ms}\nupstreams: {echo: {builtin: echo}}\n\
         filters: {f: {source: f.wasm, timeout: 7s, capabilities: [keyvalue]}}\n\
         routes: [{filters: [f], upstream: echo}]";
     Setup::new(yaml)?.with_guest("f.wasm", "tests/python/authors")?.start()
