@@ -2,8 +2,8 @@
 //! route → CORS → filters → rewrite → mirror → upstream → filters → compress → client.
 //!
 //! Each step is a file of its own. This file decides three things:
-//! - A response that a filter or the gateway makes passes the response phase of those filters whose
-//!   request phase completed.
+//! - Every response except a 101 passes the response phase of those filters that the chain passed
+//!   in the request phase, whether the upstream, a filter or the gateway made the response.
 //! - A response phase that fails replaces the response by an error, which passes no further filter.
 //! - Filters are called once, however often the request is sent to the upstream.
 //!
@@ -90,7 +90,7 @@ impl OpenExchange {
     }
 }
 
-/// The request up to its route, and the response after the filters.
+/// Normalizes the request, finds its route, runs the steps of that route and finishes the response.
 async fn exchange(
     context: &RequestContext<'_>,
     snapshot: &Snapshot,
@@ -154,7 +154,7 @@ async fn filter_and_forward(
         Err(error) => Err(error),
     };
     let (response, mut body) = answered.unwrap_or_else(|error| (fail(&mut open.record, error), Body::empty()));
-    // After an upgrade the bytes are another protocol, and no response that filters could see.
+    // After a 101 the bytes belong to another protocol, so response filters are not called.
     let response = if response.status == StatusCode::SWITCHING_PROTOCOLS {
         Ok(response)
     } else {
@@ -165,7 +165,8 @@ async fn filter_and_forward(
     Ok((response?, body))
 }
 
-/// Gets the response of the upstream. A route without an upstream answers itself.
+/// Gets the response of the upstream. A route with `redirect` or `respond` makes the response
+/// instead.
 async fn answer(
     context: &RequestContext<'_>,
     route: &Route,
@@ -189,7 +190,7 @@ async fn answer(
     if let Some(mirror) = &route.mirror {
         request = mirror.send_copy(context.upstream_client, client, request);
     }
-    // Requests of several tasks leave together.
+    // Other ready tasks run first, so that the requests of all of them are written in one group.
     yield_to_ready_tasks().await;
     let timeout = route.config.timeout;
     let options = SendOptions { client, timeout, interim: context.interim.as_ref(), record: &mut record.upstream };
@@ -197,8 +198,8 @@ async fn answer(
     Ok(forward::from_upstream(response))
 }
 
-/// How the response leaves, as far as the request decides it. It is read before filters run, since
-/// they may change the request.
+/// The CORS origin and the content coding of the response. Both depend on the request as the client
+/// sent it, so they are computed before filters can edit it.
 struct ResponsePolicy {
     origin: Option<AllowedOrigin>,
     coding: Option<NegotiatedCoding>,
@@ -229,7 +230,8 @@ impl ResponsePolicy {
     }
 }
 
-/// Notes who asked for what.
+/// Records host, target and client. `named_client` is set only if a trusted proxy named a client
+/// other than the peer.
 fn describe(record: &mut ExchangeRecord, request: &Request, client: &Arc<Client>) {
     record.host = request.headers.get(header::HOST).cloned();
     record.target = Some(request.target.clone());

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_come_back() {
+    fn permits_are_returned() {
         let in_flight = Limiter::default();
         let permits = (enter_route(&in_flight, Some(2)), enter_route(&in_flight, Some(2)));
         assert!(permits.0.is_ok() && permits.1.is_ok());

@@ -229,9 +229,9 @@ mod tests {
         let sampler = Sampler::new(100);
         assert_eq!(copied(&sampler, vec![Ok(3), Ok(4)], 2), [""; 0]);
         assert_eq!(copied(&sampler, vec![Ok(3), Ok(4)], 3), ["7 bytes"]);
-        assert_eq!(copied(&sampler, vec![Ok(3), Err(())], 3), [""; 0], "half a request is none");
+        assert_eq!(copied(&sampler, vec![Ok(3), Err(())], 3), [""; 0], "a body that breaks off is not copied");
         assert_eq!(copied(&sampler, vec![Ok(BODY_BYTES_MAX), Ok(1)], 3), ["too large"]);
-        assert_eq!(sampler.in_flight.in_use(), 0, "permits come back");
+        assert_eq!(sampler.in_flight.in_use(), 0, "permits are returned");
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn about_the_share_that_was_asked_for_is_copied() {
+    fn about_the_configured_share_is_copied() {
         let sampler = Sampler::new(10);
         let count = Rc::new(RefCell::new(0));
         for _ in 0..10_000 {

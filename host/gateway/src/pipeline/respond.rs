@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn saturation_says_when_to_come_back() {
+    fn saturation_has_retry_after() {
         let response = to_error(&Error::new(Kind::Saturated, ""));
         assert_eq!((response.status.as_u16(), response.headers.contains_key("retry-after")), (503, true));
     }
