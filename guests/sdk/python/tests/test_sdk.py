@@ -3,6 +3,7 @@
 import pytest
 
 from witgate import _fake, config, keyvalue, log, notes, reply
+from witgate._errors import describe
 from witgate.testing import fake, reset
 
 
@@ -75,3 +76,62 @@ def test_a_refusal_of_the_store_becomes_a_runtime_error_that_says_what_to_do(mon
     monkeypatch.setattr(_fake.keyvalue, "increment", refuse)
     with pytest.raises(RuntimeError, match="keyvalue.increment of key 'k': not-a-number: the value is not a counter"):
         keyvalue.increment("k")
+
+
+def test_values_that_the_gateway_cannot_take_are_refused_with_advice() -> None:
+    request = fake().request
+    for call, kind, text in [
+        (lambda: request.set_header("x-a", 42), TypeError, "use str"),  # type: ignore[arg-type]
+        (lambda: request.set_header("x-a", b"a"), TypeError, "decode"),  # type: ignore[arg-type]
+        (lambda: request.set_header("a b", "1"), ValueError, "cannot be the name"),
+        (lambda: request.set_header("Host", "a"), ValueError, "only the gateway writes"),
+        (lambda: request.set_header("x-a", "1\n"), ValueError, "control character"),
+        (lambda: request.set_path("/a?b"), ValueError, "not a path"),
+        (lambda: request.set_query("a#b"), ValueError, "not a query"),
+        (lambda: reply(99), ValueError, "between 200 and 599"),
+        (lambda: reply(True), TypeError, "whole number"),
+        (lambda: reply(200, headers={"x-a": 1}), TypeError, "text"),  # type: ignore[dict-item]
+        (lambda: reply(200, b"x" * (8 * 2**20 + 1)), ValueError, "limit"),
+        (lambda: keyvalue.set("k", "v", -1), ValueError, "ttl_ms"),
+        (lambda: keyvalue.set("k", "v", 0.5), TypeError, "whole number"),  # type: ignore[arg-type]
+        (lambda: keyvalue.increment("k", 2**31), ValueError, "32 bits"),
+        (lambda: notes.set("", "v"), ValueError, "1 to 64 bytes"),
+    ]:
+        with pytest.raises(kind, match=text):
+            call()
+    request.set_header("X-Tab", "a\tb é")
+    assert request.header("x-tab") == "a\tb é"
+
+
+def test_lone_surrogates_are_replaced_and_pairs_are_joined() -> None:
+    exchange = fake()
+    log.info("a\ud800b")
+    exchange.request.set_body("\ud83d\ude00\udc00")
+    assert exchange.state.log == ["info: a\ufffdb"]
+    assert exchange.request.body == "😀\ufffd".encode()
+
+
+def test_json_with_a_byte_order_mark_is_parsed() -> None:
+    assert fake(body=b"\xef\xbb\xbf{}").request.json() == {}
+
+
+def test_a_message_may_be_any_value_with_a_text() -> None:
+    exchange = fake()
+    log.info(ValueError("why"))
+    assert exchange.state.log == ["info: why"]
+
+
+def test_a_description_has_the_causes_notes_and_places() -> None:
+    def fail() -> None:
+        try:
+            int("x")
+        except ValueError as failure:
+            failure.add_note("in a")
+            raise ExceptionGroup("all", [KeyError("k")]) from failure
+
+    with pytest.raises(ExceptionGroup) as caught:
+        fail()
+    text = describe(caught.value)
+    assert text.startswith("ExceptionGroup: all (1 sub-exception) [KeyError: 'k'] (test_sdk.py:")
+    assert "; caused by ValueError: invalid literal for int() with base 10: 'x'; note: in a (test_sdk.py:" in text
+    assert "a filter cannot end the process" in describe(SystemExit(1))
