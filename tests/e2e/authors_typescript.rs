@@ -393,7 +393,7 @@ fn a_component_names_no_folder_and_is_built_again_when_an_input_changes() -> Res
     fs::create_dir_all(folder.join("src/dist"))?;
     let input = folder.join("src/dist/two.ts");
     fs::write(&input, "export const two = 2;\n")?;
-    let out = folder.join("out");
+    let out = root.path().join("out");
     let (is_built, text) = build(&folder, &out)?;
     ensure!(is_built, "{text}");
     let component = fs::read(out.join("same.wasm"))?;
