@@ -3,10 +3,14 @@
 //! The `h2` crate bounds its memory, but it accepts any number of PING, SETTINGS, PRIORITY, empty
 //! DATA and unknown frames, and it waits for the rest of a frame without a limit. So this module
 //! reads the frame heads (RFC 9113, section 4.1) between the socket and the library. It counts them
-//! against budgets that refill slowly, and it knows for how long a frame or a header block has been
+//! against budgets that refill slowly and with the DATA and HEADERS frames of the gateway, which a
+//! client answers with PING and WINDOW_UPDATE. The module also knows for how long a frame or a header block has been
 //! incomplete. It does not change a byte.
 //!
 //! This module does not know: streams, requests.
+
+mod budget;
+mod sent;
 
 use std::cell::RefCell;
 use std::io;
@@ -19,24 +23,36 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::Stream;
+use budget::{Budget, TokenBucket};
+use sent::SentFrames;
 use witgate_http::throughput::{MinRate, Throughput, Timer};
 
 const PREFACE_BYTES: usize = 24;
 const FRAME_HEAD_BYTES: usize = 9;
 
-/// Frames that cost work and carry no data: PING, SETTINGS, PRIORITY, CONTINUATION, unknown
-/// frames, and DATA that is empty or only padding.
-const IDLE_FRAMES: Budget = Budget { burst: 200.0, per_second: 20.0 };
-/// RST_STREAM: a client may cancel requests, but not at any rate (CVE-2023-44487).
-const RESETS: Budget = Budget { burst: 500.0, per_second: 50.0 };
-/// WINDOW_UPDATE, apart from those that `UPDATES_PER_BYTE` allows.
-const WINDOW_UPDATES: Budget = Budget { burst: 1000.0, per_second: 100.0 };
-/// The client may send two WINDOW_UPDATE frames for each KiB that the gateway sends.
+/// Frames that cost work and carry no data: SETTINGS, CONTINUATION, unknown frames, and DATA that
+/// is empty or only padding. Each new stream earns some, because they are a part of requests.
+const IDLE_FRAMES: Budget = Budget { burst: 200.0, saved: 200.0, per_second: 20.0 };
+const IDLE_FRAMES_PER_STREAM: f64 = 4.0;
+/// PING. gRPC clients measure the bandwidth with a PING for each DATA frame that they receive, so
+/// the frames that the gateway sends earn PINGs (gRPC proposal A8).
+const PINGS: Budget = Budget { burst: 200.0, saved: 2000.0, per_second: 20.0 };
+const PINGS_PER_SENT_FRAME: f64 = 2.0;
+/// PRIORITY. The frame is deprecated, but older clients send some for each request.
+const PRIORITIES: Budget = Budget { burst: 200.0, saved: 2000.0, per_second: 20.0 };
+const PRIORITIES_PER_STREAM: f64 = 100.0;
+/// RST_STREAM: a client may cancel requests, but not at any rate (CVE-2023-44487). A response
+/// that has begun earns one, because its stream cost the gateway no wasted request.
+const RESETS: Budget = Budget { burst: 500.0, saved: 500.0, per_second: 50.0 };
+/// WINDOW_UPDATE. The frames and the bytes that the gateway sends earn them.
+const WINDOW_UPDATES: Budget = Budget { burst: 1000.0, saved: 10_000.0, per_second: 100.0 };
+const UPDATES_PER_SENT_FRAME: f64 = 4.0;
 const UPDATES_PER_BYTE: f64 = 2.0 / 1024.0;
 
 // Frame types and flags (RFC 9113, section 6).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
@@ -46,6 +62,8 @@ const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
+/// The highest bit of a stream's number is reserved.
+const STREAM_MASK: u32 = 0x7fff_ffff;
 
 /// A client connection whose incoming frames are counted. Writing fails if the client accepts too
 /// few bytes.
@@ -68,10 +86,21 @@ impl<I> FrameLimiter<I> {
         (Self { io, input, stats: stats.clone(), sending, timer: Timer::default(), min_rate }, stats)
     }
 
-    fn wrote(&mut self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
+    /// Notes that the socket accepted `written` of the bytes in `slices`.
+    fn wrote<'b>(
+        &mut self,
+        written: io::Result<usize>,
+        slices: impl Iterator<Item = &'b [u8]>,
+    ) -> Poll<io::Result<usize>> {
         if let Ok(written) = &written {
             self.sending.progressed(*written);
-            self.stats.borrow_mut().written += *written as u64;
+            let mut left = *written;
+            let stats = &mut *self.stats.borrow_mut();
+            for slice in slices {
+                let part = left.min(slice.len());
+                stats.sent.scan(&slice[..part]);
+                left -= part;
+            }
         }
         Poll::Ready(written)
     }
@@ -104,7 +133,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FrameLimiter<I> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         match Pin::new(&mut this.io).poll_write(context, bytes) {
-            Poll::Ready(written) => this.wrote(written),
+            Poll::Ready(written) => this.wrote(written, std::iter::once(bytes)),
             Poll::Pending => this.poll_write_timeout(context),
         }
     }
@@ -116,7 +145,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FrameLimiter<I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         match Pin::new(&mut this.io).poll_write_vectored(context, slices) {
-            Poll::Ready(written) => this.wrote(written),
+            Poll::Ready(written) => this.wrote(written, slices.iter().map(|slice| &**slice)),
             Poll::Pending => this.poll_write_timeout(context),
         }
     }
@@ -147,8 +176,12 @@ pub(super) struct FrameStats {
     idle_frames: TokenBucket,
     resets: TokenBucket,
     window_updates: TokenBucket,
-    /// Bytes sent since the last WINDOW_UPDATE.
-    written: u64,
+    pings: TokenBucket,
+    priorities: TokenBucket,
+    /// What the gateway sent and the budgets have not received yet.
+    sent: SentFrames,
+    /// The highest stream that the client has opened.
+    last_stream: u32,
     /// The head of the current frame, of which `head_bytes` have arrived.
     head: [u8; FRAME_HEAD_BYTES],
     head_bytes: usize,
@@ -173,7 +206,10 @@ impl FrameStats {
             idle_frames: TokenBucket::new(IDLE_FRAMES),
             resets: TokenBucket::new(RESETS),
             window_updates: TokenBucket::new(WINDOW_UPDATES),
-            written: 0,
+            pings: TokenBucket::new(PINGS),
+            priorities: TokenBucket::new(PRIORITIES),
+            sent: SentFrames::default(),
+            last_stream: 0,
             head: [0; FRAME_HEAD_BYTES],
             head_bytes: 0,
             payload_left: PREFACE_BYTES,
@@ -195,7 +231,7 @@ impl FrameStats {
         while !bytes.is_empty() {
             if self.payload_left > 0 {
                 if std::mem::take(&mut self.expects_padding_length) && usize::from(bytes[0]) + 1 >= self.payload_left {
-                    self.is_flooded |= !self.idle_frames.take(0.0);
+                    self.is_flooded |= !self.idle_frames.take();
                 }
                 let skipped = self.payload_left.min(bytes.len());
                 self.payload_left -= skipped;
@@ -222,7 +258,7 @@ impl FrameStats {
 
     /// The head of a frame is complete: charges the frame to its budget.
     fn count_frame(&mut self) {
-        let [high, middle, low, kind, flags, ..] = self.head;
+        let [high, middle, low, kind, flags, stream @ ..] = self.head;
         let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         self.payload_left = length;
         self.has_first_frame = true;
@@ -235,51 +271,48 @@ impl FrameStats {
             }
             HEADERS => {
                 self.in_header_block = flags & END_HEADERS == 0;
+                self.count_stream(u32::from_be_bytes(stream) & STREAM_MASK);
                 true
             }
             CONTINUATION => {
                 self.in_header_block = flags & END_HEADERS == 0;
-                self.idle_frames.take(0.0)
+                self.idle_frames.take()
             }
-            RST_STREAM => self.resets.take(0.0),
+            RST_STREAM => {
+                self.settle_sent();
+                self.resets.take()
+            }
             WINDOW_UPDATE => {
-                let earned = std::mem::take(&mut self.written) as f64 * UPDATES_PER_BYTE;
-                self.window_updates.take(earned)
+                self.settle_sent();
+                self.window_updates.take()
             }
             // Acknowledgements answer frames of the gateway.
             SETTINGS | PING if flags & ACK != 0 => true,
-            _ => self.idle_frames.take(0.0),
+            PING => {
+                self.settle_sent();
+                self.pings.take()
+            }
+            PRIORITY => self.priorities.take(),
+            _ => self.idle_frames.take(),
         };
         self.is_flooded |= !is_allowed;
     }
-}
 
-/// How many frames of a kind a connection may send.
-#[derive(Clone, Copy)]
-struct Budget {
-    burst: f64,
-    per_second: f64,
-}
-
-/// The tokens left of a budget.
-struct TokenBucket {
-    budget: Budget,
-    tokens: f64,
-    refilled_at: Instant,
-}
-
-impl TokenBucket {
-    fn new(budget: Budget) -> Self {
-        Self { budget, tokens: budget.burst, refilled_at: Instant::now() }
+    /// A stream that the client opens earns the frames that belong to a request. Trailers do not.
+    fn count_stream(&mut self, stream: u32) {
+        if stream > self.last_stream {
+            self.last_stream = stream;
+            self.idle_frames.earn(IDLE_FRAMES_PER_STREAM);
+            self.priorities.earn(PRIORITIES_PER_STREAM);
+        }
     }
 
-    /// Adds `earned` tokens and those of the elapsed time, then takes one; false if none is left.
-    fn take(&mut self, earned: f64) -> bool {
-        let now = Instant::now();
-        let refill = now.duration_since(self.refilled_at).as_secs_f64() * self.budget.per_second;
-        self.tokens = (self.tokens + refill + earned).min(self.budget.burst) - 1.0;
-        self.refilled_at = now;
-        self.tokens >= 0.0
+    /// Adds what the gateway sent since the last call to the budgets that it earns.
+    fn settle_sent(&mut self) {
+        let sent = self.sent.take();
+        self.pings.earn(sent.frames as f64 * PINGS_PER_SENT_FRAME);
+        self.window_updates.earn(sent.frames as f64 * UPDATES_PER_SENT_FRAME + sent.bytes as f64 * UPDATES_PER_BYTE);
+        self.resets.earn(sent.heads as f64);
     }
 }
 
@@ -319,6 +352,46 @@ mod tests {
             assert!(!after(&vec![frame(kind, flags, length); 5000]).is_flooded, "{kind}, {flags}");
         }
         assert!(!after(&vec![frame(8, 0, 4); 900]).is_flooded);
+    }
+
+    /// One message of a server stream, as the gateway sends it: 40 bytes in a DATA frame.
+    fn sent_message(stats: &mut FrameStats) {
+        for piece in frame(0, 0, 40).chunks(7) {
+            stats.sent.scan(piece);
+        }
+    }
+
+    #[test]
+    fn what_the_gateway_sends_earns_the_frames_that_answer_it() {
+        let mut stats = after(&[frame(1, 5, 30)]);
+        for _ in 0..5000 {
+            // grpc-go answers a DATA frame with a window update and a PING.
+            sent_message(&mut stats);
+            stats.received(&[frame(8, 0, 4), frame(8, 0, 4), frame(6, 0, 8)].concat());
+        }
+        assert!(!stats.is_flooded, "a gRPC client measures its bandwidth");
+        stats.received(&frame(6, 0, 8).repeat(2500));
+        assert!(stats.is_flooded, "a PING flood after a stream");
+
+        let mut acknowledged = after(&[]);
+        for _ in 0..1000 {
+            acknowledged.sent.scan(&frame(6, 1, 8));
+            acknowledged.received(&frame(6, 0, 8));
+        }
+        assert!(acknowledged.is_flooded, "acknowledgements of PING earn nothing");
+    }
+
+    #[test]
+    fn each_stream_earns_its_priorities_and_continuations() {
+        let request = |number: u32, more: &[Vec<u8>]| {
+            let mut head = frame(1, 4, 30);
+            head[5..9].copy_from_slice(&(2 * number + 1).to_be_bytes());
+            [head, more.concat()].concat()
+        };
+        let priorities = [frame(2, 0, 5), frame(2, 0, 5), frame(2, 0, 5), frame(0, 0, 0), frame(42, 0, 1)];
+        let requests: Vec<_> = (0..5000).map(|number| request(number, &priorities)).collect();
+        assert!(!after(&requests).is_flooded);
+        assert!(after(&vec![request(1, &priorities); 1000]).is_flooded, "trailers earn nothing");
     }
 
     #[test]
