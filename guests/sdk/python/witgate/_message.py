@@ -244,4 +244,7 @@ def _encode(body: object) -> bytes:
     if isinstance(body, (bytes, bytearray, memoryview)):
         return _check.body(bytes(body))
     text = body if isinstance(body, str) else json.dumps(body)
-    return _check.body(_check.without_surrogates(text).encode())
+    try:
+        return _check.body(text.encode())
+    except UnicodeEncodeError:
+        return _check.body(_check.without_surrogates(text).encode())
