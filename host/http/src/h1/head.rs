@@ -155,7 +155,7 @@ pub fn parse_request(head: Bytes) -> Result<RequestHead, Error> {
     let version = read_version(version)?;
     let offset = target.as_ptr() as usize - head.as_ptr() as usize;
     let uri = read_target(&method, head.slice(offset..offset + target.len()))?;
-    let headers = fields(&head, rest)?;
+    let headers = fields(&head, rest, Blank::Rejected)?;
     let framing = request_framing(&headers, version)?;
     let keep_alive = is_persistent(&headers, version);
     let expects_continue = match headers.get(header::EXPECT) {
@@ -183,7 +183,7 @@ pub fn parse_response(head: Bytes) -> Result<ResponseHead, Error> {
     {
         return Err(bad("its reason phrase has a control character"));
     }
-    Ok(ResponseHead { status, version, headers: fields(&head, rest)? })
+    Ok(ResponseHead { status, version, headers: fields(&head, rest, Blank::Removed)? })
 }
 
 /// Whether a rejected head was meant to be HTTP/1. If its first line is three words and none of
@@ -199,7 +199,7 @@ pub fn looks_like_http(head: &[u8]) -> bool {
 /// Parses the trailers after a last chunk. Fields of framing, routing and authentication are
 /// dropped (RFC 9110, section 6.5.1).
 pub fn parse_trailers(block: &Bytes) -> Result<HeaderMap, Error> {
-    let mut fields = fields(block, 0)?;
+    let mut fields = fields(block, 0, Blank::Rejected)?;
     drop_forbidden_trailers(&mut fields);
     Ok(fields)
 }
@@ -219,8 +219,16 @@ fn first_line(head: &[u8]) -> Result<(&[u8], usize), Error> {
     Ok((&head[..end - 1], end + 1))
 }
 
+/// What happens to white space between a field's name and its colon. A request with it is rejected,
+/// a response loses it (RFC 9112, section 5.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blank {
+    Rejected,
+    Removed,
+}
+
 /// Parses the header lines from `at` to the empty line.
-fn fields(head: &Bytes, mut at: usize) -> Result<HeaderMap, Error> {
+fn fields(head: &Bytes, mut at: usize, blank: Blank) -> Result<HeaderMap, Error> {
     let mut headers = HeaderMap::with_capacity(24);
     loop {
         let rest = &head[at..];
@@ -230,8 +238,10 @@ fn fields(head: &Bytes, mut at: usize) -> Result<HeaderMap, Error> {
             return Ok(headers);
         }
         let colon = memchr(b':', line).ok_or_else(|| bad("a header line has no colon"))?;
+        let name = &line[..colon];
+        let name = if blank == Blank::Removed { trim_end(name) } else { name };
         // This rejects a space before the colon, a folded line and an empty name.
-        let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| bad("a header name is not a token"))?;
+        let name = HeaderName::from_bytes(name).map_err(|_| bad("a header name is not a token"))?;
         let value = &line[colon + 1..];
         let start = value.iter().take_while(|byte| is_blank(**byte)).count();
         let stop = value.len() - value[start..].iter().rev().take_while(|byte| is_blank(**byte)).count();
@@ -244,6 +254,11 @@ fn fields(head: &Bytes, mut at: usize) -> Result<HeaderMap, Error> {
         headers.append(name, value);
         at += end + 1;
     }
+}
+
+/// The text without the white space at its end.
+fn trim_end(text: &[u8]) -> &[u8] {
+    &text[..text.len() - text.iter().rev().take_while(|byte| is_blank(**byte)).count()]
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -413,6 +428,19 @@ mod tests {
         ] {
             assert!(framing(wrong, &Method::GET).is_err(), "{wrong:?}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_response_loses_white_space_before_a_colon_and_a_request_is_rejected() -> Result<(), Error> {
+        let head = parse_response(Bytes::from_static(b"HTTP/1.1 200 OK\r\nX-A : 1\r\nX-B\t :2\r\n\r\n"))?;
+        assert_eq!(
+            (&head.headers["x-a"], &head.headers["x-b"]),
+            (&HeaderValue::from_static("1"), &HeaderValue::from_static("2"))
+        );
+        assert!(parse_response(Bytes::from_static(b"HTTP/1.1 200 OK\r\n : 1\r\n\r\n")).is_err(), "no name");
+        assert!(parse_response(Bytes::from_static(b"HTTP/1.1 200 OK\r\nX-A: 1\r\n X-B : 1\r\n\r\n")).is_err());
+        assert_eq!(read("GET / HTTP/1.1\r\nhost: a\r\nX-A : 1\r\n\r\n").err(), Some(Kind::BadRequest));
         Ok(())
     }
 }
