@@ -106,6 +106,8 @@ fn interim_queue() -> (InterimSink, InterimResponses) {
         let mut response = http::Response::new(());
         *response.status_mut() = status;
         *response.headers_mut() = headers.clone();
+        // An interim response has no content-length (RFC 9110, section 8.6).
+        response.headers_mut().remove(header::CONTENT_LENGTH);
         sink_queue.borrow_mut().push(response);
     });
     (sink, queue)
@@ -155,6 +157,9 @@ fn into_h2_response(response: http::Response<Body>, is_tunnel: bool, is_head: bo
         && !matches!(head.status.as_u16(), 204 | 304)
     {
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    } else if head.status == StatusCode::NO_CONTENT {
+        // A 204 has no content-length (RFC 9110, section 8.6).
+        head.headers.remove(header::CONTENT_LENGTH);
     }
     if !head.headers.contains_key(header::DATE)
         && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(std::time::SystemTime::now()))
