@@ -32,7 +32,7 @@ fn check_also_loads_the_filters() -> Result<()> {
         .with("f.wasm", responder(200, None, "")?)?
         .with("g.wasm", responder(200, None, "")?)?
         .check()?;
-    assert_eq!((code, text.contains("ok (1 routes, 2 filters)")), (Some(0), true), "{text}");
+    assert_eq!((code, text.contains("ok (1 route, 2 filters)")), (Some(0), true), "{text}");
     Ok(())
 }
 

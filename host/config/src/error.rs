@@ -5,8 +5,13 @@
 use std::cell::RefCell;
 use std::fmt;
 
-/// Collects mistakes while a file is read. Readers share it, hence the cell.
-pub(crate) type ErrorList = RefCell<Vec<ConfigError>>;
+/// Collects mistakes and warnings while a file is read. Readers share it, hence the cells.
+#[derive(Default)]
+pub(crate) struct ErrorList {
+    pub(crate) errors: RefCell<Vec<ConfigError>>,
+    /// What can work but is probably not what the operator means.
+    pub(crate) warnings: RefCell<Vec<ConfigError>>,
+}
 
 /// All mistakes of a file: at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +22,7 @@ pub struct ConfigErrors {
     pub errors: Vec<ConfigError>,
 }
 
-/// One mistake.
+/// One mistake, or one warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// Counted from 1.
@@ -47,10 +52,17 @@ impl fmt::Display for ConfigErrors {
             if index > 0 {
                 formatter.write_str("\n")?;
             }
-            let colon = if error.path.is_empty() { "" } else { ": " };
-            write!(formatter, "{}:{}: {}{colon}{}", self.file, error.line, error.path, error.message)?;
+            write!(formatter, "{}:{error}", self.file)?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for ConfigError {
+    /// `LINE: PATH: MESSAGE`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let colon = if self.path.is_empty() { "" } else { ": " };
+        write!(formatter, "{}: {}{colon}{}", self.line, self.path, self.message)
     }
 }
 

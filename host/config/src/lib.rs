@@ -90,6 +90,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// The gateway's own log.
     pub log: Log,
+    /// What can work but is probably not what the operator means. Sorted by line.
+    pub warnings: Vec<ConfigError>,
 }
 
 impl Config {
@@ -99,7 +101,10 @@ impl Config {
         let fail = |errors| ConfigErrors::new(file, errors);
         let root = yaml::parse(text).map_err(|error| fail(vec![error]))?;
         let errors = ErrorList::default();
-        let config = Section::read(Some(&root), "", &errors, |top| Self::read(top, base));
+        let mut config = Section::read(Some(&root), "", &errors, |top| Self::read(top, base));
+        let ErrorList { errors, warnings } = errors;
+        config.warnings = warnings.into_inner();
+        config.warnings.sort_by_key(|warning| warning.line);
         let errors = errors.into_inner();
         if errors.is_empty() { Ok(config) } else { Err(fail(errors)) }
     }
@@ -121,8 +126,10 @@ impl Config {
             filters,
             trusted_proxies: top.list("trusted_proxies", values::network),
             log: top.nested("log", Log::read),
+            warnings: vec![],
         };
         consistency::check(top, config.timeouts.filters, &config.upstreams, &config.filters, &config.routes);
+        routes::reach::check(top, &config.routes);
         config
     }
 

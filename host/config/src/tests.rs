@@ -164,10 +164,68 @@ fn each_mistake_of_a_route_has_a_message() {
         ("upstream: u, cors: {origins: [\"https://a.example/\"]}", "write an origin such as"),
         ("upstream: u, compression: {encodings: [deflate]}", "write zstd, br or gzip"),
         ("upstream: u, compression: {types: [\"*/*\"]}", "write a media type"),
+        ("upstream: u, match: {methods: [get]}", "methods are case-sensitive, so no request has this one: write GET"),
+        ("upstream: u, match: {methods: [\"*\"]}", "remove the key methods"),
+        ("upstream: u, match: {methods: [TRACE]}", "answers CONNECT and TRACE with 405"),
+        ("upstream: u, cors: {origins: [\"*\"], methods: [patch]}", "write PATCH"),
+        ("upstream: u, match: {host: d.test.}", "without the final dot: write d.test"),
+        ("upstream: u, match: {host: .d.test}", "write *.d.test"),
+        ("upstream: u, match: {host: a..b}", "empty label"),
+        ("upstream: u, match: {path: /v1/*}", "a prefix such as /v1 also matches all below it"),
+        ("upstream: u, match: {path: {exact: \"/v1/{id}\"}}", "a path is no pattern"),
+        ("upstream: u, cors: {origins: [\"https://app.test:443\"]}", "write https://app.test"),
+        ("upstream: u, cors: {origins: [\"http://*.app.test:80\"]}", "write http://*.app.test"),
+        ("upstream: u, rewrite: {path: {regex: \"^/(a)\", replace: '/\\1'}}", "a group is written $1"),
+        ("upstream: u, rewrite: {path: {regex: \"^/(a)\", replace: /$1x}}", "write ${1}x"),
+        ("upstream: u, rewrite: {path: {regex: \"^/(a)\", replace: /$7}}", "the expression has 1 groups"),
+        ("upstream: u, rewrite: {path: {regex: \"^/(a)\", replace: '/${b}'}}", "the group \"b\" does not exist"),
+        ("upstream: u, rewrite: {path: {regex: \"^/(a)\", replace: \"b/$1\"}}", "write /b/$1"),
+        ("upstream: u}, {upstream: u", "route-2 has the same conditions as route-1"),
         ("upstream: u, timeout: 100ms", "routes[0].timeout: 100ms is not above timeouts.filters"),
     ] {
         let found = errors(&format!("upstreams: {{u: {{builtin: echo}}}}\nroutes: [{{{route}}}]\n"));
         assert!(found.contains(expected), "{route}: {expected:?} not in: {found}");
+    }
+}
+
+/// The warnings of these routes, one a line.
+fn warnings(routes: &str) -> String {
+    let endpoints = "endpoints: [\"http://169.254.169.254\", \"http://0.0.0.0:1\"]";
+    let text = format!("upstreams: {{u: {{builtin: echo}}, l: {{{endpoints}}}}}\nroutes:\n{routes}");
+    let config = parse(&text).map(|config| config.warnings);
+    config.map_or_else(|errors| errors.to_string(), |list| list.iter().map(|one| format!("{one}\n")).collect())
+}
+
+#[test]
+fn suspicious_values_are_warnings() {
+    let found = warnings("- {upstream: u}\n");
+    assert!(found.contains("1: upstreams.l.endpoints[0]: 169.254.169.254:80: 169.254.0.0/16 is link-local"), "{found}");
+    assert!(found.contains("upstreams.l.endpoints[1]: 0.0.0.0:1: this address means any interface"), "{found}");
+    for (routes, expected) in [
+        (
+            "- {upstream: u, match: {path: /a}}\n- {upstream: u, match: {path: {regex: '^/a/[0-9]+$'}}}",
+            Some("4: routes[1].match: no request reaches route-2: route-1"),
+        ),
+        (
+            "- {upstream: u, match: {methods: [GET, PUT]}}\n- {upstream: u, match: {methods: [GET]}}",
+            Some("no request reaches route-2: route-1"),
+        ),
+        ("- {upstream: u}\n- {upstream: u, match: {path: /}, name: b}", Some("has the same conditions")),
+        ("- {upstream: u, match: {path: '/a/:id'}}", Some("such as :id matches only itself")),
+        ("- {upstream: u, match: {path: {regex: '^v1/'}}}", Some("every path begins with /")),
+        ("- {upstream: u, match: {path: /a}}\n- {upstream: u, match: {path: {regex: '^/ab?'}}}", None),
+        ("- {upstream: u, match: {path: /a}}\n- {upstream: u, match: {path: /a, methods: [GET]}}", None),
+        ("- {upstream: u, match: {path: /a}}\n- {upstream: u, match: {host: a.test, path: /a}}", None),
+        (
+            "- {upstream: u, match: {path: /a, methods: [GET]}}\n- {upstream: u, match: {path: /a, methods: [PUT]}}",
+            None,
+        ),
+    ] {
+        let found = warnings(&format!("{routes}\n"));
+        match expected {
+            Some(expected) => assert!(found.contains(expected), "{routes}: {expected:?} not in: {found}"),
+            None => assert_eq!(found.lines().count(), 2, "{routes}: {found}"),
+        }
     }
 }
 
@@ -295,6 +353,10 @@ fn each_mistake_of_an_upstream_has_a_message() {
         ("endpoints: [{weight: 2}]", "endpoints[0].url: is missing"),
         ("endpoints: [{url: \"http://a\", weight: 1001}]", "a whole number between 0 and 1000"),
         ("endpoints: [\"http://a\", \"http://A:80/\"]", "endpoints[1]: a:80: is listed twice"),
+        ("endpoints: [\"http://[fe80::1]:80\"]", "a link-local address (fe80::/10) needs a zone"),
+        ("endpoints: [\"http://[fe80::1%25eth0]:80\"]", "with a zone is not supported"),
+        ("endpoints: [\"http://a:0\"]", "no server has port 0"),
+        ("endpoints: [\"http://224.0.0.1\"]", "multicast or broadcast"),
         ("balance: random", "write round_robin, least_requests or {hash"),
         ("balance: {}", "u.balance.hash: is missing"),
         ("balance: {hash: ip}", "write client_ip, path"),

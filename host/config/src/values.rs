@@ -63,6 +63,23 @@ pub(crate) fn header_name(text: &str) -> Result<HeaderName, String> {
     HeaderName::from_bytes(text.as_bytes()).map_err(|_| "is not a header name (RFC 9110, section 5.1)".into())
 }
 
+/// A method that a client can send. Methods are case-sensitive (RFC 9110, section 9.1).
+pub(crate) fn method(text: &str) -> Result<String, String> {
+    const KNOWN: [&str; 10] =
+        ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "PROPFIND"];
+    let upper = text.to_ascii_uppercase();
+    if text == "*" {
+        return Err("is not a method: remove the key methods to match every method".into());
+    }
+    if upper != text && KNOWN.contains(&upper.as_str()) {
+        return Err(format!("methods are case-sensitive, so no request has this one: write {upper}"));
+    }
+    if text == "CONNECT" || text == "TRACE" {
+        return Err("the gateway answers CONNECT and TRACE with 405 before it looks for a route: remove it".into());
+    }
+    token(text)
+}
+
 /// A path in normal form: the gateway compares normalized paths, so any other would never match.
 pub(crate) fn path(text: &str) -> Result<String, String> {
     let is_plain = text.bytes().all(|byte| byte > b' ' && byte < 0x7f && byte != b'?' && byte != b'#');
@@ -70,10 +87,21 @@ pub(crate) fn path(text: &str) -> Result<String, String> {
         return Err("a path begins with /, has no query and only visible ASCII (%-encode the rest)".into());
     }
     match normalize(text) {
+        Ok(_) if text.split('/').any(is_placeholder) => Err(
+            "a path is no pattern, and * and {} have no meaning in it: a prefix such as /v1 also matches all below it; \
+             for anything else write {regex: \"^/v1/[^/]+$\"}"
+                .into(),
+        ),
         Ok(normal) if normal == text => Ok(text.to_owned()),
         Ok(normal) => Err(format!("is not in normal form: write {normal}")),
         Err(why) => Err(why.to_owned()),
     }
+}
+
+/// Whether a segment of a path is a placeholder in other products' patterns: `*`, `**`, `*.png`,
+/// `{id}`.
+fn is_placeholder(segment: &str) -> bool {
+    segment.starts_with('*') || (segment.starts_with('{') && segment.ends_with('}'))
 }
 
 /// A host without port, in lower case; `*.` in front stands for any name below it.
@@ -82,6 +110,15 @@ pub(crate) fn host(text: &str) -> Result<String, String> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_allowed) || (name.contains(':') && !name.starts_with('[')) {
         return Err("write a host name without port, such as api.example.com or *.example.com".into());
+    }
+    if let Some(bare) = name.strip_suffix('.') {
+        return Err(format!("hosts are compared without the final dot: write {bare}"));
+    }
+    if name.split('.').any(str::is_empty) && !name.starts_with('[') {
+        return Err(match name.strip_prefix('.') {
+            Some(rest) if !rest.split('.').any(str::is_empty) => format!("write *.{rest} for any name below {rest}"),
+            _ => "has an empty label between two dots, so no request has this host".into(),
+        });
     }
     Ok(text.to_ascii_lowercase())
 }

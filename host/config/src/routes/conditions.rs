@@ -7,7 +7,7 @@
 use http::HeaderName;
 use regex::{Regex, RegexBuilder};
 
-use crate::values::{header_name, path, token};
+use crate::values::{header_name, method, path};
 use crate::yaml::{Node, Section, Value};
 
 const PATTERN_CHARS_MAX: usize = 1024;
@@ -68,7 +68,7 @@ impl Match {
         // `header: x-foo` is short for `headers: {x-foo: {present: true}}`.
         headers.extend(section.scalar("header", header_name).map(|name| (name, ValueMatch::Present)));
         Self {
-            methods: section.list("methods", token),
+            methods: section.list("methods", method),
             path: PathMatch::read(section),
             headers,
             query: named_values(section, "query", |name| Ok(name.to_owned())),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::uri::Authority;
 
-use crate::values::{header_name, token};
+use crate::values::{header_name, method};
 use crate::yaml::Section;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -43,7 +43,7 @@ impl Cors {
     pub(crate) fn read(section: &Section) -> Self {
         section.require("origins", "write origins such as https://app.example.com");
         let names = |key| section.list(key, |text| if text == "*" { Ok(text.into()) } else { field_name(text) });
-        let mut methods = section.list("methods", token);
+        let mut methods = section.list("methods", |text| if text == "*" { Ok(text.into()) } else { method(text) });
         if !section.has("methods") {
             methods = ["GET", "HEAD", "POST"].map(str::to_owned).into();
         }
@@ -81,6 +81,15 @@ fn field_name(text: &str) -> Result<String, String> {
     header_name(text).map(|name| name.as_str().to_owned())
 }
 
+/// The default port of a scheme, with its colon.
+fn default_port(scheme: &str) -> Option<&'static str> {
+    match scheme {
+        "https" => Some(":443"),
+        "http" => Some(":80"),
+        _ => None,
+    }
+}
+
 fn parse_origin(text: &str) -> Result<Origin, String> {
     let invalid = || "write an origin such as https://app.example.com, https://*.example.com or *".to_owned();
     if text == "*" {
@@ -91,6 +100,9 @@ fn parse_origin(text: &str) -> Result<Origin, String> {
     let name = host.strip_prefix("*.").unwrap_or(host);
     if scheme.is_empty() || name.contains(['*', '/', '@']) || name.parse::<Authority>().is_err() {
         return Err(invalid());
+    }
+    if let Some(bare) = default_port(scheme).and_then(|port| text.strip_suffix(port)) {
+        return Err(format!("browsers send an origin without the default port: write {bare}"));
     }
     Ok(match host.strip_prefix('*') {
         Some(after) => Origin::Wildcard(format!("{scheme}://"), after.to_owned()),

@@ -7,6 +7,7 @@ pub(crate) mod action;
 pub(crate) mod compression;
 pub(crate) mod conditions;
 pub(crate) mod cors;
+pub(crate) mod reach;
 pub(crate) mod rewrite;
 
 use std::collections::{BTreeMap, HashSet};

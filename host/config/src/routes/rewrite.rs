@@ -39,9 +39,60 @@ impl Rewrite {
                 section.error(own.line(), "path", message);
             }
             let regex = own.scalar("regex", pattern);
-            regex.zip(own.string("replace")).map(|(regex, replace)| PathRewrite::Regex(regex, replace))
+            let (regex, replace) = regex.zip(own.string("replace"))?;
+            if let Err(why) = check_replacement(&regex, &replace) {
+                own.error_at(&["replace"], format!("{replace:?}: {why}"));
+            }
+            Some(PathRewrite::Regex(regex, replace))
         });
         let host = section.scalar("host", authority).and_then(|host| HeaderValue::try_from(host).ok());
         Self { path: prefix.or(regex.flatten()), host }
     }
+}
+
+/// Checks that each group that `replace` names exists, and that the new path begins with `/`. The
+/// syntax is that of the crate `regex`: `$1`, `$name`, `${1}`, and `$$` for a dollar sign.
+fn check_replacement(pattern: &Pattern, replace: &str) -> Result<(), String> {
+    let groups = pattern.0.captures_len() - 1;
+    let digit = replace.match_indices('\\').find_map(|(at, _)| replace[at + 1..].chars().next());
+    if let Some(digit) = digit {
+        let digit = if digit.is_ascii_digit() { digit } else { '1' };
+        return Err(format!("a path has no backslash; a group is written ${digit}"));
+    }
+    let mut rest = replace;
+    while let Some(at) = rest.find('$') {
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            rest = after;
+            continue;
+        }
+        let is_braced = rest.starts_with('{');
+        let name = match rest.strip_prefix('{') {
+            Some(inner) => inner.split_once('}').map_or("", |(name, _)| name),
+            None => &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len())],
+        };
+        let exists = match name.parse::<usize>() {
+            Ok(number) => number <= groups,
+            Err(_) => pattern.0.capture_names().flatten().any(|known| known == name),
+        };
+        if exists || (name.is_empty() && !is_braced) {
+            continue;
+        }
+        let digits = name.len() - name.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        return Err(if !is_braced && digits > 0 && digits < name.len() {
+            format!(
+                "${name} is the group named {name:?}, which does not exist: write ${{{}}}{}",
+                &name[..digits],
+                &name[digits..]
+            )
+        } else {
+            format!(
+                "the group {name:?} does not exist; the expression has {groups} groups: write one of them, or $$ for a dollar sign"
+            )
+        });
+    }
+    if pattern.0.as_str().starts_with("^/") && !replace.starts_with(['/', '$']) {
+        return Err(format!("the new path does not begin with /: write /{replace}"));
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //! This module does not know: how a host name is resolved.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
@@ -83,6 +84,9 @@ fn read_endpoints(upstream: &Section) -> Vec<EndpointConfig> {
             let message = format!("{}: is listed twice: give it a weight instead", endpoint.address);
             upstream.error(node.line, &format!("endpoints[{index}]"), message);
         }
+        if let Some(advice) = suspicious_ip(&endpoint.address.host) {
+            upstream.warn(node.line, &format!("endpoints[{index}]"), format!("{}: {advice}", endpoint.address));
+        }
         endpoints.push(endpoint);
     }
     endpoints
@@ -116,6 +120,9 @@ fn parse_url(text: &str) -> Result<EndpointAddress, String> {
         None => (false, text.strip_prefix("http://").ok_or_else(invalid)?),
     };
     let authority = authority.strip_suffix('/').unwrap_or(authority);
+    if authority.starts_with('[') && authority.contains('%') {
+        return Err("a link-local address with a zone is not supported: write a global or unique local address".into());
+    }
     let parsed: Authority = authority.parse().map_err(|_| invalid())?;
     if parsed.host().is_empty() || authority.contains('@') || authority.contains('/') {
         return Err(invalid());
@@ -127,5 +134,35 @@ fn parse_url(text: &str) -> Result<EndpointAddress, String> {
     if tls && ServerName::try_from(host.as_str()).is_err() {
         return Err("no certificate can have this host: write a DNS name or an IP address".into());
     }
+    if parsed.port_u16() == Some(0) {
+        return Err("no server has port 0: write the server's port".into());
+    }
+    check_ip(&host)?;
     Ok(EndpointAddress { host, port: parsed.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls })
+}
+
+/// Refuses addresses to which TCP cannot connect.
+fn check_ip(host: &str) -> Result<(), String> {
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) if ip.is_unicast_link_local() => Err(
+            "a link-local address (fe80::/10) needs a zone, which a URL cannot have: write a global or unique local address".into(),
+        ),
+        Ok(ip) if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
+            Err("TCP cannot connect to a multicast or broadcast address: write the address of one server".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Advice about an address that is probably a mistake.
+fn suspicious_ip(host: &str) -> Option<&'static str> {
+    match host.parse::<IpAddr>().ok()? {
+        IpAddr::V4(ip) if ip.is_link_local() => Some(
+            "169.254.0.0/16 is link-local: clouds serve credentials of the machine there (169.254.169.254), so a route to it is dangerous",
+        ),
+        ip if ip.is_unspecified() => Some(
+            "this address means any interface of a listener: for a server on this machine write 127.0.0.1 or [::1]",
+        ),
+        _ => None,
+    }
 }

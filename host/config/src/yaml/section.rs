@@ -121,7 +121,18 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn error(&self, line: usize, key: &str, message: impl Into<String>) {
-        self.errors.borrow_mut().push(ConfigError::new(line, &self.path_of(key), message));
+        self.errors.errors.borrow_mut().push(ConfigError::new(line, &self.path_of(key), message));
+    }
+
+    /// Reports what can work but is probably not what the operator means.
+    pub(crate) fn warn(&self, line: usize, key: &str, message: impl Into<String>) {
+        self.errors.warnings.borrow_mut().push(ConfigError::new(line, &self.path_of(key), message));
+    }
+
+    /// Reports a warning at a path below this section, such as `["routes[0]", "match"]`.
+    pub(crate) fn warn_at(&self, path: &[&str], message: impl Into<String>) {
+        let line = self.node.map_or(1, |node| node.line_at(path));
+        self.warn(line, &path.join("."), message);
     }
 
     /// Reports an error at a path below this section, such as `["retries", "backoff"]`.
@@ -208,7 +219,7 @@ impl<'a> Section<'a> {
             Some(Node { value: Value::Map(entries), .. }) => entries,
             Some(node) if !node.is_null() => {
                 let message = format!("expected a mapping, found {}", node.describe());
-                errors.borrow_mut().push(ConfigError::new(node.line, &path, message));
+                errors.errors.borrow_mut().push(ConfigError::new(node.line, &path, message));
                 &[]
             }
             _ => &[],

@@ -27,11 +27,19 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
             Err(error) => errors.push(format!("{shown}: filters.{name}: {}: {error}", filter.source.display())),
         }
     }
+    for warning in &config.warnings {
+        println!("{shown}:{warning} (warning)");
+    }
     if !errors.is_empty() {
         return Err(errors.join("\n"));
     }
-    println!("{shown}: ok ({} routes, {} filters)", config.routes.len(), config.filters.len());
+    println!("{shown}: ok ({}, {})", count(config.routes.len(), "route"), count(config.filters.len(), "filter"));
     Ok(())
+}
+
+/// `1 route`, `2 routes`.
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn print_filter(name: &str, filter: &Filter, info: &ComponentInfo) {

@@ -5,7 +5,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::control::config_source::ConfigSource;
+use crate::control::config_source::{self, ConfigSource};
 use crate::gateway::Gateway;
 use crate::process::memory::allow_huge_pages;
 use crate::telemetry::init_log;
@@ -37,6 +37,7 @@ pub(super) fn run(file: Option<PathBuf>, take_over_running: bool) -> Result<(), 
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
     init_log(&config.log.level, json)?;
+    config_source::log_warnings(&config);
     if let Err(error) = allow_huge_pages(false) {
         tracing::debug!(%error, "huge pages cannot be disabled");
     }

@@ -23,6 +23,13 @@ pub enum ConfigSource {
     },
 }
 
+/// Logs what `check` would print as warnings.
+pub fn log_warnings(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!(line = warning.line, key = warning.path, "gateway.yaml: {}", warning.message);
+    }
+}
+
 impl ConfigSource {
     /// The current text.
     ///

@@ -17,6 +17,7 @@ use std::cmp::Reverse;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use witgate_config::{Match, PathMatch, Route, ValueMatch};
+use witgate_http::semantics::fields::has_member;
 use witgate_runtime::exchange::Request;
 
 /// Finds the route of a request.
@@ -66,17 +67,7 @@ impl Router {
             HostPattern::Any => (2, Reverse(0)),
         });
         for own in &mut hosts {
-            own.entries.sort_by_key(|entry| {
-                let path = match &entry.when.path {
-                    Some(PathMatch::Exact(_)) => (0, Reverse(0)),
-                    Some(PathMatch::Prefix(prefix)) if prefix != "/" => (1, Reverse(prefix.len())),
-                    Some(PathMatch::Regex(_)) => (2, Reverse(0)),
-                    // Any path.
-                    Some(PathMatch::Prefix(_)) | None => (3, Reverse(0)),
-                };
-                let Match { methods, headers, query, .. } = &entry.when;
-                (path, Reverse(usize::from(!methods.is_empty()) + headers.len() + query.len()), entry.index)
-            });
+            own.entries.sort_by_key(|entry| (entry.when.specificity(), entry.index));
         }
         Self { hosts }
     }
@@ -92,8 +83,17 @@ impl Router {
 
 impl Entry {
     fn matches(&self, request: &Request, preflight: Option<&str>) -> bool {
-        let method = preflight.filter(|_| self.answers_preflight).unwrap_or(request.method.as_str());
-        has_method(&self.when.methods, method) && all_but_method(&self.when, request)
+        let Some(method) = preflight.filter(|_| self.answers_preflight) else { return matches(&self.when, request) };
+        has_method(&self.when.methods, method)
+            && has_target(&self.when, request)
+            && self.when.headers.iter().all(|(name, value)| {
+                // A preflight names the fields of the request that it asks for, without values.
+                if names_field(&request.headers, name) {
+                    !matches!(value, ValueMatch::Absent)
+                } else {
+                    has_field(&request.headers, name, value)
+                }
+            })
     }
 }
 
@@ -120,12 +120,14 @@ impl HostPattern {
 
 /// Whether all conditions hold.
 pub fn matches(when: &Match, request: &Request) -> bool {
-    has_method(&when.methods, request.method.as_str()) && all_but_method(when, request)
+    has_method(&when.methods, request.method.as_str())
+        && has_target(when, request)
+        && when.headers.iter().all(|(name, value)| has_field(&request.headers, name, value))
 }
 
-fn all_but_method(when: &Match, request: &Request) -> bool {
+/// Whether the conditions on the path and the query hold.
+fn has_target(when: &Match, request: &Request) -> bool {
     when.path.as_ref().is_none_or(|path| has_path(path, request.target.path()))
-        && when.headers.iter().all(|(name, value)| has_field(&request.headers, name, value))
         && when.query.iter().all(|(name, value)| has_parameter(request.target.query().unwrap_or(""), name, value))
 }
 
@@ -135,6 +137,11 @@ fn preflight_method<'a>(method: &Method, headers: &'a HeaderMap) -> Option<&'a s
         return None;
     }
     headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?.to_str().ok()
+}
+
+/// Whether a preflight asks for a request with this field.
+fn names_field(headers: &HeaderMap, name: &http::HeaderName) -> bool {
+    has_member(headers, header::ACCESS_CONTROL_REQUEST_HEADERS, name.as_str())
 }
 
 fn has_method(methods: &[String], method: &str) -> bool {
@@ -303,6 +310,25 @@ mod tests {
         };
         assert_eq!((ask("PUT"), ask("DELETE"), ask("GET")), (Some(0), None, None));
         assert_eq!(router.find(&request("OPTIONS", "x", "/", &[])), None);
+        Ok(())
+    }
+
+    #[test]
+    fn a_preflight_that_names_a_field_finds_the_route_with_that_condition() -> Result<(), String> {
+        let cors = "cors: {origins: [\"https://a.example\"]}";
+        let router = router(&[
+            &format!("match: {{headers: {{x-api: {{regex: \"^v2$\"}}}}}}, {cors}"),
+            &format!("match: {{headers: {{x-new: {{present: false}}}}}}, {cors}"),
+            &format!("match: {{}}, {cors}"),
+        ])?;
+        let ask = |names| {
+            let method = ("access-control-request-method", "GET");
+            let fields = [("origin", "https://a.example"), method, ("access-control-request-headers", names)];
+            router.find(&request("OPTIONS", "x", "/", &fields))
+        };
+        assert_eq!(ask("content-type, X-Api"), Some(0));
+        assert_eq!(ask("content-type"), Some(1));
+        assert_eq!(ask("x-new"), Some(2));
         Ok(())
     }
 
