@@ -1,8 +1,8 @@
 //! Optimizes a component: one core module with direct calls, without links between modules.
 //!
-//! Gain: an instance of an interpreter costs a twentieth. QuickJS and CPython guests have 11 and 41
-//! core modules, and each instantiation fills their tables with 742 and 5,676 function references
-//! (docs/performance.md). Price: a component with a construct that cannot be merged stays as it is,
+//! Gain: creating an instance of an interpreter takes a twentieth of the time. QuickJS and CPython
+//! guests have 11 and 41 core modules, and each instantiation fills their tables with 742 and 5,676
+//! function references. Price: a component with a construct that cannot be merged stays as it is,
 //! and its calls cost more.
 //!
 //! The steps:
@@ -11,17 +11,22 @@
 //! 2. `link` resolves each import of its core modules to a definition or to a function of the host.
 //! 3. `merge` copies all code into one module with new indices (`renumber`), and all data into one
 //!    image (`memory_image`). Globals that no code writes become constants, so the offsets of
-//!    segments become numbers. The guest's requests in the image are applied (`immortal_objects`).
-//! 4. `devirtualize` makes calls through tables direct, `dead_code` removes unreachable functions,
-//!    and `export_trampolines` moves the exports to the end.
-//! 5. The encoder makes a component of a dummy for the same world, and `assemble` puts the merged
-//!    module into it. The guest calls the host through a table (`host_table`).
+//!    segments become numbers. The Python SDK leaves a table of objects in the image;
+//!    `immortal_objects` sets their reference counts, so that calls do not write to them.
+//! 4. `devirtualize` makes calls through tables direct, and `dead_code` removes unreachable
+//!    functions. `export_trampolines` exports each function through a trampoline at the end of the
+//!    module, so that the keys of the other functions in the compile cache stay the same.
+//! 5. The encoder makes a component from a dummy: a core module with the imports and exports of the
+//!    merged one, and no code. `assemble` replaces the dummy by the merged module. The guest calls
+//!    the host through a table (`host_table`).
 //!
-//! An import that is neither defined nor part of the world was stubbed by the language's tools. A
-//! function of WASI answers as a system without files, sockets and processes (`wasi_stubs`); any
-//! other stub becomes a trap. `check_traps` verifies that a component beside the main one has only
-//! stubs. Start functions with code, several memories and async exports cannot be merged. This
-//! module does not know: languages, manifests.
+//! A stub is a function that only traps. The tools of a language add stubs for imports that are
+//! neither defined nor part of the world. A function of WASI answers instead as a system without
+//! files, sockets and processes (`wasi_stubs`). `check_traps` verifies that a component beside the
+//! main one has only stubs.
+//!
+//! Start functions with code, several memories and async exports cannot be merged. This module does
+//! not know: languages, manifests.
 
 mod assemble;
 mod dead_code;
@@ -55,7 +60,7 @@ use world::WorldNames;
 pub struct Optimized {
     /// The bytes of the component.
     pub component: Vec<u8>,
-    /// The number of objects that the guest had made immortal, or the reason why they were not.
+    /// How many objects this step made immortal (never counted, never freed), or why none was.
     pub immortal_objects: Result<usize>,
 }
 
@@ -91,8 +96,9 @@ pub fn optimize(component: &[u8], wit: &Path, world: &str) -> Result<Optimized> 
     Ok(Optimized { component, immortal_objects })
 }
 
-/// Checks that a component beside the main one has only stubs: each function that it lifts traps at
-/// once, so its post-return function never runs. Then every import outside the world traps too.
+/// Checks that a component beside the main one has only stubs: each function that it exports traps
+/// at its first instruction. Its post-return function therefore never runs, and traps can take the
+/// place of everything that the main component imports from it.
 fn check_traps(other: &Linked) -> Result<()> {
     for lift in &other.core.lifts {
         let function = other.item(Space::Func, lift.func)?;
@@ -104,8 +110,8 @@ fn check_traps(other: &Linked) -> Result<()> {
     check_starts(other)
 }
 
-/// Checks that no start function has code. The encoder adds empty ones. A snapshot has none with
-/// code, because its start has run.
+/// Checks that no start function has code. The encoder adds empty ones. The start code of a snapshot
+/// ran when it was built, so a start function with code means that the component is no snapshot.
 fn check_starts(linked: &Linked) -> Result<()> {
     for start in linked.starts()? {
         ensure!(
