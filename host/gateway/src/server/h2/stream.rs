@@ -170,3 +170,21 @@ fn into_h2_response(response: http::Response<Body>, is_tunnel: bool, is_head: bo
     head.headers.remove(HeaderName::from_static("keep-alive"));
     (http::Response::from_parts(head, ()), body)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 9110, section 8.6. Clients such as curl reset the stream otherwise.
+    #[test]
+    fn interim_and_204_responses_have_no_content_length() {
+        let mut response = http::Response::new(Body::empty());
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(5));
+        let (sink, interim) = interim_queue();
+        sink(StatusCode::EARLY_HINTS, response.headers());
+        assert!(interim.borrow().iter().all(|response| response.headers().is_empty()));
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let (response, _) = into_h2_response(response, false, false);
+        assert!(!response.headers().contains_key(header::CONTENT_LENGTH));
+    }
+}
