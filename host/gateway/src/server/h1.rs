@@ -93,6 +93,7 @@ fn interim_sink(conn: &SharedConn) -> InterimSink {
     Rc::new(move |status, headers| {
         if let Some(conn) = conn.upgrade() {
             let out = &mut conn.borrow_mut().io.output;
+            // An interim response has no content-length (RFC 9110, section 8.6).
             encode::response(out, status, headers, Some(Framing::None));
             encode::end(out);
         }
