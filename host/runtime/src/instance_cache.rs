@@ -1,8 +1,8 @@
 //! Instances between calls: those that wait for a call, and the one that waits to be dropped.
 //!
 //! Gain: a thread drops the last instance and creates the next one when it has no other work, so no
-//! exchange waits for either. Dropping copies back the pages that the call wrote, which takes about
-//! as long as the call if the filter is an interpreter; creating takes a third of it.
+//! exchange waits for either. For an interpreter, dropping (which copies back the pages that the
+//! call wrote) takes about as long as the call, and creating takes about a third of that time.
 //! Price: each thread holds up to one instance that waits to be dropped, and idle instances up to
 //! [`IDLE_TOTAL_MAX`] over all threads. The pool has room for them beyond the instances in calls,
 //! so an idle instance never takes the slot of a call.
@@ -56,6 +56,7 @@ struct IdleInstance {
 /// Takes an idle instance of this version on this thread. At the first call of a version it
 /// prewarms the thread's slots for it.
 pub(crate) fn take(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Option<Instance> {
+    // The outer `None`: the version is new to this thread. The inner one: no instance is idle.
     let pop = || IDLE.with_borrow_mut(|all| Some(find(all, filter)?.instances.pop()));
     match pop() {
         Some(idle) => idle,
@@ -68,7 +69,8 @@ pub(crate) fn take(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>)
     .map(|idle| idle.instance)
 }
 
-/// Keeps an instance for another call. Drops it if there are enough idle instances.
+/// Keeps an instance for another call. Drops it if there are enough idle instances, or if this
+/// version was swept from this thread.
 pub(crate) fn keep(filter: &Arc<Filter>, instance: Instance) {
     let Ok(in_total) = filter.idle_total.try_acquire(IDLE_TOTAL_MAX) else { return };
     let idle = IdleInstance { instance, since: Instant::now(), _permits: (filter.idle.acquire(), in_total) };
@@ -128,8 +130,9 @@ fn replace_deferred() {
     }
 }
 
-/// Whether this thread should create an instance before the next call asks for one: none is idle,
-/// reused instances still have room, and no code of the filter would run.
+/// Whether this thread should create an instance before the next call asks for one: instantiating
+/// the filter executes none of its code, few idle instances exist over all threads (the rest is for
+/// reused ones), and this thread has none.
 fn should_prewarm(filter: &Arc<Filter>) -> bool {
     !filter.info.starts_code
         && filter.idle_total.in_use() < PREWARM_TOTAL_MAX
@@ -140,6 +143,7 @@ fn should_prewarm(filter: &Arc<Filter>) -> bool {
 /// memories and keeps one of them.
 ///
 /// The pool gives a thread the slots that it used last, so its later instances are in these slots.
+/// Creating two instances maps both slots, so that fault-around can be disabled for both.
 fn prewarm(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) {
     if filter.info.starts_code {
         return;

@@ -42,13 +42,26 @@ pub fn strip_connection_fields(headers: &mut HeaderMap) {
         }
         headers.remove(header::CONNECTION);
     }
-    for name in [header::TRANSFER_ENCODING, header::UPGRADE, header::TE, header::TRAILER] {
-        headers.remove(name);
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
 }
+
+/// Whether the field concerns one connection only (RFC 9110, section 7.6.1).
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == header::CONNECTION || HOP_BY_HOP.contains(name)
+}
+
+/// The fields that concern one connection only, except `connection` itself.
+static HOP_BY_HOP: [HeaderName; 7] = [
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TE,
+    header::TRAILER,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    HTTP2_SETTINGS,
+];
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode};
+use witgate_http::semantics::fields::is_hop_by_hop;
 use witgate_http::semantics::path::normalize;
 use witgate_http::text::quoted;
 
@@ -114,12 +115,6 @@ pub(crate) fn checked_reply(status: u16, fields: Vec<(String, String)>, body: Ve
 /// Whether only the gateway sets the field: framing, `host`, and fields of one connection.
 fn is_gateway_field(name: &HeaderName) -> bool {
     is_hop_by_hop(name) || *name == header::CONTENT_LENGTH || *name == header::HOST
-}
-
-/// Whether the field concerns one connection only (RFC 9110, section 7.6.1).
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(*name, header::CONNECTION | header::TE | header::TRAILER | header::TRANSFER_ENCODING | header::UPGRADE)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
 #[cfg(test)]
