@@ -1,5 +1,5 @@
-"""Runs a program whose random numbers depend only on a seed, so that the same sources become the same
-component.
+"""Runs a program whose random numbers depend only on a seed, so that the same sources become the
+same component.
 
 CPython takes the key of its hashes from the system when it starts, and the snapshot of a filter
 contains it: the order of sets and the place of every object depend on it. On Linux, the kernel lets

@@ -1,9 +1,9 @@
 """Installs the packages that a filter asks for, in ``requirements.txt`` or under ``[project]
 dependencies`` of ``pyproject.toml``, into a folder of the build.
 
-A filter runs pure Python. The first attempt takes only wheels that have no machine code. If a package
-has none, the second takes wheels of this machine and removes their C extensions, because many packages
-work without them. This module does not know: components.
+A filter runs pure Python. The first attempt takes only wheels that have no machine code. If a
+package has none, the second takes wheels of this machine and removes their C extensions, because
+many packages work without them. This module does not know: components.
 """
 
 import hashlib

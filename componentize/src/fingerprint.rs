@@ -1,10 +1,10 @@
 //! A fingerprint of everything that a component is made from: source, SDK, WIT, tools, this
 //! program.
 //!
-//! The same fingerprint means the same component, so an unchanged filter is not built again. Packages
-//! are covered by [`of_inputs`], which knows them after a build. A Rust
-//! dependency by `path` outside the filter's folder and the SDK is not included; `--force` builds
-//! the filter anyway. This module does not know: builds.
+//! The same fingerprint means the same component, so an unchanged filter is not built again.
+//! Packages are covered by [`of_inputs`], which knows them after a build. A Rust dependency by
+//! `path` outside the filter's folder and the SDK is not included; `--force` builds the filter
+//! anyway. This module does not know: builds.
 
 use std::fs;
 use std::path::{Path, PathBuf};

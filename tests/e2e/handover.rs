@@ -184,7 +184,9 @@ fn a_new_process_that_cannot_start_changes_nothing() -> Result<()> {
     let elsewhere = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     old.replace("gateway.yaml", valid.replacen("127.0.0.1:0", &elsewhere.to_string(), 1))?;
     let error = refused(&old);
-    let expected = format!("the configuration has listener main at {elsewhere}, the running gateway does not; the running gateway has listener main at ");
+    let expected = format!(
+        "the configuration has listener main at {elsewhere}, the running gateway does not; the running gateway has listener main at "
+    );
     assert!(error.contains(&expected) && error.contains(&old.address.to_string()), "{error}");
     old.replace("gateway.yaml", &valid)?;
     old.replace("f.wasm", "hello")?;

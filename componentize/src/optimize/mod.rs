@@ -110,8 +110,9 @@ fn check_traps(other: &Linked) -> Result<()> {
     check_starts(other)
 }
 
-/// Checks that no start function has code. The encoder adds empty ones. The start code of a snapshot
-/// ran when it was built, so a start function with code means that the component is no snapshot.
+/// Checks that no start function has code. The encoder adds empty ones. The start code of a
+/// snapshot ran when it was built, so a start function with code means that the component is no
+/// snapshot.
 fn check_starts(linked: &Linked) -> Result<()> {
     for start in linked.starts()? {
         ensure!(

@@ -22,8 +22,9 @@ pub fn quoted(text: &str) -> String {
 /// The most bytes of one message that a guest or a file shapes.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
 
-/// Text with a bound on its bytes. Control characters but tabs are escaped on the way in. A write that does
-/// not fit fails, so whoever formats into it stops early: the cost of a message is bounded too.
+/// Text with a bound on its bytes. Control characters but tabs are escaped on the way in. A write
+/// that does not fit fails, so whoever formats into it stops early: the cost of a message is
+/// bounded too.
 #[derive(Debug)]
 pub struct BoundedText {
     text: String,

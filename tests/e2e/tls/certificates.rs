@@ -25,11 +25,14 @@ fn an_invalid_certificate_or_key_keeps_the_previous_pair() -> Result<()> {
     let expired = ca.issue_with(&["a.test"], |params| params.not_after = rcgen::date_time_ymd(2001, 1, 1))?;
     let early = ca.issue_with(&["a.test"], |params| params.not_before = rcgen::date_time_ymd(2999, 1, 1))?;
     let half = |text: &str| text[..text.len() / 2].to_owned();
+    // The files are replaced one after the other. So no certificate of a case fits the key of the
+    // case before it, and the gateway never finds a valid pair between two cases.
+    let other_key = ca.issue(&["a.test"])?.key;
     let cases = [
-        ("garbled", "hello\n-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n".into(), valid.key.clone()),
-        ("garbled", half(&valid.certificate), valid.key.clone()),
+        ("garbled", "hello\n-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n".into(), other_key.clone()),
+        ("garbled", half(&valid.certificate), other_key.clone()),
         ("garbled", valid.certificate.clone(), half(&valid.key)),
-        ("no-certificate", String::new(), valid.key.clone()),
+        ("no-certificate", String::new(), other_key),
         ("no-key", valid.certificate.clone(), String::new()),
         ("mismatch", ca.issue(&["a.test"])?.certificate, valid.key.clone()),
         ("expired", expired.certificate, expired.key),
@@ -182,9 +185,7 @@ fn start_and_check_report_errors_in_certificate_files() -> Result<()> {
     let setup = setup.listener("tls: {certificates: [{certificate: a.pem, key: a.key}]}");
     let (code, output) = setup.check()?;
     assert_eq!(code, Some(0), "{output}");
-    for expected in
-        ["listener main: old.test until Mon, 01 Jan 2001", "expired on", "every user can read this key"]
-    {
+    for expected in ["listener main: old.test until Mon, 01 Jan 2001", "expired on", "every user can read this key"] {
         assert!(output.contains(expected), "{expected} is not in {output}");
     }
     let gateway = setup.start()?;

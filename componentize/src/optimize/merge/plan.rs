@@ -16,8 +16,8 @@ use crate::optimize::world::WorldNames;
 /// The part of the data stack that calls use, in bytes.
 ///
 /// CPython measures the depth of its recursion by this stack, and the code of the deepest
-/// recursion, JSON, needs 27 times as much of the stack of Wasm code. The gateway has 16 MiB of that
-/// one (host/runtime/src/engine.rs), so `RecursionError` comes before the end of the stack.
+/// recursion, JSON, needs 27 times as much of the stack of Wasm code. The gateway has 16 MiB of
+/// that one (host/runtime/src/engine.rs), so `RecursionError` comes before the end of the stack.
 pub(super) const DATA_STACK_BYTES: i32 = 528 << 10;
 
 /// An import that is neither defined nor part of the world.

@@ -1,9 +1,9 @@
-"""Checks the values that go to the gateway, so that a mistake is an exception with the author's file
-and line. The gateway itself can only end the call.
+"""Checks the values that go to the gateway, so that a mistake is an exception with the author's
+file and line. The gateway itself can only end the call.
 
-Text may have lone surrogates, which UTF-8 cannot express; they become U+FFFD. The common case of each
-check is one line without a regular expression, because calls pay for every page of memory that they
-write. This module does not know the functions of the gateway.
+Text may have lone surrogates, which UTF-8 cannot express; they become U+FFFD. The common case of
+each check is one line without a regular expression, because calls pay for every page of memory that
+they write. This module does not know the functions of the gateway.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Replaces the clock of the standard library in a component that is not optimized.
 
-The builder connects the clock of the C library to the gateway when it optimizes a component. Without
-that, ``time.time`` would trap. This module is only for comparisons: the classes of ``datetime`` are
-subclasses here, so ``repr`` and ``pickle`` differ from CPython.
+The builder connects the clock of the C library to the gateway when it optimizes a component.
+Without that, ``time.time`` would trap. This module is only for comparisons: the classes of
+``datetime`` are subclasses here, so ``repr`` and ``pickle`` differ from CPython.
 """
 
 import datetime

@@ -1,4 +1,5 @@
-"""Describes an exception in one line for the gateway's log, with its causes and the author's places.
+"""Describes an exception in one line for the gateway's log, with its causes and the author's
+places.
 
 ``KeyError: 'id' (filter.py:9 in user); caused by ValueError: … (filter.py:3 in on_request)``.
 This module does not know: filters, the gateway.

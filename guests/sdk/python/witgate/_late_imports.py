@@ -56,9 +56,10 @@ _LATE = {
 _NEVER = set("this antigravity tkinter turtle idlelib pdb test pydoc webbrowser _pyrepl readline curses".split())
 # Modules that the standard library imports late for uses that no filter has, and that are large.
 _LARGE = set(
-    """argparse asyncio bdb cProfile cmd code concurrent ctypes distutils doctest email ensurepip ftplib getpass
-    http importlib multiprocessing netrc optparse pkgutil platform profile pstats runpy shutil smtplib ssl sysconfig
-    tarfile timeit trace unittest venv xml xmlrpc zipapp zipfile""".split()
+    """argparse asyncio bdb cProfile cmd code concurrent ctypes distutils doctest email
+    ensurepip ftplib getpass http importlib multiprocessing netrc optparse pkgutil platform
+    profile pstats runpy shutil smtplib ssl sysconfig tarfile timeit trace unittest venv xml
+    xmlrpc zipapp zipfile""".split()
 )
 _PROGRAMS = {"main", "_main", "test", "_test"}
 # The modules that were there before the author's were imported: `_ALWAYS` has what these import.

@@ -33,8 +33,8 @@ def load(name: str, phases: list[str], native: set[str]) -> ModuleType:
 
 def _import(name: str, native: set[str]) -> ModuleType:
     """Imports the author's module. If a package needs a module of the standard library that is not
-    there, such as ssl, tries again with one whose use raises ``ImportError``: most packages import it
-    for something that a filter does not do."""
+    there, such as ssl, tries again with one whose use raises ``ImportError``: most packages import
+    it for something that a filter does not do."""
     before = set(sys.modules)
     for _ in range(_ABSENT_MAX):
         try:

@@ -105,8 +105,9 @@ class Request(ReadonlyRequest):
     What you set, you read at once. The gateway applies the edits when ``on_request`` returns
     ``None``; it discards them if the handler returns a reply or raises an exception.
 
-    A name or value that HTTP forbids raises ``TypeError`` or ``ValueError``, and so does a field that
-    only the gateway writes, such as ``host`` or ``content-length`` (wit/request.wit has the list).
+    A name or value that HTTP forbids raises ``TypeError`` or ``ValueError``, and so does a field
+    that only the gateway writes, such as ``host`` or ``content-length`` (wit/request.wit has the
+    list).
     """
 
     __slots__ = ()

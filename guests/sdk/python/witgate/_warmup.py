@@ -1,8 +1,9 @@
 """Warms up the interpreter while a filter is built, by the calls that the filter will make.
 
 Gain: CPython rewrites code when it first runs, assigns version numbers to the namespaces of modules
-and caches the methods that it finds. After a warm-up, a call of the filter does not write this again,
-and each page that a call writes must be copied back. Price: a build runs the SDK a few hundred times.
+and caches the methods that it finds. After a warm-up, a call of the filter does not write this
+again, and each page that a call writes must be copied back. Price: a build runs the SDK a few
+hundred times.
 
 A stand-in replaces the gateway. None of the author's functions runs, because values that they store
 would then be in every instance. This module does not know any particular filter.

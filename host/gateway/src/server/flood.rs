@@ -4,8 +4,8 @@
 //! DATA and unknown frames, and it waits for the rest of a frame without a limit. So this module
 //! reads the frame heads (RFC 9113, section 4.1) between the socket and the library. It counts them
 //! against budgets that refill slowly and with the DATA and HEADERS frames of the gateway, which a
-//! client answers with PING and WINDOW_UPDATE. The module also knows for how long a frame or a header block has been
-//! incomplete. It does not change a byte.
+//! client answers with PING and WINDOW_UPDATE. The module also knows for how long a frame or a
+//! header block has been incomplete. It does not change a byte.
 //!
 //! This module does not know: streams, requests.
 

@@ -1,9 +1,9 @@
 // A gateway in Go: a net/http server, plugins on the Extism SDK that exchange JSON, and a reverse
 // proxy. It rebuilds the gateway of a published article that witgate answers to.
 //
-// /plain has no plugin. /shared calls one of two instances that all requests share, because a plugin
-// is not safe for concurrent calls. /fresh makes an instance for each request; the module is compiled
-// once. One thread runs Go code (GOMAXPROCS=1).
+// /plain has no plugin. /shared calls one of two instances that all requests share, because a
+// plugin is not safe for concurrent calls. /fresh makes an instance for each request; the module is
+// compiled once. One thread runs Go code (GOMAXPROCS=1).
 //
 // Arguments: the plugin's .wasm file, the upstream's URL. Prints its port.
 package main
@@ -49,8 +49,8 @@ func (g *gateway) instance() (*extism.Plugin, error) {
 	return g.compiled.Instance(context.Background(), extism.PluginInstanceConfig{ModuleConfig: wazero.NewModuleConfig()})
 }
 
-// filtered calls a plugin. Then it responds, or forwards the request with the headers that the plugin
-// sets.
+// filtered calls a plugin. Then it responds, or forwards the request with the headers that the
+// plugin sets.
 func (g *gateway) filtered(call func([]byte) ([]byte, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		payload := requestPayload{Method: r.Method, Path: r.URL.Path, Headers: make(map[string]string, len(r.Header)), Body: []byte{}}

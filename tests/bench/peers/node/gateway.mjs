@@ -1,5 +1,5 @@
-// The Node gateway: fastify and its proxy plugin, without a logger. /plain has no filter; /filter runs
-// the same filter as guests/*/api-key. The argument is the upstream's URL. Prints its port.
+// The Node gateway: fastify and its proxy plugin, without a logger. /plain has no filter; /filter
+// runs the same filter as guests/*/api-key. The argument is the upstream's URL. Prints its port.
 import proxy from "@fastify/http-proxy";
 import fastify from "fastify";
 

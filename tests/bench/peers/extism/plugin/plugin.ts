@@ -1,5 +1,5 @@
-// The plugin of the Go gateway: the same filter as guests/*/api-key, with JSON as input and output. Go
-// writes header names as `X-Api-Key`.
+// The plugin of the Go gateway: the same filter as guests/*/api-key, with JSON as input and output.
+// Go writes header names as `X-Api-Key`.
 import { Config, Host } from "@extism/as-pdk";
 import { JSON } from "json-as";
 

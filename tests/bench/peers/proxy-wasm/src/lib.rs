@@ -1,4 +1,5 @@
-//! The `api-key` filter for Envoy, the same as guests/*/api-key. All requests of a worker share one VM.
+//! The `api-key` filter for Envoy, the same as guests/*/api-key. All requests of a worker share one
+//! VM.
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType, LogLevel};
