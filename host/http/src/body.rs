@@ -111,17 +111,20 @@ pub enum ReadError {
 
 impl Body {
     /// An empty body.
+    #[inline]
     pub fn empty() -> Self {
         Self::default()
     }
 
     /// A body of bytes that are in memory.
+    #[inline]
     pub fn full(bytes: Bytes) -> Self {
         let inner = if bytes.is_empty() { Inner::Empty } else { Inner::Full(bytes) };
         Self { inner, ..Self::default() }
     }
 
     /// A body that arrives frame by frame.
+    #[inline]
     pub fn stream(source: FrameStream) -> Self {
         let inner = if source.is_end_stream() { Inner::Empty } else { Inner::Stream(source) };
         Self { inner, ..Self::default() }
@@ -186,19 +189,17 @@ impl Body {
     }
 
     /// Keeps `guard` until the body was sent or dropped.
-    #[must_use]
-    pub fn with_guard(mut self, guard: impl Into<Guard>) -> Self {
+    #[inline]
+    pub fn add_guard(&mut self, guard: impl Into<Guard>) {
         self.guards.push(guard.into());
-        self
     }
 
     /// Counts the bytes that are read from the body.
-    #[must_use]
-    pub fn counted(mut self, traffic: Rc<Traffic>, direction: Direction) -> Self {
+    #[inline]
+    pub fn count_bytes(&mut self, traffic: &Rc<Traffic>, direction: Direction) {
         if !matches!(self.inner, Inner::Empty) {
-            self.traffic = Some((traffic, direction));
+            self.traffic = Some((traffic.clone(), direction));
         }
-        self
     }
 
     #[inline]
@@ -249,6 +250,7 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Error;
 
+    #[inline]
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = match &mut self.inner {
             Inner::Empty => None,
@@ -265,6 +267,7 @@ impl http_body::Body for Body {
         Poll::Ready(frame)
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             Inner::Empty => true,
@@ -273,6 +276,7 @@ impl http_body::Body for Body {
         }
     }
 
+    #[inline]
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Inner::Empty => SizeHint::with_exact(0),
@@ -347,7 +351,10 @@ mod tests {
     #[test]
     fn the_bytes_of_both_bodies_are_counted() {
         let traffic = Rc::new(Traffic::default());
-        let counted = |body: Body, direction| body.counted(traffic.clone(), direction);
+        let counted = |mut body: Body, direction| {
+            body.count_bytes(&traffic, direction);
+            body
+        };
         let request = counted(
             Body::stream(Box::pin(TinyFrames(3))).map_poll(|source, context| source.as_mut().poll_frame(context)),
             Direction::Received,

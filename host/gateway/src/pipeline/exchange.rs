@@ -53,7 +53,7 @@ pub(crate) struct CloseConnection;
 /// The part of an exchange that lives until the response body has been sent.
 struct OpenExchange {
     record: ExchangeRecord,
-    permits: SmallVec<[Permit; 4]>,
+    permits: SmallVec<[Permit; 2]>,
 }
 
 /// Answers one request.
@@ -63,7 +63,7 @@ pub async fn handle(context: RequestContext<'_>, request: http::Request<Body>) -
     let mut open = OpenExchange::new(&context, request.version());
     open.record.id = Some(new_exchange_id());
     open.record.method = Some(request.method().clone());
-    let response = match limits::enter_gateway(&shared.in_flight, snapshot.config.limits.in_flight) {
+    let mut response = match limits::enter_gateway(&shared.in_flight, snapshot.config.limits.in_flight) {
         Ok(permit) => {
             open.permits.push(permit);
             exchange(&context, &snapshot, request, &mut open).await
@@ -71,8 +71,9 @@ pub async fn handle(context: RequestContext<'_>, request: http::Request<Body>) -
         Err(error) => refuse(&mut open.record, error),
     };
     open.record.emit_head(response.status(), &shared.metrics);
-    let traffic = open.record.traffic.clone();
-    response.map(|body| body.counted(traffic, Direction::Sent).with_guard(open))
+    response.body_mut().count_bytes(&open.record.traffic, Direction::Sent);
+    response.body_mut().add_guard(open);
+    response
 }
 
 /// The response to bytes that are not a request. It is counted like an exchange.
@@ -100,7 +101,7 @@ async fn exchange(
     let record = &mut open.record;
     let id = record.id.unwrap_or_default();
     let normalized = normalize::normalize(request, context.client, &snapshot.config, id);
-    let NormalizedRequest { request, body, client, is_for_gateway } = match normalized {
+    let NormalizedRequest { request, mut body, client, is_for_gateway } = match normalized {
         Ok(normalized) => normalized,
         Err(error) => return refuse(record, error),
     };
@@ -117,7 +118,7 @@ async fn exchange(
         return respond::finish(answer, Body::empty());
     }
     let policy = ResponsePolicy::new(route, &request);
-    let body = body.counted(record.traffic.clone(), Direction::Received);
+    body.count_bytes(&record.traffic, Direction::Received);
     let exchange = Box::new(Exchange { id, client, route: route.name.clone(), request, response: None, notes: vec![] });
     let (response, body) = match filter_and_forward(context, snapshot, route, exchange, body, open).await {
         Ok(answered) => answered,
@@ -140,7 +141,9 @@ async fn filter_and_forward(
     if let Some(max) = route.config.limits.request_body_bytes {
         body = body.limited(max as u64, "the route's limits.request_body_bytes")?;
     }
-    open.permits.extend(limits::enter_route(&route.in_flight, route.config.limits.in_flight)?);
+    if let Some(max) = route.config.limits.in_flight {
+        open.permits.push(limits::enter_route(&route.in_flight, max)?);
+    }
     let mut run = ChainRun::new(&route.chain, &snapshot.config, &context.shared.buffered_bytes);
     run.select(|when| route::matches(when, &exchange.request));
 
@@ -161,7 +164,9 @@ async fn filter_and_forward(
         exchange.response = Some(response);
         run.response(exchange, &mut body, &mut open.record).await
     };
-    open.permits.append(&mut run.permits);
+    if !run.permits.is_empty() {
+        open.permits.append(&mut run.permits);
+    }
     Ok((response?, body))
 }
 

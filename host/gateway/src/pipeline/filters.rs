@@ -54,7 +54,7 @@ pub struct ChainRun<'a> {
     /// One flag for each entry: whether it takes part in the response phase.
     completed: SmallVec<[bool; 8]>,
     /// For the bodies that this run read into memory. To be kept until the response has been sent.
-    pub permits: SmallVec<[Permit; 4]>,
+    pub permits: SmallVec<[Permit; 2]>,
 }
 
 /// How the request phase ended.

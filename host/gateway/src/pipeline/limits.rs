@@ -13,10 +13,9 @@ pub fn enter_gateway(in_flight: &Limiter, max: usize) -> Result<Permit, Error> {
     })
 }
 
-/// A permit for one exchange of a route. None if the route has no bound.
-pub fn enter_route(in_flight: &Limiter, max: Option<usize>) -> Result<Option<Permit>, Error> {
-    let Some(max) = max else { return Ok(None) };
-    in_flight.try_acquire(max).map(Some).map_err(|reached| {
+/// A permit for one exchange of a route.
+pub fn enter_route(in_flight: &Limiter, max: usize) -> Result<Permit, Error> {
+    in_flight.try_acquire(max).map_err(|reached| {
         Error::new(Kind::Saturated, format!("{} exchanges of the route, its limit is {max}", reached.in_use))
     })
 }
@@ -28,10 +27,10 @@ mod tests {
     #[test]
     fn permits_are_returned() {
         let in_flight = Limiter::default();
-        let permits = (enter_route(&in_flight, Some(2)), enter_route(&in_flight, Some(2)));
+        let permits = (enter_route(&in_flight, 2), enter_route(&in_flight, 2));
         assert!(permits.0.is_ok() && permits.1.is_ok());
-        assert_eq!(enter_route(&in_flight, Some(2)).err().map(|error| error.kind), Some(Kind::Saturated));
+        assert_eq!(enter_route(&in_flight, 2).err().map(|error| error.kind), Some(Kind::Saturated));
         drop(permits);
-        assert!(enter_route(&in_flight, Some(2)).is_ok());
+        assert!(enter_route(&in_flight, 2).is_ok());
     }
 }

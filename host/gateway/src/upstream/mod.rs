@@ -200,8 +200,8 @@ impl UpstreamClient {
         let work =
             pin!(self.pool.attempt(Target { cluster, endpoint, interim, now: now.into_std(), connect_time }, request));
         let attempt = match timeout.run(now, time, work).await {
-            Some(Ok(response)) => {
-                let response = response.map(|body| body.with_guard(permit));
+            Some(Ok(mut response)) => {
+                response.body_mut().add_guard(permit);
                 AttemptOutcome { result: Ok(response), request: copy }
             }
             Some(Err(AttemptError { error, sent, request })) => {
