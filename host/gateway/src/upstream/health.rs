@@ -189,9 +189,15 @@ impl Series {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::path::Path;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::spawn;
+    use witgate_config::{Config, EndpointAddress};
 
     use super::*;
+    use crate::telemetry::Metrics;
 
     fn settings(healthy: u32, unhealthy: u32) -> HealthCheck {
         HealthCheck {
@@ -214,6 +220,41 @@ mod tests {
         for (index, verdict) in verdicts.iter().enumerate() {
             let expected = expected.iter().find(|(at, _)| *at == index).and_then(|(_, verdict)| *verdict);
             assert_eq!(*verdict, expected, "result {index}");
+        }
+    }
+
+    /// Runs one check against a server that sends `response` and closes the connection.
+    async fn check_server(response: &'static str) -> Result<u16, String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
+        let port = listener.local_addr().map_err(|error| error.to_string())?.port();
+        let server = spawn(async move {
+            let (mut stream, _) = listener.accept().await?;
+            let _ = stream.read(&mut [0; 1024]).await?;
+            stream.write_all(response.as_bytes()).await
+        });
+        let text = format!("upstreams: {{u: {{endpoints: ['http://127.0.0.1:{port}']}}}}\nroutes: [{{upstream: u}}]\n");
+        let config = Config::parse(&text, "gateway.yaml", Path::new("/")).map_err(|error| error.to_string())?;
+        let address = EndpointAddress { host: "127.0.0.1".into(), port, tls: false };
+        let endpoint = Endpoint::new(1, "u".into(), address, &Metrics::new());
+        let request = request("test", &settings(1, 1))?;
+        let response = exchange(&config.upstreams["u"], None, &endpoint, request).await;
+        server.abort();
+        response.map(|response| response.status().as_u16()).map_err(|error| error.detail)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn only_a_valid_response_has_a_status() {
+        for (response, status) in [
+            ("HTTP/1.1 204 No Content\r\n\r\n", 204),
+            ("HTTP/1.0 200\r\n\r\n", 200),
+            ("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", 200),
+        ] {
+            assert_eq!(check_server(response).await, Ok(status), "{response}");
+        }
+        let both = "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n";
+        for bad in ["HTTP/2 200\r\n\r\n", "HTTP/1.1\r\n\r\n", "ok\r\n\r\n", "HTTP/1.1 2x0\r\n\r\n", "HTTP/1.1 20", both]
+        {
+            assert!(check_server(bad).await.is_err(), "{bad}");
         }
     }
 }
