@@ -50,7 +50,7 @@ deny:
 
 # run the unit tests of the gateway and of componentize
 test-host:
-    cargo test --release --locked --workspace --lib --bins
+    cargo test --release --locked --workspace --lib --bins --test keyvalue
 
 # run the unit tests of the filters and SDKs, each in its own language
 test-guests: build
