@@ -10,6 +10,7 @@
 //! This module does not know: streams, requests.
 
 mod budget;
+mod frame;
 mod sent;
 
 use std::cell::RefCell;
@@ -24,11 +25,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::Stream;
 use budget::{Budget, TokenBucket};
+use frame::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEAD_BYTES, HEADERS, PADDED, PING, PRIORITY, RST_STREAM,
+    SETTINGS, STREAM_MASK, WINDOW_UPDATE,
+};
 use sent::SentFrames;
 use witgate_http::throughput::{MinRate, Throughput, Timer};
 
 const PREFACE_BYTES: usize = 24;
-const FRAME_HEAD_BYTES: usize = 9;
 
 /// Frames that cost work and carry no data: SETTINGS, CONTINUATION, unknown frames, and DATA that
 /// is empty or only padding. Each new stream earns some, because they are a part of requests.
@@ -48,22 +52,6 @@ const RESETS: Budget = Budget { burst: 500.0, saved: 500.0, per_second: 50.0 };
 const WINDOW_UPDATES: Budget = Budget { burst: 1000.0, saved: 10_000.0, per_second: 100.0 };
 const UPDATES_PER_SENT_FRAME: f64 = 4.0;
 const UPDATES_PER_BYTE: f64 = 2.0 / 1024.0;
-
-// Frame types and flags (RFC 9113, section 6).
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-/// The highest bit of a stream's number is reserved.
-const STREAM_MASK: u32 = 0x7fff_ffff;
 
 /// A client connection whose incoming frames are counted. Writing fails if the client accepts too
 /// few bytes.

@@ -2,7 +2,7 @@
 //!
 //! This module does not know: budgets, streams.
 
-use super::{DATA, END_STREAM, FRAME_HEAD_BYTES, HEADERS};
+use super::frame::{DATA, END_STREAM, FRAME_HEAD_BYTES, HEADERS};
 
 /// Finds frame heads in a stream of bytes that arrives in pieces.
 #[derive(Default)]
