@@ -19,6 +19,7 @@ mod pages;
 mod proxy;
 mod reuse;
 mod routes;
+mod telemetry;
 mod tls;
 mod upstreams;
 mod words;

@@ -33,8 +33,11 @@ fn routes_by_host_path_and_method() -> Result<()> {
 #[test]
 fn an_error_response_reveals_no_internals() -> Result<()> {
     let response = echo("[{match: {path: /a}, upstream: echo}]")?.get("/b", &[])?;
-    assert_eq!(response.text(), "{\"error\":\"no route for this request\"}\n");
-    assert_eq!(response.header("proxy-status"), Some("witgate; error=destination_not_found; details=\"no-route\""));
+    let id = response.header("x-request-id").unwrap_or_default();
+    let body = format!("{{\"error\":\"no route for this request\",\"request_id\":\"{id}\"}}\n");
+    assert_eq!(response.text(), body);
+    let status = format!("witgate; error=destination_not_found; details=\"no-route\"; request-id=\"{id}\"");
+    assert_eq!(response.header("proxy-status"), Some(&*status));
     Ok(())
 }
 

@@ -36,6 +36,7 @@ pub struct Setup {
     workers: usize,
     shared_state: bool,
     level: String,
+    access: String,
     address: String,
     variables: Vec<(String, PathBuf)>,
     listener: String,
@@ -62,6 +63,7 @@ impl Setup {
             workers: 2,
             shared_state: false,
             level: "info,witgate=debug".into(),
+            access: "off".into(),
             address: "127.0.0.1:0".into(),
             variables: vec![],
             listener: String::new(),
@@ -96,6 +98,14 @@ impl Setup {
         self
     }
 
+    /// Writes the access log as JSON to `access.log` in the gateway's folder. `more` are further
+    /// keys of `log.access`.
+    #[must_use]
+    pub fn access_log(mut self, more: &str) -> Self {
+        self.access = format!("{{to: {{file: access.log}}, {more}}}");
+        self
+    }
+
     /// Sets an environment variable to a path.
     #[must_use]
     pub fn variable(mut self, name: &str, path: &Path) -> Self {
@@ -123,16 +133,22 @@ impl Setup {
         self.with(name, bytes)
     }
 
+    /// The path of a file in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// The complete configuration: `yaml` and the keys that the harness sets.
     pub fn text(&self, yaml: &str) -> String {
         let state =
             if self.shared_state { repository().join("target/e2e-state") } else { self.folder.path().join("state") };
         format!(
-            "listeners: [{{address: \"{}\"{}}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nlog: {{format: json, level: \"{}\"}}\nstate: {{directory: {}}}\n{yaml}",
+            "listeners: [{{address: \"{}\"{}}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nlog: {{format: json, level: \"{}\", access: {}}}\nstate: {{directory: {}}}\n{yaml}",
             self.address,
             self.listener,
             self.workers,
             self.level,
+            self.access,
             state.display()
         )
     }
@@ -241,6 +257,19 @@ impl Gateway {
     pub fn wait_logged(&self, text: &str, count: usize) -> Vec<String> {
         wait_until(&format!("{count} log lines contain {text:?}"), || self.logged(text).len() >= count);
         self.logged(text)
+    }
+
+    /// The lines of the access log that contain `text`.
+    pub fn accessed(&self, text: &str) -> Vec<String> {
+        let log = fs::read_to_string(self.path("access.log")).unwrap_or_default();
+        log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+
+    /// Waits until at least `count` lines of the access log contain `text` and returns them.
+    #[track_caller]
+    pub fn wait_accessed(&self, text: &str, count: usize) -> Vec<String> {
+        wait_until(&format!("{count} access log lines contain {text:?}"), || self.accessed(text).len() >= count);
+        self.accessed(text)
     }
 
     /// Replaces a file atomically, as build tools do: written under another name, then renamed.

@@ -9,6 +9,7 @@
 mod client;
 pub mod frames;
 mod gateway;
+pub mod otlp;
 pub mod recording_upstream;
 pub mod strict_http1;
 pub mod tls;

@@ -20,6 +20,7 @@ mod log;
 mod reload;
 mod routes;
 mod state;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod timeouts;
@@ -40,7 +41,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use filters::{Capability, Filter, KeyValue, OnError};
 pub use limits::Limits;
 pub use listeners::Listener;
-pub use log::{Log, LogFormat};
+pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat};
 pub use reload::Reload;
 pub use routes::action::{DirectResponse, Redirect, RedirectPath};
 pub use routes::compression::{Compression, Encoding};
@@ -48,6 +49,7 @@ pub use routes::conditions::{Match, PathMatch, Pattern, ValueMatch};
 pub use routes::cors::{Cors, Origin};
 pub use routes::rewrite::{PathRewrite, Rewrite};
 pub use routes::{Action, Mirror, Route, RouteFilter, RouteLimits, WeightedUpstream};
+pub use telemetry::{Otlp, OtlpProtocol, Secret, Telemetry, Traces};
 pub use timeouts::Timeouts;
 pub use tls::{Alpn, CertificateFiles, ClientAuth, ListenerTls, TlsVersion, UpstreamTls};
 pub use upstreams::balance::{Balance, HashKey};
@@ -88,8 +90,10 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Peers whose `x-forwarded-for` and `forwarded` fields are believed. Default none.
     pub trusted_proxies: Vec<IpNet>,
-    /// The gateway's own log.
+    /// The gateway's own log, and the access log.
     pub log: Log,
+    /// Traces, and the token for debugging.
+    pub telemetry: Telemetry,
     /// What can work but is probably not what the operator means. Sorted by line.
     pub warnings: Vec<ConfigError>,
 }
@@ -125,7 +129,8 @@ impl Config {
             routes: routes::read(top, &filters),
             filters,
             trusted_proxies: top.list("trusted_proxies", values::network),
-            log: top.nested("log", Log::read),
+            log: top.nested("log", |section| Log::read(section, base)),
+            telemetry: top.nested("telemetry", Telemetry::read),
             warnings: vec![],
         };
         consistency::check(top, config.timeouts.filters, &config.upstreams, &config.filters, &config.routes);

@@ -49,6 +49,21 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
     }
 }
 
+/// A status such as `200`, or a range such as `200-399`.
+pub(crate) fn status_range(text: &str) -> Result<(u16, u16), String> {
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    match (from.parse(), to.parse()) {
+        (Ok(from), Ok(to)) if 100 <= from && from <= to && to <= 599 => Ok((from, to)),
+        _ => Err("write a status such as 200, or a range such as 200-399".into()),
+    }
+}
+
+/// A share between 0 and 1, such as `0.1`.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "write a share between 0 and 1, such as 0.1".into())
+}
+
 /// A token (RFC 9110, section 5.6.2), such as a method.
 pub(crate) fn token(text: &str) -> Result<String, String> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);

@@ -22,7 +22,7 @@ use crate::control::systemd::notify;
 use crate::control::takeover::{Predecessor, TakeoverError, TakeoverOffer, take_over};
 use crate::pipeline::snapshot::{Filters, Shared, Snapshot};
 use crate::releases::loader::Loader;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Telemetry};
 use crate::tls::reload::{CertificateErrors, Certificates};
 use crate::upstream::{EndpointRegistry, run_health_checks};
 use crate::{admin, server};
@@ -57,6 +57,9 @@ pub enum StartError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The access log or the export of traces cannot be started.
+    #[error("{0}")]
+    Telemetry(String),
     /// The parts of the configuration do not fit together.
     #[error("{0}")]
     Snapshot(String),
@@ -120,7 +123,10 @@ impl Gateway {
         let admin = sockets.admin.as_ref().map(|listener| listener.address);
         let admin_listener = sockets.for_admin().map_err(|source| StartError::Socket { source })?;
         let worker_sockets = sockets.for_workers(config.workers).map_err(|source| StartError::Socket { source })?;
-        let shared = create_shared_state(config, filters, &certificates, engine, metrics)?;
+        let telemetry = Telemetry::new(metrics);
+        let sinks = telemetry.open(None, &config).map_err(StartError::Telemetry)?;
+        let shared = create_shared_state(config, filters, &certificates, engine, telemetry)?;
+        shared.telemetry.adopt(sinks);
         // Signals and file changes are received before `ready` is announced, because both may
         // follow at once.
         let (runtime, signals) = receive_signals()?;
@@ -167,6 +173,7 @@ impl Gateway {
                 tracing::error!("a serving thread ended with a panic");
             }
         }
+        shared.telemetry.finish();
         tracing::info!("drained");
         Ok(())
     }
@@ -222,8 +229,9 @@ fn create_shared_state(
     filters: Filters,
     certificates: &Certificates,
     engine: Engine,
-    metrics: Metrics,
+    telemetry: Telemetry,
 ) -> Result<Arc<Shared>, StartError> {
+    let metrics = telemetry.metrics.clone();
     let registry = EndpointRegistry::new(metrics.clone());
     let listener_tls = config.listeners.iter().map(|listener| certificates.listener(&listener.name)).collect();
     let snapshot = Snapshot::new(Arc::new(config), filters, certificates.upstream_tls(), &registry, &metrics)
@@ -234,6 +242,7 @@ fn create_shared_state(
         registry,
         listener_tls,
         metrics,
+        telemetry,
         in_flight: Limiter::default(),
         connections: Limiter::default(),
         clients: Arc::default(),

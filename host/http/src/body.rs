@@ -42,6 +42,8 @@ impl<T: std::any::Any> From<Box<T>> for Guard {
 pub struct Traffic {
     received: Cell<u64>,
     sent: Cell<u64>,
+    has_sent_all: Cell<bool>,
+    broken: Cell<Option<(Direction, Kind)>>,
 }
 
 /// Which of the two bodies of an exchange a body is.
@@ -62,6 +64,26 @@ impl Traffic {
     /// Bytes of the response's body.
     pub fn sent(&self) -> u64 {
         self.sent.get()
+    }
+
+    /// Whether the response's body was read to its end. A response to HEAD keeps its body unread.
+    pub fn has_sent_all(&self) -> bool {
+        self.has_sent_all.get()
+    }
+
+    /// The first body that ended with an error.
+    pub fn broken(&self) -> Option<(Direction, Kind)> {
+        self.broken.get()
+    }
+
+    fn note_end(&self, direction: Direction) {
+        if direction == Direction::Sent {
+            self.has_sent_all.set(true);
+        }
+    }
+
+    fn note_broken(&self, direction: Direction, kind: Kind) {
+        self.broken.set(self.broken.get().or(Some((direction, kind))));
     }
 
     fn add(&self, direction: Direction, bytes: usize) {
@@ -197,7 +219,9 @@ impl Body {
     /// Counts the bytes that are read from the body.
     #[inline]
     pub fn count_bytes(&mut self, traffic: &Rc<Traffic>, direction: Direction) {
-        if !matches!(self.inner, Inner::Empty) {
+        if matches!(self.inner, Inner::Empty) {
+            traffic.note_end(direction);
+        } else {
             self.traffic = Some((traffic.clone(), direction));
         }
     }
@@ -261,8 +285,18 @@ impl http_body::Body for Body {
             }
             Inner::Stream(source) => ready!(source.as_mut().poll_frame(context)),
         };
-        if let Some(Ok(frame)) = &frame {
-            self.count(frame.data_ref().map_or(0, Bytes::len));
+        if let Some((traffic, direction)) = &self.traffic {
+            match &frame {
+                Some(Ok(frame)) => {
+                    traffic.add(*direction, frame.data_ref().map_or(0, Bytes::len));
+                    // A reader that knows the length does not poll again after the last byte.
+                    if self.is_end_stream() {
+                        traffic.note_end(*direction);
+                    }
+                }
+                Some(Err(error)) => traffic.note_broken(*direction, error.kind),
+                None => traffic.note_end(*direction),
+            }
         }
         Poll::Ready(frame)
     }

@@ -9,6 +9,7 @@
 //! (`instance_cache.rs`).
 //! This module does not know: chains, routes, what a failure does to the exchange.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -34,8 +35,26 @@ pub struct CallResult {
     pub outcome: Result<Action, Failure>,
     /// The time of instantiation and call.
     pub took: Duration,
+    /// What the call used.
+    pub stats: CallStats,
     /// The log lines of the filter that were dropped because they were too many.
     pub log_lines_dropped: u32,
+}
+
+/// What a call used. All zero for a call that was not made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CallStats {
+    /// When the call began.
+    pub began: Option<Instant>,
+    /// The time in which the call ran on its thread; the rest of its duration it waited. The clock
+    /// of the system is read and not the thread's, which would cost a system call.
+    pub busy: Duration,
+    /// Edits of the request or the response.
+    pub edits: u32,
+    /// The instance's linear memory after the call. It never shrinks, so this is its peak.
+    pub memory_bytes: usize,
+    /// Whether an idle instance served the call: a prewarmed one, or with `reuse` a used one.
+    pub is_reused: bool,
 }
 
 /// The action of a call that ended well.
@@ -60,13 +79,18 @@ pub async fn run(
     let _active = filter.calls.enter();
     let began = Instant::now();
     let deadline = deadline(filter, began, timeout);
-    let mut instance = match instance_cache::take(filter, config) {
+    let idle = instance_cache::take(filter, config);
+    let is_reused = idle.is_some();
+    let mut instance = match idle {
         Some(idle) => idle.with_call(phase, exchange, config, deadline),
         None => Instance::new(filter, CallState::new(filter, phase, exchange, config, deadline)),
     };
-    let returned = within(timeout, instance.run(filter, phase)).await;
+    let waiting = WaitTime::default();
+    let returned = within(timeout, waiting.measure(instance.run(filter, phase))).await;
+    let waited = waiting.total();
     let ended_well = matches!(returned, Some(Ok(Ok(_))));
     let CallRemains { mut exchange, journal, log_lines_dropped } = instance.take_remains();
+    let (edits, memory_bytes) = (journal.edits(), instance.memory_bytes());
     let outcome = apply_result(&mut exchange, journal, returned);
     // After a trap, a limit, a deadline or a guest's own error the instance's state is unknown.
     if ended_well && outcome.is_ok() && instance.is_reusable(filter) {
@@ -74,7 +98,9 @@ pub async fn run(
     } else {
         instance_cache::defer_drop(instance);
     }
-    CallResult { exchange, outcome, took: began.elapsed(), log_lines_dropped }
+    let took = began.elapsed();
+    let stats = CallStats { began: Some(began), busy: took.saturating_sub(waited), edits, memory_bytes, is_reused };
+    CallResult { exchange, outcome, took, stats, log_lines_dropped }
 }
 
 /// Creates and drops an instance of `filter`, within its time and limits, to find out whether its
@@ -151,6 +177,41 @@ fn deadline(filter: &Filter, began: Instant, timeout: Duration) -> Instant {
         filter.calls.request_fast_ticks();
     }
     began + timeout
+}
+
+/// Adds up how long a future waits between its polls. A future that is ready at its first poll, as
+/// most calls are, reads no clock.
+#[derive(Default)]
+struct WaitTime {
+    ended: Cell<Duration>,
+    since: Cell<Option<Instant>>,
+}
+
+impl WaitTime {
+    async fn measure<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            self.end();
+            let polled = future.as_mut().poll(context);
+            if polled.is_pending() {
+                self.since.set(Some(Instant::now()));
+            }
+            polled
+        })
+        .await
+    }
+
+    fn end(&self) {
+        if let Some(since) = self.since.take() {
+            self.ended.set(self.ended.get() + since.elapsed());
+        }
+    }
+
+    /// The time until now.
+    fn total(&self) -> Duration {
+        self.end();
+        self.ended.get()
+    }
 }
 
 /// Awaits `future` for at most `timeout`. `None` if the time is up.

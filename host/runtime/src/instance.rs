@@ -176,6 +176,11 @@ impl Instance {
         }
     }
 
+    /// Linear memory of the instance.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.store.data().limits.memory_bytes()
+    }
+
     /// Whether the instance may serve another call after one that ended well.
     pub(crate) fn is_reusable(&self, filter: &Filter) -> bool {
         self.calls < filter.settings.reuse && self.store.data().limits.has_room()

@@ -36,6 +36,11 @@ impl StoreLimits {
         self.memory_bytes_first = self.memory_bytes;
     }
 
+    /// The memory that the instance has.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     /// Whether calls left at least half of the memory that was free before the first call. An
     /// instance without that room is dropped before a call meets the limit.
     pub(crate) fn has_room(&self) -> bool {

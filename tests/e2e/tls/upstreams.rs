@@ -64,7 +64,7 @@ fn upstream_certificates_are_verified() -> Result<()> {
 #[test]
 fn the_gateway_shows_its_certificate_to_upstreams_and_reloads_it() -> Result<()> {
     let (ca, gateways) = (Authority::new("ca")?, Authority::new("gateways")?);
-    let setup = Setup::new(ECHO)?.level("info,access=debug").with("gateways.pem", gateways.pem())?;
+    let setup = Setup::new(ECHO)?.access_log("").with("gateways.pem", gateways.pem())?;
     let upstream = tls_setup(&ca, &[&["127.0.0.1"]], ", client_auth: {ca: gateways.pem}", setup)?.start()?;
     let anonymous = forwarding_to(&upstream, &ca, "127.0.0.1", "", Ok)?;
     assert_eq!(anonymous.get("/", &[])?.status, 502);
@@ -73,7 +73,7 @@ fn the_gateway_shows_its_certificate_to_upstreams_and_reloads_it() -> Result<()>
         setup.with("own.pem", &one.certificate)?.with("own.key", &one.key)
     })?;
     assert_eq!(gateway.get("/", &[])?.status, 200);
-    upstream.wait_logged(&one.sha256, 1);
+    upstream.wait_accessed(&one.sha256, 1);
     let failed = "witgate_upstream_certificate_load_failures_total{upstream=\"u\",reason=\"mismatch\"}";
     let two = gateways.issue(&["gateway"])?;
     gateway.replace("own.pem", &two.certificate)?;
@@ -81,7 +81,7 @@ fn the_gateway_shows_its_certificate_to_upstreams_and_reloads_it() -> Result<()>
     assert_eq!(gateway.get("/", &[])?.status, 200);
     gateway.replace("own.key", &two.key)?;
     wait_until("the new certificate is used, although a connection was kept", || {
-        gateway.get("/", &[]).is_ok_and(|response| response.status == 200) && !upstream.logged(&two.sha256).is_empty()
+        gateway.get("/", &[]).is_ok_and(|response| response.status == 200) && !upstream.accessed(&two.sha256).is_empty()
     });
     gateway.replace("ca.pem", Authority::new("ca")?.pem())?;
     wait_until("the gateway stops trusting the upstream", || {
@@ -97,7 +97,7 @@ fn the_gateway_shows_its_certificate_to_upstreams_and_reloads_it() -> Result<()>
 #[test]
 fn health_checks_and_requests_use_http2_over_tls() -> Result<()> {
     let ca = Authority::new("ca")?;
-    let setup = Setup::new(ECHO)?.level("info,access=debug");
+    let setup = Setup::new(ECHO)?.access_log("");
     let upstream = tls_setup(&ca, &[&["127.0.0.1"]], "", setup)?.start()?;
     let yaml = |more: &str| {
         let endpoint = format!("https://{}", upstream.address);

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::values::{HOUR, MILLISECOND, authority};
+use crate::values::{HOUR, MILLISECOND, authority, status_range};
 use crate::yaml::Section;
 
 /// Active health checks: the gateway sends a GET to each endpoint at intervals.
@@ -78,14 +78,5 @@ fn target(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("a path begins with / and has only visible ASCII".into())
-    }
-}
-
-/// `200`, or `200-399`.
-fn status_range(text: &str) -> Result<(u16, u16), String> {
-    let (from, to) = text.split_once('-').unwrap_or((text, text));
-    match (from.parse(), to.parse()) {
-        (Ok(from), Ok(to)) if 100 <= from && from <= to && to <= 599 => Ok((from, to)),
-        _ => Err("write a status such as 200, or a range such as 200-399".into()),
     }
 }

@@ -1,4 +1,5 @@
-//! The admin listener: metrics, health, readiness, and lists of filters and upstreams.
+//! The admin listener: metrics, health, readiness, and lists of filters, upstreams and failed
+//! exchanges.
 //!
 //! It runs on a thread of its own that serves no traffic, so it answers while the workers are busy
 //! and a slow client delays nobody. It speaks plain HTTP/1.1 and is read-only. Each resource has a
@@ -6,6 +7,7 @@
 //!
 //! This module does not know: how the numbers are measured.
 
+mod exchanges;
 mod filters;
 mod health;
 mod metrics;

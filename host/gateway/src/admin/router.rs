@@ -6,7 +6,7 @@
 use http::{Method, Request, StatusCode};
 
 use super::reply::{Reply, text};
-use super::{filters, health, metrics, upstreams};
+use super::{exchanges, filters, health, metrics, upstreams};
 use crate::pipeline::snapshot::Shared;
 
 /// A resource of the admin listener.
@@ -21,6 +21,7 @@ const RESOURCES: &[Resource] = &[
     Resource { path: "/readyz", get: health::get_readiness },
     Resource { path: "/filters", get: filters::get },
     Resource { path: "/upstreams", get: upstreams::get },
+    Resource { path: "/exchanges", get: exchanges::get },
 ];
 
 /// Answers a request. hyper removes the body of a response to HEAD.

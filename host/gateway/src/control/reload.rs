@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::config_source::ConfigSource;
 use crate::pipeline::snapshot::{Filters, Shared, Snapshot};
 use crate::releases::loader::Loader;
-use crate::telemetry::{FilterLabels, LoadFailureLabels, Metrics, ReloadLabels};
+use crate::telemetry::{FilterLabels, LoadFailureLabels, Metrics, OpenedSinks, ReloadLabels};
 use crate::tls::reload::{CertificateErrors, Certificates, UpstreamSet, UpstreamTlsMap, upstream_tls};
 use witgate_config::Config;
 use witgate_runtime::filter::Filter;
@@ -33,6 +33,9 @@ pub enum ReloadError {
     /// Certificates of upstreams are refused.
     #[error(transparent)]
     Certificates(#[from] CertificateErrors),
+    /// The access log or the export of traces cannot be started, or the log's level is invalid.
+    #[error("{0}")]
+    Telemetry(String),
     /// The parts do not fit together.
     #[error("{0}")]
     Snapshot(String),
@@ -158,7 +161,8 @@ impl Reloader {
     fn reload_config(&mut self) {
         let began = Instant::now();
         match self.build_snapshot() {
-            Ok((snapshot, upstreams)) => {
+            Ok((snapshot, upstreams, sinks)) => {
+                self.shared.telemetry.adopt(sinks);
                 self.certificates.adopt(upstreams);
                 self.loader.retain(&snapshot.config);
                 self.swap(snapshot);
@@ -171,15 +175,17 @@ impl Reloader {
         }
     }
 
-    fn build_snapshot(&mut self) -> Result<(Snapshot, UpstreamSet), ReloadError> {
+    fn build_snapshot(&mut self) -> Result<(Snapshot, UpstreamSet, OpenedSinks), ReloadError> {
         let config = self.source.parse(&self.text).map_err(ReloadError::Config)?;
         check_fixed_keys(&self.shared.snapshot.load().config, &config)?;
         self.loader.set_limits(&config);
         let filters = load_filters(&mut self.loader, &config, &self.shared.metrics)?;
         let upstreams = self.certificates.prepare(&config)?;
+        let old = self.shared.snapshot.load().config.clone();
+        let sinks = self.shared.telemetry.open(Some(&old), &config).map_err(ReloadError::Telemetry)?;
         let snapshot =
             self.new_snapshot(Arc::new(config), filters, upstream_tls(&upstreams)).map_err(ReloadError::Snapshot)?;
-        Ok((snapshot, upstreams))
+        Ok((snapshot, upstreams, sinks))
     }
 
     fn reload_filters(&mut self) {
@@ -259,7 +265,7 @@ fn check_fixed_keys(old: &Config, new: &Config) -> Result<(), ReloadError> {
         ("workers", old.workers != new.workers),
         ("admin", old.admin != new.admin),
         ("state", old.state_dir != new.state_dir),
-        ("log", old.log != new.log),
+        ("log.format", old.log.format != new.log.format),
     ];
     let changed: Vec<_> = keys.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect();
     if changed.is_empty() { Ok(()) } else { Err(ReloadError::FixedKeys(changed)) }

@@ -1,5 +1,5 @@
-//! The operator's signals: SIGHUP reloads, SIGTERM and SIGINT drain, and a second one exits at
-//! once.
+//! The operator's signals: SIGHUP reloads, SIGUSR1 opens log files again, SIGTERM and SIGINT drain,
+//! and a second one exits at once.
 //!
 //! This module does not know: how to reload or drain.
 
@@ -13,6 +13,7 @@ const DUPLICATE_TIME: Duration = Duration::from_millis(500);
 /// Receives the signals.
 pub struct Signals {
     reload: Signal,
+    reopen: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -22,6 +23,8 @@ pub struct Signals {
 pub enum Request {
     /// SIGHUP.
     Reload,
+    /// SIGUSR1.
+    ReopenLogs,
     /// SIGTERM or SIGINT.
     Drain,
 }
@@ -34,6 +37,7 @@ impl Signals {
     pub fn new() -> std::io::Result<Self> {
         Ok(Self {
             reload: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
@@ -43,6 +47,7 @@ impl Signals {
     pub async fn next(&mut self) -> Request {
         tokio::select! {
             _ = self.reload.recv() => Request::Reload,
+            _ = self.reopen.recv() => Request::ReopenLogs,
             _ = self.terminate.recv() => Request::Drain,
             _ = self.interrupt.recv() => Request::Drain,
         }

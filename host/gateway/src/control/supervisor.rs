@@ -47,6 +47,10 @@ impl Supervisor {
                 () = wait_taken_over(taken_over) => return,
                 request = signals.next() => match request {
                     Request::Reload => Trigger::Signal,
+                    Request::ReopenLogs => {
+                        self.shared.telemetry.reopen_files();
+                        continue;
+                    }
                     Request::Drain => return,
                 },
                 Some(event) = self.events.recv() => {

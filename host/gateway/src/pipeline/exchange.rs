@@ -21,8 +21,8 @@ use crate::pipeline::cors::AllowedOrigin;
 use crate::pipeline::filters::{ChainRun, Decision};
 use crate::pipeline::normalize::{self, NormalizedRequest};
 use crate::pipeline::snapshot::{Route, Shared, Snapshot};
-use crate::pipeline::{forward, limits, redirect, respond, rewrite, route};
-use crate::telemetry::{ExchangeRecord, new_exchange_id};
+use crate::pipeline::{debug, forward, limits, redirect, respond, rewrite, route};
+use crate::telemetry::{ExchangeRecord, OpenRecord, Telemetry, decisions};
 use crate::upstream::{SendOptions, UpstreamClient};
 use witgate_config::Action;
 use witgate_http::body::{Body, Direction, InterimSink};
@@ -35,6 +35,8 @@ use witgate_runtime::exchange::{Client, Exchange, Request, Response};
 pub struct RequestContext<'a> {
     /// What all threads share.
     pub shared: &'a Arc<Shared>,
+    /// Where the exchange's record goes.
+    pub telemetry: &'a Rc<Telemetry>,
     /// This thread's connections to upstreams.
     pub upstream_client: &'a Rc<UpstreamClient>,
     /// The listener's name.
@@ -52,17 +54,20 @@ pub(crate) struct CloseConnection;
 
 /// The part of an exchange that lives until the response body has been sent.
 struct OpenExchange {
-    record: ExchangeRecord,
+    record: OpenRecord,
     permits: SmallVec<[Permit; 2]>,
 }
 
 /// Answers one request.
-pub async fn handle(context: RequestContext<'_>, request: http::Request<Body>) -> http::Response<Body> {
+pub async fn handle(context: RequestContext<'_>, mut request: http::Request<Body>) -> http::Response<Body> {
     let shared = context.shared;
     let snapshot = shared.snapshot.load_full();
     let mut open = OpenExchange::new(&context, request.version());
-    open.record.id = Some(new_exchange_id());
     open.record.method = Some(request.method().clone());
+    // Of a request that is refused before `describe`, this is what the log shows.
+    open.record.host = request.headers().get(header::HOST).cloned();
+    open.record.target = request.uri().path_and_query().cloned();
+    let shows_decisions = debug::take_token(request.headers_mut(), snapshot.config.telemetry.debug_token.as_ref());
     let mut response = match limits::enter_gateway(&shared.in_flight, snapshot.config.limits.in_flight) {
         Ok(permit) => {
             open.permits.push(permit);
@@ -70,7 +75,10 @@ pub async fn handle(context: RequestContext<'_>, request: http::Request<Body>) -
         }
         Err(error) => refuse(&mut open.record, error),
     };
-    open.record.emit_head(response.status(), &shared.metrics);
+    end_head(&mut open.record, &mut response);
+    if shows_decisions {
+        response.headers_mut().insert(debug::X_WITGATE_TRACE, decisions(&open.record));
+    }
     response.body_mut().count_bytes(&open.record.traffic, Direction::Sent);
     response.body_mut().add_guard(open);
     response
@@ -79,14 +87,20 @@ pub async fn handle(context: RequestContext<'_>, request: http::Request<Body>) -
 /// The response to bytes that are not a request. It is counted like an exchange.
 pub fn refuse_invalid(context: RequestContext<'_>, error: Error) -> http::Response<Body> {
     let mut open = OpenExchange::new(&context, http::Version::HTTP_11);
-    let response = refuse(&mut open.record, error);
-    open.record.emit_head(response.status(), &context.shared.metrics);
+    let mut response = refuse(&mut open.record, error);
+    end_head(&mut open.record, &mut response);
     response
+}
+
+/// The response's head is complete: every response names its exchange.
+fn end_head(record: &mut OpenRecord, response: &mut http::Response<Body>) {
+    response.headers_mut().insert(normalize::X_REQUEST_ID, record.request_id.clone());
+    record.emit_head(response.status());
 }
 
 impl OpenExchange {
     fn new(context: &RequestContext<'_>, protocol: http::Version) -> Box<Self> {
-        let record = ExchangeRecord::new(context.listener, context.client, protocol);
+        let record = OpenRecord::new(context.telemetry, context.listener, context.client, protocol);
         Box::new(Self { record, permits: SmallVec::new() })
     }
 }
@@ -99,13 +113,15 @@ async fn exchange(
     open: &mut OpenExchange,
 ) -> http::Response<Body> {
     let record = &mut open.record;
-    let id = record.id.unwrap_or_default();
-    let normalized = normalize::normalize(request, context.client, &snapshot.config, id);
-    let NormalizedRequest { request, mut body, client, is_for_gateway } = match normalized {
+    let id = record.id;
+    let normalized = normalize::normalize(request, context.client, &snapshot.config, &record.request_id);
+    let NormalizedRequest { mut request, mut body, client, is_for_gateway } = match normalized {
         Ok(normalized) => normalized,
         Err(error) => return refuse(record, error),
     };
     describe(record, &request, &client);
+    record.keep_headers(&request.headers);
+    record.begin_trace(&mut request.headers);
     if is_for_gateway {
         return respond::finish(respond::to_options(), Body::empty());
     }
@@ -198,7 +214,9 @@ async fn answer(
     // Other ready tasks run first, so that the requests of all of them are written in one group.
     yield_to_ready_tasks().await;
     let timeout = route.config.timeout;
-    let options = SendOptions { client, timeout, interim: context.interim.as_ref(), record: &mut record.upstream };
+    let trace = record.trace;
+    let interim = context.interim.as_ref();
+    let options = SendOptions { client, timeout, interim, trace, record: &mut record.upstream };
     let response = context.upstream_client.send(cluster, options, request).await?;
     Ok(forward::from_upstream(response))
 }
@@ -240,6 +258,9 @@ impl ResponsePolicy {
 fn describe(record: &mut ExchangeRecord, request: &Request, client: &Arc<Client>) {
     record.host = request.headers.get(header::HOST).cloned();
     record.target = Some(request.target.clone());
+    if let Some(id) = request.headers.get(normalize::X_REQUEST_ID) {
+        record.request_id = id.clone();
+    }
     if !Arc::ptr_eq(client, &record.peer) {
         record.named_client = Some(client.clone());
     }
@@ -257,7 +278,7 @@ fn refuse(record: &mut ExchangeRecord, error: Error) -> http::Response<Body> {
 
 /// The response to a failure, which the record keeps.
 fn fail(record: &mut ExchangeRecord, error: Error) -> Response {
-    let response = respond::to_error(&error);
+    let response = respond::to_error(&error, record.request_id.to_str().unwrap_or_default());
     record.fail(error);
     response
 }

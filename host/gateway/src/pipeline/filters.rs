@@ -20,7 +20,7 @@ use witgate_http::body::{Body, ReadError};
 use witgate_http::error::{Error, FilterFailure, Kind};
 use witgate_http::limiter::{Limiter, Permit};
 use witgate_http::throughput::yield_to_ready_tasks;
-use witgate_runtime::call::{self, Action, CallResult};
+use witgate_runtime::call::{self, Action, CallResult, CallStats};
 use witgate_runtime::exchange::{Exchange, Reply, Response};
 use witgate_runtime::failure::Failure;
 use witgate_runtime::filter::{Filter, Phase};
@@ -173,6 +173,7 @@ impl<'a> ChainRun<'a> {
                 }
             }
         }
+        record.notes = std::mem::take(&mut exchange.notes);
         exchange.response.take().ok_or_else(|| Error::new(Kind::Internal, "no response after the response phase"))
     }
 
@@ -259,10 +260,11 @@ async fn call(
 ) -> (Box<Exchange>, Result<Action, Error>) {
     let filter = &entry.filter;
     let deadline = filter.settings.timeout.min(clock.left());
-    let CallResult { exchange, outcome, took, log_lines_dropped } = if deadline.is_zero() {
+    let CallResult { exchange, outcome, took, stats, log_lines_dropped } = if deadline.is_zero() {
         let detail = format!("the budget of {:?} for all filters of the phase was used up before it", clock.budget);
         let failure = Failure { kind: FilterFailure::Deadline, detail };
-        CallResult { exchange, outcome: Err(failure), took: Duration::ZERO, log_lines_dropped: 0 }
+        let stats = CallStats { began: Some(Instant::now()), ..CallStats::default() };
+        CallResult { exchange, outcome: Err(failure), took: Duration::ZERO, stats, log_lines_dropped: 0 }
     } else {
         invoke(entry, phase, exchange, deadline).await
     };
@@ -276,7 +278,7 @@ async fn call(
         }
     };
     let series = entry.series.clone();
-    record.calls.push(FilterCall { filter: series, phase, duration: took, outcome, log_lines_dropped });
+    record.calls.push(FilterCall { filter: series, phase, duration: took, stats, outcome, log_lines_dropped });
     (exchange, result)
 }
 

@@ -76,7 +76,7 @@ impl Mirror {
 /// Sends a copy, and returns whether the upstream answered.
 async fn send(upstream: &UpstreamClient, cluster: &Cluster, client: IpAddr, copy: http::Request<Body>) -> bool {
     let mut record = UpstreamRecord::default();
-    let options = SendOptions { client, timeout: None, interim: None, record: &mut record };
+    let options = SendOptions { client, timeout: None, interim: None, trace: None, record: &mut record };
     let Ok(response) = upstream.send(cluster, options, copy).await else { return false };
     // The response is read so that the connection can be used again. How it ends does not matter.
     let reading = response.into_body().read(RESPONSE_BYTES_MAX);

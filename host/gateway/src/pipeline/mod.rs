@@ -5,6 +5,7 @@
 
 pub mod compress;
 pub mod cors;
+mod debug;
 pub mod exchange;
 pub mod filters;
 pub mod forward;

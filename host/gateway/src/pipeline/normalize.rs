@@ -19,12 +19,13 @@ use witgate_http::error::{Error, Kind};
 use witgate_http::semantics::fields::{drop_underscore_lookalikes, is_host, strip_connection_fields};
 use witgate_http::semantics::forwarded;
 use witgate_http::semantics::path;
-use witgate_runtime::exchange::{Client, Request, Upgrade, id_text};
+use witgate_runtime::exchange::{Client, Request, Upgrade};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_BYTES_MAX: usize = 128;
 /// A request that has passed a witgate this many times is in a loop.
 const HOPS_MAX: usize = 8;
 
@@ -38,12 +39,13 @@ pub(super) struct NormalizedRequest {
     pub(super) is_for_gateway: bool,
 }
 
-/// Normalizes a request. `id` is the exchange's, for `X-Request-Id`.
+/// Normalizes a request. `id` is the exchange's, for `X-Request-Id` unless a trusted proxy gives
+/// one.
 pub(super) fn normalize(
     request: http::Request<Body>,
     client: &Arc<Client>,
     config: &Config,
-    id: u128,
+    id: &HeaderValue,
 ) -> Result<NormalizedRequest, Error> {
     let (mut head, body) = request.into_parts();
     if head.method == Method::CONNECT || head.method == Method::TRACE {
@@ -185,7 +187,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// Finds out who the client is, and writes the fields that tell it to the upstream. Only a trusted
 /// proxy's values of these fields are kept.
-fn set_client_fields(headers: &mut HeaderMap, client: &Arc<Client>, config: &Config, id: u128) -> Arc<Client> {
+fn set_client_fields(headers: &mut HeaderMap, client: &Arc<Client>, config: &Config, id: &HeaderValue) -> Arc<Client> {
     let host = headers.get(header::HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
     let ip = client.address.ip();
     if config.trusted_proxies.is_empty() || !forwarded::is_trusted(ip, &config.trusted_proxies) {
@@ -194,7 +196,7 @@ fn set_client_fields(headers: &mut HeaderMap, client: &Arc<Client>, config: &Con
         headers
             .insert(X_FORWARDED_PROTO, HeaderValue::from_static(if client.tls.is_some() { "https" } else { "http" }));
         headers.insert(X_FORWARDED_HOST, host);
-        headers.insert(X_REQUEST_ID, id_value(id));
+        headers.insert(X_REQUEST_ID, id.clone());
         return client.clone();
     }
     let (named, fields) = {
@@ -219,8 +221,8 @@ fn set_client_fields(headers: &mut HeaderMap, client: &Arc<Client>, config: &Con
             None => headers.remove(name),
         };
     }
-    if !headers.get(X_REQUEST_ID).is_some_and(|id| !id.is_empty() && id.len() <= 128) {
-        headers.insert(X_REQUEST_ID, id_value(id));
+    if !headers.get(X_REQUEST_ID).is_some_and(is_request_id) {
+        headers.insert(X_REQUEST_ID, id.clone());
     }
     if named == ip.to_canonical() {
         return client.clone();
@@ -249,8 +251,11 @@ fn add_via(headers: &mut HeaderMap, version: Version) -> Result<(), Error> {
     Ok(())
 }
 
-fn id_value(id: u128) -> HeaderValue {
-    HeaderValue::try_from(id_text(id)).unwrap_or(HeaderValue::from_static("-"))
+/// Whether a trusted proxy's request id is used. Its characters need no escape in JSON, in a
+/// structured field and in a log.
+fn is_request_id(id: &HeaderValue) -> bool {
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=@".contains(byte);
+    (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(is_allowed)
 }
 
 fn bad(why: &'static str) -> Error {
@@ -280,7 +285,8 @@ mod tests {
         }
         let peer = fields.iter().find(|field| field.0 == "peer").map_or("192.0.2.1", |field| field.1);
         let address = SocketAddr::new(peer.parse().map_err(|_| Kind::Internal)?, 1);
-        normalize(request, &Arc::new(Client::new(address)), &config, 7).map_err(|error| error.kind)
+        normalize(request, &Arc::new(Client::new(address)), &config, &HeaderValue::from_static("7"))
+            .map_err(|error| error.kind)
     }
 
     #[test]
@@ -304,7 +310,7 @@ mod tests {
         assert_eq!(own.request.headers["x-forwarded-for"], "192.0.2.1");
         assert_eq!(
             (own.request.headers.get("forwarded"), &own.request.headers["x-request-id"]),
-            (None, &HeaderValue::from_static("00000000000000000000000000000007"))
+            (None, &HeaderValue::from_static("7"))
         );
         let mut trusted = sent.to_vec();
         trusted.push(("peer", "10.1.1.1"));
@@ -312,6 +318,14 @@ mod tests {
         assert_eq!(through.client.address.ip().to_string(), "1.2.3.4");
         assert_eq!(through.request.headers["x-forwarded-for"], "1.2.3.4, 10.1.1.1");
         assert_eq!(through.request.headers["x-request-id"], "mine");
+        for invalid in ["", "a b", "a\"b", "a,b", &"x".repeat(129)] {
+            let mut invalid_id = trusted.clone();
+            let value: &'static str = String::leak(invalid.to_owned());
+            invalid_id.retain(|field| field.0 != "x-request-id");
+            invalid_id.push(("x-request-id", value));
+            let replaced = normalized("/", Version::HTTP_11, &invalid_id)?;
+            assert_eq!(replaced.request.headers["x-request-id"], "7", "{invalid:?}");
+        }
         Ok(())
     }
 

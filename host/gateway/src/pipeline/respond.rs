@@ -1,7 +1,8 @@
 //! Responses that the gateway makes itself. Only this file turns a failure into a response.
 //!
-//! The client gets a short JSON text and a `Proxy-Status` field (RFC 9209). The details of a
-//! failure go to the log. This module does not know: where a failure came from.
+//! The client gets a short JSON text and a `Proxy-Status` field (RFC 9209), both with the request
+//! id, by which the operator finds the details in the log. This module does not know: where a
+//! failure came from.
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -15,20 +16,22 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// Seconds until a client may try again when the gateway is saturated.
 const RETRY_AFTER: &str = "1";
 
-/// The response to a failed exchange.
-pub fn to_error(error: &Error) -> Response {
+/// The response to a failed exchange. The request id has no character that JSON or a structured
+/// field would escape.
+pub fn to_error(error: &Error, request_id: &str) -> Response {
     let kind = error.kind;
     let mut headers = HeaderMap::with_capacity(6);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let status = format!("witgate; error={}; details=\"{}\"", kind.proxy_status(), kind.label());
+    let (kind_name, details) = (kind.proxy_status(), kind.label());
+    let status = format!("witgate; error={kind_name}; details=\"{details}\"; request-id=\"{request_id}\"");
     if let Ok(status) = HeaderValue::try_from(status) {
         headers.insert(PROXY_STATUS, status);
     }
     if kind.is_saturation() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     }
-    let body = format!("{{\"error\":\"{}\"}}\n", kind.public_message());
+    let body = format!("{{\"error\":\"{}\",\"request_id\":\"{request_id}\"}}\n", kind.public_message());
     Response { status: kind.status(), headers, local: true, body: Some(Bytes::from(body)) }
 }
 
@@ -63,19 +66,19 @@ mod tests {
     #[test]
     fn the_client_gets_only_the_public_part() {
         let response =
-            to_error(&Error::new(Kind::Filter(FilterFailure::Trap), "filter api-key 1.2 at 0x12: unreachable"));
+            to_error(&Error::new(Kind::Filter(FilterFailure::Trap), "filter api-key 1.2 at 0x12: unreachable"), "a1");
         assert_eq!(response.status, 502);
         let body = response.body.unwrap_or_default();
-        assert_eq!(&body[..], b"{\"error\":\"a filter failed\"}\n");
+        assert_eq!(&body[..], b"{\"error\":\"a filter failed\",\"request_id\":\"a1\"}\n");
         assert_eq!(
             response.headers.get("proxy-status").and_then(|value| value.to_str().ok()),
-            Some("witgate; error=proxy_internal_error; details=\"trap\"")
+            Some("witgate; error=proxy_internal_error; details=\"trap\"; request-id=\"a1\"")
         );
     }
 
     #[test]
     fn saturation_has_retry_after() {
-        let response = to_error(&Error::new(Kind::Saturated, ""));
+        let response = to_error(&Error::new(Kind::Saturated, ""), "a1");
         assert_eq!((response.status.as_u16(), response.headers.contains_key("retry-after")), (503, true));
     }
 }

@@ -15,7 +15,7 @@ use crate::pipeline::cors;
 use crate::pipeline::filters::ChainEntry;
 use crate::pipeline::mirror::Mirror;
 use crate::pipeline::route::Router;
-use crate::telemetry::{Metrics, RouteSeries};
+use crate::telemetry::{Metrics, RouteSeries, Telemetry};
 use crate::tls::ServerTls;
 use crate::upstream::{Cluster, EndpointRegistry};
 use witgate_config::{Config, OnError, Upstream};
@@ -183,6 +183,8 @@ pub struct Shared {
     pub listener_tls: Vec<Option<Arc<ServerTls>>>,
     /// The metrics.
     pub metrics: Metrics,
+    /// Where records of exchanges go. It has the same metrics.
+    pub telemetry: Telemetry,
     /// Exchanges whose response has not been sent completely.
     pub in_flight: Limiter,
     /// Client connections.

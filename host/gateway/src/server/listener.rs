@@ -65,7 +65,8 @@ fn runtime() -> std::io::Result<LocalRuntime> {
 
 async fn serve_until_drained(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
     let upstream_client = Rc::new(UpstreamClient::new(shared.metrics.clone()));
-    let worker = Worker { upstream_client, shared: shared.clone(), listener: "-".into() };
+    let telemetry = Rc::new(shared.telemetry.clone());
+    let worker = Worker { upstream_client, telemetry, shared: shared.clone(), listener: "-".into() };
     // Each connection holds a reference until it ends.
     let open_connections = Rc::new(());
     for (index, listener) in listeners {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::pipeline::exchange::RequestContext;
 use crate::pipeline::snapshot::Shared;
+use crate::telemetry::Telemetry;
 use crate::upstream::UpstreamClient;
 use witgate_http::body::InterimSink;
 use witgate_http::h1::head::Limits;
@@ -28,6 +29,8 @@ const RATE_GRACE: Duration = Duration::from_secs(5);
 pub struct Worker {
     /// What all threads share.
     pub shared: Arc<Shared>,
+    /// Where records of exchanges go.
+    pub telemetry: Rc<Telemetry>,
     /// This thread's upstream connections.
     pub upstream_client: Rc<UpstreamClient>,
     /// The name of the connection's listener.
@@ -61,8 +64,8 @@ pub(super) struct ConnectionTimeouts {
 impl Worker {
     /// The context of a request of `client`.
     pub(super) fn context<'a>(&'a self, client: &'a Arc<Client>, interim: Option<InterimSink>) -> RequestContext<'a> {
-        let Self { shared, upstream_client, listener } = self;
-        RequestContext { shared, upstream_client, listener, client, interim }
+        let Self { shared, telemetry, upstream_client, listener } = self;
+        RequestContext { shared, telemetry, upstream_client, listener, client, interim }
     }
 
     pub(super) fn settings(&self) -> ConnectionSettings {

@@ -22,6 +22,7 @@ use super::labels::{
     UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
 };
 use super::series::{Buckets, FilterSeries, RouteSeries};
+use super::trace::TraceExport;
 
 /// Declares the metrics: `field: type = default, "name" [unit] "help text";`. The default may be
 /// left out. The help text is also the documentation of the field. The first line names the
@@ -87,6 +88,12 @@ metrics! {
         "filter_instances_kept" "Idle instances: kept after a call (reuse), or made ahead of the next call";
     log_lines_dropped: Counter,
         "filter_log_lines_dropped" "Log lines of filters dropped because the call had reached its limit";
+    access_log_lines_dropped: Counter,
+        "access_log_lines_dropped" "Lines of the access log dropped because its target was too slow";
+    spans_exported: Counter,
+        "trace_spans_exported" "Spans that the OTLP receiver accepted";
+    spans_dropped: Counter,
+        "trace_spans_dropped" "Spans dropped because the OTLP receiver was too slow, or refused them";
     load_failures: Family<LoadFailureLabels, Counter>,
         "filter_load_failures" "Filter files that the gateway refused";
     reloads: Family<ReloadLabels, Counter>,
@@ -158,6 +165,11 @@ impl Metrics {
             let EndpointLabels { upstream, endpoint } = endpoint.clone();
             self.upstream_requests.remove(&UpstreamLabels { upstream, endpoint, result });
         }
+    }
+
+    /// The counters of the export of traces.
+    pub(super) fn trace_export(&self) -> TraceExport {
+        TraceExport { exported: self.spans_exported.clone(), dropped: self.spans_dropped.clone() }
     }
 
     /// The metrics as OpenMetrics text.

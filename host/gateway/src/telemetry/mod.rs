@@ -1,23 +1,40 @@
 //! What the gateway counts and logs.
 //!
 //! `metrics` declares every metric and `labels` their labels. `series` caches the series of a
-//! route and of a filter. `record` describes one exchange: the pipeline fills it, and this folder
-//! turns it into numbers and log lines. This module does not know: where the numbers come from.
+//! route and of a filter. `record` describes one exchange: the pipeline fills it, and `emit`
+//! turns it into numbers, log lines (`access`), spans (`trace`) and a list of the last failures
+//! (`failures`). This module does not know: where the numbers come from.
 
+mod access;
+mod decisions;
+mod emit;
 mod exchange_id;
+mod explain;
+mod failures;
+mod json;
 mod labels;
 mod log;
+mod log_writer;
 mod metrics;
 mod record;
 mod series;
+mod sinks;
+mod trace;
 
+pub use access::AccessLog;
+pub(crate) use decisions::decisions;
+pub use emit::OpenRecord;
 pub use exchange_id::new_exchange_id;
+pub use failures::FailedExchanges;
 pub use labels::{
     CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilterLabels,
     HandshakeLabels, LoadFailureLabels, MirrorLabels, ReloadLabels, RequestLabels, RetryLabels, RouteLabels,
     UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels, method_label,
 };
-pub use log::init_log;
+pub use log::{init_log, parse_level, set_level};
 pub use metrics::Metrics;
 pub use record::{AttemptRecord, CallOutcome, ExchangeRecord, FilterCall, UpstreamRecord};
 pub use series::{FilterSeries, RouteSeries};
+pub use sinks::{OpenedSinks, Telemetry};
+pub(crate) use trace::{TRACEPARENT, new_span_id};
+pub use trace::{TraceContext, TraceExport, Tracer};

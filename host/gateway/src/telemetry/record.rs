@@ -1,33 +1,38 @@
 //! The record of one exchange: who asked for what, what each step did, and how it ended.
 //!
-//! The pipeline fills the record step by step. [`ExchangeRecord::emit_head`] turns it into metrics
-//! and log lines once the response's head is complete; dropping the record emits what only the end
-//! of the response body can tell. Every consumer of an exchange's data (metrics, log lines, an
-//! access log, traces) belongs into `emit_head` or `emit_end`, and nowhere else.
+//! The pipeline fills the record step by step, and `emit` passes it on. This file has the data and
+//! what can be concluded from it.
 //! The record owns what it holds, without copies of text: the host and the path share the bytes of
-//! the head, names are reference counted. The price is about 600 bytes for each open exchange.
+//! the head, names are reference counted. The price is about 800 bytes for each open exchange.
 //! This module does not know: how a step works.
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use smallvec::SmallVec;
 
+use super::exchange_id::new_exchange_id;
 use super::labels::method_label;
-use super::metrics::Metrics;
 use super::series::{FilterSeries, RouteSeries};
+use super::trace::context::{TraceContext, is_in_share};
 use witgate_http::body::Traffic;
 use witgate_http::error::{Error, FilterFailure, Kind};
+use witgate_runtime::call::CallStats;
 use witgate_runtime::exchange::{Client, id_text};
 use witgate_runtime::filter::Phase;
 
 /// What happened in one exchange.
 pub struct ExchangeRecord {
-    /// Tells the exchange apart in log lines. None if no request could be read.
-    pub id: Option<u128>,
+    /// Tells the exchange apart in log lines.
+    pub id: u128,
+    /// The id that client and upstream know: the exchange's id as text, or the one that a trusted
+    /// proxy gave the request.
+    pub request_id: HeaderValue,
+    /// The place in a trace, if traces are on.
+    pub trace: Option<TraceContext>,
     /// The name of the listener.
     pub listener: Rc<str>,
     /// The peer of the connection.
@@ -42,6 +47,8 @@ pub struct ExchangeRecord {
     pub host: Option<HeaderValue>,
     /// The normalized path, and the query.
     pub target: Option<PathAndQuery>,
+    /// Fields of the request that the access log contains.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The route. None if none matched.
     pub route: Option<Arc<RouteSeries>>,
     /// The status of the response.
@@ -50,6 +57,8 @@ pub struct ExchangeRecord {
     pub traffic: Rc<Traffic>,
     /// The calls of filters, in the order in which they ended.
     pub calls: SmallVec<[FilterCall; 2]>,
+    /// The notes that filters attached: name and value.
+    pub notes: Vec<(String, String)>,
     /// What the upstream did.
     pub upstream: UpstreamRecord,
     /// What failed first. A failed call of a filter is also among `calls`.
@@ -60,6 +69,14 @@ pub struct ExchangeRecord {
     pub head_after: Option<Duration>,
 }
 
+/// How an exchange ended, as far as only its end tells.
+pub(super) struct End {
+    /// From the request's head to the end of the response.
+    pub(super) duration: Duration,
+    /// The time at the end.
+    pub(super) at: SystemTime,
+}
+
 /// One call of a filter.
 pub struct FilterCall {
     /// Names the filter and its version.
@@ -68,6 +85,8 @@ pub struct FilterCall {
     pub phase: Phase,
     /// Duration of the call, instantiation included.
     pub duration: Duration,
+    /// What the call used.
+    pub stats: CallStats,
     /// How the call ended.
     pub outcome: CallOutcome,
     /// Log lines of the filter that were dropped.
@@ -112,13 +131,33 @@ pub struct AttemptRecord {
     pub connect: Option<Duration>,
     /// Time to the response's head, or to the failure.
     pub duration: Duration,
+    /// When the attempt began.
+    pub started: Instant,
+    /// The status of the response, if one came.
+    pub status: Option<u16>,
+    /// Names the attempt in a trace; 0 if traces are off.
+    pub span_id: u64,
+}
+
+impl CallOutcome {
+    /// How a call that did not fail ended; `failed` for one that did.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Proceeded => "proceed",
+            Self::Responded => "respond",
+            Self::Failed { .. } => "failed",
+        }
+    }
 }
 
 impl ExchangeRecord {
     /// The record of a request that begins.
     pub fn new(listener: &Rc<str>, peer: &Arc<Client>, protocol: Version) -> Self {
+        let id = new_exchange_id();
         Self {
-            id: None,
+            id,
+            request_id: HeaderValue::try_from(id_text(id)).unwrap_or(HeaderValue::from_static("-")),
+            trace: None,
             listener: listener.clone(),
             peer: peer.clone(),
             named_client: None,
@@ -126,10 +165,12 @@ impl ExchangeRecord {
             method: None,
             host: None,
             target: None,
+            headers: vec![],
             route: None,
             status: None,
             traffic: Rc::default(),
             calls: SmallVec::new(),
+            notes: vec![],
             upstream: UpstreamRecord::default(),
             failure: None,
             started: Instant::now(),
@@ -147,164 +188,60 @@ impl ExchangeRecord {
         self.failure.get_or_insert(error);
     }
 
-    /// Counts the exchange and writes its log lines. `status` is what the client gets.
-    pub fn emit_head(&mut self, status: StatusCode, metrics: &Metrics) {
-        let duration = self.started.elapsed();
-        (self.status, self.head_after) = (Some(status), Some(duration));
-        self.emit_calls();
-        self.emit_failure();
-        let (method, status, seconds) = (self.method_label(), status.as_u16(), duration.as_secs_f64());
-        self.route.as_ref().unwrap_or(&metrics.no_route).count(method, status, seconds);
-        let tls = self.peer.tls.as_deref();
-        tracing::debug!(
-            target: "access",
-            route = self.route_name(),
-            method,
-            status,
-            seconds,
-            client = %self.peer.address,
-            tls_version = tls.map(|tls| tls.version),
-            sni = tls.and_then(|tls| tls.server_name.as_deref()),
-            peer_sha256 = tls.and_then(|tls| tls.peer.as_ref()).map(|peer| peer.sha256.as_str()),
-            "exchange"
-        );
+    /// Whether the exchange failed other than by a mistake of the client.
+    pub(super) fn is_failed(&self) -> bool {
+        let is_clients = |kind: Kind| !(kind.is_upstream() || kind.status().is_server_error());
+        let has_error = self.failure.as_ref().is_some_and(|error| !is_clients(error.kind));
+        let is_broken = self.traffic.broken().is_some_and(|(_, kind)| !is_clients(kind));
+        has_error || is_broken || self.status.is_some_and(|status| status.is_server_error())
     }
 
-    /// Counts the calls of filters, and logs those that failed.
-    fn emit_calls(&self) {
-        for call in &self.calls {
-            let filter = &*call.filter;
-            filter.count_call(call.phase, call.duration.as_secs_f64());
-            if call.log_lines_dropped > 0 {
-                filter.count_dropped_lines(call.log_lines_dropped);
-            }
-            let CallOutcome::Failed { kind, detail, is_logged } = &call.outcome else { continue };
-            let kind = kind.label();
-            filter.count_failure(kind);
-            if *is_logged {
-                tracing::error!(
-                    filter = &*filter.name,
-                    version = &*filter.version,
-                    digest = &*filter.digest,
-                    kind,
-                    phase = call.phase.label(),
-                    route = self.route_name(),
-                    exchange = self.id.map(id_text),
-                    on_error = filter.on_error,
-                    detail,
-                    "a filter failed"
-                );
-            }
+    /// Whether the client left while the response's body was sent.
+    pub(super) fn has_client_left(&self) -> bool {
+        let has_body = !matches!(self.status.map(|status| status.as_u16()), Some(101 | 204 | 304));
+        has_body && self.method != Some(Method::HEAD) && !self.traffic.has_sent_all()
+    }
+
+    /// Why the exchange failed, whoever is to blame: a label, and the detail.
+    pub(super) fn error_type(&self) -> Option<(String, String)> {
+        if let Some(Error { kind, detail }) = &self.failure {
+            return Some((kind.label().to_owned(), detail.clone()));
+        }
+        if let Some((_, kind)) = self.traffic.broken() {
+            return Some((kind.label().to_owned(), "a body broke off".into()));
+        }
+        match self.status {
+            None => Some(("client-gone".into(), "the client left before the response".into())),
+            Some(status) if status.is_server_error() => Some((status.as_str().to_owned(), String::new())),
+            Some(_) => None,
         }
     }
 
-    /// Logs a failure that is not a filter's: those have their own line. The line of a client's
-    /// mistake is a debug line, so that clients cannot fill the log.
-    fn emit_failure(&self) {
-        let Some(Error { kind, detail }) = &self.failure else { return };
-        let (route, id, label) = (self.route_name(), self.id.map(id_text), kind.label());
-        match kind {
-            Kind::Filter(_) => {}
-            kind if kind.is_upstream() || *kind == Kind::Internal => {
-                tracing::warn!(kind = label, route, exchange = id, detail, "an exchange failed");
-            }
-            _ => tracing::debug!(kind = label, route, exchange = id, detail, "an exchange failed"),
+    /// Whether the exchange is in a share of all exchanges.
+    pub(super) fn is_in_share(&self, share: f64) -> bool {
+        is_in_share(self.id, share)
+    }
+
+    /// The request id of a trusted proxy, if it is not the exchange's id.
+    pub(super) fn foreign_request_id(&self) -> Option<&str> {
+        let text = self.request_id.to_str().ok()?;
+        (text != id_text(self.id)).then_some(text)
+    }
+
+    /// The version of HTTP as text.
+    pub(super) fn protocol_label(&self) -> &'static str {
+        match self.protocol {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
         }
     }
 
-    /// Writes what is known once the response body has been sent, or the client has left.
-    fn emit_end(&self) {
-        tracing::trace!(
-            target: "access",
-            exchange = self.id.map(id_text),
-            listener = &*self.listener,
-            protocol = ?self.protocol,
-            client = %self.client().address,
-            method = self.method.as_ref().map(Method::as_str),
-            host = self.host.as_ref().and_then(|host| host.to_str().ok()),
-            target = self.target.as_ref().map(PathAndQuery::as_str),
-            route = self.route_name(),
-            status = self.status.map(|status| status.as_u16()),
-            received = self.traffic.received(),
-            sent = self.traffic.sent(),
-            calls = self.calls.len(),
-            attempts = self.upstream.attempts.len(),
-            endpoint = self.upstream.attempts.last().map(|attempt| &*attempt.endpoint),
-            connect_seconds = self.upstream.attempts.last().and_then(|attempt| attempt.connect).map(|time| time.as_secs_f64()),
-            upstream_seconds = self.upstream.head_after.map(|time| time.as_secs_f64()),
-            seconds = self.started.elapsed().as_secs_f64(),
-            "exchange ended"
-        );
-    }
-
-    fn route_name(&self) -> &str {
+    pub(super) fn route_name(&self) -> &str {
         self.route.as_ref().map_or("-", |route| &route.name)
     }
 
-    fn method_label(&self) -> &'static str {
+    pub(super) fn method_label(&self) -> &'static str {
         self.method.as_ref().map_or("other", method_label)
-    }
-}
-
-impl Drop for ExchangeRecord {
-    fn drop(&mut self) {
-        // The client left before the response's head: the calls of filters still count.
-        if self.status.is_none() {
-            self.emit_calls();
-        }
-        self.emit_end();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(metrics: &Metrics) -> ExchangeRecord {
-        let peer = Arc::new(Client::new(([192, 0, 2, 1], 1).into()));
-        let mut record = ExchangeRecord::new(&"main".into(), &peer, Version::HTTP_11);
-        record.route = Some(Arc::new(metrics.route("api".into())));
-        let filter = Arc::new(metrics.filter("f".into(), "1".into(), "abc".into(), "closed"));
-        let outcome = CallOutcome::Failed { kind: FilterFailure::Trap, detail: String::new(), is_logged: false };
-        let duration = Duration::from_millis(1);
-        record.calls.push(FilterCall { filter, phase: Phase::Request, duration, outcome, log_lines_dropped: 3 });
-        record
-    }
-
-    const CALL: &str = r#"witgate_filter_calls_total{filter="f",version="1",phase="request"} 1"#;
-    const FAILED_CALL: &str = r#"witgate_filter_errors_total{filter="f",version="1",kind="trap"} 1"#;
-
-    #[test]
-    fn an_exchange_and_its_calls_are_counted_once() {
-        let metrics = Metrics::new();
-        let mut record = record(&metrics);
-        record.emit_head(StatusCode::BAD_GATEWAY, &metrics);
-        drop(record);
-        let text = metrics.encode();
-        for line in [
-            CALL,
-            FAILED_CALL,
-            "witgate_filter_log_lines_dropped_total 3",
-            r#"witgate_requests_total{route="api",method="other",status="502"} 1"#,
-        ] {
-            assert!(text.contains(line), "{line} is not in {text}");
-        }
-    }
-
-    #[test]
-    fn calls_count_also_if_the_client_leaves_before_the_response() {
-        let metrics = Metrics::new();
-        drop(record(&metrics));
-        let text = metrics.encode();
-        assert!(text.contains(CALL) && text.contains(FAILED_CALL), "{text}");
-        assert!(!text.contains("witgate_requests_total{"), "{text}");
-    }
-
-    #[test]
-    fn the_first_failure_stays() {
-        let mut record = record(&Metrics::new());
-        record.fail(Error::new(Kind::UpstreamClosed, ""));
-        record.fail(Error::new(Kind::Filter(FilterFailure::Trap), ""));
-        assert_eq!(record.failure.as_ref().map(|error| error.kind), Some(Kind::UpstreamClosed));
     }
 }

@@ -36,7 +36,7 @@ use http::StatusCode;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::telemetry::{AttemptRecord, Metrics, RetryLabels, UpstreamRecord};
+use crate::telemetry::{AttemptRecord, Metrics, RetryLabels, TRACEPARENT, TraceContext, UpstreamRecord, new_span_id};
 use balance::{ChooseError, Policy};
 pub use cluster::{Cluster, EndpointRegistry, WeightedEndpoint};
 pub use endpoint::{Endpoint, EndpointStatus};
@@ -75,6 +75,8 @@ pub struct SendOptions<'a> {
     pub timeout: Option<Duration>,
     /// Receives interim responses, if the client can take them.
     pub interim: Option<&'a InterimSink>,
+    /// The exchange's place in a trace. Each attempt has a span of its own.
+    pub trace: Option<TraceContext>,
     /// Receives what each attempt did.
     pub record: &'a mut UpstreamRecord,
 }
@@ -121,6 +123,7 @@ impl UpstreamClient {
             let index = self.choose(cluster, key, &tried)?;
             tried.push(index);
             let connect_time = Cell::new(None);
+            let span_id = options.trace.map_or(0, |trace| name_span(&trace, &mut request));
             let times = (now, deadline, &connect_time);
             let attempt = self.attempt(cluster, &tried, times, request, options.interim).await;
             let ended = Instant::now();
@@ -130,6 +133,9 @@ impl UpstreamClient {
                 result: AttemptResult::of(attempt.result.as_ref().map(http::Response::status)).label(),
                 connect: connect_time.get(),
                 duration: ended - now,
+                started: now.into_std(),
+                status: attempt.result.as_ref().ok().map(|response| response.status().as_u16()),
+                span_id,
             });
             match self.next(cluster, attempt, &tried, deadline).await {
                 Next::Return(result) => return result.map(|response| limit_total_time(response, cluster, started)),
@@ -285,6 +291,13 @@ impl UpstreamClient {
     fn count_retry(&self, cluster: &Cluster, result: &'static str) {
         self.metrics.upstream_retries.get_or_create(&RetryLabels { upstream: cluster.name.clone(), result }).inc();
     }
+}
+
+/// Makes the upstream's span a child of this attempt's span.
+fn name_span(trace: &TraceContext, request: &mut http::Request<Body>) -> u64 {
+    let span_id = new_span_id();
+    request.headers_mut().insert(TRACEPARENT, trace.traceparent(span_id));
+    span_id
 }
 
 /// Ends the response's body at `total_timeout`. A tunnel has its own idle timeout instead.

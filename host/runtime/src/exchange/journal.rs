@@ -46,6 +46,11 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// The number of edits.
+    pub(crate) fn edits(&self) -> u32 {
+        u32::try_from(self.edits.len()).unwrap_or(u32::MAX)
+    }
+
     /// Records an edit, within the limits of one call.
     pub(crate) fn push(&mut self, edit: Edit) -> Result<(), Refusal> {
         self.bytes += match &edit {

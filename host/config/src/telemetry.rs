@@ -1,0 +1,159 @@
+//! `telemetry:`: traces over OTLP, and the token for debugging.
+//!
+//! This module does not know: how traces are made or sent.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+
+use crate::values::{HOUR, MILLISECOND, header_name, share};
+use crate::yaml::{Node, Section, Value};
+
+/// Traces, and the token for debugging.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Telemetry {
+    /// The attribute `service.name` of traces. Default `witgate`.
+    pub service_name: String,
+    /// Where traces go. `None` turns traces off.
+    pub otlp: Option<Otlp>,
+    /// Which exchanges are traced.
+    pub traces: Traces,
+    /// A request with this token in `x-witgate-debug` gets `x-witgate-trace` in its response.
+    pub debug_token: Option<Secret>,
+}
+
+/// A receiver of OTLP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Otlp {
+    /// Scheme, host and port, such as `http://127.0.0.1:4318`.
+    pub endpoint: String,
+    /// Default `http`.
+    pub protocol: OtlpProtocol,
+    /// Fields of each export request. The values are secrets.
+    pub headers: Vec<(HeaderName, Secret)>,
+    /// How long an export may take. Default 10 s.
+    pub timeout: Duration,
+}
+
+/// How OTLP is transported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// Protocol Buffers over HTTP/1.1, usually at port 4318.
+    Http,
+    /// gRPC, usually at port 4317.
+    Grpc,
+}
+
+/// Which exchanges are traced.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traces {
+    /// The share of the exchanges without a parent that are traced. Default 0.1.
+    pub sample: f64,
+    /// Exchanges that take at least this long are exported anyway, and so are failures. Default
+    /// 1 s.
+    pub slow: Duration,
+}
+
+/// A value that must not reach a log, a metric or an answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("(secret)")
+    }
+}
+
+/// The fewest characters of the token, so that it cannot be guessed.
+const TOKEN_CHARS_MIN: usize = 16;
+const TOKEN_CHARS_MAX: usize = 256;
+
+impl Telemetry {
+    pub(crate) fn read(section: &Section) -> Self {
+        Self {
+            service_name: section.scalar("service_name", service_name).unwrap_or_else(|| "witgate".into()),
+            otlp: section.optional("otlp", Otlp::read),
+            traces: section.nested("traces", |traces| Traces {
+                sample: traces.scalar("sample", share).unwrap_or(0.1),
+                slow: traces.duration("slow", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(1)),
+            }),
+            debug_token: read_token(section),
+        }
+    }
+}
+
+impl Otlp {
+    fn read(section: &Section) -> Self {
+        section.require("endpoint", "write the receiver's URL, such as http://127.0.0.1:4318");
+        let protocols = [("http", OtlpProtocol::Http), ("grpc", OtlpProtocol::Grpc)];
+        Self {
+            endpoint: section.scalar("endpoint", endpoint).unwrap_or_default(),
+            protocol: section.choice("protocol", &protocols, "write http or grpc").unwrap_or(OtlpProtocol::Http),
+            headers: read_headers(section),
+            timeout: section.duration("timeout", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(10)),
+        }
+    }
+}
+
+fn read_headers(section: &Section) -> Vec<(HeaderName, Secret)> {
+    let headers = section.free_form("headers");
+    let mut read = vec![];
+    for (key, node) in headers.entries() {
+        match (header_name(&key.text), secret_value(node)) {
+            (Ok(name), Some(value)) => read.push((name, value)),
+            (Err(why), _) => headers.error(key.line, &key.text, why),
+            // The message must not show the value.
+            (_, None) => headers.error(node.line, &key.text, "is not a header value (RFC 9110, section 5.5)"),
+        }
+    }
+    read
+}
+
+fn secret_value(node: &Node) -> Option<Secret> {
+    match &node.value {
+        Value::Scalar { text, .. } if HeaderValue::from_str(text).is_ok() => Some(Secret(text.clone())),
+        _ => None,
+    }
+}
+
+fn service_name(text: &str) -> Result<String, String> {
+    let is_short = !text.is_empty() && text.len() <= 255;
+    if is_short { Ok(text.to_owned()) } else { Err("write 1 to 255 characters".into()) }
+}
+
+/// TLS is left to a collector on the same host or in the same pod.
+fn endpoint(text: &str) -> Result<String, String> {
+    const ADVICE: &str = "write http://host:port, such as http://127.0.0.1:4318";
+    let uri: Uri = text.parse().map_err(|_| ADVICE.to_owned())?;
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("https"), _) => {
+            Err("https is not supported: send to a collector on this host by http, which forwards by https".into())
+        }
+        (Some("http"), Some(authority)) if matches!(uri.path(), "" | "/") && uri.query().is_none() => {
+            Ok(format!("http://{authority}"))
+        }
+        _ => Err(ADVICE.into()),
+    }
+}
+
+fn read_token(section: &Section) -> Option<Secret> {
+    let node = section.get("debug_token")?;
+    let is_valid = |text: &str| {
+        (TOKEN_CHARS_MIN..=TOKEN_CHARS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    match &node.value {
+        Value::Scalar { text, .. } if is_valid(text) => Some(Secret(text.clone())),
+        // The message must not show the value.
+        _ => {
+            section.error(node.line, "debug_token", "write 16 to 256 visible ASCII characters");
+            None
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The access log: one line for each exchange, once its response has ended.
+//!
+//! A line is formatted into a buffer of the thread and copied to the log's writer, which never
+//! blocks. This module decides which exchanges are logged; `line` writes JSON, `text` writes for
+//! people, and `file` opens the target. This module does not know: how an exchange is served.
+
+mod file;
+mod line;
+mod text;
+
+use std::cell::RefCell;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+
+use super::log_writer::LogWriter;
+use super::record::{End, ExchangeRecord};
+use file::{ReopenableFile, Reopener};
+use witgate_config::{AccessLogTarget, LogFormat};
+
+/// How long the end of the process waits for lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An open access log.
+pub struct AccessLog {
+    settings: witgate_config::AccessLog,
+    is_json: bool,
+    writer: LogWriter,
+    reopener: Option<Reopener>,
+}
+
+impl AccessLog {
+    /// Opens the target and starts its writer. `dropped` counts the lines that the target was too slow
+    /// for.
+    ///
+    /// # Errors
+    /// The text says what cannot be opened.
+    pub fn open(settings: &witgate_config::AccessLog, dropped: &Counter) -> Result<Self, String> {
+        let fail = |error: io::Error| match &settings.to {
+            AccessLogTarget::Stdout => format!("log.access: the thread of the access log cannot be started: {error}"),
+            AccessLogTarget::File(path) => format!("log.access.to.file: {}: {error}", path.display()),
+        };
+        let dropped = dropped.clone();
+        let (writer, reopener) = match &settings.to {
+            AccessLogTarget::Stdout => (LogWriter::start(dropped, io::stdout(), report_dropped).map_err(fail)?, None),
+            AccessLogTarget::File(path) => {
+                let (file, reopener) = ReopenableFile::open(path).map_err(fail)?;
+                (LogWriter::start(dropped, file, report_dropped).map_err(fail)?, Some(reopener))
+            }
+        };
+        let is_json = match (settings.format, &settings.to) {
+            (LogFormat::Json, _) | (LogFormat::Auto, AccessLogTarget::File(_)) => true,
+            (LogFormat::Auto, AccessLogTarget::Stdout) => !io::stdout().is_terminal(),
+            (LogFormat::Text, _) => false,
+        };
+        Ok(Self { settings: settings.clone(), is_json, writer, reopener })
+    }
+
+    /// Opens the file again before the next line.
+    pub fn reopen(&self) {
+        if let Some(reopener) = &self.reopener {
+            reopener.reopen();
+        }
+    }
+
+    /// Waits until all lines are written, at most for a second.
+    pub fn flush(&self) {
+        self.writer.flush(FLUSH_TIMEOUT);
+    }
+
+    /// The configuration.
+    pub fn settings(&self) -> &witgate_config::AccessLog {
+        &self.settings
+    }
+
+    /// Writes the line of an exchange that ended, if the settings select it.
+    pub(super) fn log(&self, record: &ExchangeRecord, end: &End) {
+        if !self.selects(record, end) {
+            return;
+        }
+        thread_local! {
+            static LINE: RefCell<Vec<u8>> = const { RefCell::new(vec![]) };
+        }
+        LINE.with_borrow_mut(|out| {
+            out.clear();
+            if self.is_json {
+                line::write(out, &self.settings.fields, record, end);
+            } else {
+                text::write(out, record, end);
+            }
+            out.push(b'\n');
+            // The writer takes a line or counts it as dropped.
+            let _ = (&mut self.writer.clone()).write_all(out);
+        });
+    }
+
+    /// Failures are always logged. Other exchanges must meet the condition, and be in the sample.
+    fn selects(&self, record: &ExchangeRecord, end: &End) -> bool {
+        if record.is_failed() {
+            return true;
+        }
+        let meets = self.settings.when.as_ref().is_none_or(|when| {
+            let status = record.status.map_or(0, |status| status.as_u16());
+            let is_slow = when.slower.is_some_and(|slower| end.duration >= slower);
+            is_slow || when.status.iter().any(|(from, to)| (*from..=*to).contains(&status))
+        });
+        meets && record.is_in_share(self.settings.sample)
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.writer.close();
+    }
+}
+
+fn report_dropped(lines: u64) {
+    tracing::warn!(lines, "lines of the access log were dropped: its reader is too slow");
+}
+
+/// The whole line of an exchange as JSON, whatever the settings are.
+pub(super) fn describe(record: &ExchangeRecord, end: &End) -> String {
+    let mut out = vec![];
+    line::write(&mut out, &witgate_config::AccessField::defaults(), record, end);
+    String::from_utf8(out).unwrap_or_default()
+}
