@@ -3,5 +3,6 @@
 mod access_log;
 mod failures;
 mod ids;
+mod metrics;
 mod runtime;
 mod traces;

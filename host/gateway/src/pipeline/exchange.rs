@@ -129,7 +129,7 @@ async fn exchange(
         let error = Error::new(Kind::NoRoute, format!("{} {}", request.method, request.target.path()));
         return refuse(record, error);
     };
-    record.route = Some(route.series.clone());
+    record.set_route(&route.series);
     if let Some(answer) = route.cors.as_ref().and_then(|cors| cors.preflight(&request.method, &request.headers)) {
         return respond::finish(answer, Body::empty());
     }

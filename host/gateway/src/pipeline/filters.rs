@@ -259,6 +259,7 @@ async fn call(
     record: &mut ExchangeRecord,
 ) -> (Box<Exchange>, Result<Action, Error>) {
     let filter = &entry.filter;
+    let running = entry.series.begin_call();
     let deadline = filter.settings.timeout.min(clock.left());
     let CallResult { exchange, outcome, took, stats, log_lines_dropped } = if deadline.is_zero() {
         let detail = format!("the budget of {:?} for all filters of the phase was used up before it", clock.budget);
@@ -268,6 +269,7 @@ async fn call(
     } else {
         invoke(entry, phase, exchange, deadline).await
     };
+    drop(running);
     let (result, outcome) = match outcome {
         Ok(Action::Proceed) => (Ok(Action::Proceed), CallOutcome::Proceeded),
         Ok(answer) => (Ok(answer), CallOutcome::Responded),

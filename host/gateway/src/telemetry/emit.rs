@@ -14,7 +14,9 @@ use std::time::SystemTime;
 use http::{HeaderMap, StatusCode, Version};
 
 use super::record::{CallOutcome, End, ExchangeRecord};
+use super::series::RouteSeries;
 use super::sinks::Telemetry;
+use super::usage::count_of_listener;
 use witgate_http::error::{Error, Kind};
 use witgate_runtime::exchange::{Client, id_text};
 
@@ -41,7 +43,19 @@ impl DerefMut for OpenRecord {
 impl OpenRecord {
     /// The record of a request that begins.
     pub fn new(telemetry: &Rc<Telemetry>, listener: &Rc<str>, peer: &Arc<Client>, protocol: Version) -> Self {
+        telemetry.metrics.no_route.begin();
         Self { record: ExchangeRecord::new(listener, peer, protocol), telemetry: telemetry.clone() }
+    }
+
+    /// Notes the route. Until then the exchange counts among those without one.
+    pub fn set_route(&mut self, route: &Arc<RouteSeries>) {
+        self.telemetry.metrics.no_route.leave();
+        route.begin();
+        self.record.route = Some(route.clone());
+    }
+
+    fn series(&self) -> &RouteSeries {
+        self.route.as_ref().unwrap_or(&self.telemetry.metrics.no_route)
     }
 
     /// Begins the exchange's span, if traces are on. The request's fields then name it.
@@ -66,7 +80,7 @@ impl OpenRecord {
         self.emit_calls();
         self.emit_failure();
         let (method, status, seconds) = (self.method_label(), status.as_u16(), duration.as_secs_f64());
-        self.route.as_ref().unwrap_or(&self.telemetry.metrics.no_route).count(method, status, seconds);
+        self.series().count(method, status, seconds);
     }
 
     /// Counts the calls of filters, and logs those that failed.
@@ -74,6 +88,7 @@ impl OpenRecord {
         for call in &self.calls {
             let filter = &*call.filter;
             filter.count_call(call.phase, call.duration.as_secs_f64());
+            filter.count_usage(&call.stats);
             if call.log_lines_dropped > 0 {
                 filter.count_dropped_lines(call.log_lines_dropped);
             }
@@ -130,11 +145,16 @@ impl OpenRecord {
 
     /// Passes the record on once the response body has been sent, or the client has left.
     fn emit_end(&self) {
+        let duration = self.started.elapsed();
+        let status = self.status.map(|status| status.as_u16());
+        let metrics = &self.telemetry.metrics;
+        count_of_listener(&metrics.listener_requests, &self.listener, status);
+        self.series().end(status, duration.as_secs_f64(), &self.traffic);
         let is_needed = self.telemetry.access.load().is_some() || self.trace.is_some() || self.error_is_kept();
         if !is_needed {
             return;
         }
-        let end = End { duration: self.started.elapsed(), at: SystemTime::now() };
+        let end = End { duration, at: SystemTime::now() };
         if let Some(access) = &*self.telemetry.access.load() {
             access.log(self, &end);
         }
@@ -178,7 +198,7 @@ mod tests {
         let telemetry = Rc::new(Telemetry::new(metrics.clone()));
         let peer = Arc::new(Client::new(([192, 0, 2, 1], 1).into()));
         let mut record = OpenRecord::new(&telemetry, &"main".into(), &peer, Version::HTTP_11);
-        record.route = Some(Arc::new(metrics.route("api".into())));
+        record.set_route(&Arc::new(metrics.route("api".into())));
         let filter = Arc::new(metrics.filter("f".into(), "1".into(), "abc".into(), "closed"));
         let outcome = CallOutcome::Failed { kind: FilterFailure::Trap, detail: String::new(), is_logged: false };
         let (duration, stats) = (Duration::from_millis(1), CallStats::default());

@@ -24,6 +24,53 @@ pub struct RouteLabels {
     pub route: Arc<str>,
 }
 
+/// Labels of a route's exchanges that ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RouteClassLabels {
+    /// The route's name, `-` if none matched.
+    pub route: Arc<str>,
+    /// One of [`STATUS_CLASSES`].
+    pub class: &'static str,
+}
+
+/// Labels of a listener's exchanges that ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ListenerRequestLabels {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// One of [`STATUS_CLASSES`].
+    pub class: &'static str,
+}
+
+/// Classes of statuses. The last one is for clients that left before the response.
+pub const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+
+/// The index of a status in [`STATUS_CLASSES`].
+pub(super) fn status_class(status: Option<u16>) -> usize {
+    let class = status.map_or(0, |status| usize::from(status / 100));
+    if (1..=5).contains(&class) { class - 1 } else { STATUS_CLASSES.len() - 1 }
+}
+
+/// Labels of one version of a filter.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FilterVersionLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// The manifest's version, `-` without a manifest.
+    pub version: Arc<str>,
+}
+
+/// Labels of the instances that serve a filter's calls.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct InstanceLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// The manifest's version, `-` without a manifest.
+    pub version: Arc<str>,
+    /// `new`, or `idle` for one that was made ahead or kept.
+    pub instance: &'static str,
+}
+
 /// Labels of a route's copies of requests.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct MirrorLabels {

@@ -16,19 +16,22 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::buckets::Buckets;
 use super::labels::{
     BuildLabels, CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilterLabels,
-    HandshakeLabels, LoadFailureLabels, MirrorLabels, ReloadLabels, RequestLabels, RetryLabels, RouteLabels,
-    UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
+    FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels, LoadFailureLabels, MirrorLabels,
+    ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, UPSTREAM_RESULTS,
+    UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
 };
-use super::series::{Buckets, FilterSeries, RouteSeries};
+use super::series::{FilterSeries, RouteSeries};
 use super::trace::TraceExport;
+use super::usage::{FilterFamilies, FilterUsage, RouteFamilies, RouteUsage};
 
 /// Declares the metrics: `field: type = default, "name" [unit] "help text";`. The default may be
 /// left out. The help text is also the documentation of the field. The first line names the
 /// families that `no_route` is a part of.
 macro_rules! metrics {
-    (no_route of $requests:ident, $request_seconds:ident; $($field:ident: $type:ty $(= $default:expr)?, $name:literal $($unit:ident)? $help:literal;)*) => {
+    (no_route of $requests:ident, $request_seconds:ident, $seconds:ident, $in_flight:ident, $received:ident, $sent:ident; $($field:ident: $type:ty $(= $default:expr)?, $name:literal $($unit:ident)? $help:literal;)*) => {
         /// Every metric of the gateway. Clones share the numbers.
         #[derive(Clone)]
         pub struct Metrics {
@@ -47,7 +50,13 @@ macro_rules! metrics {
                     let $field: $type = metrics!(@default $($default)?);
                     metrics!(@register registry, $name, $($unit)? $help, $field);
                 )*
-                let no_route = Arc::new(RouteSeries::new("-".into(), &$requests, &$request_seconds));
+                let usage = RouteUsage::new(RouteFamilies {
+                    seconds: $seconds.clone(),
+                    in_flight: $in_flight.clone(),
+                    received: $received.clone(),
+                    sent: $sent.clone(),
+                });
+                let no_route = Arc::new(RouteSeries::new("-".into(), &$requests, &$request_seconds, usage));
                 Self { registry: Arc::new(registry), no_route, $($field,)* }
             }
         }
@@ -63,12 +72,22 @@ macro_rules! metrics {
 }
 
 metrics! {
-    no_route of requests, request_seconds;
+    no_route of requests, request_seconds, exchange_seconds, route_in_flight, received_bytes, sent_bytes;
 
     requests: Family<RequestLabels, Counter>,
         "requests" "Exchanges by route, method and status";
     request_seconds: Family<RouteLabels, Histogram, Buckets> = Family::new_with_constructor(Buckets(REQUEST_SECONDS)),
         "request_duration" seconds "Time from a request's head to the response's head";
+    exchange_seconds: Family<RouteClassLabels, Histogram, Buckets> = Family::new_with_constructor(Buckets(REQUEST_SECONDS)),
+        "exchange_duration" seconds "Time from a request's head to the end of the response";
+    route_in_flight: Family<RouteLabels, Gauge>,
+        "route_in_flight" "Exchanges of a route that have not ended";
+    received_bytes: Family<RouteLabels, Counter>,
+        "received_bytes" "Bytes of the bodies of requests";
+    sent_bytes: Family<RouteLabels, Counter>,
+        "sent_bytes" "Bytes of the bodies of responses";
+    listener_requests: Family<ListenerRequestLabels, Counter>,
+        "listener_requests" "Exchanges that ended, by listener and class of the status";
     in_flight: Gauge,
         "in_flight" "Exchanges whose response has not been sent completely";
     connections: Gauge,
@@ -80,6 +99,14 @@ metrics! {
     call_seconds: Family<CallLabels, Histogram, Buckets> = Family::new_with_constructor(Buckets(CALL_SECONDS)),
         "filter_call_duration" seconds
         "Duration of one call of a filter, with the instantiation unless the instance was made ahead";
+    calls_in_flight: Family<FilterVersionLabels, Gauge>,
+        "filter_calls_in_flight" "Calls of filters that run";
+    cpu_seconds: Family<FilterVersionLabels, Counter<f64, AtomicU64>>,
+        "filter_cpu" seconds "Time in which calls of filters ran on their thread and did not wait";
+    memory_peak: Family<FilterVersionLabels, Gauge>,
+        "filter_memory_peak_bytes" "The most linear memory of an instance after a call";
+    call_instances: Family<InstanceLabels, Counter>,
+        "filter_call_instances" "Instances that served calls: new ones, or idle ones made ahead or kept";
     failures: Family<FailureLabels, Counter>,
         "filter_errors" "Failed calls of filters by kind";
     instances: Gauge,
@@ -140,7 +167,13 @@ const CALL_SECONDS: &[f64] = &[
 impl Metrics {
     /// The series of a route.
     pub fn route(&self, name: Arc<str>) -> RouteSeries {
-        RouteSeries::new(name, &self.requests, &self.request_seconds)
+        let usage = RouteUsage::new(RouteFamilies {
+            seconds: self.exchange_seconds.clone(),
+            in_flight: self.route_in_flight.clone(),
+            received: self.received_bytes.clone(),
+            sent: self.sent_bytes.clone(),
+        });
+        RouteSeries::new(name, &self.requests, &self.request_seconds, usage)
     }
 
     /// The series of a filter in a route.
@@ -155,6 +188,12 @@ impl Metrics {
             failures: self.failures.clone(),
             log_lines_dropped: self.log_lines_dropped.clone(),
             phases: Default::default(),
+            usage: FilterUsage::new(FilterFamilies {
+                busy: self.cpu_seconds.clone(),
+                memory_peak: self.memory_peak.clone(),
+                in_flight: self.calls_in_flight.clone(),
+                instances: self.call_instances.clone(),
+            }),
         }
     }
 

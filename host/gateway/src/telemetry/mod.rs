@@ -1,11 +1,12 @@
 //! What the gateway counts and logs.
 //!
-//! `metrics` declares every metric and `labels` their labels. `series` caches the series of a
-//! route and of a filter. `record` describes one exchange: the pipeline fills it, and `emit`
+//! `metrics` declares every metric and `labels` their labels. `series` and `usage` cache the series
+//! of a route and of a filter. `record` describes one exchange: the pipeline fills it, and `emit`
 //! turns it into numbers, log lines (`access`), spans (`trace`) and a list of the last failures
 //! (`failures`). This module does not know: where the numbers come from.
 
 mod access;
+mod buckets;
 mod decisions;
 mod emit;
 mod exchange_id;
@@ -20,6 +21,7 @@ mod record;
 mod series;
 mod sinks;
 mod trace;
+mod usage;
 
 pub use access::AccessLog;
 pub(crate) use decisions::decisions;
@@ -28,8 +30,9 @@ pub use exchange_id::new_exchange_id;
 pub use failures::FailedExchanges;
 pub use labels::{
     CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilterLabels,
-    HandshakeLabels, LoadFailureLabels, MirrorLabels, ReloadLabels, RequestLabels, RetryLabels, RouteLabels,
-    UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels, method_label,
+    FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels, LoadFailureLabels, MirrorLabels,
+    ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, STATUS_CLASSES, UPSTREAM_RESULTS,
+    UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels, method_label,
 };
 pub use log::{init_log, parse_level, set_level};
 pub use metrics::Metrics;
@@ -38,3 +41,4 @@ pub use series::{FilterSeries, RouteSeries};
 pub use sinks::{OpenedSinks, Telemetry};
 pub(crate) use trace::{TRACEPARENT, new_span_id};
 pub use trace::{TraceContext, TraceExport, Tracer};
+pub use usage::RunningCall;

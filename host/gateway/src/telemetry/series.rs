@@ -8,10 +8,14 @@
 use std::sync::{Arc, OnceLock};
 
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::buckets::Buckets;
 use super::labels::{CallLabels, FailureLabels, RequestLabels, RouteLabels};
+use super::usage::{FilterUsage, RouteUsage, RunningCall};
+use witgate_http::body::Traffic;
+use witgate_runtime::call::CallStats;
 use witgate_runtime::filter::Phase;
 
 /// The series of one route's exchanges.
@@ -20,6 +24,7 @@ pub struct RouteSeries {
     pub name: Arc<str>,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<RouteLabels, Histogram, Buckets>,
+    usage: RouteUsage,
     duration: OnceLock<Histogram>,
     /// The first combinations of method and status that occurred. Later ones are looked up.
     counters: [OnceLock<(&'static str, u16, Counter)>; 8],
@@ -41,16 +46,7 @@ pub struct FilterSeries {
     pub(super) log_lines_dropped: Counter,
     /// The series of the request phase and of the response phase.
     pub(super) phases: [OnceLock<(Histogram, Counter)>; 2],
-}
-
-/// Makes histograms with fixed upper bounds, in seconds.
-#[derive(Clone)]
-pub struct Buckets(pub(super) &'static [f64]);
-
-impl MetricConstructor<Histogram> for Buckets {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new(self.0.iter().copied())
-    }
+    pub(super) usage: FilterUsage,
 }
 
 impl RouteSeries {
@@ -58,14 +54,31 @@ impl RouteSeries {
         name: Arc<str>,
         requests: &Family<RequestLabels, Counter>,
         request_seconds: &Family<RouteLabels, Histogram, Buckets>,
+        usage: RouteUsage,
     ) -> Self {
         Self {
             name,
             requests: requests.clone(),
             request_seconds: request_seconds.clone(),
+            usage,
             duration: OnceLock::new(),
             counters: Default::default(),
         }
+    }
+
+    /// An exchange of this route begins.
+    pub(super) fn begin(&self) {
+        self.usage.begin(&self.name);
+    }
+
+    /// An exchange goes on to another route.
+    pub(super) fn leave(&self) {
+        self.usage.leave(&self.name);
+    }
+
+    /// An exchange of this route ended. It has no status if the client left before the response.
+    pub(super) fn end(&self, status: Option<u16>, seconds: f64, traffic: &Traffic) {
+        self.usage.end(&self.name, status, seconds, traffic);
     }
 
     /// Counts an exchange of this route.
@@ -85,6 +98,16 @@ impl RouteSeries {
 }
 
 impl FilterSeries {
+    /// A call begins. It runs until the value is dropped.
+    pub fn begin_call(&self) -> RunningCall<'_> {
+        self.usage.begin(&self.name, &self.version)
+    }
+
+    /// Counts what a call used.
+    pub(super) fn count_usage(&self, stats: &CallStats) {
+        self.usage.count(&self.name, &self.version, stats);
+    }
+
     /// Counts a call.
     pub(super) fn count_call(&self, phase: Phase, seconds: f64) {
         let (duration, calls) = self.phases[usize::from(phase == Phase::Response)].get_or_init(|| {

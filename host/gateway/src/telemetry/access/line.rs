@@ -1,7 +1,7 @@
 //! A line of the access log as JSON.
 //!
-//! The configuration chooses groups of fields. Text that a client, a filter or an upstream shaped is
-//! escaped and bounded by `json`. This module does not know: which exchanges are logged.
+//! The configuration chooses groups of fields. Text that a client, a filter or an upstream shaped
+//! is escaped and bounded by `json`. This module does not know: which exchanges are logged.
 
 use http::{HeaderName, HeaderValue, header};
 

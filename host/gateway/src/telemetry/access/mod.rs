@@ -31,8 +31,8 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Opens the target and starts its writer. `dropped` counts the lines that the target was too slow
-    /// for.
+    /// Opens the target and starts its writer. `dropped` counts the lines that the target was too
+    /// slow for.
     ///
     /// # Errors
     /// The text says what cannot be opened.
