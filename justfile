@@ -119,3 +119,8 @@ bench-abi: build
     node tests/fixtures/abi/build.mjs
     cargo build --release --locked --workspace --examples
     target/release/examples/abi
+
+# build a collector (minutes) and print the traces that arrive at ports 4317 and 4318
+otel-collector:
+    test -x target/tools/otelcol/otelcol-witgate || go run go.opentelemetry.io/collector/cmd/builder@v0.165.0 --config deploy/otel/builder.yaml
+    target/tools/otelcol/otelcol-witgate --config deploy/otel/collector.yaml
