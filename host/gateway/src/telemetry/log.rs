@@ -13,6 +13,10 @@ type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 /// Replaces the filter of the running log.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
+/// rustls warns of what clients write into a handshake, such as an IP address as the server name.
+/// Clients that do so are served, and a stranger must not fill the log.
+const QUIET: &str = "rustls::msgs=error";
+
 /// Starts the log on standard error. `level` is a `tracing` filter. The error text is for the
 /// operator.
 pub fn init_log(level: &str, json: bool) -> Result<(), String> {
@@ -34,7 +38,8 @@ pub fn init_log(level: &str, json: bool) -> Result<(), String> {
 
 /// Checks a level. The error text is for the operator.
 pub fn parse_level(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(level).map_err(|error| format!("log.level: {level}: {error}; use info, or witgate=debug"))
+    let complete = if level.contains("rustls") { level.to_owned() } else { format!("{level},{QUIET}") };
+    EnvFilter::try_new(&complete).map_err(|error| format!("log.level: {level}: {error}; use info, or witgate=debug"))
 }
 
 /// Changes the level of the running log. The error text is for the operator.

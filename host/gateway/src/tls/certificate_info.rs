@@ -47,11 +47,22 @@ impl CertificateInfo {
         })
     }
 
-    /// The host names, in lower case. Only these decide which hosts the certificate covers (RFC
-    /// 9110, section 4.3.4).
+    /// The hosts that the certificate covers: names in lower case and IP addresses (RFC 9110,
+    /// sections 4.3.4 and 4.3.5).
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.alternative_names.iter().filter_map(|name| name.strip_prefix("dns:").or(name.strip_prefix("ip:")))
+    }
+
+    /// The host names, in lower case. Only these select the certificate.
     pub(super) fn dns_names(&self) -> impl Iterator<Item = &str> {
         self.alternative_names.iter().filter_map(|name| name.strip_prefix("dns:"))
     }
+}
+
+/// The host names of a certificate, or its subject if it has none.
+pub(super) fn shown_names(info: &CertificateInfo) -> String {
+    let names: Vec<&str> = info.dns_names().collect();
+    if names.is_empty() { info.subject.clone() } else { names.join(", ") }
 }
 
 /// Clamps a time to the years 1970 to 9999, so that it can be printed.

@@ -2,11 +2,12 @@
 //! files.
 //!
 //! The order of the files: [`certificate_info`] (the content of a certificate), [`pem`] (parsed
-//! files), [`names`] (selection by server name), [`server`] and [`client`] (rustls configurations),
+//! files), [`names`] (selection by server name), [`candidates`] (between certificates of one name), [`server`] and [`client`] (rustls configurations),
 //! [`watched_files`] (one certificate's files), [`reload`] (all of them).
 //!
 //! This module does not know: sockets, deadlines, requests.
 
+mod candidates;
 mod certificate_info;
 mod client;
 mod names;

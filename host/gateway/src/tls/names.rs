@@ -6,6 +6,7 @@
 //! This module does not know: TLS.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 /// A table from names to `T`.
 #[derive(Debug)]
@@ -46,8 +47,13 @@ impl<T> NameTable<T> {
     }
 }
 
-/// Whether a certificate with these names covers a host. The names are in lower case.
+/// Whether a certificate with these names and IP addresses covers a host (RFC 9110, sections 4.3.4
+/// and 4.3.5). The names are in lower case, and the addresses in the form of `IpAddr`.
 pub(super) fn covers_host(names: &[String], host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return names.iter().any(|name| name.parse() == Ok(address));
+    }
     names.iter().any(|name| match name.strip_prefix("*.") {
         Some(parent) => host.split_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(parent)),
         None => host.eq_ignore_ascii_case(name),
@@ -93,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_certificate_covers_its_names_and_one_label_below_a_wildcard() {
-        let names = ["a.test".to_owned(), "*.b.test".to_owned()];
+        let names = ["a.test".to_owned(), "*.b.test".to_owned(), "192.0.2.1".to_owned(), "2001:db8::1".to_owned()];
         for (host, expected) in [
             ("a.test", true),
             ("A.TEST", true),
@@ -101,6 +107,11 @@ mod tests {
             ("b.test", false),
             ("d.c.b.test", false),
             ("", false),
+            ("192.0.2.1", true),
+            ("192.0.2.2", false),
+            ("[2001:db8::1]", true),
+            ("[2001:DB8:0::1]", true),
+            ("[2001:db8::2]", false),
         ] {
             assert_eq!(covers_host(&names, host), expected, "{host}");
         }

@@ -78,8 +78,8 @@ impl CertificateError {
 pub(super) struct KeyPair {
     /// The content of the leaf certificate.
     pub(super) info: CertificateInfo,
-    /// The host names of the leaf certificate, in lower case.
-    pub(super) names: Arc<[String]>,
+    /// The host names and IP addresses of the leaf certificate, in lower case.
+    pub(super) hosts: Arc<[String]>,
     pub(super) key: Arc<CertifiedKey>,
 }
 
@@ -115,7 +115,7 @@ impl KeyPair {
             }
             Err(error) => return Err(CertificateError::new(0, Reason::Garbled, error.to_string())),
         }
-        Ok(Self { names: info.dns_names().map(str::to_owned).collect(), info, key: Arc::new(key) })
+        Ok(Self { hosts: info.hosts().map(str::to_owned).collect(), info, key: Arc::new(key) })
     }
 }
 

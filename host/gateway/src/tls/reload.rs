@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::certificate_info::shown_names;
 use super::client::client_config;
 use super::pem::{Authorities, KeyPair, Reason};
-use super::report::{Owner, clear_expiry, shown_names};
+use super::report::{Owner, clear_expiry};
 use super::server::{Resumption, ServerTls, TlsContext};
 use super::watched_files::{FileError, WatchedFiles};
 use crate::net::tls::ClientTls;
@@ -75,6 +76,7 @@ impl Certificates {
             let owner = Owner::Listener(&listener.tls.listener);
             listener.key_pairs.iter().for_each(|files| owner.announce(files));
             listener.clients.iter().for_each(|files| owner.announce(files));
+            listener.tls.current().unreachable.iter().for_each(|why| owner.warn(why));
         }
         if errors.is_empty() { Ok(certificates) } else { Err(CertificateErrors(errors)) }
     }
@@ -150,7 +152,9 @@ impl Certificates {
                 lines.push(format!("listener {}: {} until {until}", listener.tls.listener, shown_names(info)));
                 lines.extend(files.warnings().into_iter().map(|why| format!("warning: {why}")));
             }
-            lines.extend(listener.clients.iter().flat_map(WatchedFiles::warnings).map(|why| format!("warning: {why}")));
+            let others = listener.clients.iter().flat_map(WatchedFiles::warnings);
+            let others = others.chain(listener.tls.current().unreachable.clone());
+            lines.extend(others.map(|why| format!("warning: {why}")));
         }
         for (name, upstream) in &self.upstreams {
             let found = upstream.identity.iter().flat_map(WatchedFiles::warnings);
@@ -231,7 +235,10 @@ impl ListenerCertificates {
         }
         if changed {
             match build_context(&self.settings, &self.key_pairs, self.clients.as_ref(), &self.resumption) {
-                Ok(context) => self.tls.replace(context),
+                Ok(context) => {
+                    context.unreachable.iter().for_each(|why| owner.warn(why));
+                    self.tls.replace(context);
+                }
                 Err(why) => owner.fail(metrics, &why),
             }
         }
@@ -245,8 +252,8 @@ fn build_context(
     clients: Option<&WatchedFiles<Authorities>>,
     resumption: &Resumption,
 ) -> Result<TlsContext, String> {
-    let key_pairs = key_pairs.iter().map(|files| files.current.clone());
-    TlsContext::new(settings, key_pairs, clients.map(|files| &*files.current), resumption.clone())
+    let key_pairs: Vec<_> = key_pairs.iter().map(|files| files.current.clone()).collect();
+    TlsContext::new(settings, &key_pairs, clients.map(|files| &*files.current), resumption.clone())
 }
 
 /// The certificates of one upstream.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::certificate_info::CertificateInfo;
+use super::certificate_info::{CertificateInfo, shown_names};
 use super::pem::Reason;
 use super::watched_files::{Change, FileContent, WatchedFiles};
 use crate::telemetry::{
@@ -71,6 +71,12 @@ impl Owner<'_> {
         }
     }
 
+    /// Logs a problem of all certificates together.
+    pub(super) fn warn(self, why: &str) {
+        let (listener, upstream) = self.fields();
+        tracing::warn!(listener, upstream, why, "a certificate needs attention");
+    }
+
     /// Reports that rustls refused new content.
     pub(super) fn fail(self, metrics: &Metrics, why: &str) {
         self.count(metrics, Reason::Unusable);
@@ -122,12 +128,6 @@ impl Owner<'_> {
 pub(super) fn clear_expiry(metrics: &Metrics) {
     metrics.certificate_expiry.clear();
     metrics.upstream_certificate_expiry.clear();
-}
-
-/// The host names of a certificate, or its subject if it has none.
-pub(super) fn shown_names(info: &CertificateInfo) -> String {
-    let names: Vec<&str> = info.dns_names().collect();
-    if names.is_empty() { info.subject.clone() } else { names.join(", ") }
 }
 
 fn short_name(info: &CertificateInfo) -> Arc<str> {

@@ -9,6 +9,7 @@
 //!
 //! This module does not know: files, when they change, the deadlines of sockets.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -21,7 +22,8 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
 
-use super::certificate_info::CertificateInfo;
+use super::candidates::{Candidates, adds_a_choice};
+use super::certificate_info::{CertificateInfo, shown_names};
 use super::names::{NameTable, covers_host};
 use super::pem::{Authorities, KeyPair};
 use super::provider::{provider, versions};
@@ -61,7 +63,9 @@ impl ServerTls {
 pub struct TlsContext {
     /// The configuration for rustls.
     pub config: Arc<ServerConfig>,
-    key_pairs: Arc<NameTable<Arc<KeyPair>>>,
+    by_name: Arc<NameTable<Candidates>>,
+    /// Certificates that no client can get, each as a sentence.
+    pub(super) unreachable: Vec<String>,
 }
 
 impl TlsContext {
@@ -69,12 +73,11 @@ impl TlsContext {
     /// client certificates.
     pub(super) fn new(
         settings: &ListenerTls,
-        key_pairs: impl IntoIterator<Item = Arc<KeyPair>>,
+        key_pairs: &[Arc<KeyPair>],
         clients: Option<&Authorities>,
         resumption: Resumption,
     ) -> Result<Self, String> {
-        let named = key_pairs.into_iter().map(|pair| (pair.clone(), pair.names.to_vec()));
-        let key_pairs = Arc::new(NameTable::new(named).ok_or("there is no certificate")?);
+        let by_name = Arc::new(candidates_by_name(key_pairs).ok_or("there is no certificate")?);
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions(settings.min_version))
             .map_err(|error| error.to_string())?;
@@ -86,7 +89,7 @@ impl TlsContext {
             }
             _ => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_cert_resolver(Arc::new(ResolveByName(key_pairs.clone())));
+        let mut config = builder.with_cert_resolver(Arc::new(ResolveByName(by_name.clone())));
         config.alpn_protocols = settings.protocols.iter().map(|protocol| protocol.id().into()).collect();
         // All suites are secure. A fixed order satisfies scanners, which expect the server's order.
         config.ignore_client_order = true;
@@ -94,7 +97,7 @@ impl TlsContext {
             config.ticketer = tickets;
         }
         config.session_storage = resumption.sessions;
-        Ok(Self { config: Arc::new(config), key_pairs })
+        Ok(Self { config: Arc::new(config), by_name, unreachable: unreachable(key_pairs) })
     }
 
     /// Describes a connection after its handshake with this context.
@@ -127,7 +130,7 @@ impl TlsContext {
                 .into_iter()
                 .find(|id| connection.alpn_protocol() == Some(id.as_bytes())),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
-            names: self.key_pairs.find(server_name.as_deref()).names.clone(),
+            names: self.by_name.find(server_name.as_deref()).hosts.clone(),
             server_name,
             peer,
         })
@@ -164,13 +167,49 @@ pub fn covers_authority(tls: &TlsInfo, authority: &str) -> bool {
     host.is_empty() || host.eq_ignore_ascii_case(name) || covers_host(&tls.names, host)
 }
 
-/// Selects the certificate by the server name of the handshake.
+/// The certificates of each name. The default, for clients that ask for none of the names, are the
+/// first certificate and those with the same names.
+fn candidates_by_name(key_pairs: &[Arc<KeyPair>]) -> Option<NameTable<Candidates>> {
+    let first = key_pairs.first()?;
+    let alike = key_pairs.iter().filter(|pair| pair.info.dns_names().eq(first.info.dns_names())).cloned().collect();
+    let mut by_name: BTreeMap<&str, Vec<Arc<KeyPair>>> = BTreeMap::new();
+    for pair in key_pairs {
+        pair.info.dns_names().for_each(|name| by_name.entry(name).or_default().push(pair.clone()));
+    }
+    let named = by_name.into_iter().filter_map(|(name, pairs)| Some((Candidates::new(pairs)?, vec![name.to_owned()])));
+    NameTable::new(Candidates::new(alike).map(|default| (default, vec![])).into_iter().chain(named))
+}
+
+/// The certificates that no client can get: for each of their names, earlier certificates serve
+/// every client that could verify them.
+fn unreachable(key_pairs: &[Arc<KeyPair>]) -> Vec<String> {
+    let mut earlier: BTreeMap<&str, Vec<&KeyPair>> = BTreeMap::new();
+    let mut found = vec![];
+    for (index, pair) in key_pairs.iter().enumerate() {
+        let mut is_reachable = index == 0;
+        for name in pair.info.dns_names() {
+            let earlier = earlier.entry(name).or_default();
+            is_reachable |= adds_a_choice(pair, earlier);
+            earlier.push(pair);
+        }
+        if !is_reachable {
+            found.push(format!(
+                "no client gets certificates[{index}] ({}): earlier certificates have its names and the same kind of \
+                 key: remove it, or give it a key of another kind (RSA, ECDSA)",
+                shown_names(&pair.info)
+            ));
+        }
+    }
+    found
+}
+
+/// Selects the certificate by the server name of the handshake and the client's algorithms.
 #[derive(Debug)]
-struct ResolveByName(Arc<NameTable<Arc<KeyPair>>>);
+struct ResolveByName(Arc<NameTable<Candidates>>);
 
 impl ResolvesServerCert for ResolveByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.find(hello.server_name()).key.clone())
+        self.0.find(hello.server_name()).choose(hello.signature_schemes())
     }
 }
 
