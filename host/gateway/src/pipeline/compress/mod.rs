@@ -27,13 +27,17 @@ const DIGESTS: [HeaderName; 4] = [
 ];
 
 /// The coding that a request allows. It is for [`apply`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NegotiatedCoding {
     /// None if the client accepts none of the route's codings, or prefers the plain body.
     encoding: Option<Encoding>,
-    /// The response must not change: the request is HEAD, or forbids a transformation (RFC 9111,
-    /// section 5.2.1.6).
+    /// The response must not change: the request forbids a transformation (RFC 9111, section
+    /// 5.2.1.6).
     is_forbidden: bool,
+    /// The response has the fields of the response to GET, and no body.
+    is_head: bool,
+    /// What the client has stored (`if-none-match`, its first line).
+    stored: Option<HeaderValue>,
 }
 
 /// The coding with the highest weight. Of equal weights the route's order decides.
@@ -50,12 +54,17 @@ pub fn negotiate(policy: &Compression, method: &Method, request: &HeaderMap) -> 
             (best, weight) = (Some(*encoding), own);
         }
     }
-    NegotiatedCoding { encoding: best, is_forbidden: method == Method::HEAD || has_no_transform(request) }
+    NegotiatedCoding {
+        encoding: best,
+        is_forbidden: has_no_transform(request),
+        is_head: method == Method::HEAD,
+        stored: request.get(header::IF_NONE_MATCH).cloned(),
+    }
 }
 
 /// Compresses a response, if the response and the client allow it.
 pub fn apply(policy: &Compression, coding: NegotiatedCoding, response: http::Response<Body>) -> http::Response<Body> {
-    if coding.is_forbidden || !may_be_compressed(policy, &response) {
+    if coding.is_forbidden || !may_be_compressed(policy, &coding, &response) {
         return response;
     }
     let (mut head, body) = response.into_parts();
@@ -63,25 +72,55 @@ pub fn apply(policy: &Compression, coding: NegotiatedCoding, response: http::Res
         head.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
     let Some(encoding) = coding.encoding else { return http::Response::from_parts(head, body) };
+    if head.status == StatusCode::NOT_MODIFIED {
+        // The client's stored response is the compressed one, unless it names the strong tag.
+        if !coding.has_stored_plain(&head.headers) {
+            weaken_tag(&mut head.headers);
+        }
+        return http::Response::from_parts(head, body);
+    }
     change_head(&mut head.headers, encoding);
+    if coding.is_head {
+        // No coding was applied to what the client gets, which is nothing.
+        head.headers.remove(header::CONTENT_ENCODING);
+        return http::Response::from_parts(head, body);
+    }
     http::Response::from_parts(head, Body::stream(Box::pin(Encoder::new(body, encoding))))
 }
 
-fn may_be_compressed(policy: &Compression, response: &http::Response<Body>) -> bool {
+impl NegotiatedCoding {
+    /// Whether the client has stored the response as the upstream sent it.
+    fn has_stored_plain(&self, response: &HeaderMap) -> bool {
+        let (Some(stored), Some(tag)) = (&self.stored, response.get(header::ETAG)) else { return false };
+        stored.as_bytes().split(|byte| *byte == b',').any(|own| own.trim_ascii() == tag.as_bytes())
+    }
+}
+
+/// Whether the gateway compresses the response. A response to HEAD and a 304 get the fields that the
+/// response to GET would have (RFC 9110, sections 9.3.2 and 15.4.5). A 304 seldom has a type or a
+/// length, so an absent one counts as suitable.
+fn may_be_compressed(policy: &Compression, coding: &NegotiatedCoding, response: &http::Response<Body>) -> bool {
     let headers = response.headers();
     let status = response.status();
-    !matches!(
-        status,
-        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
-    ) && !status.is_informational()
-        && response.body().size_hint().exact().is_none_or(|length| length > 0 && length >= policy.min_bytes as u64)
+    let is_not_modified = status == StatusCode::NOT_MODIFIED;
+    let length = match response.body().size_hint().exact() {
+        Some(0) if coding.is_head || is_not_modified => content_length(headers),
+        length => length,
+    };
+    !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::PARTIAL_CONTENT)
+        && !status.is_informational()
+        && length.is_none_or(|length| length > 0 && length >= policy.min_bytes as u64)
         && !headers.contains_key(header::CONTENT_ENCODING)
         && !headers.contains_key(header::CONTENT_RANGE)
         && !has_no_transform(headers)
-        && headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|own| has_type(policy, own))
+        && match headers.get(header::CONTENT_TYPE) {
+            Some(own) => own.to_str().is_ok_and(|own| has_type(policy, own)),
+            None => is_not_modified,
+        }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Whether the route names the type. gRPC compresses by itself, so its types never match.
@@ -101,6 +140,11 @@ fn change_head(headers: &mut HeaderMap, encoding: Encoding) {
     for digest in &DIGESTS {
         headers.remove(digest);
     }
+    weaken_tag(headers);
+}
+
+/// A compressed response is not equal byte by byte to the upstream's (RFC 9110, section 8.8.1).
+fn weaken_tag(headers: &mut HeaderMap) {
     if let Some(tag) = headers.get(header::ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")) {
         match HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()) {
             Ok(weak) => headers.insert(header::ETAG, weak),
@@ -195,6 +239,35 @@ mod tests {
         }
     }
 
+    fn gzip() -> NegotiatedCoding {
+        NegotiatedCoding { encoding: Some(Encoding::Gzip), is_forbidden: false, is_head: false, stored: None }
+    }
+
+    /// A cache compares the validators of these responses with those of the 200.
+    #[test]
+    fn head_and_304_have_the_fields_of_the_200() {
+        let fields = [("content-type", "text/css"), ("etag", "\"a\"")];
+        let shown = |response: &http::Response<Body>| {
+            let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+            [text(header::ETAG), text(header::VARY)].map(|own| own.map(str::to_owned))
+        };
+        let full = apply(&policy(), gzip(), response(200, &fields, 100));
+        let long = [&fields[..], &[("content-length", "100")]].concat();
+        let head = apply(&policy(), NegotiatedCoding { is_head: true, ..gzip() }, response(200, &long, 0));
+        assert_eq!(shown(&head), shown(&full));
+        assert!(!head.headers().contains_key(header::CONTENT_LENGTH) && head.body().size_hint().exact() == Some(0));
+        let short = [&fields[..], &[("content-length", "9")]].concat();
+        let head = apply(&policy(), NegotiatedCoding { is_head: true, ..gzip() }, response(200, &short, 0));
+        assert_eq!(shown(&head), [Some("\"a\"".to_owned()), None], "too short for the GET");
+        for (stored, tag) in [(None, "W/\"a\""), (Some("W/\"a\""), "W/\"a\""), (Some("\"b\", \"a\""), "\"a\"")] {
+            let coding = NegotiatedCoding { stored: stored.map(HeaderValue::from_static), ..gzip() };
+            let not_modified = apply(&policy(), coding, response(304, &fields[1..], 0));
+            assert_eq!(shown(&not_modified), [Some(tag.to_owned()), Some("Accept-Encoding".to_owned())], "{stored:?}");
+        }
+        let plain = apply(&policy(), NegotiatedCoding { encoding: None, ..gzip() }, response(304, &fields[1..], 0));
+        assert_eq!(shown(&plain), [Some("\"a\"".to_owned()), Some("Accept-Encoding".to_owned())]);
+    }
+
     fn response(status: u16, fields: &[(&'static str, &'static str)], length: usize) -> http::Response<Body> {
         let mut response = http::Response::new(Body::full(Bytes::from(vec![b'x'; length])));
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
@@ -207,9 +280,9 @@ mod tests {
     #[test]
     fn only_responses_that_gain_and_may_change_are_compressed() {
         let json = ("content-type", "Application/JSON; charset=utf-8");
-        let gzip = NegotiatedCoding { encoding: Some(Encoding::Gzip), is_forbidden: false };
+        let gzip = gzip();
         let encoded = |response| {
-            let response = apply(&policy(), gzip, response);
+            let response = apply(&policy(), gzip.clone(), response);
             response.headers().get(header::CONTENT_ENCODING).is_some_and(|own| own == "gzip")
         };
         assert!(encoded(response(200, &[json], 10)));
@@ -228,7 +301,8 @@ mod tests {
         ] {
             assert!(!encoded(response(status, &fields, length)), "{status} {fields:?} {length}");
         }
-        let head = apply(&policy(), NegotiatedCoding { is_forbidden: true, ..gzip }, response(200, &[json], 100));
+        let head =
+            apply(&policy(), NegotiatedCoding { is_forbidden: true, ..gzip.clone() }, response(200, &[json], 100));
         assert!(!head.headers().contains_key(header::CONTENT_ENCODING));
     }
 
@@ -243,15 +317,14 @@ mod tests {
             ("content-digest", "sha-256=:AA==:"),
             ("vary", "Origin"),
         ];
-        let plain =
-            apply(&policy(), NegotiatedCoding { encoding: None, is_forbidden: false }, response(200, &fields, 100));
+        let plain = apply(&policy(), NegotiatedCoding { encoding: None, ..gzip() }, response(200, &fields, 100));
         assert_eq!(
             plain.headers().get_all(header::VARY).iter().count(),
             2,
             "a cache must know, also of a plain response"
         );
         assert_eq!(plain.headers().get(header::ETAG), Some(&HeaderValue::from_static("\"a\"")));
-        let gzip = NegotiatedCoding { encoding: Some(Encoding::Gzip), is_forbidden: false };
+        let gzip = gzip();
         let encoded = apply(&policy(), gzip, response(200, &fields, 100));
         let names: Vec<_> = encoded.headers().keys().map(HeaderName::as_str).collect();
         assert_eq!(names.len(), 4, "{names:?}");
