@@ -19,6 +19,7 @@ mod pages;
 mod proxy;
 mod reuse;
 mod routes;
+mod scrape;
 mod telemetry;
 mod tls;
 mod upstreams;

@@ -22,7 +22,7 @@ use crate::control::systemd::notify;
 use crate::control::takeover::{Predecessor, TakeoverError, TakeoverOffer, take_over};
 use crate::pipeline::snapshot::{Filters, Shared, Snapshot};
 use crate::releases::loader::Loader;
-use crate::telemetry::{Metrics, Telemetry};
+use crate::telemetry::{Metrics, ReloadStatus, Telemetry};
 use crate::tls::reload::{CertificateErrors, Certificates};
 use crate::upstream::{EndpointRegistry, run_health_checks};
 use crate::{admin, server};
@@ -236,7 +236,11 @@ fn create_shared_state(
     let listener_tls = config.listeners.iter().map(|listener| certificates.listener(&listener.name)).collect();
     let snapshot = Snapshot::new(Arc::new(config), filters, certificates.upstream_tls(), &registry, &metrics)
         .map_err(StartError::Snapshot)?;
+    let reloads = ReloadStatus::default();
+    reloads.apply_config();
+    reloads.serve(snapshot.served_filters());
     Ok(Arc::new(Shared {
+        reloads,
         snapshot: ArcSwap::from_pointee(snapshot),
         swapped: watch::channel(()).0,
         registry,

@@ -2,16 +2,22 @@
 //!
 //! This module does not know: how filters are loaded.
 
+use std::time::SystemTime;
+
 use super::reply::{Reply, json};
 use crate::pipeline::snapshot::Shared;
 
 /// A list with an entry for each filter, sorted by name.
 pub(super) fn get(shared: &Shared) -> Reply {
     let snapshot = shared.snapshot.load();
+    let reloads = shared.reloads.get();
+    let unix_seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut list: Vec<_> = snapshot
         .filters
         .iter()
         .map(|(name, filter)| {
+            let reload = reloads.filters.get(name).map(|own| &own.reload);
+            let refused = reload.and_then(|reload| reload.refused.as_ref());
             serde_json::json!({
                 "name": name,
                 "version": &*filter.version,
@@ -22,6 +28,10 @@ pub(super) fn get(shared: &Shared) -> Reply {
                 "reuse": filter.settings.reuse,
                 "instances_kept": filter.idle_instances(),
                 "state": "serving",
+                "serving_since": reload.map(|reload| unix_seconds(reload.serving_since)),
+                "refused": refused.map(|refused| {
+                    serde_json::json!({ "at": unix_seconds(refused.at), "reason": refused.reason })
+                }),
             })
         })
         .collect();

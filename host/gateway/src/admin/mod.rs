@@ -11,6 +11,7 @@ mod exchanges;
 mod filters;
 mod health;
 mod metrics;
+mod process;
 mod reply;
 mod router;
 mod upstreams;

@@ -30,6 +30,9 @@ pub(super) fn respond<B>(shared: &Shared, request: &Request<B>) -> Reply {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
     let path = request.uri().path();
+    if path == "/metrics" && metrics::wants_openmetrics(request.headers()) {
+        return metrics::get_openmetrics(shared);
+    }
     match RESOURCES.iter().find(|resource| resource.path == path) {
         Some(resource) => (resource.get)(shared),
         None if path == "/" => text(StatusCode::OK, list_paths("\n") + "\n"),

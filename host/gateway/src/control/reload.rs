@@ -166,6 +166,7 @@ impl Reloader {
                 self.certificates.adopt(upstreams);
                 self.loader.retain(&snapshot.config);
                 self.swap(snapshot);
+                self.shared.reloads.apply_config();
                 tracing::info!(ms = began.elapsed().as_millis() as u64, "the configuration is in service");
             }
             Err(error) => {
@@ -198,6 +199,7 @@ impl Reloader {
             }
             match self.loader.load(name, filter) {
                 Ok(loaded) => {
+                    self.shared.reloads.accept_filter(name);
                     replaced.push(format!("{name} {} ({})", loaded.version, loaded.short_digest));
                     filters.insert(name.clone(), loaded);
                 }
@@ -232,17 +234,23 @@ impl Reloader {
         // The metrics come first: an observer of the new state must find it counted.
         publish_filters(&self.shared.metrics, &snapshot.filters);
         self.count("applied");
+        self.shared.reloads.serve(snapshot.served_filters());
         self.shared.swap(snapshot);
     }
 
     fn report_refused_config(&self, error: &ReloadError) {
         self.count("refused");
+        self.shared.reloads.refuse_config(&error.to_string());
+        if let ReloadError::Filters(FilterErrors(refused)) = error {
+            refused.iter().for_each(|filter| self.shared.reloads.refuse_filter(&filter.name, &filter.error.message));
+        }
         tracing::error!(why = %error, "the configuration was refused; the previous one stays in service");
     }
 
     /// Reports a refused filter once, because the loader does not try the same revision again.
     fn report_refused_filter(&self, name: &str, filter: &witgate_config::Filter, error: &LoadError) {
         count_failure(&self.shared.metrics, name, error);
+        self.shared.reloads.refuse_filter(name, &error.message);
         self.count("refused");
         tracing::error!(
             filter = name,

@@ -13,6 +13,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
@@ -79,6 +80,19 @@ impl Router {
         let hosts = self.hosts.iter().filter(|own| own.host.matches(host));
         hosts.flat_map(|own| &own.entries).find(|entry| entry.matches(request, preflight)).map(|entry| entry.index)
     }
+
+    /// The methods of the routes that match the request except for its method, sorted. Empty if
+    /// there are no such routes, or for a CORS preflight, which asks for another request's method.
+    pub fn allowed_methods(&self, request: &Request) -> Vec<&str> {
+        if preflight_method(&request.method, &request.headers).is_some() {
+            return vec![];
+        }
+        let host = without_port(request.authority());
+        let entries = self.hosts.iter().filter(|own| own.host.matches(host)).flat_map(|own| &own.entries);
+        let matching = entries.filter(|entry| matches_without_method(&entry.when, request));
+        let methods: BTreeSet<&str> = matching.flat_map(|entry| &entry.when.methods).map(String::as_str).collect();
+        methods.into_iter().collect()
+    }
 }
 
 impl Entry {
@@ -120,9 +134,11 @@ impl HostPattern {
 
 /// Whether all conditions hold.
 pub fn matches(when: &Match, request: &Request) -> bool {
-    has_method(&when.methods, request.method.as_str())
-        && has_target(when, request)
-        && when.headers.iter().all(|(name, value)| has_field(&request.headers, name, value))
+    has_method(&when.methods, request.method.as_str()) && matches_without_method(when, request)
+}
+
+fn matches_without_method(when: &Match, request: &Request) -> bool {
+    has_target(when, request) && when.headers.iter().all(|(name, value)| has_field(&request.headers, name, value))
 }
 
 /// Whether the conditions on the path and the query hold.
@@ -329,6 +345,20 @@ mod tests {
         assert_eq!(ask("content-type, X-Api"), Some(0));
         assert_eq!(ask("content-type"), Some(1));
         assert_eq!(ask("x-new"), Some(2));
+        Ok(())
+    }
+
+    #[test]
+    fn the_methods_of_matching_routes_are_allowed() -> Result<(), String> {
+        let router = router(&[
+            "match: {path: /a, methods: [PUT, GET]}",
+            "match: {path: /a/b, methods: [POST, GET]}",
+            "match: {host: h, path: /a, methods: [DELETE]}",
+        ])?;
+        let allowed = |host, target| router.allowed_methods(&request("PATCH", host, target, &[])).join(", ");
+        assert_eq!(allowed("x", "/a"), "GET, PUT");
+        assert_eq!(allowed("h", "/a/b"), "DELETE, GET, POST, PUT");
+        assert_eq!(allowed("x", "/"), "");
         Ok(())
     }
 

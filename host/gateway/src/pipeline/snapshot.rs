@@ -15,7 +15,7 @@ use crate::pipeline::cors;
 use crate::pipeline::filters::ChainEntry;
 use crate::pipeline::mirror::Mirror;
 use crate::pipeline::route::Router;
-use crate::telemetry::{Metrics, RouteSeries, Telemetry};
+use crate::telemetry::{Metrics, ReloadStatus, RouteSeries, Telemetry};
 use crate::tls::ServerTls;
 use crate::upstream::{Cluster, EndpointRegistry};
 use witgate_config::{Config, OnError, Upstream};
@@ -115,6 +115,16 @@ impl Snapshot {
         Ok(Self { router: Router::new(&config.routes), routes, filters, upstream_tls, upstreams, config })
     }
 
+    /// The name and digest of each filter.
+    pub fn served_filters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.filters.iter().map(|(name, filter)| (name.as_str(), filter.info.digest.as_str()))
+    }
+
+    /// The methods that a request without a route could have had.
+    pub fn allowed_methods(&self, request: &Request) -> Vec<&str> {
+        self.router.allowed_methods(request)
+    }
+
     /// The route that matches a request.
     pub fn route(&self, request: &Request) -> Option<&Route> {
         self.router.find(request).map(|index| &self.routes[index])
@@ -185,6 +195,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Where records of exchanges go. It has the same metrics.
     pub telemetry: Telemetry,
+    /// What became of the last reloads.
+    pub reloads: ReloadStatus,
     /// Exchanges whose response has not been sent completely.
     pub in_flight: Limiter,
     /// Client connections.

@@ -197,6 +197,13 @@ pub struct RetryLabels {
     pub result: &'static str,
 }
 
+/// The name of a filter.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FilterNameLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+}
+
 /// Labels of a loaded filter.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct FilterLabels {

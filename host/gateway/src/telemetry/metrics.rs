@@ -19,8 +19,8 @@ use prometheus_client::registry::{Registry, Unit};
 use super::buckets::Buckets;
 use super::labels::{
     BuildLabels, CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilterLabels,
-    FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels, LoadFailureLabels, MirrorLabels,
-    ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, UPSTREAM_RESULTS,
+    FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels, LoadFailureLabels,
+    MirrorLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, UPSTREAM_RESULTS,
     UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
 };
 use super::series::{FilterSeries, RouteSeries};
@@ -125,6 +125,14 @@ metrics! {
         "filter_load_failures" "Filter files that the gateway refused";
     reloads: Family<ReloadLabels, Counter>,
         "reloads" "Reloads, by result";
+    config_reloaded: Gauge,
+        "config_last_reload_successful" "1 if the last reload of the configuration was applied, 0 if it was refused";
+    config_serving_since: Gauge,
+        "config_last_reload_success_timestamp" seconds "Unix time at which the present configuration went into service";
+    filter_reloaded: Family<FilterNameLabels, Gauge>,
+        "filter_last_reload_successful" "0 if the filter's last file was refused, else 1";
+    filter_serving_since: Family<FilterNameLabels, Gauge>,
+        "filter_last_reload_success_timestamp" seconds "Unix time at which the present version went into service";
     filters: Family<FilterLabels, Gauge>,
         "filter_info" "1 for each loaded filter";
     mirrored: Family<MirrorLabels, Counter>,

@@ -17,7 +17,9 @@ mod labels;
 mod log;
 mod log_writer;
 mod metrics;
+mod prometheus_text;
 mod record;
+mod reload_status;
 mod series;
 mod sinks;
 mod trace;
@@ -30,13 +32,15 @@ pub use exchange_id::new_exchange_id;
 pub use failures::FailedExchanges;
 pub use labels::{
     CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilterLabels,
-    FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels, LoadFailureLabels, MirrorLabels,
-    ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, STATUS_CLASSES, UPSTREAM_RESULTS,
-    UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels, method_label,
+    FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels, LoadFailureLabels,
+    MirrorLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, STATUS_CLASSES,
+    UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels, method_label,
 };
 pub use log::{init_log, parse_level, set_level};
 pub use metrics::Metrics;
+pub use prometheus_text::from_openmetrics;
 pub use record::{AttemptRecord, CallOutcome, ExchangeRecord, FilterCall, UpstreamRecord};
+pub use reload_status::{LastReloads, ReloadStatus};
 pub use series::{FilterSeries, RouteSeries};
 pub use sinks::{OpenedSinks, Telemetry};
 pub(crate) use trace::{TRACEPARENT, new_span_id};
