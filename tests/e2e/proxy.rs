@@ -21,7 +21,9 @@ fn routes_by_host_path_and_method() -> Result<()> {
         echo("[{match: {path: /a, methods: [GET]}, upstream: echo}, {match: {host: x.test}, upstream: echo}]")?;
     let mut client = gateway.client()?;
     assert_eq!(client.get("/a/b?c=1", &[])?.json()["query"], "c=1");
-    assert_eq!(client.send("POST", "/a", &[], b"")?.status, 404);
+    let refused = client.send("POST", "/a", &[], b"")?;
+    assert_eq!((refused.status, refused.header("allow")), (405, Some("GET")));
+    assert_eq!(client.send("POST", "/b", &[], b"")?.status, 404);
     assert_eq!(client.get("/b", &[])?.status, 404);
     let mut other = gateway.client()?;
     other.write(b"GET http://x.test/b HTTP/1.1\r\nhost: ignored\r\n\r\n")?;

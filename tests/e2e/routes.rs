@@ -275,6 +275,46 @@ fn responses_are_compressed_by_accept_encoding() -> Result<()> {
 }
 
 #[test]
+fn a_listener_redirects_to_https_before_any_route() -> Result<()> {
+    let yaml = "trusted_proxies: [127.0.0.2]\nupstreams: {echo: {builtin: echo}}\nroutes:
+  - {match: {host: test, path: /api}, upstream: echo}
+  - {match: {path: /.well-known/acme-challenge/}, respond: {body: challenge}}
+";
+    let gateway = Setup::new(yaml)?.listener("redirect_to_https: {port: 8443}").start()?;
+    let mut client = gateway.client()?;
+    for path in ["/api?a=b", "/api/x", "/none"] {
+        let response = client.send("POST", path, &["authorization: secret"], b"body")?;
+        assert_eq!(response.status, 308, "{path}");
+        assert_eq!(response.header("location"), Some(format!("https://test:8443{path}").as_str()));
+    }
+    let claimed = client.get("/api", &["x-forwarded-proto: https"])?;
+    assert_eq!(claimed.status, 308, "a stranger's x-forwarded-proto does not count");
+    assert_eq!(client.get("/.well-known/acme-challenge/token", &[])?.text(), "challenge");
+    client.write(b"GET /api HTTP/1.0\r\n\r\n")?;
+    assert_eq!(client.read(false)?.status, 400, "there is no host to redirect to");
+    Ok(())
+}
+
+#[test]
+fn fields_that_only_a_proxy_sets_are_removed() -> Result<()> {
+    let sent = ["x-real-ip: 1.2.3.4", "x_real_ip: 1.2.3.4", "X-Forwarded-User: root", "proxy: evil", "x-own: 1"];
+    let routes = "upstreams: {echo: {builtin: echo}}\nroutes: [{upstream: echo}]\n";
+    for (settings, kept) in [
+        ("", &["x-own"][..]),
+        ("untrusted_fields: [x-own]\n", &["x-real-ip", "x-forwarded-user", "proxy"]),
+        ("untrusted_fields: []\n", &["x-own", "x-real-ip", "x-forwarded-user", "proxy"]),
+        ("trusted_proxies: [127.0.0.1]\n", &["x-own", "x-real-ip", "x-forwarded-user", "proxy"]),
+    ] {
+        let gateway = Setup::new(&format!("{settings}{routes}"))?.start()?;
+        let response = gateway.get("/", &sent)?;
+        for name in ["x-own", "x-real-ip", "x-forwarded-user", "proxy"] {
+            assert_eq!(response.echoed(name).is_some(), kept.contains(&name), "{settings}: {name}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn compression_does_not_delay_events() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let yaml = format!(

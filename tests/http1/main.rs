@@ -7,9 +7,12 @@
 
 mod case;
 mod corpus;
+mod early_answers;
 mod fixed_response;
 mod forwarding_fields;
+mod half_close;
 mod interim;
+mod patient_clients;
 mod raw;
 mod request_limits;
 mod semantics;

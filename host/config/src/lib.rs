@@ -25,6 +25,7 @@ mod telemetry;
 mod tests;
 mod timeouts;
 mod tls;
+mod untrusted_fields;
 mod upstreams;
 mod values;
 mod workers;
@@ -40,7 +41,7 @@ pub use compile::CompileLimits;
 pub use error::{ConfigError, ConfigErrors};
 pub use filters::{Capability, Filter, KeyValue, OnError};
 pub use limits::Limits;
-pub use listeners::Listener;
+pub use listeners::{HalfClose, Hsts, Listener, RedirectToHttps};
 pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat};
 pub use reload::Reload;
 pub use routes::action::{DirectResponse, Redirect, RedirectPath};
@@ -59,6 +60,7 @@ pub use upstreams::retries::Retries;
 pub use upstreams::{Protocol, Upstream, UpstreamLimits};
 
 use error::ErrorList;
+use witgate_http::semantics::fields::FieldNames;
 use yaml::Section;
 
 /// A complete and consistent configuration.
@@ -90,6 +92,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Peers whose `x-forwarded-for` and `forwarded` fields are believed. Default none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Fields that only a proxy sets, removed from requests of other peers.
+    pub untrusted_fields: FieldNames,
     /// The gateway's own log, and the access log.
     pub log: Log,
     /// Traces, and the token for debugging.
@@ -129,12 +133,14 @@ impl Config {
             routes: routes::read(top, &filters),
             filters,
             trusted_proxies: top.list("trusted_proxies", values::network),
+            untrusted_fields: untrusted_fields::read(top),
             log: top.nested("log", |section| Log::read(section, base)),
             telemetry: top.nested("telemetry", Telemetry::read),
             warnings: vec![],
         };
         consistency::check(top, config.timeouts.filters, &config.upstreams, &config.filters, &config.routes);
         routes::reach::check(top, &config.routes);
+        routes::clear_text::check(top, &config.listeners, &config.routes);
         config
     }
 

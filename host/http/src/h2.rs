@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
@@ -29,15 +29,21 @@ pub struct PeerPolicy {
     pub slow: Kind,
 }
 
-/// Replaces the minimum rate of a body while it is received.
-pub type MinRateOverride = Rc<Cell<Option<MinRate>>>;
+/// What the task of a stream shares with the body that it gave to an exchange.
+#[derive(Default)]
+pub struct IncomingState {
+    /// Replaces the minimum rate of [`PeerPolicy`] while the body is received.
+    pub min_rate: Cell<Option<MinRate>>,
+    /// Whether the peer had sent all of the body when it was dropped.
+    pub has_ended: Cell<bool>,
+}
 
 /// A body that is being received.
 pub struct Incoming {
     stream: RecvStream,
     left: Option<u64>,
     peer: PeerPolicy,
-    min_rate_override: MinRateOverride,
+    state: Rc<IncomingState>,
     throughput: Throughput,
     timer: Timer,
     data_ended: bool,
@@ -48,17 +54,26 @@ impl Incoming {
     pub fn new(stream: RecvStream, headers: &HeaderMap, peer: PeerPolicy) -> Self {
         let left = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let (throughput, timer) = (Throughput::default(), Timer::default());
-        Self { stream, left, peer, min_rate_override: MinRateOverride::default(), throughput, timer, data_ended: false }
+        Self { stream, left, peer, state: Rc::default(), throughput, timer, data_ended: false }
     }
 
-    /// A cell that takes a new minimum rate; it replaces the rate of [`PeerPolicy`].
-    pub fn min_rate_override(&self) -> MinRateOverride {
-        self.min_rate_override.clone()
+    /// The state that outlives the body.
+    pub fn state(&self) -> Rc<IncomingState> {
+        self.state.clone()
     }
 
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<Error> {
-        let deadline = self.throughput.deadline(&self.min_rate_override.get().unwrap_or(self.peer.min_rate));
+        let deadline = self.throughput.deadline(&self.state.min_rate.get().unwrap_or(self.peer.min_rate));
         self.timer.poll_until(context, deadline).map(|()| Error::new(self.peer.slow, "the body came too slowly"))
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // The end is visible only behind the data that arrived and was not read.
+        let context = &mut Context::from_waker(Waker::noop());
+        while matches!(self.stream.poll_data(context), Poll::Ready(Some(Ok(_)))) {}
+        self.state.has_ended.set(self.stream.is_end_stream());
     }
 }
 
@@ -136,6 +151,11 @@ impl Outgoing {
     #[must_use]
     pub fn tunnel(self, is_tunnel: bool) -> Self {
         Self { is_tunnel, ..self }
+    }
+
+    /// The stream, once the body was sent.
+    pub fn into_stream(self) -> SendStream<Bytes> {
+        self.stream
     }
 
     /// Sends the frames that are available. Ready at the end of the body. An error of the body

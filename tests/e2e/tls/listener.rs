@@ -44,6 +44,70 @@ fn sni_selects_the_certificate() -> Result<()> {
 }
 
 #[test]
+fn the_clients_algorithms_select_between_certificates_of_one_name() -> Result<()> {
+    let ca = Authority::new("ca")?;
+    let setup = Setup::new(ECHO)?;
+    let folder = setup.write()?.parent().map(std::path::Path::to_owned).unwrap_or_default();
+    let created = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "rsa.key", "-out", "rsa.pem"])
+        .args(["-subj", "/CN=rsa", "-addext", "subjectAltName=DNS:a.test"])
+        .current_dir(&folder)
+        .output()?;
+    ensure!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    let (ecdsa, same) = (ca.issue(&["a.test"])?, ca.issue(&["a.test"])?);
+    let setup = setup
+        .with("ecdsa.pem", ecdsa.certificate)?
+        .with("ecdsa.key", ecdsa.key)?
+        .with("same.pem", same.certificate)?
+        .with("same.key", same.key)?
+        .listener(
+            "tls: {certificates: [{certificate: rsa.pem, key: rsa.key}, {certificate: ecdsa.pem, key: ecdsa.key}, \
+             {certificate: same.pem, key: same.key}]}, hsts: {max_age: 1h}",
+        );
+    let (_, checked) = setup.check()?;
+    assert_eq!(checked.matches("no client gets").count(), 1, "{checked}");
+    assert!(checked.contains("no client gets certificates[2] (a.test)"), "{checked}");
+    let gateway = setup.start()?;
+    for (version, algorithms, expected) in [
+        ("-tls1_3", "ecdsa_secp256r1_sha256", "a.test"),
+        ("-tls1_3", "rsa_pss_rsae_sha256", "rsa"),
+        ("-tls1_3", "rsa_pss_rsae_sha256:ecdsa_secp256r1_sha256", "a.test"),
+        ("-tls1_2", "RSA+SHA256", "rsa"),
+        ("-tls1_2", "ECDSA+SHA256", "a.test"),
+    ] {
+        let output = Command::new("openssl")
+            .args(["s_client", "-connect", &gateway.address.to_string(), "-servername", "a.test", version])
+            .args(["-sigalgs", algorithms])
+            .stdin(Stdio::null())
+            .output()?;
+        let output = String::from_utf8_lossy(&output.stdout).into_owned();
+        let subject = output.lines().find_map(|line| line.strip_prefix("subject=CN = "));
+        assert_eq!(subject, Some(expected), "{version} {algorithms}: {output}");
+    }
+    let output = curl(&ca, &gateway, "a.test", &["-i"])?;
+    assert!(output.contains("strict-transport-security: max-age=3600"), "{output}");
+    Ok(())
+}
+
+#[test]
+fn an_ip_address_of_the_certificate_is_a_host() -> Result<()> {
+    let ca = Authority::new("ca")?;
+    let gateway = start(&ca, &[&["a.test", "127.0.0.1"]], "")?;
+    for (host, status) in [("127.0.0.1", 200), ("a.test", 200), ("127.0.0.2", 421)] {
+        let (mut client, _) = TlsClient::new(&ca)?.connect(gateway.address, "a.test")?;
+        client.write(format!("GET / HTTP/1.1\r\nhost: {host}:{}\r\n\r\n", gateway.address.port()).as_bytes())?;
+        assert_eq!(client.read(false)?.status, status, "{host}");
+    }
+    let output = Command::new("openssl")
+        .args(["s_client", "-connect", &gateway.address.to_string(), "-servername", "127.0.0.1"])
+        .stdin(Stdio::null())
+        .output()?;
+    assert!(String::from_utf8_lossy(&output.stdout).contains("subject=CN = a.test"));
+    assert!(gateway.logged("SNI").is_empty(), "an IP address as a server name needs nobody's attention");
+    Ok(())
+}
+
+#[test]
 fn alpn_selects_the_protocol() -> Result<()> {
     let ca = Authority::new("ca")?;
     let gateway = start(&ca, &[&["a.test"]], "")?;

@@ -4,6 +4,7 @@
 //! know: how a route is found.
 
 pub(crate) mod action;
+pub(crate) mod clear_text;
 pub(crate) mod compression;
 pub(crate) mod conditions;
 pub(crate) mod cors;

@@ -53,7 +53,8 @@ fn precedes((at, a): (usize, &Route), (index, b): (usize, &Route)) -> bool {
     a.host == b.host && (a.matches.specificity(), at) < (b.matches.specificity(), index) && covers(a, b)
 }
 
-fn covers(a: &Route, b: &Route) -> bool {
+/// Whether `a` has no condition that `b` lacks.
+pub(super) fn covers(a: &Route, b: &Route) -> bool {
     let (wide, narrow) = (&a.matches, &b.matches);
     let has_methods = wide.methods.is_empty()
         || (!narrow.methods.is_empty() && narrow.methods.iter().all(|method| wide.methods.contains(method)));

@@ -108,6 +108,11 @@ impl<'a> Section<'a> {
         matches!(self.get(key).map(|node| &node.value), Some(Value::Scalar { text, .. }) if text == "off")
     }
 
+    /// Whether the value of `key` is a mapping.
+    pub(crate) fn is_mapping(&self, key: &'static str) -> bool {
+        matches!(self.get(key).map(|node| &node.value), Some(Value::Map(_)))
+    }
+
     /// Reports an error if `key` is absent.
     pub(crate) fn require(&self, key: &'static str, advice: &str) {
         if !self.has(key) {

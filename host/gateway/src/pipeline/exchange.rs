@@ -13,12 +13,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 
 use crate::pipeline::compress::{self, NegotiatedCoding};
 use crate::pipeline::cors::AllowedOrigin;
 use crate::pipeline::filters::{ChainRun, Decision};
+use crate::pipeline::https::ListenerPolicy;
 use crate::pipeline::normalize::{self, NormalizedRequest};
 use crate::pipeline::snapshot::{Route, Shared, Snapshot};
 use crate::pipeline::{debug, forward, limits, redirect, respond, rewrite, route};
@@ -41,6 +42,8 @@ pub struct RequestContext<'a> {
     pub upstream_client: &'a Rc<UpstreamClient>,
     /// The listener's name.
     pub listener: &'a Rc<str>,
+    /// The listener's settings.
+    pub policy: &'a ListenerPolicy,
     /// The peer of the connection.
     pub client: &'a Arc<Client>,
     /// Passes interim responses to the client. None if the client cannot receive them.
@@ -75,6 +78,7 @@ pub async fn handle(context: RequestContext<'_>, mut request: http::Request<Body
         }
         Err(error) => refuse(&mut open.record, error),
     };
+    context.policy.add_hsts(response.headers_mut());
     end_head(&mut open.record, &mut response);
     if shows_decisions {
         response.headers_mut().insert(debug::X_WITGATE_TRACE, decisions(&open.record));
@@ -125,9 +129,13 @@ async fn exchange(
     if is_for_gateway {
         return respond::finish(respond::to_options(), Body::empty());
     }
+    match context.policy.redirect(&request) {
+        Ok(None) => {}
+        Ok(Some(to_https)) => return respond::finish(to_https, Body::empty()),
+        Err(error) => return refuse(record, error),
+    }
     let Some(route) = snapshot.route(&request) else {
-        let error = Error::new(Kind::NoRoute, format!("{} {}", request.method, request.target.path()));
-        return refuse(record, error);
+        return refuse_unrouted(record, &request, &snapshot.allowed_methods(&request));
     };
     record.set_route(&route.series);
     if let Some(answer) = route.cors.as_ref().and_then(|cors| cors.preflight(&request.method, &request.headers)) {
@@ -272,6 +280,21 @@ fn refuse(record: &mut ExchangeRecord, error: Error) -> http::Response<Body> {
     let mut response = respond::finish(fail(record, error), Body::empty());
     if is_invalid {
         response.extensions_mut().insert(CloseConnection);
+    }
+    response
+}
+
+/// The response to a request without a route: 405 if routes match except for its method.
+fn refuse_unrouted(record: &mut ExchangeRecord, request: &Request, allowed: &[&str]) -> http::Response<Body> {
+    let detail = format!("{} {}", request.method, request.target.path());
+    if allowed.is_empty() {
+        return refuse(record, Error::new(Kind::NoRoute, detail));
+    }
+    let allowed = allowed.join(", ");
+    let error = Error::new(Kind::MethodNotAllowed, format!("{detail}: routes match it for {allowed}"));
+    let mut response = refuse(record, error);
+    if let Ok(allowed) = HeaderValue::try_from(allowed) {
+        response.headers_mut().insert(header::ALLOW, allowed);
     }
     response
 }

@@ -93,28 +93,34 @@ fn set_host(headers: &mut HeaderMap, uri: &Parts, version: Version) -> Result<()
     if more {
         return Err(bad("a request has exactly one host (RFC 9112, section 3.2)"));
     }
-    if let Some(host) = first
-        && !host.is_empty()
-        && !host.to_str().is_ok_and(is_host)
-    {
-        return Err(bad("its host is not a host name with an optional port"));
-    }
+    let first = match first.map(HeaderValue::to_str) {
+        None => None,
+        Some(Ok("")) => Some(""),
+        Some(Ok(host)) if is_host(without_empty_port(host)) => Some(without_empty_port(host)),
+        Some(_) => return Err(bad("its host is not a host name with an optional port")),
+    };
     match (&uri.authority, first) {
         (Some(authority), sent) => {
-            if !is_host(authority.as_str()) {
+            let authority = without_empty_port(authority.as_str());
+            if !is_host(authority) {
                 return Err(bad("its target's host is not a host name with an optional port"));
             }
             let is_h2 = version == Version::HTTP_2;
-            if is_h2 && sent.is_some_and(|sent| !sent.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
+            if is_h2 && sent.is_some_and(|sent| !sent.eq_ignore_ascii_case(authority)) {
                 return Err(bad("its :authority and its host differ"));
             }
             if version == Version::HTTP_11 && sent.is_none() {
                 return Err(bad("a request has exactly one host (RFC 9112, section 3.2)"));
             }
-            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("its target's host is not valid"))?;
+            let host = HeaderValue::from_str(authority).map_err(|_| bad("its target's host is not valid"))?;
             headers.insert(header::HOST, host);
         }
-        (None, Some(sent)) if !sent.is_empty() => {}
+        (None, Some(sent)) if !sent.is_empty() => {
+            if !headers.get(header::HOST).is_some_and(|own| own.len() == sent.len()) {
+                let host = HeaderValue::from_str(sent).map_err(|_| bad("its host is not valid"))?;
+                headers.insert(header::HOST, host);
+            }
+        }
         // HTTP/1.0 has no host. The upstream gets HTTP/1.1, with an empty one.
         (None, _) if version == Version::HTTP_10 => {
             headers.insert(header::HOST, HeaderValue::from_static(""));
@@ -122,6 +128,15 @@ fn set_host(headers: &mut HeaderMap, uri: &Parts, version: Version) -> Result<()
         (None, _) => return Err(bad("a request has exactly one host, not an empty one (RFC 9112, section 3.2)")),
     }
     Ok(())
+}
+
+/// The authority without the colon of an empty port, which means the scheme's own port (RFC 3986,
+/// section 3.2.3). Anything that is no authority stays as it is.
+fn without_empty_port(authority: &str) -> &str {
+    match authority.strip_suffix(':') {
+        Some(host) if !host.is_empty() && (host.ends_with(']') || !host.contains(':')) => host,
+        _ => authority,
+    }
 }
 
 /// Refuses a host that the connection's certificate does not cover (RFC 9110, section 7.4). The
@@ -191,6 +206,7 @@ fn set_client_fields(headers: &mut HeaderMap, client: &Arc<Client>, config: &Con
     let host = headers.get(header::HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
     let ip = client.address.ip();
     if config.trusted_proxies.is_empty() || !forwarded::is_trusted(ip, &config.trusted_proxies) {
+        config.untrusted_fields.remove_from(headers);
         headers.remove(header::FORWARDED);
         headers.insert(X_FORWARDED_FOR, client.ip_text.clone());
         headers
@@ -325,6 +341,32 @@ mod tests {
             invalid_id.push(("x-request-id", value));
             let replaced = normalized("/", Version::HTTP_11, &invalid_id)?;
             assert_eq!(replaced.request.headers["x-request-id"], "7", "{invalid:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn fields_that_only_a_proxy_sets_are_removed_from_strangers() -> Result<(), Kind> {
+        let names =
+            ["x-forwarded-port", "x-forwarded-client-cert", "x-real-ip", "client-cert", "x-original-url", "proxy"];
+        let mut sent = vec![("host", "h"), ("x-own", "1")];
+        sent.extend(names.map(|name| (name, "1")));
+        let own = normalized("/", Version::HTTP_11, &sent)?;
+        assert!(names.iter().all(|name| !own.request.headers.contains_key(*name)), "{:?}", own.request.headers);
+        assert!(own.request.headers.contains_key("x-own"));
+        sent.push(("peer", "10.1.1.1"));
+        let through = normalized("/", Version::HTTP_11, &sent)?;
+        assert!(names.iter().all(|name| through.request.headers.contains_key(*name)), "a trusted proxy sets them");
+        Ok(())
+    }
+
+    #[test]
+    fn an_empty_port_is_no_port() -> Result<(), Kind> {
+        for (sent, host) in [("h.test:", "h.test"), ("[::1]:", "[::1]"), ("h.test:80", "h.test:80")] {
+            assert_eq!(normalized("/", Version::HTTP_11, &[("host", sent)])?.request.authority(), host);
+        }
+        for bad in [":", "h::", "h:80:", "[::1]:80:", "::1:"] {
+            assert_eq!(normalized("/", Version::HTTP_11, &[("host", bad)]).err(), Some(Kind::BadRequest), "{bad}");
         }
         Ok(())
     }

@@ -31,9 +31,7 @@ pub fn redirect(
     let location = if to.scheme.is_none() && to.host.is_none() {
         format!("{path}{query}")
     } else {
-        // The client's own scheme, also behind a trusted proxy: normalization has set this field.
-        let is_https = request.headers.get(PROTO).map_or(request.tls, |proto| proto == "https");
-        let scheme = to.scheme.unwrap_or(if is_https { "https" } else { "http" });
+        let scheme = to.scheme.unwrap_or(if is_https(request) { "https" } else { "http" });
         format!("{scheme}://{}{path}{query}", host(to, request)?)
     };
     let wrong = |_| Error::new(Kind::BadRequest, format!("the redirect's location {location:?} is not valid"));
@@ -51,11 +49,17 @@ pub fn respond(respond: &DirectResponse) -> Response {
     Response { status: respond.status, headers, local: true, body: Some(Bytes::from(respond.body.clone())) }
 }
 
-/// The host that the client used, without the port: another scheme has another port.
+/// The client's own scheme, also behind a trusted proxy: normalization has set the field.
+pub(super) fn is_https(request: &Request) -> bool {
+    request.headers.get(PROTO).map_or(request.tls, |proto| proto == "https")
+}
+
 fn host(to: &Redirect, request: &Request) -> Result<String, Error> {
-    if let Some(host) = &to.host {
-        return Ok(host.clone());
-    }
+    to.host.clone().map_or_else(|| host_without_port(request), Ok)
+}
+
+/// The host that the client used, without the port: another scheme has another port.
+pub(super) fn host_without_port(request: &Request) -> Result<String, Error> {
     let authority = request.authority();
     let uri: Uri = authority.parse().map_err(|_| {
         Error::new(Kind::BadRequest, format!("cannot redirect to {authority:?}: it is not a valid host"))

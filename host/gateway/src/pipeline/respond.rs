@@ -9,12 +9,14 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use witgate_http::body::Body;
-use witgate_http::error::Error;
+use witgate_http::error::{Error, Kind};
 use witgate_runtime::exchange::{Reply, Response};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// Seconds until a client may try again when the gateway is saturated.
 const RETRY_AFTER: &str = "1";
+/// The methods that the gateway serves, as far as no route has others.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// The response to a failed exchange. The request id has no character that JSON or a structured
 /// field would escape.
@@ -31,6 +33,10 @@ pub fn to_error(error: &Error, request_id: &str) -> Response {
     if kind.is_saturation() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     }
+    if kind == Kind::MethodNotAllowed {
+        // RFC 9110, section 15.5.6.
+        headers.insert(header::ALLOW, METHODS);
+    }
     let body = format!("{{\"error\":\"{}\",\"request_id\":\"{request_id}\"}}\n", kind.public_message());
     Response { status: kind.status(), headers, local: true, body: Some(Bytes::from(body)) }
 }
@@ -38,7 +44,7 @@ pub fn to_error(error: &Error, request_id: &str) -> Response {
 /// The response to a request for the gateway itself (RFC 9110, section 9.3.7).
 pub fn to_options() -> Response {
     let mut headers = HeaderMap::with_capacity(1);
-    headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    headers.insert(header::ALLOW, METHODS);
     Response { status: StatusCode::OK, headers, local: true, body: Some(Bytes::new()) }
 }
 
@@ -61,7 +67,7 @@ pub fn finish(response: Response, streamed: Body) -> http::Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use witgate_http::error::{FilterFailure, Kind};
+    use witgate_http::error::FilterFailure;
 
     #[test]
     fn the_client_gets_only_the_public_part() {

@@ -18,6 +18,7 @@ use super::worker::{DRAIN_GRACE, Worker};
 use super::{h1, h2, handshake};
 use crate::net::Stream;
 use crate::tls::ServerTls;
+use witgate_config::HalfClose;
 use witgate_http::semantics::proxy_protocol;
 use witgate_runtime::exchange::Client;
 
@@ -32,6 +33,8 @@ pub struct ListenerOptions {
     pub tls: Option<Arc<ServerTls>>,
     /// A PROXY header, which names the client.
     pub proxy_protocol: bool,
+    /// What a client gets that closed its sending direction.
+    pub half_close: HalfClose,
 }
 
 /// Serves a connection to its end.
@@ -69,7 +72,7 @@ pub async fn serve(worker: Worker, mut stream: TcpStream, peer: SocketAddr, opti
     let client = Arc::new(client);
     match is_h2 {
         Some(true) => h2::serve(&worker, io, input, &client).await,
-        Some(false) => h1::serve(&worker, io, input, &client).await,
+        Some(false) => h1::serve(&worker, io, input, &client, options.half_close).await,
         None => {}
     }
 }

@@ -21,11 +21,13 @@ use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Version};
 use tokio::io::AsyncWrite as _;
 
+use super::linger::Linger;
 use super::worker::{ConnectionTimeouts, DRAIN_GRACE, Worker};
 use crate::net::Stream;
 use crate::pipeline::exchange;
 use conn::{Http1Conn, RequestBody, SharedConn};
 use response::{ResponseForm, send_response};
+use witgate_config::HalfClose;
 use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::{Error, Kind};
 use witgate_http::h1::head::{Limits, RequestHead, looks_like_http, parse_request};
@@ -37,11 +39,14 @@ use witgate_runtime::exchange::{Client, Upgrade};
 /// Bytes and time that are spent on an unread request body, so that the connection can be reused.
 const DISCARD_BYTES_MAX: usize = 256 << 10;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
+/// To send what remains of a response and, over TLS, the close_notify alert.
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Serves a connection to its end. `input` holds the bytes that were already read.
-pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: &Arc<Client>) {
+pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: &Arc<Client>, half_close: HalfClose) {
     let settings = worker.settings();
-    let conn: SharedConn = Rc::new(RefCell::new(Http1Conn::new(io, input, settings.receive, settings.send)));
+    let conn = Http1Conn::new(io, input, settings.receive, settings.send, half_close);
+    let conn: SharedConn = Rc::new(RefCell::new(conn));
     let interim = interim_sink(&conn);
     let mut drain = pin!(worker.drained());
     loop {
@@ -51,7 +56,7 @@ pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: 
             Next::Refused(error) => {
                 let response = exchange::refuse_invalid(worker.context(client, None), error);
                 if send_response(&conn, response, &ResponseForm::for_refused(), false).await.is_ok() {
-                    linger(&conn, true).await;
+                    linger(worker, &conn, true).await;
                 }
                 return;
             }
@@ -81,7 +86,7 @@ pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: 
         };
         if !(keep && discard_body(&conn).await) {
             let expects_more = !conn.borrow().has_read_body();
-            linger(&conn, expects_more).await;
+            linger(worker, &conn, expects_more).await;
             return;
         }
     }
@@ -206,27 +211,19 @@ async fn discard_body(conn: &SharedConn) -> bool {
 
 /// Closes the connection in two steps, so that the client receives what was sent: closing a socket
 /// with unread bytes would reset it (RFC 9112, section 9.6).
-async fn linger(conn: &SharedConn, expects_more: bool) {
+async fn linger(worker: &Worker, conn: &SharedConn, expects_more: bool) {
     let ending = poll_fn(|context| Pin::new(&mut conn.borrow_mut().io.io).poll_shutdown(context));
     // TLS sends a close_notify alert, which a full socket does not take.
-    if tokio::time::timeout(DISCARD_TIME_MAX, ending).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_TIME_MAX, ending).await.is_err() {
         return;
     }
     if !expects_more && conn.borrow().io.input.is_empty() {
         return;
     }
-    let mut left = DISCARD_BYTES_MAX;
-    let reading = poll_fn(|context| {
+    let read = |context: &mut Context<'_>| {
         let io = &mut conn.borrow_mut().io;
-        loop {
-            io.input.clear();
-            match io.poll_fill(context) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(read)) if read > left => return Poll::Ready(()),
-                Poll::Ready(Ok(read)) => left -= read,
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    });
-    let _ = tokio::time::timeout(DISCARD_TIME_MAX, reading).await;
+        io.input.clear();
+        io.poll_fill(context).map(|read| read.unwrap_or(0))
+    };
+    Linger::new(worker).discard(read).await;
 }

@@ -55,8 +55,12 @@ pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: 
         while let Poll::Ready(accepted) = connection.poll_accept(context) {
             match accepted {
                 Some(Ok((request, respond))) => {
-                    let stream = serve_stream(worker.clone(), client.clone(), settings, request, respond);
                     let guard = streams.open();
+                    // Streams that linger are closed on both sides for the `h2` crate, so only
+                    // this count bounds them.
+                    let (open, max) = (streams.clone(), settings.streams as usize);
+                    let may_linger = move || open.count() <= max;
+                    let stream = serve_stream(worker.clone(), client.clone(), settings, request, respond, may_linger);
                     tokio::task::spawn_local(async move {
                         stream.await;
                         drop(guard);

@@ -17,9 +17,11 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use super::connection::{ListenerOptions, serve};
 use super::worker::Worker;
+use crate::pipeline::https::ListenerPolicy;
 use crate::pipeline::snapshot::Shared;
 use crate::process::memory;
 use crate::upstream::UpstreamClient;
+use witgate_config::HalfClose;
 use witgate_runtime::instance_cache;
 
 /// The pause after a failed `accept`, and while the connection limit is reached.
@@ -66,7 +68,8 @@ fn runtime() -> std::io::Result<LocalRuntime> {
 async fn serve_until_drained(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
     let upstream_client = Rc::new(UpstreamClient::new(shared.metrics.clone()));
     let telemetry = Rc::new(shared.telemetry.clone());
-    let worker = Worker { upstream_client, telemetry, shared: shared.clone(), listener: "-".into() };
+    let (listener, policy) = ("-".into(), Rc::default());
+    let worker = Worker { upstream_client, telemetry, shared: shared.clone(), listener, policy };
     // Each connection holds a reference until it ends.
     let open_connections = Rc::new(());
     for (index, listener) in listeners {
@@ -95,11 +98,13 @@ fn start_accepting(worker: &Worker, index: usize, listener: TcpListener, open_co
     let options = ListenerOptions {
         tls: worker.shared.listener_tls.get(index).cloned().flatten(),
         proxy_protocol: settings.is_some_and(|listener| listener.proxy_protocol),
+        half_close: settings.map_or(HalfClose::Cancel, |listener| listener.half_close),
     };
     let name: Rc<str> = settings.map_or("-", |listener| &*listener.name).into();
     match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => {
-            let worker = Worker { listener: name, ..worker.clone() };
+            let policy = Rc::new(settings.map(ListenerPolicy::new).unwrap_or_default());
+            let worker = Worker { listener: name, policy, ..worker.clone() };
             tokio::task::spawn_local(accept(worker, listener, options, open_connections.clone()));
         }
         Err(error) => tracing::error!(%error, listener = &*name, "a listener cannot be used: it accepts no clients"),

@@ -10,5 +10,6 @@ mod flood;
 mod h1;
 mod h2;
 mod handshake;
+mod linger;
 pub mod listener;
 mod worker;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::pipeline::exchange::RequestContext;
+use crate::pipeline::https::ListenerPolicy;
 use crate::pipeline::snapshot::Shared;
 use crate::telemetry::Telemetry;
 use crate::upstream::UpstreamClient;
@@ -35,6 +36,8 @@ pub struct Worker {
     pub upstream_client: Rc<UpstreamClient>,
     /// The name of the connection's listener.
     pub listener: Rc<str>,
+    /// The settings of the connection's listener.
+    pub policy: Rc<ListenerPolicy>,
 }
 
 /// The settings of a connection. It reads them once, when it begins.
@@ -64,8 +67,8 @@ pub(super) struct ConnectionTimeouts {
 impl Worker {
     /// The context of a request of `client`.
     pub(super) fn context<'a>(&'a self, client: &'a Arc<Client>, interim: Option<InterimSink>) -> RequestContext<'a> {
-        let Self { shared, telemetry, upstream_client, listener } = self;
-        RequestContext { shared, telemetry, upstream_client, listener, client, interim }
+        let Self { shared, telemetry, upstream_client, listener, policy } = self;
+        RequestContext { shared, telemetry, upstream_client, listener, policy, client, interim }
     }
 
     pub(super) fn settings(&self) -> ConnectionSettings {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http_body::Body as _;
 
-use witgate_http::body::Body;
+use witgate_http::body::{Body, ReadError};
 use witgate_http::error::{Error, Kind};
 use witgate_runtime::exchange::Upgrade;
 
@@ -21,7 +21,12 @@ pub(super) async fn answer(request: http::Request<Body>, timeout: Duration) -> R
     let is_head = head.method == http::Method::HEAD;
     let body = match tokio::time::timeout(timeout, body.read(BODY_BYTES_MAX)).await {
         Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return Err(Error::new(Kind::UpstreamProtocol, format!("echo: the request body: {error:?}"))),
+        // The client's fault, or its route's limit.
+        Ok(Err(ReadError::Broken(error))) => return Err(error),
+        Ok(Err(ReadError::TooLarge)) => {
+            let detail = format!("echo: a request body of more than {BODY_BYTES_MAX} bytes");
+            return Err(Error::new(Kind::BodyTooLarge, detail));
+        }
         Err(_) => return Err(Error::new(Kind::UpstreamTimeout, "echo: the request body did not arrive")),
     };
     let headers: Vec<[String; 2]> = head

@@ -3,7 +3,10 @@
 //!
 //! This module does not know: anything of the gateway.
 
+use std::borrow::Cow;
+
 use http::header::{self, HeaderMap, HeaderName};
+use smallvec::SmallVec;
 
 /// Fields that a peer cannot remove by naming them in `connection`, because the message would mean
 /// something else without them.
@@ -118,6 +121,54 @@ pub fn resembles_framing_field(name: &str) -> bool {
         || (letters().eq(*b"transferencoding") && name != "transfer-encoding")
 }
 
+/// Names of fields, some of them as beginnings such as `x-forwarded-*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FieldNames {
+    whole: Vec<String>,
+    beginnings: Vec<String>,
+    /// A bit for each byte that one of them begins with: most fields need no further comparison.
+    first_bytes: u128,
+}
+
+impl FieldNames {
+    /// Adds a name in lower case, or a beginning that ends with `*`.
+    pub fn add(&mut self, name: &str) {
+        self.first_bytes |= first_byte(name);
+        match name.strip_suffix('*') {
+            Some(beginning) => self.beginnings.push(beginning.to_owned()),
+            None => self.whole.push(name.to_owned()),
+        }
+    }
+
+    /// Whether a name is one of these. Underscores count as hyphens, because CGI and its successors
+    /// map both to one name.
+    fn contains(&self, name: &HeaderName) -> bool {
+        let name = name.as_str();
+        if self.first_bytes & first_byte(name) == 0 {
+            return false;
+        }
+        let name = if memchr::memchr(b'_', name.as_bytes()).is_some() {
+            Cow::Owned(name.replace('_', "-"))
+        } else {
+            Cow::Borrowed(name)
+        };
+        self.beginnings.iter().any(|beginning| name.starts_with(beginning))
+            || self.whole.iter().any(|own| *own == *name)
+    }
+
+    /// Removes the fields with these names.
+    pub fn remove_from(&self, headers: &mut HeaderMap) {
+        let found: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| self.contains(name)).cloned().collect();
+        for name in found {
+            headers.remove(name);
+        }
+    }
+}
+
+fn first_byte(name: &str) -> u128 {
+    name.bytes().next().filter(u8::is_ascii).map_or(0, |byte| 1 << byte)
+}
+
 /// Removes fields that must not be trailers: fields of framing, routing and authentication (RFC
 /// 9110, section 6.5.1).
 pub fn drop_forbidden_trailers(trailers: &mut HeaderMap) {
@@ -228,6 +279,18 @@ mod tests {
     fn lookalikes_are_removed() {
         let fields = [("x_forwarded_for", "1"), ("x-forwarded_proto", "1"), ("x_own", "1"), ("content_type", "a")];
         assert_eq!(left(&fields, drop_underscore_lookalikes), ["x_own"]);
+    }
+
+    #[test]
+    fn fields_are_removed_by_name_and_by_beginning() {
+        let fields =
+            [("x-forwarded-port", "1"), ("x_forwarded_ssl", "1"), ("proxy", "1"), ("proxy-a", "1"), ("x-real-ip", "1")];
+        let change = |headers: &mut HeaderMap| {
+            let mut names = FieldNames::default();
+            ["x-forwarded-*", "proxy", "x-real-ip"].iter().for_each(|name| names.add(name));
+            names.remove_from(headers);
+        };
+        assert_eq!(left(&fields, change), ["proxy-a"]);
     }
 
     #[test]

@@ -251,8 +251,11 @@ fn last_member<'a>(lines: &[&'a [u8]]) -> Option<&'a str> {
     std::str::from_utf8(lines.last()?).ok()?.rsplit(',').next().map(str::trim_ascii)
 }
 
+/// The scheme of a request. Some proxies write `ws` and `wss` for a WebSocket, which is a request
+/// by http or https (RFC 6455, section 3).
 fn proto(text: &str) -> Option<&'static str> {
-    ["http", "https"].into_iter().find(|known| text.eq_ignore_ascii_case(known))
+    let known = [("http", "http"), ("https", "https"), ("ws", "http"), ("wss", "https")];
+    known.into_iter().find(|(name, _)| text.eq_ignore_ascii_case(name)).map(|(_, scheme)| scheme)
 }
 
 fn is_host(text: &str) -> bool {
@@ -352,6 +355,15 @@ mod tests {
             (vec![" ,192.0.2.7,, "], "192.0.2.7"),
         ] {
             assert_eq!(with("10.0.0.1", &x_for, &[]).client.to_string(), client, "{x_for:?}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_of_a_websocket_is_that_of_its_request() {
+        for (sent, scheme) in [("wss", "https"), ("WS", "http"), ("https", "https"), ("ftp", "https")] {
+            let proto: &[&[u8]] = &[sent.as_bytes()];
+            let incoming = Incoming { x_proto: proto, ..Incoming::default() };
+            assert_eq!(forward(&peer("10.0.0.1"), &nets(), &incoming).x_proto, scheme, "{sent}");
         }
     }
 

@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
 use crate::net::Stream;
+use witgate_config::HalfClose;
 use witgate_http::body::PolledFrame;
 use witgate_http::error::{Error, Kind};
 use witgate_http::h1::Framing;
@@ -26,6 +27,10 @@ use witgate_http::throughput::{MinRate, Throughput, Timer};
 
 /// Bytes that are read ahead while an exchange runs: pipelined requests and the start of bodies.
 const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
+/// With `half_close: cancel`, how long an exchange goes on after the client's FIN: long enough for
+/// an answer that needs no slow upstream, and short enough that an upstream hardly works for a
+/// client that is gone.
+const HALF_CLOSE_GRACE: Duration = Duration::from_millis(50);
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A connection that its loop and the body of its current request share.
@@ -47,10 +52,25 @@ pub(super) struct Http1Conn {
     body: IncomingBody,
     sending: Throughput,
     write_timer: Timer,
+    half_close: HalfClose,
+    /// Set once the client has closed its sending direction while a request is served.
+    half_closed: Option<HalfClosed>,
+}
+
+/// A client that has closed its sending direction and may still read.
+struct HalfClosed {
+    since: Instant,
+    timer: Timer,
 }
 
 impl Http1Conn {
-    pub(super) fn new(io: Stream, input: BytesMut, receive_rate: MinRate, send_rate: MinRate) -> Self {
+    pub(super) fn new(
+        io: Stream,
+        input: BytesMut,
+        receive_rate: MinRate,
+        send_rate: MinRate,
+        half_close: HalfClose,
+    ) -> Self {
         Self {
             io: BufferedIo::new(io, input),
             owes_continue: false,
@@ -62,6 +82,8 @@ impl Http1Conn {
             body: IncomingBody::default(),
             sending: Throughput::default(),
             write_timer: Timer::default(),
+            half_close,
+            half_closed: None,
         }
     }
 
@@ -70,6 +92,12 @@ impl Http1Conn {
         self.body = IncomingBody::new(framing);
         self.owes_continue = expects_continue;
         self.sending = Throughput::default();
+        self.half_closed = None;
+    }
+
+    /// Whether more than `max` bytes of the current request's body are known to be unread.
+    pub(super) fn owes_more_than(&self, max: usize) -> bool {
+        self.body.size_hint().lower() > max as u64
     }
 
     /// Cancels a protocol change that the upstream did not agree to: the request had no body.
@@ -89,16 +117,24 @@ impl Http1Conn {
         !self.io.output.is_empty() || self.is_unflushed
     }
 
-    /// Ready when the client has closed the connection. Bytes that arrive before go to the input
+    /// Ready when the client is gone: it has reset the connection, or has closed its sending
+    /// direction and `half_close` gives it no more time. Bytes that arrive before go to the input
     /// buffer, up to a bound.
     pub(super) fn poll_disconnect(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.io.input.len() < READ_AHEAD_BYTES_MAX {
+        while self.half_closed.is_none() && self.io.input.len() < READ_AHEAD_BYTES_MAX {
             match ready!(self.io.poll_fill(context)) {
-                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(0) => self.half_closed = Some(HalfClosed { since: Instant::now(), timer: Timer::default() }),
+                Err(_) => return Poll::Ready(()),
                 Ok(_) => {}
             }
         }
-        Poll::Pending
+        match (&mut self.half_closed, self.half_close) {
+            (Some(HalfClosed { since, timer }), HalfClose::Cancel) => {
+                timer.poll_until(context, *since + HALF_CLOSE_GRACE)
+            }
+            // A write shows whether the client is still there.
+            _ => Poll::Pending,
+        }
     }
 
     /// Sends the output buffer, then `more`. Fails if the client takes too little for too long.

@@ -10,6 +10,7 @@ use http::{Method, StatusCode, Version, header};
 use http_body::Body as _;
 use tokio::io::AsyncWrite as _;
 
+use super::DISCARD_BYTES_MAX;
 use super::conn::{Http1Conn, SharedConn};
 use crate::pipeline::exchange;
 use witgate_http::body::Body;
@@ -93,8 +94,10 @@ fn can_reuse(conn: &mut Http1Conn, head: &http::response::Parts) -> bool {
     // not tell the body from the next request.
     let owes_continue = std::mem::take(&mut conn.owes_continue) && !conn.has_read_body();
     let refuses_body = matches!(head.status.as_u16(), 408 | 413) && !conn.has_read_body();
+    // The gateway discards only a short rest, so the next request would not be read.
+    let is_long = conn.owes_more_than(DISCARD_BYTES_MAX);
     let must_close = head.extensions.get::<exchange::CloseConnection>().is_some();
-    !owes_continue && !refuses_body && !must_close
+    !owes_continue && !refuses_body && !is_long && !must_close
 }
 
 /// Sends the body, and watches the client while there is nothing to send. In a tunnel, the end of

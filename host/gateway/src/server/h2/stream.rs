@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -22,18 +23,23 @@ use crate::pipeline::exchange;
 use crate::server::worker::{ConnectionSettings, Worker};
 use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::Kind;
-use witgate_http::h2::{Incoming, MinRateOverride, Outgoing, PeerPolicy};
+use witgate_http::h2::{Incoming, IncomingState, Outgoing, PeerPolicy};
 use witgate_http::semantics::fields::check_http2;
 use witgate_http::throughput::MinRate;
 use witgate_runtime::exchange::{Client, Upgrade};
 
-/// Serves one request. It resets the stream if the request is malformed or the response fails.
+/// How long a stream stays open after a response before the end of its request.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// Serves one request. `may_linger` says whether the connection may keep the stream after an early
+/// response. It resets the stream if the request is malformed or the response fails.
 pub(super) async fn serve_stream(
     worker: Worker,
     client: Arc<Client>,
     settings: ConnectionSettings,
     mut request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    may_linger: impl Fn() -> bool,
 ) {
     if let Err(why) = check_http2(request.headers()) {
         tracing::debug!(client = %client.address, why, "a malformed HTTP/2 request was reset");
@@ -49,7 +55,7 @@ pub(super) async fn serve_stream(
     }
     let is_head = request.method() == Method::HEAD;
     let (interim_sink, interim) = interim_queue();
-    let (request, is_tunnel, receive_rate) = into_exchange_request(request, receive);
+    let (request, is_tunnel, incoming) = into_exchange_request(request, receive);
     let response = {
         let mut exchange = pin!(exchange::handle(worker.context(&client, Some(interim_sink)), request));
         let finished = poll_fn(|context| {
@@ -69,16 +75,27 @@ pub(super) async fn serve_stream(
     let Some(response) = response else { return };
     // A response before the end of the request means a dialogue, as in gRPC streams. Either side
     // may then be silent for as long as in a tunnel.
-    receive_rate.set(Some(tunnel_rate));
+    incoming.min_rate.set(Some(tunnel_rate));
     let has_switched = is_tunnel && response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let (response, body) = into_h2_response(response, is_tunnel, is_head);
     let has_body = !is_head && !matches!(response.status().as_u16(), 204 | 304) && !body.is_end_stream();
-    let Ok(stream) = respond.send_response(response, !has_body) else { return };
+    let Ok(mut stream) = respond.send_response(response, !has_body) else { return };
     if has_body {
         let mut outgoing = Outgoing::new(body, stream, send).tunnel(has_switched);
         if let Err(error) = poll_fn(|context| outgoing.poll_send(context)).await {
-            tracing::debug!(detail = error.detail, "the body of a response broke off");
+            return tracing::debug!(detail = error.detail, "the body of a response broke off");
         }
+        stream = outgoing.into_stream();
+    } else {
+        // Ends the exchange: its permits and its record do not wait for the client.
+        drop(body);
+    }
+    if !incoming.has_ended.get() && !has_switched && may_linger() {
+        // Dropping the stream resets it with NO_ERROR, which asks the client to stop sending (RFC
+        // 9113, section 8.1). Some clients drop a response that they have not read yet when they
+        // see a reset, so they get time to read it, or to reset the stream themselves. Until then
+        // the `h2` crate discards what they send, at most a stream's window.
+        let _ = tokio::time::timeout(LINGER_TIME, poll_fn(|context| stream.poll_reset(context))).await;
     }
 }
 
@@ -119,10 +136,10 @@ fn interim_queue() -> (InterimSink, InterimResponses) {
 fn into_exchange_request(
     request: http::Request<RecvStream>,
     policy: PeerPolicy,
-) -> (http::Request<Body>, bool, MinRateOverride) {
+) -> (http::Request<Body>, bool, Rc<IncomingState>) {
     let (mut head, stream) = request.into_parts();
     let incoming = Incoming::new(stream, &head.headers, policy);
-    let min_rate = incoming.min_rate_override();
+    let state = incoming.state();
     let body = Body::stream(Box::pin(incoming));
     let protocol = head.extensions.remove::<h2::ext::Protocol>();
     let is_tunnel = head.method == Method::CONNECT && protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
@@ -131,7 +148,7 @@ fn into_exchange_request(
         head.extensions.insert(Upgrade(HeaderValue::from_static("websocket")));
         head.headers.insert(header::SEC_WEBSOCKET_KEY, websocket_key());
     }
-    (http::Request::from_parts(head, body), is_tunnel, min_rate)
+    (http::Request::from_parts(head, body), is_tunnel, state)
 }
 
 /// A random `sec-websocket-key`, which HTTP/1.1 requires and HTTP/2 does not have: 16 bytes in
