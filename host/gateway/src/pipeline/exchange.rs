@@ -129,10 +129,12 @@ async fn exchange(
     if is_for_gateway {
         return respond::finish(respond::to_options(), Body::empty());
     }
-    match context.policy.redirect(&request) {
-        Ok(None) => {}
-        Ok(Some(to_https)) => return respond::finish(to_https, Body::empty()),
-        Err(error) => return refuse(record, error),
+    if let Some(to) = &context.policy.redirect_to_https {
+        match redirect::to_https(to, &request) {
+            Ok(None) => {}
+            Ok(Some(to_https)) => return respond::finish(to_https, Body::empty()),
+            Err(error) => return refuse(record, error),
+        }
     }
     let Some(route) = snapshot.route(&request) else {
         return refuse_unrouted(record, &request, &snapshot.allowed_methods(&request));

@@ -1,6 +1,6 @@
 //! The life of one exchange: `exchange` is the sequence of steps, and each other file is one step.
 //!
-//! A step does not import another step (only `https` builds on `redirect`); `exchange` passes results on. `snapshot` holds the state
+//! A step does not import another step; `exchange` passes results on. `snapshot` holds the state
 //! that all steps read. This module does not know: sockets, WebAssembly.
 
 pub mod compress;

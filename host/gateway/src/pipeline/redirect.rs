@@ -7,11 +7,12 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
 
-use witgate_config::{DirectResponse, PathMatch, Redirect, RedirectPath};
+use witgate_config::{DirectResponse, PathMatch, Redirect, RedirectPath, RedirectToHttps};
 use witgate_http::error::{Error, Kind};
 use witgate_runtime::exchange::{Request, Response};
 
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const ACME_CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// The response of a route with `redirect:`. `path_match` is how the route matches the path, and
 /// `with_prefix` replaces the matched prefix of a path.
@@ -40,6 +41,22 @@ pub fn redirect(
     Ok(Response { status: to.status, headers, local: true, body: Some(Bytes::new()) })
 }
 
+/// The redirect of a listener with `redirect_to_https`. `None` if the request is to be served: a
+/// trusted proxy received it by https, or it is an ACME challenge, whose sender accepts plain text
+/// before there is a certificate (RFC 8555, section 8.3).
+pub fn to_https(to: &RedirectToHttps, request: &Request) -> Result<Option<Response>, Error> {
+    if is_https(request) || request.target.path().starts_with(ACME_CHALLENGES) {
+        return Ok(None);
+    }
+    let host = host_without_port(request)?;
+    let port = if to.port == 443 { String::new() } else { format!(":{}", to.port) };
+    let location = format!("https://{host}{port}{}", request.target);
+    let wrong = |_| Error::new(Kind::BadRequest, format!("the redirect's location {location:?} is not valid"));
+    let mut headers = HeaderMap::with_capacity(2);
+    headers.insert(header::LOCATION, HeaderValue::from_str(&location).map_err(wrong)?);
+    Ok(Some(Response { status: to.status, headers, local: true, body: Some(Bytes::new()) }))
+}
+
 /// The response of a route with `respond:`.
 pub fn respond(respond: &DirectResponse) -> Response {
     let mut headers = HeaderMap::with_capacity(2);
@@ -50,7 +67,7 @@ pub fn respond(respond: &DirectResponse) -> Response {
 }
 
 /// The client's own scheme, also behind a trusted proxy: normalization has set the field.
-pub(super) fn is_https(request: &Request) -> bool {
+fn is_https(request: &Request) -> bool {
     request.headers.get(PROTO).map_or(request.tls, |proto| proto == "https")
 }
 
@@ -59,7 +76,7 @@ fn host(to: &Redirect, request: &Request) -> Result<String, Error> {
 }
 
 /// The host that the client used, without the port: another scheme has another port.
-pub(super) fn host_without_port(request: &Request) -> Result<String, Error> {
+fn host_without_port(request: &Request) -> Result<String, Error> {
     let authority = request.authority();
     let uri: Uri = authority.parse().map_err(|_| {
         Error::new(Kind::BadRequest, format!("cannot redirect to {authority:?}: it is not a valid host"))

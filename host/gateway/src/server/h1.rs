@@ -25,7 +25,7 @@ use super::linger::Linger;
 use super::worker::{ConnectionTimeouts, DRAIN_GRACE, Worker};
 use crate::net::Stream;
 use crate::pipeline::exchange;
-use conn::{Http1Conn, RequestBody, SharedConn};
+use conn::{DISCARD_BYTES_MAX, Http1Conn, RequestBody, SharedConn};
 use response::{ResponseForm, send_response};
 use witgate_config::HalfClose;
 use witgate_http::body::{Body, InterimSink};
@@ -36,8 +36,7 @@ use witgate_http::h1::{Framing, encode};
 use witgate_http::throughput::yield_to_ready_tasks;
 use witgate_runtime::exchange::{Client, Upgrade};
 
-/// Bytes and time that are spent on an unread request body, so that the connection can be reused.
-const DISCARD_BYTES_MAX: usize = 256 << 10;
+/// Time that is spent on an unread request body, so that the connection can be reused.
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
 /// To send what remains of a response and, over TLS, the close_notify alert.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(2);

@@ -1,10 +1,11 @@
 //! How long the gateway reads on after its answer, when a request's body is not wanted.
 //!
-//! A client that is still sending must be able to read the answer: if the gateway closed the socket
-//! at once, the unread bytes would make the kernel send a reset, and the reset can destroy the
-//! answer (RFC 9112, section 9.6). So the gateway reads and discards, within bounds of time, silence
-//! and bytes. An exchange is over by then, so lingering holds no permit of `limits.in_flight`. It
-//! does hold a connection: if connections are scarce or the gateway drains, the bounds are tight.
+//! A client that is still sending must be able to read the answer: if the gateway closed the
+//! socket at once, the unread bytes would make the kernel send a reset, and the reset can destroy
+//! the answer (RFC 9112, section 9.6). So the gateway reads and discards, within bounds of time,
+//! silence and bytes. An exchange is over by then, so lingering holds no permit of
+//! `limits.in_flight`. It does hold a connection: if connections are scarce or the gateway drains,
+//! the bounds are tight.
 //! This module does not know: protocols.
 
 use std::future::poll_fn;

@@ -1,10 +1,10 @@
 //! The certificates that fit one server name, and the choice between them by the client's signature
 //! algorithms.
 //!
-//! A name can have an RSA and an ECDSA certificate: old clients need the first, and the second costs
-//! less in each handshake. So of the certificates that the client can verify, an ECDSA certificate
-//! precedes an RSA certificate, and of equal ones the first in the configuration. This module does
-//! not know: how a name is found.
+//! A name can have an RSA and an ECDSA certificate: old clients need the first, and the second
+//! costs less in each handshake. So of the certificates that the client can verify, an ECDSA
+//! certificate precedes an RSA certificate, and of equal ones the first in the configuration. This
+//! module does not know: how a name is found.
 
 use std::cmp::Reverse;
 use std::sync::Arc;

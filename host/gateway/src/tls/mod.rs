@@ -2,8 +2,9 @@
 //! files.
 //!
 //! The order of the files: [`certificate_info`] (the content of a certificate), [`pem`] (parsed
-//! files), [`names`] (selection by server name), [`candidates`] (between certificates of one name), [`server`] and [`client`] (rustls configurations),
-//! [`watched_files`] (one certificate's files), [`reload`] (all of them).
+//! files), [`names`] (selection by server name), [`candidates`] (between certificates of one name),
+//! [`server`] and [`client`] (rustls configurations), [`watched_files`] (one certificate's files),
+//! [`reload`] (all of them).
 //!
 //! This module does not know: sockets, deadlines, requests.
 

@@ -96,9 +96,9 @@ impl NegotiatedCoding {
     }
 }
 
-/// Whether the gateway compresses the response. A response to HEAD and a 304 get the fields that the
-/// response to GET would have (RFC 9110, sections 9.3.2 and 15.4.5). A 304 seldom has a type or a
-/// length, so an absent one counts as suitable.
+/// Whether the gateway compresses the response. A response to HEAD and a 304 get the fields that
+/// the response to GET would have (RFC 9110, sections 9.3.2 and 15.4.5). A 304 seldom has a type
+/// or a length, so an absent one counts as suitable.
 fn may_be_compressed(policy: &Compression, coding: &NegotiatedCoding, response: &http::Response<Body>) -> bool {
     let headers = response.headers();
     let status = response.status();

@@ -27,6 +27,8 @@ use witgate_http::throughput::{MinRate, Throughput, Timer};
 
 /// Bytes that are read ahead while an exchange runs: pipelined requests and the start of bodies.
 const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
+/// Bytes of an unread request body that are discarded, so that the connection can be reused.
+pub(super) const DISCARD_BYTES_MAX: usize = 256 << 10;
 /// With `half_close: cancel`, how long an exchange goes on after the client's FIN: long enough for
 /// an answer that needs no slow upstream, and short enough that an upstream hardly works for a
 /// client that is gone.
@@ -95,9 +97,9 @@ impl Http1Conn {
         self.half_closed = None;
     }
 
-    /// Whether more than `max` bytes of the current request's body are known to be unread.
-    pub(super) fn owes_more_than(&self, max: usize) -> bool {
-        self.body.size_hint().lower() > max as u64
+    /// Whether more of the current request's body is unread than the gateway discards.
+    pub(super) fn has_long_rest(&self) -> bool {
+        self.body.size_hint().lower() > DISCARD_BYTES_MAX as u64
     }
 
     /// Cancels a protocol change that the upstream did not agree to: the request had no body.

@@ -10,7 +10,6 @@ use http::{Method, StatusCode, Version, header};
 use http_body::Body as _;
 use tokio::io::AsyncWrite as _;
 
-use super::DISCARD_BYTES_MAX;
 use super::conn::{Http1Conn, SharedConn};
 use crate::pipeline::exchange;
 use witgate_http::body::Body;
@@ -95,7 +94,7 @@ fn can_reuse(conn: &mut Http1Conn, head: &http::response::Parts) -> bool {
     let owes_continue = std::mem::take(&mut conn.owes_continue) && !conn.has_read_body();
     let refuses_body = matches!(head.status.as_u16(), 408 | 413) && !conn.has_read_body();
     // The gateway discards only a short rest, so the next request would not be read.
-    let is_long = conn.owes_more_than(DISCARD_BYTES_MAX);
+    let is_long = conn.has_long_rest();
     let must_close = head.extensions.get::<exchange::CloseConnection>().is_some();
     !owes_continue && !refuses_body && !is_long && !must_close
 }
