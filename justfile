@@ -124,3 +124,9 @@ bench-abi: build
 otel-collector:
     test -x target/tools/otelcol/otelcol-witgate || go run go.opentelemetry.io/collector/cmd/builder@v0.165.0 --config deploy/otel/builder.yaml
     target/tools/otelcol/otelcol-witgate --config deploy/otel/collector.yaml
+
+# drive the console in headless Chromium (Debian: chromium) and write screenshots into docs/console
+console: build
+    npm install --silent --no-package-lock --prefix tests/console
+    mkdir -p docs/console
+    node tests/console/console.mjs target/release/witgate docs/console

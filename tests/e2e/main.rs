@@ -8,6 +8,7 @@ mod authors_typescript;
 mod cli;
 mod clients;
 mod compile;
+mod deploy;
 mod drain;
 mod filters;
 mod guests;

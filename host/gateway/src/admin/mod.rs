@@ -7,6 +7,7 @@
 //!
 //! This module does not know: how the numbers are measured.
 
+mod console;
 mod exchanges;
 mod filters;
 mod health;
@@ -14,6 +15,7 @@ mod metrics;
 mod process;
 mod reply;
 mod router;
+mod routes;
 mod upstreams;
 
 use std::convert::Infallible;

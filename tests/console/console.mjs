@@ -1,0 +1,118 @@
+// Drives the console in headless Chromium against the real gateway: `just console`.
+//
+//     node console.mjs GATEWAY [SCREENSHOT-FOLDER]
+//
+// It checks that the numbers follow the traffic, that a failure appears within two seconds, that
+// the page recovers when the gateway restarts, and that it is accessible, small and self-contained.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+
+import { AxeBuilder } from "@axe-core/playwright";
+import { chromium } from "playwright-core";
+
+const [gatewayBinary, screenshots] = process.argv.slice(2);
+const PAGE_BYTES_MAX = 150_000; // compressed
+const FIRST_PAINT_MS_MAX = 200;
+const FAILURE_MS_MAX = 2000;
+
+// Ports that were free a moment ago.
+async function freePorts(count) {
+  const servers = await Promise.all(Array.from({ length: count }, () => new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => resolve(server));
+  })));
+  const ports = servers.map((server) => server.address().port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
+}
+
+const [traffic, admin, closed] = await freePorts(3);
+const folder = mkdtempSync(join(tmpdir(), "witgate-console-"));
+writeFileSync(join(folder, "gateway.yaml"), `
+listeners: [{address: "127.0.0.1:${traffic}"}]
+admin: {address: "127.0.0.1:${admin}"}
+state: {directory: ${folder}/state}
+upstreams:
+  echo: {builtin: echo}
+  closed: {endpoints: ["http://127.0.0.1:${closed}"]}
+routes:
+  - {name: shop, match: {path: /shop}, upstream: echo}
+  - {name: broken, match: {path: /broken}, upstream: closed}
+`);
+
+async function until(what, condition, milliseconds = 10_000) {
+  const started = Date.now();
+  for (;;) {
+    if (await condition()) return Date.now() - started;
+    assert.ok(Date.now() - started < milliseconds, `${what}: not within ${milliseconds} ms`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+async function start() {
+  const gateway = spawn(gatewayBinary, ["run", "--config", join(folder, "gateway.yaml")], { stdio: ["ignore", "ignore", "inherit"] });
+  await until("the gateway is ready", () =>
+    fetch(`http://127.0.0.1:${admin}/readyz`).then((response) => response.ok, () => false));
+  return gateway;
+}
+
+const request = (path) => fetch(`http://127.0.0.1:${traffic}${path}`).then((response) => response.arrayBuffer());
+let gateway = await start();
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-background-networking"],
+});
+
+try {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  const page = await context.newPage();
+  const problems = [], hosts = new Set();
+  let bytes = 0;
+  page.on("pageerror", (error) => problems.push(error.message));
+  page.on("request", (one) => hosts.add(new URL(one.url()).host));
+  page.on("response", async (response) => {
+    if (/\/console/.test(response.url())) bytes += gzipSync(await response.body().catch(() => "")).length;
+  });
+  await page.goto(`http://127.0.0.1:${admin}/console`);
+  const text = (selector) => page.locator(selector).innerText();
+  await until("the state is shown", async () => (await text("#state")) === "ready");
+  const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
+
+  const load = setInterval(() => request("/shop/cart"), 10);
+  const follows = await until("the rate follows the traffic", async () =>
+    /^\d+/.test(await text("#figures div:first-child dd")) && parseFloat(await text("#figures div:first-child dd")) > 20);
+  await request("/broken/now");
+  const failure = await until("the failure appears", async () =>
+    (await text("#failures")).includes("/broken/now"), FAILURE_MS_MAX);
+
+  for (const [name, colorScheme, width] of [["light", "light", 1280], ["dark", "dark", 1280], ["narrow", "light", 390]]) {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize({ width, height: 900 });
+    await page.waitForTimeout(1500);
+    if (screenshots) await page.screenshot({ path: join(screenshots, `console-${name}.png`), fullPage: true });
+    const { violations } = await new AxeBuilder({ page }).analyze();
+    const serious = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+    assert.deepEqual(serious.map(({ id }) => id), [], `axe, ${name}`);
+  }
+  clearInterval(load);
+
+  gateway.kill("SIGKILL");
+  await until("the loss is shown", async () => (await text("#state")).startsWith("no connection"));
+  gateway = await start();
+  const regained = await until("the connection is back", async () => (await text("#state")) === "ready");
+
+  assert.deepEqual(problems, []);
+  assert.deepEqual([...hosts], [`127.0.0.1:${admin}`], "the page loads nothing from elsewhere");
+  assert.ok(bytes <= PAGE_BYTES_MAX, `the page has ${bytes} bytes`);
+  assert.ok(paint <= FIRST_PAINT_MS_MAX, `first paint after ${paint} ms`);
+  console.table({ "first paint, ms": Math.round(paint), "page, bytes compressed": bytes,
+    "rate follows, ms": follows, "failure appears, ms": failure, "regained, ms": regained });
+} finally {
+  await browser.close();
+  gateway.kill();
+}
