@@ -17,6 +17,7 @@ mod hotload;
 mod isolation;
 mod layering;
 mod pages;
+mod policies;
 mod proxy;
 mod reuse;
 mod routes;

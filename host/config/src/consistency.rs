@@ -42,6 +42,7 @@ fn check_references(
         many => many.iter().enumerate().map(|(at, one)| (format!("upstreams[{at}]"), one.upstream.as_str())).collect(),
     };
     references.extend(route.mirror.iter().map(|mirror| ("mirror".into(), mirror.upstream.as_str())));
+    references.extend(route.forward_auth.iter().map(|auth| ("forward_auth".into(), auth.upstream.as_str())));
     for (key, name) in references {
         if !name.is_empty() && !upstreams.contains_key(name) {
             top.error_at(&[path, &key], unknown("upstream", name, upstreams));

@@ -48,6 +48,7 @@ pub use routes::action::{DirectResponse, Redirect, RedirectPath};
 pub use routes::compression::{Compression, Encoding};
 pub use routes::conditions::{Match, PathMatch, Pattern, ValueMatch};
 pub use routes::cors::{Cors, Origin};
+pub use routes::policies::{ClientNetworks, ForwardAuth, HeaderEdits, HeaderPolicy};
 pub use routes::rewrite::{PathRewrite, Rewrite};
 pub use routes::{Action, Mirror, Route, RouteFilter, RouteLimits, WeightedUpstream};
 pub use telemetry::{Otlp, OtlpProtocol, Secret, Telemetry, Traces};

@@ -411,3 +411,24 @@ fn damaged_text_does_not_panic() {
         let _ = parse(&String::from_utf8_lossy(&text));
     }
 }
+
+#[test]
+fn policies_of_a_route_name_their_mistakes() {
+    let route =
+        |keys: &str| errors(&format!("upstreams: {{u: {{builtin: echo}}}}\nroutes: [{{upstream: u, {keys}}}]\n"));
+    for (keys, message) in [
+        ("clients: {allow: [10.0.0.0/8], deny: [10.1.2.3]}", "no error"),
+        ("clients: {allow: [10.0.0.0/33]}", "write a network such as 10.0.0.0/8"),
+        ("headers: {request: {remove: [x-a], set: {x-b: 1}}, response: {add: {x-c: d}}}", "no error"),
+        ("headers: {request: {set: {host: a}}}", "rewrite.host changes the host"),
+        ("headers: {response: {set: {transfer-encoding: chunked}}}", "only the gateway writes this field"),
+        ("headers: {response: {set: {x-a: [1]}}}", "expected one value"),
+        ("headers: {respons: {}}", "did you mean response?"),
+        ("forward_auth: {upstream: u, path: /check, copy: [x-user]}", "no error"),
+        ("forward_auth: {upstream: v}", "v: there is no such upstream"),
+        ("forward_auth: {path: /check}", "is missing: name one of the upstreams"),
+    ] {
+        let found = route(keys);
+        assert!(found.contains(message), "{keys}: {found}");
+    }
+}

@@ -54,6 +54,8 @@ pub enum Kind {
     Loop,
     /// No route matches the request.
     NoRoute,
+    /// The client's address may not use the route.
+    Forbidden,
     /// The request body is larger than the route or a filter allows.
     BodyTooLarge,
     /// The client was too slow.
@@ -141,6 +143,7 @@ impl Kind {
             Self::Misdirected => "misdirected",
             Self::Loop => "loop",
             Self::NoRoute => "no-route",
+            Self::Forbidden => "forbidden",
             Self::BodyTooLarge => "body-too-large",
             Self::ClientTimeout => "client-timeout",
             Self::ClientGone => "client-gone",
@@ -176,6 +179,7 @@ impl Kind {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ClientTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
             Self::Saturated
@@ -211,6 +215,7 @@ impl Kind {
             Self::Misdirected => "this connection does not serve that host",
             Self::Loop => "the request goes round in circles",
             Self::NoRoute => "no route for this request",
+            Self::Forbidden => "access is not allowed",
             Self::BodyTooLarge => "the request body is too large",
             Self::ClientTimeout | Self::ClientGone => "the request took too long to arrive",
             Self::Saturated | Self::Filter(FilterFailure::Saturated) => "the gateway is busy, try again",
@@ -244,7 +249,7 @@ impl Kind {
             Self::MethodNotAllowed => "http_request_denied",
             Self::Loop => "proxy_loop_detected",
             Self::NoRoute => "destination_not_found",
-            Self::BodyTooLarge => "http_request_denied",
+            Self::Forbidden | Self::BodyTooLarge => "http_request_denied",
             Self::ClientTimeout | Self::ClientGone => "http_request_error",
             Self::Saturated | Self::Filter(FilterFailure::Saturated) => "connection_limit_reached",
             Self::Filter(_) | Self::Internal => "proxy_internal_error",

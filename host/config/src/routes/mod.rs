@@ -8,6 +8,7 @@ pub(crate) mod clear_text;
 pub(crate) mod compression;
 pub(crate) mod conditions;
 pub(crate) mod cors;
+pub(crate) mod policies;
 pub(crate) mod reach;
 pub(crate) mod rewrite;
 
@@ -21,6 +22,7 @@ use action::{DirectResponse, Redirect, RedirectPath};
 use compression::Compression;
 use conditions::{Match, PathMatch};
 use cors::Cors;
+use policies::{ClientNetworks, ForwardAuth, HeaderPolicy};
 use rewrite::{PathRewrite, Rewrite};
 
 const WEIGHT_MAX: u32 = 10_000;
@@ -52,6 +54,12 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// Which responses the gateway compresses.
     pub compression: Option<Compression>,
+    /// Which clients may use the route.
+    pub clients: ClientNetworks,
+    /// Changes of header fields.
+    pub headers: HeaderPolicy,
+    /// An upstream that decides whether a request may pass.
+    pub forward_auth: Option<ForwardAuth>,
 }
 
 /// Who answers a request.
@@ -137,6 +145,9 @@ impl Route {
             mirror: section.optional("mirror", Mirror::read),
             cors: section.optional("cors", Cors::read),
             compression: section.optional("compression", Compression::read),
+            clients: section.nested("clients", ClientNetworks::read),
+            headers: section.nested("headers", HeaderPolicy::read),
+            forward_auth: section.optional("forward_auth", ForwardAuth::read),
         };
         route.check(section);
         route

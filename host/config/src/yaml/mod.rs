@@ -6,4 +6,4 @@ mod tree;
 
 pub(crate) use section::Section;
 pub(crate) use suggest::nearest;
-pub(crate) use tree::{Node, Value, parse};
+pub(crate) use tree::{Key, Node, Value, parse};

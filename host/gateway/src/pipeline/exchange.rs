@@ -1,5 +1,6 @@
 //! The steps of one exchange, in their order:
-//! route → CORS → filters → rewrite → mirror → upstream → filters → compress → client.
+//! route → client networks → CORS → forward_auth → filters → header edits → rewrite → mirror →
+//! upstream → filters → header edits → compress → client.
 //!
 //! Each step is a file of its own. This file decides three things:
 //! - Every response except a 101 passes the response phase of those filters that the chain passed
@@ -22,7 +23,7 @@ use crate::pipeline::filters::{ChainRun, Decision};
 use crate::pipeline::https::ListenerPolicy;
 use crate::pipeline::normalize::{self, NormalizedRequest};
 use crate::pipeline::snapshot::{Route, Shared, Snapshot};
-use crate::pipeline::{debug, forward, limits, redirect, respond, rewrite, route};
+use crate::pipeline::{debug, forward, forward_auth, limits, policies, redirect, respond, rewrite, route};
 use crate::telemetry::{ExchangeRecord, OpenRecord, Telemetry, decisions};
 use crate::upstream::{SendOptions, UpstreamClient};
 use witgate_config::Action;
@@ -140,12 +141,23 @@ async fn exchange(
         return refuse_unrouted(record, &request, &snapshot.allowed_methods(&request));
     };
     record.set_route(&route.series);
+    if let Err(error) = policies::check_client(&route.config.clients, client.address.ip()) {
+        return refuse(record, error);
+    }
     if let Some(answer) = route.cors.as_ref().and_then(|cors| cors.preflight(&request.method, &request.headers)) {
         return respond::finish(answer, Body::empty());
     }
     let policy = ResponsePolicy::new(route, &request);
     body.count_bytes(&record.traffic, Direction::Received);
-    let exchange = Box::new(Exchange { id, client, route: route.name.clone(), request, response: None, notes: vec![] });
+    let mut exchange =
+        Box::new(Exchange { id, client, route: route.name.clone(), request, response: None, notes: vec![] });
+    if let Some((auth, cluster)) = &route.forward_auth {
+        match forward_auth::ask(auth, cluster, context.upstream_client, &mut exchange).await {
+            Ok(None) => {}
+            Ok(Some(refusal)) => return policy.finish(route, refusal, Body::empty()),
+            Err(error) => return policy.finish(route, fail(record, error), Body::empty()),
+        }
+    }
     let (response, body) = match filter_and_forward(context, snapshot, route, exchange, body, open).await {
         Ok(answered) => answered,
         Err(error) => (fail(&mut open.record, error), Body::empty()),
@@ -217,6 +229,7 @@ async fn answer(
     };
     let client = exchange.client.address.ip();
     let mut request = forward::to_upstream(exchange, body, keeps_request);
+    policies::edit(&route.config.headers.request, request.headers_mut());
     rewrite::apply(&route.config.rewrite, path_match, &mut request)?;
     if let Some(mirror) = &route.mirror {
         request = mirror.send_copy(context.upstream_client, client, request);
@@ -255,6 +268,7 @@ impl ResponsePolicy {
         if let (Some(cors), Some(origin)) = (&route.cors, &self.origin) {
             cors.apply(origin, &mut response.headers);
         }
+        policies::edit(&route.config.headers.response, &mut response.headers);
         let finished = respond::finish(response, body);
         match (&route.config.compression, self.coding) {
             (Some(policy), Some(coding)) => compress::apply(policy, coding, finished),

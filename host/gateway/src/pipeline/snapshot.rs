@@ -18,7 +18,7 @@ use crate::pipeline::route::Router;
 use crate::telemetry::{Metrics, ReloadStatus, RouteSeries, Telemetry};
 use crate::tls::ServerTls;
 use crate::upstream::{Cluster, EndpointRegistry};
-use witgate_config::{Config, OnError, Upstream};
+use witgate_config::{Config, ForwardAuth, OnError, Upstream};
 use witgate_http::limiter::Limiter;
 use witgate_runtime::engine::Engine;
 use witgate_runtime::exchange::Request;
@@ -62,6 +62,8 @@ pub struct Route {
     pub in_flight: Limiter,
     /// Copies some of the requests to another upstream.
     pub mirror: Option<Mirror>,
+    /// Decides whether a request may pass.
+    pub forward_auth: Option<(ForwardAuth, Arc<Cluster>)>,
 }
 
 struct WeightedCluster {
@@ -148,7 +150,9 @@ fn build_route(
     let mirror = route.mirror.as_ref().map(|mirror| {
         Ok::<_, String>(Mirror::new(mirror.percent, cluster(&mirror.upstream)?, metrics.mirrored.clone(), name.clone()))
     });
+    let auth = route.forward_auth.as_ref().map(|auth| Ok::<_, String>((auth.clone(), cluster(&auth.upstream)?)));
     Ok(Route {
+        forward_auth: auth.transpose()?,
         series: Arc::new(metrics.route(name.clone())),
         chain: chain.collect::<Result<_, String>>()?,
         clusters: clusters.collect::<Result<_, String>>()?,

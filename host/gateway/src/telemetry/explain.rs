@@ -49,6 +49,7 @@ pub(super) fn advice(record: &ExchangeRecord) -> &'static str {
             "The TLS connection was made for another host: clients retry on a new connection. If they do not, check the names of the listener's certificates."
         }
         Kind::Loop => "Look for an upstream that points back at this gateway.",
+        Kind::Forbidden => "Look at clients.allow and clients.deny of the route.",
         Kind::NoRoute => "Add a route, or correct its match.",
         Kind::BodyTooLarge => {
             "Raise limits.request_body_bytes, the route's limit, or body_bytes_max in the filter's filter.toml."

@@ -1,0 +1,111 @@
+//! `clients:`, `headers:` and `forward_auth:` of a route: policies that need no filter.
+//!
+//! This module does not know: how a policy is applied.
+
+use http::header::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+use witgate_http::semantics::fields::is_hop_by_hop;
+
+use crate::values::{header_name, network, path};
+use crate::yaml::{Key, Node, Section, Value};
+
+/// Which clients may use a route.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClientNetworks {
+    /// The networks that may; empty for all.
+    pub allow: Vec<IpNet>,
+    /// The networks that may not. They take precedence over `allow`.
+    pub deny: Vec<IpNet>,
+}
+
+/// Changes of header fields.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeaderPolicy {
+    /// Changes of the request that the upstream receives.
+    pub request: HeaderEdits,
+    /// Changes of the response that the client receives.
+    pub response: HeaderEdits,
+}
+
+/// Changes of the fields of one message, in this order: remove, set, add.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeaderEdits {
+    /// Fields that are removed.
+    pub remove: Vec<HeaderName>,
+    /// Fields whose lines are all replaced by one.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Lines that are added.
+    pub add: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// An upstream that decides whether a request may pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardAuth {
+    /// A name in `upstreams:`.
+    pub upstream: String,
+    /// The path of the question. Default `/`.
+    pub path: String,
+    /// Fields of a positive answer that the request gets. A client cannot set them.
+    pub copy: Vec<HeaderName>,
+}
+
+impl ClientNetworks {
+    pub(crate) fn read(section: &Section) -> Self {
+        Self { allow: section.list("allow", network), deny: section.list("deny", network) }
+    }
+}
+
+impl HeaderPolicy {
+    pub(crate) fn read(section: &Section) -> Self {
+        Self {
+            request: section.nested("request", HeaderEdits::read),
+            response: section.nested("response", HeaderEdits::read),
+        }
+    }
+}
+
+impl HeaderEdits {
+    fn read(section: &Section) -> Self {
+        Self {
+            remove: section.list("remove", editable_name),
+            set: read_fields(section, "set"),
+            add: read_fields(section, "add"),
+        }
+    }
+}
+
+impl ForwardAuth {
+    pub(crate) fn read(section: &Section) -> Self {
+        section.require("upstream", "name one of the upstreams");
+        Self {
+            upstream: section.string("upstream").unwrap_or_default(),
+            path: section.scalar("path", path).unwrap_or_else(|| "/".into()),
+            copy: section.list("copy", editable_name),
+        }
+    }
+}
+
+/// A mapping from names to values.
+fn read_fields(section: &Section, key: &'static str) -> Vec<(HeaderName, HeaderValue)> {
+    let fields = section.free_form(key);
+    let read = |(name, node): &(Key, Node)| {
+        let field = editable_name(&name.text).and_then(|name| Ok((name, field_value(node)?)));
+        field.map_err(|why| fields.error(name.line, &name.text, why)).ok()
+    };
+    fields.entries().iter().filter_map(read).collect()
+}
+
+fn editable_name(text: &str) -> Result<HeaderName, String> {
+    let name = header_name(text)?;
+    if is_hop_by_hop(&name) || name == http::header::HOST || name == http::header::CONTENT_LENGTH {
+        return Err("only the gateway writes this field: remove it (rewrite.host changes the host)".into());
+    }
+    Ok(name)
+}
+
+fn field_value(node: &Node) -> Result<HeaderValue, String> {
+    let Value::Scalar { text, .. } = &node.value else {
+        return Err(format!("expected one value, found {}", node.describe()));
+    };
+    HeaderValue::from_str(text).map_err(|_| "the value of a field is one line of visible text".into())
+}
