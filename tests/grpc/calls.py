@@ -3,6 +3,9 @@
     calls.py serve                     runs a server: prints its address, serves until it is killed
     calls.py calls GATEWAY UPSTREAM    makes the calls through the gateway: prints a line for each,
                                        exits with 1 if a call failed
+    calls.py load GATEWAY MESSAGES CALLS
+                                       a stream of many small messages, then many calls in turn,
+                                       over one connection
 
 The gateway routes three services: `plain` (no filter), `filtered` (a filter that requires an API
 key) and `down` (no server). Tests of cancelled calls ask the server directly whether its handler
@@ -105,7 +108,7 @@ LARGE = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_
 def serve() -> None:
     server = grpc.server(futures.ThreadPoolExecutor(64), options=LARGE)
     methods = handlers(Service())
-    for name in ("plain", "filtered"):
+    for name in ("plain", "filtered", "slow", "tiny"):
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, methods)])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -288,20 +291,34 @@ CALLS = [
 
 
 def a_missing_key_is_unauthenticated(gateway: grpc.Channel) -> None:
-    """The filter responds with 401, which gRPC maps to UNAUTHENTICATED."""
+    """The filter responds with 401."""
     call = gateway.unary_unary("/filtered/Unary")
     expect_error(lambda: call(b"", timeout=5), grpc.StatusCode.UNAUTHENTICATED)
 
 
 def upstream_down(gateway: grpc.Channel) -> None:
     call = gateway.unary_unary("/down/Unary")
-    expect_error(lambda: call(b"", timeout=5), grpc.StatusCode.UNAVAILABLE)
+    failure = expect_error(lambda: call(b"", timeout=5), grpc.StatusCode.UNAVAILABLE)
+    assert failure.details() == "the upstream cannot be reached", failure.details()
+
+
+def upstream_too_slow(gateway: grpc.Channel) -> None:
+    """The route's timeout is not an HTTP 504, which gRPC maps to UNAVAILABLE and clients repeat."""
+    call = gateway.unary_unary("/slow/Hang")
+    failure = expect_error(lambda: call(b"slow", timeout=5), grpc.StatusCode.DEADLINE_EXCEEDED)
+    assert failure.details() == "the upstream took too long", failure.details()
+
+
+def message_too_large(gateway: grpc.Channel) -> None:
+    call = gateway.unary_unary("/tiny/Unary")
+    failure = expect_error(lambda: call(b"x" * 5000, timeout=5), grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert failure.details() == "the request body is too large", failure.details()
 
 
 def no_route(gateway: grpc.Channel) -> None:
-    """The gateway responds with 404, which gRPC maps to UNIMPLEMENTED."""
     call = gateway.unary_unary("/elsewhere/Unary")
-    expect_error(lambda: call(b"", timeout=5), grpc.StatusCode.UNIMPLEMENTED)
+    failure = expect_error(lambda: call(b"", timeout=5), grpc.StatusCode.UNIMPLEMENTED)
+    assert failure.details() == "no route for this request", failure.details()
 
 
 def attempt(name: str, run) -> bool:
@@ -322,14 +339,33 @@ def calls(gateway_address: str, upstream_address: str) -> int:
     for service in ("plain", "filtered"):
         caller = Caller(gateway, service)
         results += [attempt(f"{service}: {call.__name__}", lambda call=call: call(caller, direct)) for call in CALLS]
-    for call in (a_missing_key_is_unauthenticated, upstream_down, no_route):
+    for call in (a_missing_key_is_unauthenticated, upstream_down, upstream_too_slow, message_too_large, no_route):
         results.append(attempt(call.__name__, lambda call=call: call(gateway)))
     print(f"{sum(results)} of {len(results)} calls passed", flush=True)
     return 0 if all(results) else 1
 
 
+def load(gateway_address: str, messages: int, calls: int) -> int:
+    """Each interruption of the connection would be a change of the channel's state."""
+    channel, states = grpc.insecure_channel(gateway_address), []
+    channel.subscribe(states.append, try_to_connect=True)
+    grpc.channel_ready_future(channel).result(timeout=5)
+    caller = Caller(channel, "plain")
+    received = sum(1 for _ in caller.down("Down", str(messages).encode(), timeout=300))
+    assert received == messages, f"{received} of {messages} messages"
+    call = caller.unary("Unary")
+    for _ in range(calls):
+        assert call(b"hello") == b"re: hello"
+    ready = states.count(grpc.ChannelConnectivity.READY)
+    assert ready == 1 and states[-1] == grpc.ChannelConnectivity.READY, states
+    print(f"ok: {messages} messages and {calls} calls on one connection")
+    return 0
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve()
+    elif sys.argv[1] == "load":
+        sys.exit(load(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
     else:
         sys.exit(calls(*sys.argv[2:]))

@@ -7,6 +7,7 @@
 //! This crate does not know: the gateway's sources, any particular test.
 
 mod client;
+mod dns;
 pub mod frames;
 mod gateway;
 pub mod otlp;
@@ -18,6 +19,7 @@ mod wait;
 pub mod wat;
 
 pub use client::{Client, Response};
+pub use dns::Dns;
 pub use gateway::{Gateway, Setup, repository};
 pub use upstream::{Behavior, Upstream};
 pub use wait::{wait_until, wait_up_to};

@@ -41,7 +41,7 @@ fn every_kind_of_call_works() -> Result<()> {
     let python = tools::install("grpc")?.join("grpc/bin/python");
     let script = repository().join("tests/grpc/calls.py");
     // The upstream prints the port that it chose, so it starts before the gateway.
-    let mut upstream = Upstream::start(&python, &script)?;
+    let mut upstream = Upstream::start(Command::new(&python).arg(&script))?;
     let gateway = Setup::new(&upstream.yaml())?.with_guest("api-key.wasm", "typescript/api-key")?.start()?;
     let output = Command::new(&python)
         .arg(&script)
@@ -57,16 +57,52 @@ fn every_kind_of_call_works() -> Result<()> {
     Ok(())
 }
 
-/// The server of `calls.py`, in its own process, which is killed on drop.
+/// Messages of a stream, calls in turn, and clients at once. The long form, which
+/// `WITGATE_GRPC_LONG` selects, takes minutes.
+fn load() -> [String; 3] {
+    let long = std::env::var_os("WITGATE_GRPC_LONG").is_some();
+    let numbers = if long { [100_000, 20_000, 10] } else { [10_000, 2_000, 2] };
+    numbers.map(|number: u32| number.to_string())
+}
+
+/// Runs a program whose output says what failed.
+fn run_clients(command: &mut Command) -> Result<()> {
+    let output = command.output().context("cannot run the client")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    print!("{text}");
+    ensure!(output.status.success(), "calls failed:\n{text}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+#[test]
+fn grpcio_keeps_one_connection_over_many_small_messages() -> Result<()> {
+    let python = tools::install("grpc")?.join("grpc/bin/python");
+    let script = repository().join("tests/grpc/calls.py");
+    let upstream = Upstream::start(Command::new(&python).arg(&script))?;
+    let gateway = Setup::new(&upstream.plain_yaml())?.start()?;
+    let [messages, calls, _] = load();
+    run_clients(Command::new(&python).arg(&script).args(["load", &gateway.address.to_string(), &messages, &calls]))
+}
+
+#[test]
+fn grpc_go_keeps_one_connection_over_many_small_messages() -> Result<()> {
+    let program = tools::install("grpc-go")?.join("grpc-go");
+    let upstream = Upstream::start(&mut Command::new(&program))?;
+    let gateway = Setup::new(&upstream.plain_yaml())?.start()?;
+    let [messages, calls, clients] = load();
+    run_clients(Command::new(&program).args(["calls", &gateway.address.to_string(), &messages, &calls, &clients]))
+}
+
+/// The server of a program, in its own process, which is killed on drop.
 struct Upstream {
     child: std::process::Child,
     address: String,
 }
 
 impl Upstream {
-    fn start(python: &std::path::Path, script: &std::path::Path) -> Result<Self> {
+    fn start(command: &mut Command) -> Result<Self> {
         use std::io::BufRead as _;
-        let mut child = Command::new(python).arg(script).arg("serve").stdout(std::process::Stdio::piped()).spawn()?;
+        let mut child = command.arg("serve").stdout(std::process::Stdio::piped()).spawn()?;
         let mut line = String::new();
         std::io::BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
         let address = line.trim().to_owned();
@@ -82,10 +118,26 @@ impl Upstream {
 upstreams:
   g: {{endpoints: [\"http://{}\"], protocol: h2, timeout: 20s}}
   down: {{endpoints: [\"http://127.0.0.1:1\"], protocol: h2, timeout: 20s}}
+  slow: {{endpoints: [\"http://{}\"], protocol: h2, timeout: 3500ms}}
 filters: {{key: {{source: api-key.wasm, timeout: 2s, config: {{key: s3cret}}}}}}
 routes:
   - {{match: {{path: /plain}}, upstream: g}}
   - {{match: {{path: /filtered}}, filters: [key], upstream: g}}
+  - {{match: {{path: /slow}}, upstream: slow, timeout: 3100ms}}
+  - {{match: {{path: /tiny}}, upstream: g, limits: {{request_body_bytes: 1KiB}}}}
+  - {{match: {{path: /down}}, upstream: down}}",
+            self.address, self.address
+        )
+    }
+
+    /// The same without filters.
+    fn plain_yaml(&self) -> String {
+        format!(
+            "upstreams:
+  g: {{endpoints: [\"http://{}\"], protocol: h2, timeout: 20s}}
+  down: {{endpoints: [\"http://127.0.0.1:1\"], protocol: h2, timeout: 20s}}
+routes:
+  - {{match: {{path: /plain}}, upstream: g}}
   - {{match: {{path: /down}}, upstream: down}}",
             self.address
         )

@@ -15,6 +15,8 @@ mod testssl;
 mod tools;
 mod upstream;
 mod upstream_connections;
+mod upstream_silence;
+mod upstream_websocket;
 mod websocket_accept;
 
 use harness::{Gateway, Setup, Upstream};

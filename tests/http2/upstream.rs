@@ -27,6 +27,8 @@ use super::client::{drain, write};
 /// - `/goodbye`: a 200, then GOAWAY
 /// - `/refuse`: REFUSED_STREAM
 /// - `/switch`: a 101, which HTTP/2 does not allow
+/// - `/ws`: a tunnel that returns every byte in upper case, and `bye` at the end
+/// - `/no-ws`: a 403
 pub(crate) struct H2Upstream {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -36,6 +38,20 @@ pub(crate) struct H2Upstream {
 
 impl H2Upstream {
     pub(crate) fn start() -> Result<Self> {
+        Self::start_as(Kind { streams: 200, connect: true })
+    }
+
+    /// An upstream with this MAX_CONCURRENT_STREAMS.
+    pub(crate) fn start_with(streams: u32) -> Result<Self> {
+        Self::start_as(Kind { streams, connect: true })
+    }
+
+    /// An upstream whose SETTINGS do not allow extended CONNECT.
+    pub(crate) fn start_without_connect() -> Result<Self> {
+        Self::start_as(Kind { streams: 200, connect: false })
+    }
+
+    fn start_as(kind: Kind) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let upstream = Self {
@@ -52,7 +68,7 @@ impl H2Upstream {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
                     connections.fetch_add(1, Ordering::Relaxed);
-                    tokio::spawn(serve(stream, resets.clone(), requests.clone()));
+                    tokio::spawn(serve(stream, kind, resets.clone(), requests.clone()));
                 }
             });
         });
@@ -85,10 +101,25 @@ impl H2Upstream {
 
 type Resets = Arc<Mutex<Vec<(Instant, Reason)>>>;
 
-async fn serve(stream: tokio::net::TcpStream, resets: Resets, requests: Arc<AtomicUsize>) -> Result<(), h2::Error> {
+/// The settings of an upstream.
+#[derive(Clone, Copy)]
+struct Kind {
+    streams: u32,
+    connect: bool,
+}
+
+async fn serve(
+    stream: tokio::net::TcpStream,
+    kind: Kind,
+    resets: Resets,
+    requests: Arc<AtomicUsize>,
+) -> Result<(), h2::Error> {
     let _ = stream.set_nodelay(true);
     let mut builder = h2::server::Builder::new();
-    builder.max_concurrent_streams(200);
+    builder.max_concurrent_streams(kind.streams);
+    if kind.connect {
+        builder.enable_connect_protocol();
+    }
     let mut connection = builder.handshake::<_, Bytes>(stream).await?;
     while let Some(accepted) = connection.accept().await {
         let (request, respond) = accepted?;
@@ -141,6 +172,24 @@ async fn respond_to(request: Request<RecvStream>, mut respond: SendResponse<Byte
         "/switch" => {
             respond.send_informational(Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).body(())?)?;
             respond.send_response(ok().body(())?, true)?;
+        }
+        "/ws" => {
+            let is_websocket =
+                head.extensions.get::<h2::ext::Protocol>().is_some_and(|one| one.as_str() == "websocket");
+            if head.method != "CONNECT" || !is_websocket || head.headers.contains_key("sec-websocket-key") {
+                respond.send_response(Response::builder().status(400).body(())?, true)?;
+                return Ok(());
+            }
+            let mut stream = respond.send_response(ok().body(())?, false)?;
+            while let Some(data) = body.data().await {
+                let data = data?;
+                body.flow_control().release_capacity(data.len())?;
+                write(&mut stream, data.to_ascii_uppercase().into(), false).await?;
+            }
+            write(&mut stream, "bye".into(), true).await?;
+        }
+        "/no-ws" => {
+            respond.send_response(Response::builder().status(403).body(())?, true)?;
         }
         "/hang" => {
             let reason = poll_fn(|cx| respond.poll_reset(cx)).await?;

@@ -12,6 +12,7 @@
 mod admin;
 mod compile;
 mod consistency;
+mod dns;
 mod error;
 mod filters;
 mod limits;
@@ -55,8 +56,9 @@ pub use telemetry::{Otlp, OtlpProtocol, Secret, Telemetry, Traces};
 pub use timeouts::Timeouts;
 pub use tls::{Alpn, CertificateFiles, ClientAuth, ListenerTls, TlsVersion, UpstreamTls};
 pub use upstreams::balance::{Balance, HashKey};
-pub use upstreams::endpoints::{EndpointAddress, EndpointConfig, UpstreamTarget};
+pub use upstreams::endpoints::{AddressKind, EndpointAddress, EndpointConfig, UpstreamTarget};
 pub use upstreams::health::{HealthCheck, OutlierDetection};
+pub use upstreams::http2::Http2Settings;
 pub use upstreams::retries::Retries;
 pub use upstreams::{Protocol, Upstream, UpstreamLimits};
 
@@ -85,6 +87,8 @@ pub struct Config {
     pub compile: CompileLimits,
     /// How the gateway notices changed files.
     pub reload: Reload,
+    /// Servers that resolve the names of upstreams. Empty: those of the system.
+    pub dns_servers: Vec<SocketAddr>,
     /// By name.
     pub upstreams: BTreeMap<String, Upstream>,
     /// By name.
@@ -95,6 +99,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Fields that only a proxy sets, removed from requests of other peers.
     pub untrusted_fields: FieldNames,
+    /// Whether `//` in a path becomes `/`. Default true.
+    pub merge_slashes: bool,
     /// The gateway's own log, and the access log.
     pub log: Log,
     /// Traces, and the token for debugging.
@@ -130,11 +136,13 @@ impl Config {
             state_dir: state::read(top, base),
             compile: top.nested("compile", CompileLimits::read),
             reload: top.nested("reload", Reload::read),
+            dns_servers: dns::read(top),
             upstreams: top.named("upstreams", |section| Upstream::read(section, base)),
             routes: routes::read(top, &filters),
             filters,
             trusted_proxies: top.list("trusted_proxies", values::network),
             untrusted_fields: untrusted_fields::read(top),
+            merge_slashes: top.bool("merge_slashes").unwrap_or(true),
             log: top.nested("log", |section| Log::read(section, base)),
             telemetry: top.nested("telemetry", Telemetry::read),
             warnings: vec![],

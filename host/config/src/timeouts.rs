@@ -30,6 +30,9 @@ pub struct Timeouts {
     pub tunnel_idle: Duration,
     /// How long a drain waits for exchanges in flight. Default 30 s.
     pub drain: Duration,
+    /// How long the gateway still accepts connections after SIGTERM, while `/readyz` says 503, so
+    /// that load balancers can take it out. Default 0.
+    pub drain_delay: Duration,
 }
 
 impl Timeouts {
@@ -43,6 +46,7 @@ impl Timeouts {
             send: timeout("send", Duration::from_secs(30)),
             tunnel_idle: section.duration("tunnel_idle", MILLISECOND, DAY).unwrap_or(Duration::from_secs(600)),
             drain: timeout("drain", Duration::from_secs(30)),
+            drain_delay: section.duration("drain_delay", Duration::ZERO, HOUR).unwrap_or(Duration::ZERO),
         }
     }
 }

@@ -7,6 +7,8 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -161,6 +163,9 @@ impl Gateway {
         notify("READY=1");
         runtime.block_on(supervisor.run(&mut signals, &mut taken_over));
         notify("STOPPING=1");
+        if !*taken_over.borrow() {
+            runtime.block_on(delay_drain(&shared, &mut signals));
+        }
         // `send_replace` and not `send`, which fails without a receiver.
         shared.draining.send_replace(true);
         if let Some(offer) = takeover_offer {
@@ -190,6 +195,25 @@ impl Gateway {
             let changed = shared.swapped.subscribe();
             run_health_checks(changed, move || shared.snapshot.load().upstreams.values().cloned().collect())
         })
+    }
+}
+
+/// Serves on for `drain_delay` while `/readyz` says 503, unless a second signal comes. A gateway
+/// that was taken over does not wait: its successor serves.
+async fn delay_drain(shared: &Shared, signals: &mut Signals) {
+    let delay = shared.snapshot.load().config.timeouts.drain_delay;
+    if delay.is_zero() {
+        return;
+    }
+    shared.leaving.store(true, Relaxed);
+    tracing::info!(seconds = delay.as_secs_f64(), "draining soon: /readyz says 503, connections are accepted");
+    let second = async {
+        signals.forget_duplicates().await;
+        signals.drain().await;
+    };
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        () = second => {}
     }
 }
 
@@ -232,7 +256,7 @@ fn create_shared_state(
     telemetry: Telemetry,
 ) -> Result<Arc<Shared>, StartError> {
     let metrics = telemetry.metrics.clone();
-    let registry = EndpointRegistry::new(metrics.clone());
+    let registry = EndpointRegistry::new(&config.dns_servers, metrics.clone());
     let listener_tls = config.listeners.iter().map(|listener| certificates.listener(&listener.name)).collect();
     let snapshot = Snapshot::new(Arc::new(config), filters, certificates.upstream_tls(), &registry, &metrics)
         .map_err(StartError::Snapshot)?;
@@ -252,6 +276,7 @@ fn create_shared_state(
         clients: Arc::default(),
         buffered_bytes: Limiter::default(),
         engine,
+        leaving: AtomicBool::new(false),
         draining: watch::channel(false).0,
     }))
 }

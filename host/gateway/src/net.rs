@@ -1,4 +1,4 @@
-//! A byte stream to a client or an upstream: TCP, or TLS over TCP.
+//! A byte stream to a client or an upstream: TCP, a UNIX socket, or TLS over TCP.
 //!
 //! It is an enum rather than a trait object, so that reading and writing are direct calls. All
 //! connections of a thread read through one shared buffer, so an idle connection holds no read
@@ -9,12 +9,13 @@ pub mod tls;
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 use witgate_http::h1::io::Io;
 
@@ -31,6 +32,8 @@ thread_local! {
 pub enum Stream {
     /// Without TLS.
     Tcp(TcpStream),
+    /// A UNIX socket, without TLS.
+    Unix(UnixStream),
     /// TLS with the gateway as the server.
     Server(Box<server::TlsStream<TcpStream>>),
     /// TLS with the gateway as the client.
@@ -54,38 +57,39 @@ impl Stream {
     /// be used again before the next poll.
     pub fn is_silent(&self) -> bool {
         let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
-        rustix::net::recv(self.tcp(), &mut [0; 1], flags).is_err_and(|error| error == rustix::io::Errno::AGAIN)
+        rustix::net::recv(self.descriptor(), &mut [0; 1], flags).is_err_and(|error| error == rustix::io::Errno::AGAIN)
     }
 
     /// Whether the stream has no TLS, and so no buffer of its own between the kernel and the
     /// reader.
     pub fn is_plain(&self) -> bool {
-        matches!(self, Self::Tcp(_))
+        matches!(self, Self::Tcp(_) | Self::Unix(_))
     }
 
     /// Makes dropping the connection send a reset, so that the peer does not take a part of a
     /// message for the whole.
     pub fn reset_on_drop(&self) {
-        // If this fails, the connection is gone already.
-        let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(std::time::Duration::ZERO));
+        // If this fails, the connection is gone already or is a UNIX socket, which has no resets.
+        let _ = socket2::SockRef::from(&self.descriptor()).set_linger(Some(std::time::Duration::ZERO));
     }
 
     /// The protocol that ALPN selected (RFC 7301). None without TLS or if the peer does not use
     /// ALPN.
     pub fn alpn(&self) -> Option<&[u8]> {
         match self {
-            Self::Tcp(_) => None,
+            Self::Tcp(_) | Self::Unix(_) => None,
             Self::Server(stream) => stream.get_ref().1.alpn_protocol(),
             Self::Client(stream) => stream.get_ref().1.alpn_protocol(),
         }
     }
 
-    /// The underlying TCP connection.
-    pub fn tcp(&self) -> &TcpStream {
+    /// The descriptor of the socket.
+    fn descriptor(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(stream) => stream,
-            Self::Server(stream) => stream.get_ref().0,
-            Self::Client(stream) => stream.get_ref().0,
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+            Self::Server(stream) => stream.get_ref().0.as_fd(),
+            Self::Client(stream) => stream.get_ref().0.as_fd(),
         }
     }
 }
@@ -101,6 +105,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Server(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
             Self::Client(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
         }
@@ -111,6 +116,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Server(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
             Self::Client(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
         }
@@ -123,6 +129,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Server(stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
             Self::Client(stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
         }
@@ -135,6 +142,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
             Self::Server(stream) => Pin::new(stream.as_mut()).poll_flush(context),
             Self::Client(stream) => Pin::new(stream.as_mut()).poll_flush(context),
         }
@@ -143,6 +151,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Server(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
             Self::Client(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
         }

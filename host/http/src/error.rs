@@ -88,6 +88,8 @@ pub enum Kind {
     UpstreamProtocol,
     /// The upstream was too slow.
     UpstreamTimeout,
+    /// The upstream's protocol cannot carry the upgrade that the client asks for.
+    UpgradeUnsupported,
     /// The response body is larger than a filter allows.
     ResponseTooLarge,
     /// A defect in the gateway.
@@ -160,6 +162,7 @@ impl Kind {
             Self::UpstreamSaturated => "upstream-saturated",
             Self::UpstreamProtocol => "upstream-protocol",
             Self::UpstreamTimeout => "upstream-timeout",
+            Self::UpgradeUnsupported => "upgrade-unsupported",
             Self::ResponseTooLarge => "response-too-large",
             Self::Internal => "internal",
         }
@@ -175,7 +178,7 @@ impl Kind {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::NotImplemented | Self::UpgradeUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -231,6 +234,7 @@ impl Kind {
             Self::UpstreamSaturated => "the upstream is busy, try again",
             Self::UpstreamClosed | Self::UpstreamProtocol => "the upstream broke off",
             Self::UpstreamTimeout => "the upstream took too long",
+            Self::UpgradeUnsupported => "the upstream does not support this upgrade",
             Self::ResponseTooLarge => "the upstream's response is too large",
             Self::Internal => "internal error",
         }
@@ -264,6 +268,7 @@ impl Kind {
             Self::UpstreamSaturated => "connection_limit_reached",
             Self::UpstreamProtocol => "http_protocol_error",
             Self::UpstreamTimeout => "http_response_timeout",
+            Self::UpgradeUnsupported => "http_upgrade_failed",
             Self::ResponseTooLarge => "http_response_body_size",
         }
     }

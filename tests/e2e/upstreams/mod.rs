@@ -1,8 +1,9 @@
-//! Upstreams with several endpoints. This file has the setup that the four topics share.
+//! Upstreams with several endpoints. This file has the setup that the topics share.
 
 mod balance;
 mod failures;
 mod limits;
+mod names;
 mod retries;
 
 use std::net::SocketAddr;

@@ -33,21 +33,39 @@ pub struct EndpointConfig {
     pub weight: u32,
 }
 
-/// One server: `http://host:port` or `https://host:port`. The gateway resolves a host name while
-/// it runs.
+/// Where a server is, or the name of several: `http://host:port`, `https://host:port`,
+/// `srv+http://name`, `srv+https://name` or `unix:/path`. The gateway resolves names while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EndpointAddress {
-    /// A name in lower case or an IP address; IPv6 without brackets.
+    /// What `host` is.
+    pub kind: AddressKind,
+    /// A name in lower case, an IP address (IPv6 without brackets), or the path of a socket.
     pub host: String,
-    /// Default 80, for `https://` 443.
+    /// Default 80, for `https://` 443. 0 for SRV records, which have ports, and for UNIX sockets.
     pub port: u16,
     /// Whether the endpoint is `https://`; the same for all endpoints of an upstream.
     pub tls: bool,
 }
 
+/// The kinds of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AddressKind {
+    /// A host name with A and AAAA records, or an IP address.
+    Host,
+    /// A name with SRV records (RFC 2782).
+    Srv,
+    /// The path of a UNIX socket.
+    Unix,
+}
+
 impl fmt::Display for EndpointAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, .. } = self;
+        let Self { kind, host, port, .. } = self;
+        match kind {
+            AddressKind::Host => {}
+            AddressKind::Srv => return formatter.write_str(host),
+            AddressKind::Unix => return write!(formatter, "unix:{host}"),
+        }
         if host.contains(':') { write!(formatter, "[{host}]:{port}") } else { write!(formatter, "{host}:{port}") }
     }
 }
@@ -114,7 +132,43 @@ impl EndpointConfig {
 }
 
 fn parse_url(text: &str) -> Result<EndpointAddress, String> {
-    let invalid = || "write http://host:port or https://host:port".to_owned();
+    if let Some(path) = text.strip_prefix("unix:") {
+        return parse_socket(path);
+    }
+    match text.strip_prefix("srv+") {
+        Some(url) => parse_srv(parse_tcp(url)?, url),
+        None => parse_tcp(text),
+    }
+}
+
+/// The longest path that a socket address holds.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+fn parse_socket(path: &str) -> Result<EndpointAddress, String> {
+    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+        return Err("write unix: and the absolute path of the socket, such as unix:/run/app.sock".into());
+    }
+    if path.len() > SOCKET_PATH_BYTES_MAX {
+        return Err(format!("the path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes"));
+    }
+    let host = format!("/{}", path.trim_start_matches('/'));
+    Ok(EndpointAddress { kind: AddressKind::Unix, host, port: 0, tls: false })
+}
+
+fn parse_srv(address: EndpointAddress, url: &str) -> Result<EndpointAddress, String> {
+    let has_port =
+        url.trim_end_matches('/').ends_with(|last: char| last.is_ascii_digit()) && url.matches(':').count() > 1;
+    if has_port || address.host.parse::<IpAddr>().is_ok() {
+        return Err(
+            "SRV records have the ports: write srv+http:// and a name, such as srv+http://_http._tcp.api.internal"
+                .into(),
+        );
+    }
+    Ok(EndpointAddress { kind: AddressKind::Srv, port: 0, ..address })
+}
+
+fn parse_tcp(text: &str) -> Result<EndpointAddress, String> {
+    let invalid = || "write http://host:port, https://host:port or unix:/path".to_owned();
     let (tls, authority) = match text.strip_prefix("https://") {
         Some(authority) => (true, authority),
         None => (false, text.strip_prefix("http://").ok_or_else(invalid)?),
@@ -131,14 +185,20 @@ fn parse_url(text: &str) -> Result<EndpointAddress, String> {
         return Err("the port is not between 0 and 65535".into());
     }
     let host = parsed.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    if tls && ServerName::try_from(host.as_str()).is_err() {
+    let is_service = host.starts_with('_');
+    if tls && !is_service && ServerName::try_from(host.as_str()).is_err() {
         return Err("no certificate can have this host: write a DNS name or an IP address".into());
     }
     if parsed.port_u16() == Some(0) {
         return Err("no server has port 0: write the server's port".into());
     }
     check_ip(&host)?;
-    Ok(EndpointAddress { host, port: parsed.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls })
+    Ok(EndpointAddress {
+        kind: AddressKind::Host,
+        host,
+        port: parsed.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+        tls,
+    })
 }
 
 /// Refuses addresses to which TCP cannot connect.

@@ -6,6 +6,7 @@
 pub(crate) mod balance;
 pub(crate) mod endpoints;
 pub(crate) mod health;
+pub(crate) mod http2;
 pub(crate) mod retries;
 
 use std::path::Path;
@@ -15,8 +16,9 @@ use crate::tls::UpstreamTls;
 use crate::values::{HOUR, MILLISECOND};
 use crate::yaml::Section;
 use balance::Balance;
-use endpoints::UpstreamTarget;
+use endpoints::{AddressKind, UpstreamTarget};
 use health::{HealthCheck, OutlierDetection};
+use http2::Http2Settings;
 use retries::Retries;
 
 /// A group of servers that routes send requests to. Durations are 1 ms to 1 h unless they say
@@ -29,6 +31,8 @@ pub struct Upstream {
     pub tls: Option<UpstreamTls>,
     /// Default HTTP/1.1.
     pub protocol: Protocol,
+    /// HTTP/2 connections. Only used with [`Protocol::H2`].
+    pub http2: Http2Settings,
     /// How requests are distributed. Default round robin.
     pub balance: Balance,
     /// To connect to an endpoint, over all its addresses. Default 1 s, or less if `timeout` is
@@ -43,6 +47,8 @@ pub struct Upstream {
     /// From the start of the request to the end of the response's body. Default none. It is not
     /// below `timeout`.
     pub total_timeout: Option<Duration>,
+    /// The size of a response's head. Default 64 KiB; 8 KiB to 1 MiB.
+    pub response_head_bytes: usize,
     /// Idle connections that each thread keeps to one endpoint. Default 64; 0 to 10,000.
     pub idle_connections: usize,
     /// How long an idle connection is kept. Default 30 s.
@@ -98,11 +104,13 @@ impl Upstream {
             tls: read_tls(section, base, &target),
             target,
             protocol: Protocol::read(section),
+            http2: section.nested("http2", Http2Settings::read),
             balance: Balance::read(section),
             connect_timeout: duration("connect_timeout").unwrap_or(per_try_timeout.min(Duration::from_secs(1))),
             timeout,
             body_idle_timeout: duration_or_off("body_idle_timeout").unwrap_or(Some(Duration::from_secs(60))),
             total_timeout: duration_or_off("total_timeout").flatten(),
+            response_head_bytes: section.size("response_head_bytes", 8 << 10, 1 << 20).unwrap_or(64 << 10),
             idle_connections: section.number("idle_connections", 0, 10_000).unwrap_or(64),
             idle_timeout: duration("idle_timeout").unwrap_or(Duration::from_secs(30)),
             resolve_interval: resolve_interval.unwrap_or(Duration::from_secs(30)),
@@ -111,6 +119,9 @@ impl Upstream {
             outlier,
             limits: section.nested("limits", UpstreamLimits::read),
         };
+        if upstream.protocol != Protocol::H2 && section.has("http2") {
+            section.error_at(&["http2"], "has no effect without protocol: h2: add it, or remove http2");
+        }
         if upstream.target != UpstreamTarget::Echo {
             upstream.check_timeouts(section);
         }
@@ -179,5 +190,11 @@ fn read_tls(upstream: &Section, base: &Path, target: &UpstreamTarget) -> Option<
         upstream.error_at(&["tls"], "has no effect, because the endpoints are not https://: remove it");
     }
     let tls = upstream.nested("tls", |section| UpstreamTls::read(section, base));
+    let has_service = secure.iter().any(|endpoint| endpoint.address.kind == AddressKind::Srv);
+    if has_service && tls.server_name.is_none() {
+        let message =
+            "is required for srv+https://: anybody who can forge a DNS answer could choose the name otherwise";
+        upstream.error_at(&["tls", "server_name"], message);
+    }
     is_https.then_some(tls)
 }

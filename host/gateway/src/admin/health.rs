@@ -2,6 +2,8 @@
 //!
 //! This module does not know: the health of upstreams, which `/upstreams` shows.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use http::StatusCode;
 
 use super::reply::{Reply, text};
@@ -12,9 +14,9 @@ pub(super) fn get_liveness(_: &Shared) -> Reply {
     text(StatusCode::OK, "ok\n")
 }
 
-/// 200, or 503 while the gateway drains.
+/// 200, or 503 while the gateway drains or is about to.
 pub(super) fn get_readiness(shared: &Shared) -> Reply {
-    if *shared.draining.borrow() {
+    if *shared.draining.borrow() || shared.leaving.load(Relaxed) {
         return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
     text(StatusCode::OK, "ready\n")

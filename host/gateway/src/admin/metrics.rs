@@ -95,7 +95,9 @@ fn set_endpoints(shared: &Shared) {
     for gauge in gauges {
         gauge.clear();
     }
-    for weighted in shared.snapshot.load().upstreams.values().flat_map(|cluster| &cluster.endpoints) {
+    let snapshot = shared.snapshot.load();
+    let sets: Vec<_> = snapshot.upstreams.values().map(|cluster| cluster.endpoints()).collect();
+    for weighted in sets.iter().flat_map(|set| &set.list) {
         let (labels, status) = (weighted.endpoint.labels(), weighted.endpoint.status());
         let values = [
             i64::from(status.healthy != Some(false)),

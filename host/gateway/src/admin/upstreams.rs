@@ -15,14 +15,15 @@ pub(super) fn get(shared: &Shared) -> Reply {
 }
 
 fn upstream((name, cluster): (&String, &Arc<Cluster>)) -> serde_json::Value {
-    let endpoints: Vec<_> = cluster.endpoints.iter().map(endpoint).collect();
-    serde_json::json!({ "name": name, "endpoints": endpoints })
+    let endpoints: Vec<_> = cluster.endpoints().list.iter().map(endpoint).collect();
+    serde_json::json!({ "name": name, "endpoints": endpoints, "unresolved": cluster.unresolved() })
 }
 
 fn endpoint(weighted: &WeightedEndpoint) -> serde_json::Value {
     let status = weighted.endpoint.status();
     serde_json::json!({
         "endpoint": &*weighted.endpoint.label,
+        "host": weighted.endpoint.name(),
         "weight": weighted.weight,
         "healthy": status.healthy,
         "ejected_for_seconds": status.ejected_for.map(|time| time.as_secs_f64()),

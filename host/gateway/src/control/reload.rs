@@ -274,6 +274,7 @@ fn check_fixed_keys(old: &Config, new: &Config) -> Result<(), ReloadError> {
         ("admin", old.admin != new.admin),
         ("state", old.state_dir != new.state_dir),
         ("log.format", old.log.format != new.log.format),
+        ("dns", old.dns_servers != new.dns_servers),
     ];
     let changed: Vec<_> = keys.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect();
     if changed.is_empty() { Ok(()) } else { Err(ReloadError::FixedKeys(changed)) }

@@ -53,6 +53,12 @@ impl Signals {
         }
     }
 
+    /// Takes the signals that belong to the one that just came.
+    pub async fn forget_duplicates(&mut self) {
+        let until = tokio::time::Instant::now() + DUPLICATE_TIME;
+        while tokio::time::timeout_at(until, self.drain()).await.is_ok() {}
+    }
+
     /// Waits for SIGTERM or SIGINT.
     pub async fn drain(&mut self) {
         tokio::select! {

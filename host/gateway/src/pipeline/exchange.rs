@@ -30,6 +30,7 @@ use witgate_config::Action;
 use witgate_http::body::{Body, Direction, InterimSink};
 use witgate_http::error::{Error, Kind};
 use witgate_http::limiter::Permit;
+use witgate_http::semantics::path::Slashes;
 use witgate_http::throughput::yield_to_ready_tasks;
 use witgate_runtime::exchange::{Client, Exchange, Request, Response};
 
@@ -72,6 +73,7 @@ pub async fn handle(context: RequestContext<'_>, mut request: http::Request<Body
     open.record.host = request.headers().get(header::HOST).cloned();
     open.record.target = request.uri().path_and_query().cloned();
     let shows_decisions = debug::take_token(request.headers_mut(), snapshot.config.telemetry.debug_token.as_ref());
+    let is_grpc = respond::grpc::is_call(request.version(), request.headers());
     let mut response = match limits::enter_gateway(&shared.in_flight, snapshot.config.limits.in_flight) {
         Ok(permit) => {
             open.permits.push(permit);
@@ -83,6 +85,9 @@ pub async fn handle(context: RequestContext<'_>, mut request: http::Request<Body
     end_head(&mut open.record, &mut response);
     if shows_decisions {
         response.headers_mut().insert(debug::X_WITGATE_TRACE, decisions(&open.record));
+    }
+    if is_grpc {
+        response = respond::grpc::finish(response, open.record.failure.as_ref().map(|error| error.kind));
     }
     response.body_mut().count_bytes(&open.record.traffic, Direction::Sent);
     response.body_mut().add_guard(open);
@@ -190,7 +195,8 @@ async fn filter_and_forward(
         Ok(Decision::Respond(reply)) => Ok((respond::to_reply(reply), Body::empty())),
         Ok(Decision::Proceed) => {
             let keeps_request = run.has_response_phase();
-            answer(context, route, &mut exchange, tunnel.unwrap_or(body), keeps_request, &mut open.record).await
+            let to = (route, normalize::slashes(&snapshot.config));
+            answer(context, to, &mut exchange, tunnel.unwrap_or(body), keeps_request, &mut open.record).await
         }
         Err(error) => Err(error),
     };
@@ -212,7 +218,7 @@ async fn filter_and_forward(
 /// instead.
 async fn answer(
     context: &RequestContext<'_>,
-    route: &Route,
+    (route, slashes): (&Route, Slashes),
     exchange: &mut Exchange,
     body: Body,
     keeps_request: bool,
@@ -230,7 +236,7 @@ async fn answer(
     let client = exchange.client.address.ip();
     let mut request = forward::to_upstream(exchange, body, keeps_request);
     policies::edit(&route.config.headers.request, request.headers_mut());
-    rewrite::apply(&route.config.rewrite, path_match, &mut request)?;
+    rewrite::apply(&route.config.rewrite, path_match, slashes, &mut request)?;
     if let Some(mirror) = &route.mirror {
         request = mirror.send_copy(context.upstream_client, client, request);
     }

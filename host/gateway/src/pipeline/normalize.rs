@@ -18,7 +18,7 @@ use witgate_http::body::Body;
 use witgate_http::error::{Error, Kind};
 use witgate_http::semantics::fields::{drop_underscore_lookalikes, is_host, strip_connection_fields};
 use witgate_http::semantics::forwarded;
-use witgate_http::semantics::path;
+use witgate_http::semantics::path::{self, Slashes};
 use witgate_runtime::exchange::{Client, Request, Upgrade};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -59,7 +59,7 @@ pub(super) fn normalize(
     drop_underscore_lookalikes(&mut head.headers);
     set_host(&mut head.headers, &uri, head.version)?;
     check_connection(&head.headers, client)?;
-    let target = normalize_target(uri)?;
+    let target = normalize_target(uri, slashes(config))?;
     if target.path() == "*" && head.method != Method::OPTIONS {
         return Err(bad("only OPTIONS has the target *"));
     }
@@ -150,13 +150,18 @@ fn check_connection(headers: &HeaderMap, client: &Client) -> Result<(), Error> {
     Err(Error::new(Kind::Misdirected, format!("{host}, over a connection for {:?}", tls.server_name)))
 }
 
+/// What the configuration says about `//` in paths.
+pub fn slashes(config: &Config) -> Slashes {
+    if config.merge_slashes { Slashes::Merge } else { Slashes::Keep }
+}
+
 /// The path in its normal form, and the query unchanged.
-fn normalize_target(uri: Parts) -> Result<PathAndQuery, Error> {
+fn normalize_target(uri: Parts, slashes: Slashes) -> Result<PathAndQuery, Error> {
     if uri.scheme.as_ref().is_some_and(|scheme| !matches!(scheme.as_str(), "http" | "https")) {
         return Err(bad("its scheme is neither http nor https"));
     }
     let target = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let normal = path::normalize(target.path()).map_err(bad)?;
+    let normal = path::normalize_with(target.path(), slashes).map_err(bad)?;
     if let Some(query) = target.query()
         && !query.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#')
     {

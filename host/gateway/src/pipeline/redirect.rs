@@ -30,7 +30,8 @@ pub fn redirect(
     };
     let query = request.target.query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = if to.scheme.is_none() && to.host.is_none() {
-        format!("{path}{query}")
+        // A path that begins with `//` would name another host.
+        format!("/{}{query}", path.trim_start_matches('/'))
     } else {
         let scheme = to.scheme.unwrap_or(if is_https(request) { "https" } else { "http" });
         format!("{scheme}://{}{path}{query}", host(to, request)?)

@@ -4,6 +4,8 @@
 //! id, by which the operator finds the details in the log. This module does not know: where a
 //! failure came from.
 
+pub mod grpc;
+
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
@@ -53,11 +55,18 @@ pub fn to_reply(reply: Reply) -> Response {
     Response { status: reply.status, headers: reply.headers, local: true, body: Some(reply.body) }
 }
 
+/// Marks a response that the gateway or a filter made.
+#[derive(Clone)]
+struct Local;
+
 /// The response as the server sends it. A body in memory takes precedence over `streamed`.
 pub fn finish(response: Response, streamed: Body) -> http::Response<Body> {
     let mut finished = http::Response::new(response.body.map_or(streamed, Body::full));
     *finished.status_mut() = response.status;
     *finished.headers_mut() = response.headers;
+    if response.local {
+        finished.extensions_mut().insert(Local);
+    }
     if matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         *finished.body_mut() = Body::empty();
     }

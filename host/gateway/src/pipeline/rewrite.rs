@@ -11,12 +11,13 @@ use http::uri::PathAndQuery;
 
 use witgate_config::{PathMatch, PathRewrite, Rewrite};
 use witgate_http::error::{Error, Kind};
-use witgate_http::semantics::path::normalize;
+use witgate_http::semantics::path::{Slashes, normalize_with};
 
 /// Rewrites the request. `path_match` is how the route matches the path.
 pub fn apply<B>(
     rewrite: &Rewrite,
     path_match: Option<&PathMatch>,
+    slashes: Slashes,
     request: &mut http::Request<B>,
 ) -> Result<(), Error> {
     if let Some(path) = &rewrite.path {
@@ -28,7 +29,7 @@ pub fn apply<B>(
             }
         };
         if let Some(new) = new {
-            *request.uri_mut() = with_path(uri, &new)?;
+            *request.uri_mut() = with_path(uri, &new, slashes)?;
         }
     }
     if let Some(host) = &rewrite.host {
@@ -52,9 +53,9 @@ pub fn with_prefix(path: &str, path_match: Option<&PathMatch>, new: &str) -> Opt
     }
 }
 
-fn with_path(uri: &Uri, new: &str) -> Result<Uri, Error> {
+fn with_path(uri: &Uri, new: &str, slashes: Slashes) -> Result<Uri, Error> {
     let wrong = |why: &str| Error::new(Kind::BadRequest, format!("the rewritten path {new:?}: {why}"));
-    let path = normalize(new).map_err(wrong)?;
+    let path = normalize_with(new, slashes).map_err(wrong)?;
     let target = match uri.query() {
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
         None => PathAndQuery::try_from(&*path),
@@ -72,7 +73,7 @@ mod tests {
     fn rewritten(rewrite: &Rewrite, path_match: Option<&PathMatch>, uri: &str) -> Result<String, Error> {
         let mut request = http::Request::new(());
         *request.uri_mut() = uri.parse().unwrap_or_default();
-        apply(rewrite, path_match, &mut request)?;
+        apply(rewrite, path_match, Slashes::Merge, &mut request)?;
         Ok(request.uri().to_string())
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 
@@ -211,6 +212,8 @@ pub struct Shared {
     pub buffered_bytes: Limiter,
     /// Runs the filters, and knows how many instances there are.
     pub engine: Engine,
+    /// True once the gateway is about to drain and still accepts connections.
+    pub leaving: AtomicBool,
     /// True once the gateway stops accepting connections.
     pub draining: tokio::sync::watch::Sender<bool>,
 }
@@ -220,7 +223,7 @@ impl Shared {
     pub fn swap(&self, snapshot: Snapshot) {
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(snapshot.clone());
-        self.registry.retain(snapshot.upstreams.values());
+        Cluster::retain_used(&self.registry, snapshot.upstreams.values());
         self.swapped.send_replace(());
     }
 }

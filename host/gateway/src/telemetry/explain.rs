@@ -70,6 +70,7 @@ pub(super) fn advice(record: &ExchangeRecord) -> &'static str {
         Kind::UpstreamUnavailable => "Give an endpoint a weight above 0.",
         Kind::UpstreamSaturated => "Add endpoints, or raise the upstream's limits.",
         Kind::UpstreamTimeout => "Find out why the endpoint is slow, or raise the upstream's timeout.",
+        Kind::UpgradeUnsupported => "Set protocol: http1 for this upstream, or allow WebSocket over HTTP/2 there.",
         Kind::ResponseTooLarge => "Raise body_bytes_max in the filter's filter.toml.",
         Kind::Internal => "Report this as a defect of the gateway, with the log.",
     }

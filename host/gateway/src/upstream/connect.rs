@@ -1,19 +1,17 @@
-//! Connects to an endpoint: TCP to one of its addresses, then TLS if the upstream uses it.
+//! Connects to an endpoint: TCP or a UNIX socket, then TLS if the upstream uses it.
 //!
-//! The first address is chosen at random, so that connections spread over all addresses of a name.
-//! Each address gets its share of the time, so that one that does not answer leaves time for the
-//! next ones. This module does not know: HTTP, pools.
+//! This module does not know: HTTP, pools, names.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::ClientConfig;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, SocketTarget};
 use crate::net::Stream;
 use crate::net::tls::{ClientTls, Fault, connect_tls, fault};
 use witgate_config::{Alpn, Protocol, Upstream};
@@ -22,9 +20,8 @@ use witgate_http::error::{Error, Kind};
 /// The TLS configuration that a connection was made with; none for plain text.
 pub(super) type TlsConfig = Option<Arc<ClientConfig>>;
 
-/// Connects within the upstream's `connect_timeout`, which includes the DNS lookup and the TLS
-/// handshake. `protocol` is the one that the connection will carry. The error's detail does not
-/// name the endpoint.
+/// Connects within the upstream's `connect_timeout`, which includes the TLS handshake. `protocol`
+/// is the one that the connection will carry. The error's detail does not name the endpoint.
 pub(super) async fn connect(
     endpoint: &Endpoint,
     settings: &Upstream,
@@ -32,7 +29,10 @@ pub(super) async fn connect(
     protocol: Protocol,
 ) -> Result<(Stream, TlsConfig), Error> {
     let until = Instant::now() + settings.connect_timeout;
-    let stream = connect_tcp(endpoint, settings, until).await?;
+    let stream = match &endpoint.socket {
+        SocketTarget::Tcp(address) => connect_tcp(*address, settings, until).await?,
+        SocketTarget::Unix(path) => return connect_unix(path, until).await.map(|stream| (stream, None)),
+    };
     let Some(tls) = tls else { return Ok((Stream::Tcp(stream), None)) };
     let (config, alpn) = (tls.current(), alpn(protocol).id());
     let name =
@@ -66,40 +66,30 @@ const fn alpn(protocol: Protocol) -> Alpn {
     }
 }
 
-async fn connect_tcp(endpoint: &Endpoint, settings: &Upstream, until: Instant) -> Result<TcpStream, Error> {
-    let resolved = tokio::time::timeout_at(until, endpoint.addresses.get(settings.resolve_interval)).await;
-    let addresses = resolved
-        .map_err(|_| Error::new(Kind::UpstreamDns, "the name was not resolved in time"))?
-        .map_err(|why| Error::new(Kind::UpstreamDns, why))?;
-    let count = addresses.len();
-    let first = if count > 1 { fastrand::usize(..count) } else { 0 };
-    let mut last_error = Error::new(Kind::UpstreamConnect, "no address was tried");
-    for (tried, address) in addresses.iter().cycle().skip(first).take(count).enumerate() {
-        let left = until.saturating_duration_since(Instant::now());
-        let share = left / (count - tried) as u32;
-        match connect_address(*address, share).await {
-            Ok(stream) => return Ok(stream),
-            Err((kind, why)) => last_error = Error::new(kind, format!("{address}: {why}")),
-        }
-    }
-    Err(last_error)
-}
-
-async fn connect_address(address: SocketAddr, timeout: Duration) -> Result<TcpStream, (Kind, String)> {
-    match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
-        // The gateway writes whole messages, so Nagle's algorithm would only add delay.
-        Ok(Ok(stream)) => match stream.set_nodelay(true) {
-            Ok(()) => Ok(stream),
-            Err(error) => Err((Kind::UpstreamConnect, error.to_string())),
-        },
+async fn connect_tcp(address: SocketAddr, settings: &Upstream, until: Instant) -> Result<TcpStream, Error> {
+    let connected = tokio::time::timeout_at(until, TcpStream::connect(address)).await;
+    // The gateway writes whole messages, so Nagle's algorithm would only add delay.
+    match connected.map(|connected| connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream))) {
+        Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {
             let kind = match error.kind() {
                 ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Kind::UpstreamUnroutable,
                 ErrorKind::TimedOut => Kind::UpstreamConnectTimeout,
                 _ => Kind::UpstreamConnect,
             };
-            Err((kind, error.to_string()))
+            Err(Error::new(kind, error.to_string()))
         }
-        Err(_) => Err((Kind::UpstreamConnectTimeout, format!("no connection within {timeout:?}"))),
+        Err(_) => {
+            let detail = format!("no connection within {:?}", settings.connect_timeout);
+            Err(Error::new(Kind::UpstreamConnectTimeout, detail))
+        }
+    }
+}
+
+async fn connect_unix(path: &Path, until: Instant) -> Result<Stream, Error> {
+    match tokio::time::timeout_at(until, UnixStream::connect(path)).await {
+        Ok(Ok(stream)) => Ok(Stream::Unix(stream)),
+        Ok(Err(error)) => Err(Error::new(Kind::UpstreamConnect, error.to_string())),
+        Err(_) => Err(Error::new(Kind::UpstreamConnectTimeout, "the socket accepts no connection in time")),
     }
 }

@@ -4,6 +4,9 @@
 //! are relaxed atomics: each decision reads one of them, and a decision that is one request late
 //! does no harm. This module does not know: requests, connections.
 
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -11,10 +14,9 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Notify;
 
-use super::resolve::HostAddresses;
 use super::verdict::AttemptResult;
 use crate::telemetry::{EndpointLabels, Metrics, UpstreamLabels};
-use witgate_config::{EndpointAddress, OutlierDetection};
+use witgate_config::{AddressKind, EndpointAddress, OutlierDetection};
 use witgate_http::limiter::{Limiter, Permit};
 
 /// An ejection lasts at most this many times as long as the first one.
@@ -24,16 +26,33 @@ const UNKNOWN: u8 = 0;
 const HEALTHY: u8 = 1;
 const UNHEALTHY: u8 = 2;
 
+/// The address of a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum SocketTarget {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for SocketTarget {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// One endpoint of an upstream.
 pub struct Endpoint {
     /// Unique in this process.
     pub id: u64,
     /// The upstream's name.
     pub upstream: Arc<str>,
+    /// As the configuration names it. Several endpoints share a name with several addresses.
     pub(super) address: EndpointAddress,
-    /// The address as text, for labels and messages.
+    pub(super) socket: SocketTarget,
+    /// The socket's address as text, for labels and messages.
     pub label: Arc<str>,
-    pub(super) addresses: Arc<HostAddresses>,
     health: AtomicU8,
     /// Failures in a row.
     failures: AtomicU32,
@@ -70,16 +89,16 @@ pub struct EndpointStatus {
 }
 
 impl Endpoint {
-    pub(super) fn new(id: u64, upstream: Arc<str>, address: EndpointAddress, metrics: &Metrics) -> Self {
-        let label: Arc<str> = address.to_string().into();
+    pub(super) fn new(upstream: Arc<str>, address: EndpointAddress, socket: SocketTarget, metrics: &Metrics) -> Self {
+        let label: Arc<str> = socket.to_string().into();
         let result = AttemptResult::Answered.label();
         let labels = UpstreamLabels { upstream: upstream.clone(), endpoint: label.clone(), result };
         Self {
-            id,
-            addresses: Arc::new(HostAddresses::new(&address.host, address.port, upstream.clone())),
+            id: next_id(),
             answered: metrics.upstream_requests.get_or_create(&labels).clone(),
             upstream,
             address,
+            socket,
             label,
             health: AtomicU8::new(UNKNOWN),
             failures: AtomicU32::new(0),
@@ -91,6 +110,20 @@ impl Endpoint {
             pending: Limiter::default(),
             connection_ended: Arc::default(),
             metrics: metrics.clone(),
+        }
+    }
+
+    /// The name in the configuration, if it is resolved to addresses.
+    pub fn name(&self) -> Option<String> {
+        let name = self.address.to_string();
+        (name != *self.label).then_some(name)
+    }
+
+    /// What a request that the gateway makes says in its `host` field.
+    pub(super) fn authority(&self) -> String {
+        match self.address.kind {
+            AddressKind::Unix => "localhost".to_owned(),
+            AddressKind::Host | AddressKind::Srv => self.address.to_string(),
         }
     }
 
@@ -266,6 +299,12 @@ fn ejection_length(eject: Duration, count: u32) -> Duration {
     eject.saturating_mul((1_u32 << count.saturating_sub(1).min(31)).min(EJECTION_GROWTH_MAX))
 }
 
+/// A number that is unique in this process.
+pub(super) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Relaxed)
+}
+
 /// Milliseconds since the first call, starting at 1.
 fn now_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
@@ -277,8 +316,9 @@ mod tests {
     use super::*;
 
     fn endpoint() -> Endpoint {
-        let address = witgate_config::EndpointAddress { host: "127.0.0.1".into(), port: 1, tls: false };
-        Endpoint::new(1, "u".into(), address, &Metrics::new())
+        let (kind, socket) = (AddressKind::Host, SocketAddr::from(([127, 0, 0, 1], 1)));
+        let address = EndpointAddress { kind, host: "127.0.0.1".into(), port: 1, tls: false };
+        Endpoint::new("u".into(), address, SocketTarget::Tcp(socket), &Metrics::new())
     }
 
     #[test]

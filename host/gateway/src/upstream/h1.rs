@@ -19,6 +19,7 @@ use http::header::{self, HeaderValue};
 use http::{StatusCode, Version};
 
 use super::interim::InterimResponses;
+use super::websocket_accept::accept_value;
 pub(super) use connection::{Connection, GiveBack};
 use connection::{invalid_response, upstream_error};
 use download::Download;
@@ -30,8 +31,22 @@ use witgate_http::h1::head::{Limits, ResponseHead, is_persistent, parse_response
 use witgate_http::h1::incoming::IncomingHead;
 use witgate_runtime::exchange::Upgrade;
 
-/// Bounds on a response's head.
-const HEAD_LIMITS: Limits = Limits { head_bytes: 64 << 10, target_bytes: 64 << 10, fields: 200 };
+/// Header lines of a response.
+const FIELDS_MAX: usize = 200;
+
+/// How to send one request.
+#[derive(Clone, Copy)]
+pub(super) struct Options<'a> {
+    /// The connection was idle before.
+    pub(super) reused: bool,
+    /// Receives interim responses.
+    pub(super) interim: Option<&'a InterimSink>,
+    /// How long the upstream may be silent in the middle of a body; the caller limits the time to
+    /// the head.
+    pub(super) body_idle: Option<Duration>,
+    /// Bounds the response's head.
+    pub(super) head_bytes: usize,
+}
 
 /// An exchange that failed before the response's head was complete.
 pub(super) struct ExchangeError {
@@ -46,17 +61,13 @@ pub(super) struct ExchangeError {
 
 /// Sends `request` and waits for the response's head. The response's body streams, and gives the
 /// connection back at its end.
-///
-/// `reused` says that the connection was idle before. `body_idle` is how long the upstream may be
-/// silent in the middle of a body; the caller limits the time to the head.
 pub(super) async fn exchange(
     mut connection: Box<Connection>,
-    reused: bool,
+    Options { reused, interim, body_idle, head_bytes }: Options<'_>,
     request: http::Request<Body>,
-    interim: Option<&InterimSink>,
-    body_idle: Option<Duration>,
     give_back: GiveBack,
 ) -> Result<http::Response<Body>, ExchangeError> {
+    let limits = Limits { head_bytes, target_bytes: head_bytes, fields: FIELDS_MAX };
     let (mut request, body) = request.into_parts();
     let upgrade = request.extensions.get::<Upgrade>().cloned();
     let retry_body = body.try_clone();
@@ -66,7 +77,7 @@ pub(super) async fn exchange(
         if let Poll::Ready(Err(error)) = upload.poll(&mut connection, context) {
             return Poll::Ready(Err(error));
         }
-        poll_head(&mut connection, &mut incoming, &mut upload, &mut interims, context)
+        poll_head(&mut connection, &limits, &mut incoming, &mut upload, &mut interims, context)
     });
     let mut answered = true;
     let received = received.await.and_then(|head| {
@@ -75,7 +86,8 @@ pub(super) async fn exchange(
             answered = false;
             return Err(Error::new(Kind::UpstreamClosed, "it said 408 while the request was on its way"));
         }
-        let framing = switch_protocol(&head, framing, upgrade.as_ref(), &mut upload)?;
+        let key = request.headers.get(header::SEC_WEBSOCKET_KEY);
+        let framing = switch_protocol(&head, framing, upgrade.as_ref(), key, &mut upload)?;
         Ok((head, framing))
     });
     let (head, framing) = match received {
@@ -114,13 +126,14 @@ fn is_idle_timeout(head: &ResponseHead) -> bool {
 /// The head of the final response. Interim responses go to the client; `100` starts the body.
 fn poll_head(
     connection: &mut Connection,
+    limits: &Limits,
     incoming: &mut IncomingHead,
     upload: &mut Upload,
     interims: &mut InterimResponses<'_>,
     context: &mut Context<'_>,
 ) -> Poll<Result<ResponseHead, Error>> {
     loop {
-        let head = ready!(incoming.poll(&mut connection.io, &HEAD_LIMITS, context))
+        let head = ready!(incoming.poll(&mut connection.io, limits, context))
             .map_err(|error| upstream_error(error, "it closed before its response"))?;
         let head = parse_response(head).map_err(invalid_response)?;
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -140,6 +153,7 @@ fn switch_protocol(
     head: &ResponseHead,
     framing: Framing,
     upgrade: Option<&Upgrade>,
+    websocket_key: Option<&HeaderValue>,
     upload: &mut Upload,
 ) -> Result<Framing, Error> {
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -155,6 +169,24 @@ fn switch_protocol(
     if !head.headers.get(header::UPGRADE).is_some_and(is_requested) || head.version != Version::HTTP_11 {
         return Err(Error::new(Kind::UpstreamProtocol, "it changed the protocol, which the request had not asked for"));
     }
+    if let Some(key) = websocket_key
+        && upgrade.is_some_and(|Upgrade(protocol)| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    {
+        check_accept(head, key)?;
+    }
     upload.start_tunnel();
     Ok(Framing::UntilClose)
+}
+
+/// Refuses a switch to WebSocket that does not answer the request's key (RFC 6455, section 4.1): a
+/// server that does not speak WebSocket, or a cache, sent it.
+fn check_accept(head: &ResponseHead, key: &HeaderValue) -> Result<(), Error> {
+    let accepts: Vec<_> = head.headers.get_all(header::SEC_WEBSOCKET_ACCEPT).iter().collect();
+    let why = match accepts[..] {
+        [accept] if accept.as_bytes() == accept_value(key.as_bytes()).as_bytes() => return Ok(()),
+        [] => "its 101 has no sec-websocket-accept",
+        [_] => "the sec-websocket-accept of its 101 does not belong to the request's key",
+        _ => "its 101 has several sec-websocket-accept fields",
+    };
+    Err(Error::new(Kind::UpstreamProtocol, why))
 }

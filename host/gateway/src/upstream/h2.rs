@@ -1,162 +1,106 @@
-//! HTTP/2 to an endpoint: one connection for all requests of a thread, one stream for each request.
+//! HTTP/2 to an endpoint: a few connections for all requests of a thread, one stream for each
+//! request.
 //!
-//! The connection runs as a task of its own, because no exchange owns it. A request that the
-//! upstream did not process (REFUSED_STREAM, or a GOAWAY that names an earlier stream; RFC 9113,
-//! section 8.7) may be sent again whatever its method is. This module does not know: balancing,
-//! retries, routes.
+//! A request that the upstream did not process (REFUSED_STREAM, or a GOAWAY that names an earlier
+//! stream; RFC 9113, section 8.7) may be sent again whatever its method is. A WebSocket travels
+//! over one stream (RFC 8441), if the upstream's SETTINGS allow it. This module does not know:
+//! balancing, retries, routes.
 
-use std::cell::Cell;
+mod keep_alive;
+mod session;
+mod sessions;
+mod websocket;
+
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
+use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Scheme, Uri};
 use http::{StatusCode, Version, uri};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::connect::TlsConfig;
-use super::endpoint::ConnectionPermit;
 use super::interim::InterimResponses;
-use crate::net::Stream;
-use witgate_http::body::{Body, InterimSink};
+pub(super) use session::{StreamSlot, open};
+pub(super) use sessions::{Next, Sessions};
+use websocket::Tunnel;
+use witgate_http::body::{Body, InterimSink, PolledFrame};
 use witgate_http::error::{Error, Kind};
-use witgate_http::h2::{Incoming, Outgoing, PeerPolicy};
+use witgate_http::h2::{Incoming, MinRateOverride, Outgoing, PeerPolicy};
 use witgate_http::semantics::fields::check_http2;
-use witgate_http::throughput::MinRate;
+use witgate_http::throughput::{MinRate, Timer};
 use witgate_runtime::exchange::Upgrade;
 
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-const HEADER_BYTES_MAX: u32 = 64 << 10;
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// A connection to an endpoint. Clones share it.
-#[derive(Clone)]
-pub(super) struct Session {
-    send: SendRequest<Bytes>,
-    pub(super) tls_config: TlsConfig,
-    state: Rc<SessionState>,
-}
-
-struct SessionState {
-    is_open: Cell<bool>,
-    used: Cell<Instant>,
-}
-
-impl Session {
-    /// Whether its task still runs.
-    pub(super) fn is_open(&self) -> bool {
-        self.state.is_open.get()
-    }
-
-    /// Whether it is open, and either in use or idle for less than `idle`.
-    pub(super) fn is_kept(&self, idle: Duration) -> bool {
-        // Its task and the pool hold one reference each, and each exchange holds one more.
-        let in_use = Rc::strong_count(&self.state) > 2;
-        self.is_open() && (in_use || self.state.used.get().elapsed() < idle)
-    }
-
-    fn scheme(&self) -> Scheme {
-        if self.tls_config.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
-    }
-
-    /// Waits until another stream may begin. Fails if the connection takes no more requests.
-    pub(super) async fn ready(&mut self) -> Result<(), Error> {
-        let ready = poll_fn(|context| self.send.poll_ready(context)).await;
-        ready.map_err(|error| Error::new(Kind::UpstreamClosed, error.to_string()))
-    }
-
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.state, &other.state)
-    }
-}
+/// The stall limit of a tunnel. The client's side decides how long a tunnel may be silent, because
+/// it sees both directions.
+const TUNNEL_STALL: Duration = Duration::from_secs(24 * 3600);
+/// How long a tunnel lives once one direction is closed: the client's direction in all, the
+/// upstream's direction while it is silent.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
 
 /// An exchange that failed before the response's head arrived.
 pub(super) struct Failed {
     pub(super) error: Error,
     /// The upstream certainly did not process the request.
     pub(super) unprocessed: bool,
-    /// The connection takes no more requests.
-    pub(super) is_closed: bool,
 }
 
-/// Starts HTTP/2 on a new connection. `permit` counts the connection while it lives.
-pub(super) async fn open(
-    io: Stream,
-    tls_config: TlsConfig,
-    permit: Option<ConnectionPermit>,
-) -> Result<Session, Error> {
-    let mut builder = h2::client::Builder::new();
-    builder
-        .initial_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(HEADER_BYTES_MAX)
-        .enable_push(false);
-    let failed = |why: String| Error::new(Kind::UpstreamProtocol, format!("no HTTP/2: {why}"));
-    let (send, connection) = tokio::time::timeout(HANDSHAKE_TIME_MAX, builder.handshake(io))
-        .await
-        .map_err(|_| failed("its SETTINGS frame did not arrive in time".into()))?
-        .map_err(|error| failed(error.to_string()))?;
-    let state = Rc::new(SessionState { is_open: Cell::new(true), used: Cell::new(Instant::now()) });
-    let task_state = state.clone();
-    tokio::task::spawn_local(async move {
-        let _counted = permit;
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an HTTP/2 connection to an upstream ended");
-        }
-        task_state.is_open.set(false);
-    });
-    Ok(Session { send, tls_config, state })
-}
-
-/// Sends `request` on a new stream and waits for the response's head. The session must be ready.
-/// The rest of the request is sent while the response's body is read.
+/// Sends `request` on a new stream and waits for the response's head. The rest of the request is
+/// sent while the response's body is read.
 pub(super) async fn exchange(
-    session: &mut Session,
-    request: http::Request<Body>,
+    mut slot: StreamSlot,
+    mut request: http::Request<Body>,
     interim: Option<&InterimSink>,
     body_idle: Duration,
 ) -> Result<http::Response<Body>, Failed> {
-    session.state.used.set(Instant::now());
-    let peer = PeerPolicy {
-        min_rate: MinRate::stall_only(body_idle),
-        broken: Kind::UpstreamClosed,
-        slow: Kind::UpstreamTimeout,
+    let tunnel = match request.extensions_mut().remove::<Upgrade>() {
+        Some(upgrade) => Some(Tunnel::new(&upgrade, &slot, &mut request).map_err(failed)?),
+        None => None,
     };
-    if request.extensions().get::<Upgrade>().is_some() {
-        let error = Error::new(Kind::NotImplemented, "an upgrade cannot be sent to an upstream over HTTP/2");
-        return Err(Failed { error, unprocessed: false, is_closed: false });
+    let stall = if tunnel.is_some() { TUNNEL_STALL } else { body_idle };
+    let peer =
+        PeerPolicy { min_rate: MinRate::stall_only(stall), broken: Kind::UpstreamClosed, slow: Kind::UpstreamTimeout };
+    let (mut request, body) = http2_head(request, slot.scheme()).map_err(failed)?;
+    if tunnel.is_some() {
+        websocket::into_connect(&mut request);
     }
-    let (request, body) = http2_head(request, session.scheme()).map_err(|error| Failed {
-        error,
-        unprocessed: false,
-        is_closed: false,
-    })?;
-    let ended = body.is_end_stream();
-    let (mut response, stream) = session.send.send_request(request, ended).map_err(|error| unsent(&error))?;
-    let mut upload = (!ended).then(|| Outgoing::new(body, stream, peer));
+    let ended = tunnel.is_none() && body.is_end_stream();
+    let (mut response, stream) = slot.send.send_request(request, ended).map_err(|error| unsent(&error))?;
+    // What a client sends into a tunnel waits until the upstream has agreed to it.
+    let (mut upload, waiting) = match (&tunnel, ended) {
+        (Some(_), _) => (None, Some((body, stream))),
+        (None, false) => (Some(Outgoing::new(body, stream, peer)), None),
+        (None, true) => (None, None),
+    };
     let mut interims = InterimResponses::new(interim);
     let received = poll_fn(|context| poll_response(&mut response, &mut upload, &mut interims, context)).await?;
+    slot.answered();
     let (mut head, stream) = received.into_parts();
-    check_http2(&head.headers).map_err(|why| Failed {
-        error: Error::new(Kind::UpstreamProtocol, why),
-        unprocessed: false,
-        is_closed: false,
-    })?;
+    check_http2(&head.headers).map_err(|why| failed(Error::new(Kind::UpstreamProtocol, why)))?;
     head.version = Version::HTTP_2;
+    let is_tunnel = tunnel.is_some_and(|tunnel| tunnel.begin(&mut head));
+    match waiting {
+        Some((body, stream)) if is_tunnel => upload = Some(Outgoing::new(body, stream, peer)),
+        // An error means that the stream has ended.
+        Some((_, mut stream)) => drop(stream.send_data(Bytes::new(), true)),
+        None => {}
+    }
     let incoming = Incoming::new(stream, &head.headers, peer);
-    let body = if incoming.is_end_stream() {
+    let body = if incoming.is_end_stream() && !is_tunnel {
         Body::empty()
     } else {
-        Body::stream(Box::pin(Download { incoming, upload, session: session.clone() }))
+        Body::stream(Box::pin(Download::new(incoming, upload, is_tunnel, slot)))
     };
     Ok(http::Response::from_parts(head, body))
+}
+
+/// A failure that says nothing about the connection.
+fn failed(error: Error) -> Failed {
+    Failed { error, unprocessed: false }
 }
 
 fn poll_response(
@@ -173,7 +117,7 @@ fn poll_response(
                 *upload = None
             }
             Poll::Ready(Err(error)) => {
-                return Poll::Ready(Err(Failed { error, unprocessed: false, is_closed: false }));
+                return Poll::Ready(Err(failed(error)));
             }
             Poll::Pending => {}
         }
@@ -186,7 +130,7 @@ fn poll_response(
             StatusCode::SWITCHING_PROTOCOLS => Err(Error::new(Kind::UpstreamProtocol, "it sends 101 over HTTP/2")),
             status => interims.forward(status, head.headers),
         };
-        passed.map_err(|error| Failed { error, unprocessed: false, is_closed: false })?;
+        passed.map_err(failed)?;
     }
     Pin::new(response).poll(context).map_err(|error| {
         let unprocessed = error.reason() == Some(Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote());
@@ -195,11 +139,7 @@ fn poll_response(
         } else {
             Kind::UpstreamProtocol
         };
-        Failed {
-            error: Error::new(kind, error.to_string()),
-            unprocessed,
-            is_closed: error.is_io() || error.is_go_away(),
-        }
+        Failed { error: Error::new(kind, error.to_string()), unprocessed }
     })
 }
 
@@ -224,7 +164,7 @@ fn http2_head(request: http::Request<Body>, scheme: Scheme) -> Result<(http::Req
 }
 
 fn unsent(error: &h2::Error) -> Failed {
-    Failed { error: Error::new(Kind::UpstreamClosed, error.to_string()), unprocessed: true, is_closed: true }
+    Failed { error: Error::new(Kind::UpstreamClosed, error.to_string()), unprocessed: true }
 }
 
 /// A response's body, with the rest of the request that is still being sent. Dropping it before its
@@ -232,38 +172,72 @@ fn unsent(error: &h2::Error) -> Failed {
 struct Download {
     incoming: Incoming,
     upload: Option<Outgoing>,
-    session: Session,
+    is_tunnel: bool,
+    min_rate: MinRateOverride,
+    /// Since when only the client's direction of a tunnel is open.
+    half_closed_since: Option<Instant>,
+    timer: Timer,
+    slot: StreamSlot,
+}
+
+impl Download {
+    fn new(incoming: Incoming, upload: Option<Outgoing>, is_tunnel: bool, slot: StreamSlot) -> Self {
+        let min_rate = incoming.min_rate_override();
+        Self { incoming, upload, is_tunnel, min_rate, half_closed_since: None, timer: Timer::default(), slot }
+    }
+
+    fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
+        let Some(upload) = &mut self.upload else { return Ok(()) };
+        match upload.poll_send(context) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) if !matches!(error.kind, Kind::UpstreamClosed | Kind::UpstreamTimeout) => {
+                Err(error)
+            }
+            Poll::Ready(_) => {
+                self.upload = None;
+                if self.is_tunnel {
+                    // The client has closed its direction: the upstream gets as long to finish as
+                    // the client does in the opposite case.
+                    self.min_rate.set(Some(MinRate::stall_only(HALF_CLOSED)));
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 impl http_body::Body for Download {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> PolledFrame {
         let this = self.get_mut();
-        if let Some(upload) = &mut this.upload {
-            match upload.poll_send(context) {
-                Poll::Ready(Err(error)) if !matches!(error.kind, Kind::UpstreamClosed | Kind::UpstreamTimeout) => {
-                    return Poll::Ready(Some(Err(error)));
-                }
-                Poll::Ready(_) => this.upload = None,
-                Poll::Pending => {}
-            }
+        if let Err(error) = this.poll_upload(context) {
+            return Poll::Ready(Some(Err(error)));
         }
-        Pin::new(&mut this.incoming).poll_frame(context)
+        if let Some(since) = this.half_closed_since {
+            if this.upload.is_none() {
+                return Poll::Ready(None);
+            }
+            return this.timer.poll_until(context, since + HALF_CLOSED).map(|()| None);
+        }
+        let frame = ready!(Pin::new(&mut this.incoming).poll_frame(context));
+        if matches!(frame, Some(Ok(_))) {
+            this.slot.answered();
+        }
+        if frame.is_none() && this.is_tunnel {
+            this.half_closed_since = Some(Instant::now());
+            // Trailers end this direction, but not the body.
+            return Poll::Ready(Some(Ok(Frame::trailers(http::HeaderMap::new()))));
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        !self.is_tunnel && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
-
-impl Drop for Download {
-    fn drop(&mut self) {
-        self.session.state.used.set(Instant::now());
+        if self.is_tunnel { SizeHint::default() } else { self.incoming.size_hint() }
     }
 }

@@ -9,6 +9,7 @@
 //! not know: requests of clients, balancing.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,10 @@ use super::{h1, h2};
 use crate::net::tls::ClientTls;
 use witgate_config::{HealthCheck, Protocol, Upstream};
 use witgate_http::body::Body;
-use witgate_http::error::Error;
+use witgate_http::error::{Error, Kind};
+
+/// How often the addresses of names are compared with the running checks.
+const RESOLVE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A check of one endpoint that runs.
 struct RunningCheck {
@@ -40,8 +44,17 @@ pub async fn run_health_checks(mut changed: watch::Receiver<()>, clusters: impl 
         let mut running = HashMap::new();
         loop {
             changed.mark_unchanged();
-            update(&mut running, &clusters());
-            if changed.changed().await.is_err() {
+            let clusters = clusters();
+            update(&mut running, &clusters);
+            // Names are resolved without traffic if their addresses are checked.
+            let mut names =
+                clusters.iter().filter(|cluster| cluster.settings.health_check.is_some() && cluster.has_names());
+            let interval = names.next().map_or(Duration::MAX, |_| RESOLVE_INTERVAL);
+            clusters
+                .iter()
+                .filter(|cluster| cluster.settings.health_check.is_some())
+                .for_each(|cluster| cluster.renew());
+            if let Ok(Err(_)) = tokio::time::timeout(interval, changed.changed()).await {
                 return;
             }
         }
@@ -53,8 +66,8 @@ pub async fn run_health_checks(mut changed: watch::Receiver<()>, clusters: impl 
 fn update(running: &mut HashMap<u64, RunningCheck>, clusters: &[Arc<Cluster>]) {
     let mut wanted = HashMap::new();
     for cluster in clusters.iter().filter(|cluster| cluster.settings.health_check.is_some()) {
-        for weighted in cluster.endpoints.iter().filter(|weighted| weighted.weight > 0) {
-            wanted.insert(weighted.endpoint.id, (&cluster.settings, &cluster.tls, &weighted.endpoint));
+        for weighted in cluster.endpoints().list.iter().filter(|weighted| weighted.weight > 0) {
+            wanted.insert(weighted.endpoint.id, (&cluster.settings, &cluster.tls, weighted.endpoint.clone()));
         }
     }
     running.retain(|id, check| match wanted.get(id) {
@@ -69,7 +82,7 @@ fn update(running: &mut HashMap<u64, RunningCheck>, clusters: &[Arc<Cluster>]) {
     });
     for (id, (settings, tls, endpoint)) in wanted {
         running.entry(id).or_insert_with(|| {
-            let (settings, tls, endpoint) = (settings.clone(), tls.clone(), endpoint.clone());
+            let (settings, tls) = (settings.clone(), tls.clone());
             let task = spawn_local(repeat(settings.clone(), tls.clone(), endpoint.clone())).abort_handle();
             RunningCheck { settings, tls, endpoint, task }
         });
@@ -113,7 +126,8 @@ async fn run(
     check: &HealthCheck,
     endpoint: &Endpoint,
 ) -> Result<(), String> {
-    let host = check.host.as_deref().unwrap_or(&endpoint.label);
+    let authority = endpoint.authority();
+    let host = check.host.as_deref().unwrap_or(&authority);
     let response = exchange(settings, tls, endpoint, request(host, check)?).await.map_err(|error| error.detail)?;
     let status = response.status().as_u16();
     if check.status.iter().any(|(from, to)| (*from..=*to).contains(&status)) {
@@ -144,15 +158,18 @@ async fn exchange(
         Protocol::Http1 => {
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             let connection = Box::new(h1::Connection::new(stream, tls_config, None));
-            let sent = h1::exchange(connection, false, request, None, None, Box::new(drop)).await;
+            let head_bytes = settings.response_head_bytes;
+            let options = h1::Options { reused: false, interim: None, body_idle: None, head_bytes };
+            let sent = h1::exchange(connection, options, request, Box::new(drop)).await;
             sent.map_err(|failed| failed.error)
         }
         Protocol::H2 => {
-            let mut session = h2::open(stream, tls_config, None).await?;
-            session.ready().await?;
+            let session = h2::open(stream, tls_config, None, settings, Rc::default()).await?;
+            let no_stream = || Error::new(Kind::UpstreamSaturated, "it allows no stream");
+            let slot = session.begin_stream().ok_or_else(no_stream)?;
             // The check's timeout ends sooner than this stall limit.
             let stall = settings.health_check.as_ref().map_or(Duration::ZERO, |check| check.timeout);
-            h2::exchange(&mut session, request, None, stall).await.map_err(|failed| failed.error)
+            h2::exchange(slot, request, None, stall).await.map_err(|failed| failed.error)
         }
     }
 }
@@ -189,15 +206,17 @@ impl Series {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::path::Path;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use tokio::spawn;
-    use witgate_config::{Config, EndpointAddress};
+    use witgate_config::{AddressKind, Config, EndpointAddress};
 
     use super::*;
     use crate::telemetry::Metrics;
+    use crate::upstream::endpoint::SocketTarget;
 
     fn settings(healthy: u32, unhealthy: u32) -> HealthCheck {
         HealthCheck {
@@ -234,8 +253,9 @@ mod tests {
         });
         let text = format!("upstreams: {{u: {{endpoints: ['http://127.0.0.1:{port}']}}}}\nroutes: [{{upstream: u}}]\n");
         let config = Config::parse(&text, "gateway.yaml", Path::new("/")).map_err(|error| error.to_string())?;
-        let address = EndpointAddress { host: "127.0.0.1".into(), port, tls: false };
-        let endpoint = Endpoint::new(1, "u".into(), address, &Metrics::new());
+        let (kind, socket) = (AddressKind::Host, SocketAddr::from(([127, 0, 0, 1], port)));
+        let address = EndpointAddress { kind, host: "127.0.0.1".into(), port, tls: false };
+        let endpoint = Endpoint::new("u".into(), address, SocketTarget::Tcp(socket), &Metrics::new());
         let request = request("test", &settings(1, 1))?;
         let response = exchange(&config.upstreams["u"], None, &endpoint, request).await;
         server.abort();

@@ -1,12 +1,14 @@
 //! Sends a request to an upstream: choose an endpoint, attempt, retry.
 //!
 //! This file holds these three steps; each module does one part of them. `cluster` is an upstream
-//! with its endpoints, `endpoint` the shared state of one endpoint. `balance` chooses, `retry`
-//! decides, `verdict` classifies results, and `health` checks endpoints in the background. `pool`
-//! keeps this thread's connections; `connect` makes them, `resolve` finds their addresses, and `h1`
-//! and `h2` send one exchange over one. `interim` bounds interim responses, `response_timeout` and
-//! `deadline` limit time, and `echo` is the built-in upstream. A retry does not call the filters
-//! again: it sends the request that they made. This module does not know: routes, filters, clients.
+//! with its endpoints, `host` an entry of its configuration, `registry` all of these, and
+//! `endpoint` the shared state of one endpoint. `balance` chooses, `retry` decides, `verdict`
+//! classifies results, and `health` checks endpoints in the background. `pool` keeps this thread's
+//! connections; `connect` makes them, `resolve` finds the addresses of names, and `h1` and `h2`
+//! send one exchange over one. `websocket_accept` proves an upgrade, `interim` bounds interim responses,
+//! `response_timeout` and `deadline` limit time, and `echo` is the built-in upstream. A retry does
+//! not call the filters again: it sends the request that they made. This module does not know:
+//! routes, filters, clients.
 
 mod balance;
 mod cluster;
@@ -17,12 +19,15 @@ mod endpoint;
 mod h1;
 mod h2;
 mod health;
+mod host;
 mod interim;
 mod pool;
+mod registry;
 mod resolve;
 mod response_timeout;
 mod retry;
 mod verdict;
+mod websocket_accept;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -38,10 +43,11 @@ use tokio::time::Instant;
 
 use crate::telemetry::{AttemptRecord, Metrics, RetryLabels, TRACEPARENT, TraceContext, UpstreamRecord, new_span_id};
 use balance::{ChooseError, Policy};
-pub use cluster::{Cluster, EndpointRegistry, WeightedEndpoint};
+pub use cluster::{Cluster, EndpointSet, WeightedEndpoint};
 pub use endpoint::{Endpoint, EndpointStatus};
 pub use health::run_health_checks;
 use pool::{AttemptError, Pool, Target};
+pub use registry::EndpointRegistry;
 use response_timeout::ResponseTimeout;
 use retry::{Cause, RetryBudget};
 use verdict::{AttemptResult, Verdict};
@@ -61,7 +67,7 @@ pub struct UpstreamClient {
 /// The state of one upstream that a thread keeps between requests.
 #[derive(Default)]
 struct PerThread {
-    /// The cluster that `round_robin` belongs to.
+    /// The set of endpoints that `round_robin` belongs to.
     generation: u64,
     round_robin: Vec<i64>,
     budget: RetryBudget,
@@ -115,21 +121,22 @@ impl UpstreamClient {
         }
         let started = Instant::now();
         options.record.started = Some(started.into_std());
+        let set = cluster.resolved().await?;
         let deadline = started + options.timeout.unwrap_or(cluster.settings.timeout);
         let key = cluster.hash_key(&request, options.client);
-        self.with_per_thread(cluster, |state| state.budget.count_request(self.second(started)));
-        let (mut tried, mut now) = (Tried::new(), started);
+        self.with_per_thread(cluster, &set, |state| state.budget.count_request(self.second(started)));
+        let (mut tried, mut now, mut other_addresses) = (Tried::new(), started, 0);
         loop {
-            let index = self.choose(cluster, key, &tried)?;
+            let index = self.choose(cluster, &set, key, &tried)?;
             tried.push(index);
             let connect_time = Cell::new(None);
             let span_id = options.trace.map_or(0, |trace| name_span(&trace, &mut request));
             let times = (now, deadline, &connect_time);
-            let attempt = self.attempt(cluster, &tried, times, request, options.interim).await;
+            let attempt = self.attempt((cluster, &set), &tried, times, request, options.interim).await;
             let ended = Instant::now();
             options.record.head_after = Some(ended - started);
             options.record.attempts.push(AttemptRecord {
-                endpoint: cluster.endpoints[index].endpoint.label.clone(),
+                endpoint: set.list[index].endpoint.label.clone(),
                 result: AttemptResult::of(attempt.result.as_ref().map(http::Response::status)).label(),
                 connect: connect_time.get(),
                 duration: ended - now,
@@ -137,7 +144,7 @@ impl UpstreamClient {
                 status: attempt.result.as_ref().ok().map(|response| response.status().as_u16()),
                 span_id,
             });
-            match self.next(cluster, attempt, &tried, deadline).await {
+            match self.next((cluster, &set), attempt, &tried, &mut other_addresses, deadline).await {
                 Next::Return(result) => return result.map(|response| limit_total_time(response, cluster, started)),
                 Next::Retry(again) => (request, now) = (again, Instant::now()),
             }
@@ -152,19 +159,19 @@ impl UpstreamClient {
         for cluster in clusters {
             names.insert(cluster.name.clone());
             let timeout = cluster.settings.idle_timeout;
-            idle_timeouts.extend(cluster.endpoints.iter().map(|weighted| (weighted.endpoint.id, timeout)));
+            idle_timeouts.extend(cluster.endpoints().list.iter().map(|weighted| (weighted.endpoint.id, timeout)));
         }
         self.per_thread.borrow_mut().retain(|name, _| names.contains(name));
         self.pool.sweep(|id| idle_timeouts.get(&id).copied())
     }
 
     /// Returns the index of the endpoint for the next attempt.
-    fn choose(&self, cluster: &Cluster, key: Option<u64>, tried: &[usize]) -> Result<usize, Error> {
-        let candidates = cluster.candidates();
+    fn choose(&self, cluster: &Cluster, set: &EndpointSet, key: Option<u64>, tried: &[usize]) -> Result<usize, Error> {
+        let candidates = set.candidates(cluster.settings.limits.in_flight);
         let chosen = match (&cluster.settings.balance, key) {
             (Balance::LeastRequests, _) => balance::choose(&candidates, tried, Policy::LeastRequests),
             (_, Some(key)) => balance::choose(&candidates, tried, Policy::Hash(key)),
-            _ => self.with_per_thread(cluster, |state| {
+            _ => self.with_per_thread(cluster, set, |state| {
                 balance::choose(&candidates, tried, Policy::RoundRobin(&mut state.round_robin))
             }),
         };
@@ -182,14 +189,14 @@ impl UpstreamClient {
     /// Sends the request to the last of `tried` and records the result for that endpoint.
     async fn attempt(
         &self,
-        cluster: &Cluster,
+        (cluster, set): (&Cluster, &EndpointSet),
         tried: &[usize],
         (now, deadline, connect_time): (Instant, Instant, &Cell<Option<Duration>>),
         request: http::Request<Body>,
         interim: Option<&InterimSink>,
     ) -> AttemptOutcome {
         let retried = tried.len() - 1;
-        let (settings, endpoint) = (&cluster.settings, &cluster.endpoints[tried[retried]].endpoint);
+        let (settings, endpoint) = (&cluster.settings, &set.list[tried[retried]].endpoint);
         let Some(permit) = endpoint.begin_request(settings.limits.in_flight) else {
             let detail = format!("upstream {}: {}: limits.in_flight requests", cluster.name, endpoint.label);
             return AttemptOutcome { result: Err(Error::new(Kind::UpstreamSaturated, detail)), request: Some(request) };
@@ -215,18 +222,30 @@ impl UpstreamClient {
                 AttemptOutcome { result: Err(error), request: request.or(copy) }
             }
             None => {
+                self.pool.timed_out(endpoint, now);
                 let detail = format!("upstream {}: {}: no response in time", cluster.name, endpoint.label);
                 AttemptOutcome { result: Err(Error::new(Kind::UpstreamTimeout, detail)), request: copy }
             }
         };
-        record(cluster, endpoint, &attempt.result);
+        record((cluster, set), endpoint, &attempt.result);
         attempt
     }
 
     /// Decides whether to retry. Returns after the pause before the retry.
-    async fn next(&self, cluster: &Cluster, attempt: AttemptOutcome, tried: &[usize], deadline: Instant) -> Next {
+    ///
+    /// If no connection was made to one address of a name, another address of it is tried at once,
+    /// as every client of a name does: this is no retry. `other_addresses` counts these attempts.
+    async fn next(
+        &self,
+        (cluster, set): (&Cluster, &EndpointSet),
+        attempt: AttemptOutcome,
+        tried: &[usize],
+        other_addresses: &mut u32,
+        deadline: Instant,
+    ) -> Next {
         let AttemptOutcome { result, request } = attempt;
-        if tried.len() > 1 {
+        let retried = (tried.len() as u32 - 1).saturating_sub(*other_addresses);
+        if retried > 0 {
             self.count_retry(cluster, if result.is_ok() { "ok" } else { "failed" });
         }
         let cause = match &result {
@@ -234,14 +253,17 @@ impl UpstreamClient {
             Err(error) => Cause::of(error.kind),
         };
         let retries = &cluster.settings.retries;
-        let retried = tried.len() as u32 - 1;
         let request = match request {
+            Some(request) if is_unconnected(&result) && set.has_other_address(tried) && Instant::now() < deadline => {
+                *other_addresses += 1;
+                return Next::Retry(request);
+            }
             Some(request) if retry::may_retry(retries, retried, cause) => request,
             _ => return Next::Return(result),
         };
         // The first retry goes to another endpoint, which may well be healthy, so it needs no
         // pause. Without another endpoint, the pause gives this one time to recover.
-        let has_others = cluster.endpoints.len() > 1;
+        let has_others = set.list.len() > 1;
         let pause = if retried == 0 && has_others {
             Duration::ZERO
         } else {
@@ -252,7 +274,7 @@ impl UpstreamClient {
             return Next::Return(result);
         }
         let percent = retries.budget_percent;
-        if !self.with_per_thread(cluster, |state| state.budget.try_take(self.second(now), percent)) {
+        if !self.with_per_thread(cluster, set, |state| state.budget.try_take(self.second(now), percent)) {
             self.count_retry(cluster, "over_budget");
             return Next::Return(result);
         }
@@ -273,16 +295,16 @@ impl UpstreamClient {
         now.saturating_duration_since(self.started).as_secs() + 1000
     }
 
-    fn with_per_thread<T>(&self, cluster: &Cluster, work: impl FnOnce(&mut PerThread) -> T) -> T {
+    fn with_per_thread<T>(&self, cluster: &Cluster, set: &EndpointSet, work: impl FnOnce(&mut PerThread) -> T) -> T {
         let mut all = self.per_thread.borrow_mut();
         let state = match all.get_mut(&cluster.name) {
             Some(state) => state,
             None => all.entry(cluster.name.clone()).or_default(),
         };
-        if state.generation != cluster.generation {
-            state.generation = cluster.generation;
+        if state.generation != set.generation {
+            state.generation = set.generation;
             // Random, so that the first requests of all threads do not meet at the first endpoint.
-            let counters = cluster.endpoints.iter().map(|weighted| fastrand::i64(0..=i64::from(weighted.weight)));
+            let counters = set.list.iter().map(|weighted| fastrand::i64(0..=i64::from(weighted.weight)));
             state.round_robin = counters.collect();
         }
         work(state)
@@ -310,14 +332,20 @@ fn limit_total_time(response: http::Response<Body>, cluster: &Cluster, started: 
     }
 }
 
+/// Whether an attempt ended without a connection.
+fn is_unconnected<T>(result: &Result<T, Error>) -> bool {
+    let is_limit = |kind| kind == Kind::UpstreamSaturated;
+    result.as_ref().is_err_and(|error| Cause::of(error.kind) == Cause::Connect && !is_limit(error.kind))
+}
+
 /// Counts an attempt and updates the outlier detection of its endpoint.
-fn record(cluster: &Cluster, endpoint: &Endpoint, result: &Result<http::Response<Body>, Error>) {
+fn record((cluster, set): (&Cluster, &EndpointSet), endpoint: &Endpoint, result: &Result<http::Response<Body>, Error>) {
     let result = AttemptResult::of(result.as_ref().map(http::Response::status));
     endpoint.count(result);
     match (result.verdict(), &cluster.settings.outlier) {
         (Verdict::Success, _) => endpoint.record_success(),
         (Verdict::Failure, Some(outlier)) => {
-            endpoint.record_failure(outlier, || cluster.may_eject(outlier.max_ejected_percent));
+            endpoint.record_failure(outlier, || set.may_eject(outlier.max_ejected_percent));
         }
         (Verdict::Failure, None) | (Verdict::Unknown, _) => {}
     }

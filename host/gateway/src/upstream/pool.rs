@@ -6,7 +6,8 @@
 //! while it is idle; the pool checks this before reuse. If the connection closes before a byte of
 //! the response, it retries on a new one, provided that the request was not sent or is idempotent.
 //! At `limits.connections` a request waits for a connection of this thread to become idle or of any
-//! thread to end. This module does not know: balancing, retries on other endpoints.
+//! thread to end. Over HTTP/2 it waits for a stream if all connections have no free one. This
+//! module does not know: balancing, retries on other endpoints.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -20,7 +21,7 @@ use super::cluster::Cluster;
 use super::connect::{TlsConfig, connect};
 use super::endpoint::{ConnectionPermit, Endpoint};
 use super::h1::{self, Connection, ExchangeError, GiveBack};
-use super::h2::{self, Session};
+use super::h2::{self, Next, Sessions, StreamSlot};
 use crate::net::Stream;
 use crate::telemetry::Metrics;
 use witgate_config::Protocol;
@@ -65,8 +66,8 @@ pub(super) struct AttemptError {
 struct HostPool {
     idle: Vec<IdleConnection>,
     waiters: VecDeque<oneshot::Sender<Box<Connection>>>,
-    /// The HTTP/2 connection that all requests of this thread share.
-    session: Option<Session>,
+    /// The HTTP/2 connections.
+    sessions: Sessions,
 }
 
 struct IdleConnection {
@@ -104,8 +105,14 @@ impl Pool {
                 Ok(found) => found,
                 Err(error) => return Err(AttemptError { error, sent: false, request: Some(request) }),
             };
-            let body_idle = target.cluster.settings.body_idle_timeout;
-            match h1::exchange(connection, reused, request, target.interim, body_idle, self.give_back(target)).await {
+            let settings = &target.cluster.settings;
+            let options = h1::Options {
+                reused,
+                interim: target.interim,
+                body_idle: settings.body_idle_timeout,
+                head_bytes: settings.response_head_bytes,
+            };
+            match h1::exchange(connection, options, request, self.give_back(target)).await {
                 Ok(response) => return Ok(response),
                 Err(ExchangeError { error, answered, sent, request: again }) => match again {
                     // The upstream closed an idle connection, which says nothing about its health.
@@ -125,69 +132,96 @@ impl Pool {
         target: Target<'_>,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Body>, AttemptError> {
-        let mut was_refused = false;
+        let mut was_repeated = false;
         loop {
-            let (mut session, reused) = match self.session(target).await {
+            let (slot, reused) = match self.stream(target).await {
                 Ok(found) => found,
                 Err(error) => return Err(AttemptError { error, sent: false, request: Some(request) }),
             };
-            if let Err(error) = session.ready().await {
-                // For example after a GOAWAY. Nothing was sent, so even a streamed body can still
-                // go over a new connection.
-                self.remove_session(target, &session);
-                if reused {
+            let again = try_clone(&request);
+            let connection = slot.connection();
+            let body_idle = target.cluster.settings.body_idle_timeout.unwrap_or(NO_BODY_IDLE_TIMEOUT);
+            match h2::exchange(slot, request, target.interim, body_idle).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => match again {
+                    // The upstream did not process it (RFC 9113, section 8.7), or its connection
+                    // was dead, which says nothing about its health. Only one such repetition: an
+                    // endpoint that refuses every stream is overloaded.
+                    Some(again)
+                        if reused
+                            && !was_repeated
+                            && (failed.unprocessed || (connection.was_dead() && again.method().is_idempotent())) =>
+                    {
+                        (request, was_repeated) = (again, true);
+                    }
+                    again => {
+                        let again = again.filter(|again| failed.unprocessed || again.method().is_idempotent());
+                        return Err(AttemptError { error: failed.error, sent: !failed.unprocessed, request: again });
+                    }
+                },
+            }
+        }
+    }
+
+    /// Begins a stream to an endpoint, over one of this thread's connections or a new one. Returns
+    /// also whether the connection existed before.
+    async fn stream(&self, target: Target<'_>) -> Result<(StreamSlot, bool), Error> {
+        let settings = &target.cluster.settings;
+        let mut wait = None;
+        loop {
+            let next = self.with_sessions(target, |sessions| {
+                sessions.next(settings.http2.connections, |tls_config| is_current(target, tls_config))
+            });
+            let freed = match next {
+                Next::Stream(slot) => return Ok((slot, true)),
+                Next::AwaitDial(dial) => {
+                    dial.ended().await?;
                     continue;
                 }
-                return Err(AttemptError { error, sent: false, request: Some(request) });
+                Next::Dial(guard) => match target.endpoint.begin_connection(settings.limits.connections) {
+                    Some(permit) => {
+                        let made = self.open_session(target, permit).await;
+                        return made.inspect_err(|error| guard.fail(error)).map(|slot| (slot, false));
+                    }
+                    None => self.with_sessions(target, |sessions| sessions.freed()),
+                },
+                Next::AwaitStream(freed) => freed,
+            };
+            if wait.is_none() {
+                let permit = target.endpoint.begin_wait(settings.limits.pending);
+                let permit = permit.ok_or_else(|| saturated("too many requests wait for a stream"))?;
+                wait = Some((permit, tokio::time::Instant::now() + settings.connect_timeout));
             }
-            let again = try_clone(&request);
-            let body_idle = target.cluster.settings.body_idle_timeout.unwrap_or(NO_BODY_IDLE_TIMEOUT);
-            match h2::exchange(&mut session, request, target.interim, body_idle).await {
-                Ok(response) => return Ok(response),
-                Err(failed) => {
-                    if failed.is_closed {
-                        self.remove_session(target, &session);
-                    }
-                    match again {
-                        // The upstream did not process it (RFC 9113, section 8.7). Only one such
-                        // retry: an endpoint that refuses every stream is overloaded.
-                        Some(again) if failed.unprocessed && reused && !was_refused => {
-                            (request, was_refused) = (again, true);
-                        }
-                        again => {
-                            let again = again.filter(|again| failed.unprocessed || again.method().is_idempotent());
-                            return Err(AttemptError {
-                                error: failed.error,
-                                sent: !failed.unprocessed,
-                                request: again,
-                            });
-                        }
-                    }
+            let until = wait.as_ref().map_or_else(tokio::time::Instant::now, |(_, until)| *until);
+            tokio::select! {
+                () = freed.notified() => {}
+                () = target.endpoint.connection_ended.notified() => {}
+                () = tokio::time::sleep_until(until) => {
+                    return Err(saturated("all streams of its connections stay in use"));
                 }
             }
         }
     }
 
-    /// Returns this thread's HTTP/2 connection to an endpoint, and whether it existed before.
-    async fn session(&self, target: Target<'_>) -> Result<(Session, bool), Error> {
-        let found = self.hosts.borrow().get(&target.endpoint.id).and_then(|host| host.session.clone());
-        if let Some(session) = found.filter(|session| session.is_open() && is_current(target, &session.tls_config)) {
-            return Ok((session, true));
-        }
-        let permit = target
-            .endpoint
-            .begin_connection(None)
-            .ok_or_else(|| Error::new(Kind::UpstreamSaturated, "no connection is free"))?;
+    async fn open_session(&self, target: Target<'_>, permit: ConnectionPermit) -> Result<StreamSlot, Error> {
+        let freed = self.with_sessions(target, |sessions| sessions.freed());
         let (stream, tls_config) = dial(target, Protocol::H2).await?;
-        let session = h2::open(stream, tls_config, Some(permit)).await?;
+        let session = h2::open(stream, tls_config, Some(permit), &target.cluster.settings, freed).await?;
         self.metrics.upstream_connections.inc();
-        self.hosts.borrow_mut().entry(target.endpoint.id).or_default().session = Some(session.clone());
-        Ok((session, false))
+        let slot = session.begin_stream().ok_or_else(|| saturated("a new connection allows no stream"));
+        self.with_sessions(target, |sessions| sessions.add(session));
+        slot
     }
 
-    fn remove_session(&self, target: Target<'_>, session: &Session) {
-        if let Some(host) = self.hosts.borrow_mut().get_mut(&target.endpoint.id) {
-            host.session = host.session.take().filter(|current| !current.is_same(session));
+    fn with_sessions<T>(&self, target: Target<'_>, work: impl FnOnce(&mut Sessions) -> T) -> T {
+        work(&mut self.hosts.borrow_mut().entry(target.endpoint.id).or_default().sessions)
+    }
+
+    /// A request to an endpoint that began at `began` had no response in time: an HTTP/2 connection
+    /// that was silent for all that time takes no more streams until its peer answers a PING.
+    pub(super) fn timed_out(&self, endpoint: &Endpoint, began: tokio::time::Instant) {
+        if let Some(host) = self.hosts.borrow().get(&endpoint.id) {
+            host.sessions.timed_out(began);
         }
     }
 
@@ -201,11 +235,11 @@ impl Pool {
             match idle_timeout(*id) {
                 Some(timeout) => {
                     host.idle.retain_mut(|idle| idle.since.elapsed() < timeout && idle.connection.is_open());
-                    host.session = host.session.take().filter(|session| session.is_kept(timeout));
+                    host.sessions.sweep(timeout);
                 }
                 None => *host = HostPool::default(),
             }
-            !host.idle.is_empty() || !host.waiters.is_empty() || host.session.is_some()
+            !host.idle.is_empty() || !host.waiters.is_empty() || !host.sessions.is_empty()
         });
         hosts.values().map(|host| host.idle.len()).sum()
     }
@@ -220,7 +254,6 @@ impl Pool {
         if let Some(permit) = target.endpoint.begin_connection(settings.limits.connections) {
             return Ok((Box::pin(self.open(target, permit)).await?, false));
         }
-        let saturated = |why: &str| Error::new(Kind::UpstreamSaturated, why);
         let _permit = target
             .endpoint
             .begin_wait(settings.limits.pending)
@@ -299,6 +332,10 @@ impl Pool {
             }
         })
     }
+}
+
+fn saturated(why: &str) -> Error {
+    Error::new(Kind::UpstreamSaturated, why)
 }
 
 async fn dial(target: Target<'_>, protocol: Protocol) -> Result<(Stream, TlsConfig), Error> {

@@ -2,9 +2,9 @@
 //! path.
 //!
 //! Dot segments are removed, also encoded ones. Encoded unreserved characters are decoded,
-//! hexadecimal digits become upper case, and `//` becomes `/`. An encoded slash or backslash stays
-//! encoded, because only the upstream knows whether it separates segments, and `a%2Fb` can be a
-//! legitimate name.
+//! hexadecimal digits become upper case, and `//` becomes `/` unless it is kept. An encoded slash
+//! or backslash stays encoded, because only the upstream knows whether it separates segments, and
+//! `a%2Fb` can be a legitimate name.
 //!
 //! Paths that two readers may interpret differently, and that no honest client sends, are rejected:
 //! a raw backslash, `%00`, a `%` without two digits, and a dot segment behind a parameter or an
@@ -19,13 +19,27 @@ use std::borrow::Cow;
 /// longer than `path`, and normalizing it again changes nothing. The `*` of `OPTIONS *` is
 /// accepted.
 pub fn normalize(path: &str) -> Result<Cow<'_, str>, &'static str> {
+    normalize_with(path, Slashes::Merge)
+}
+
+/// What happens to `//` in a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slashes {
+    /// It becomes `/`.
+    Merge,
+    /// The empty segment stays: for some upstreams it is a name, or the path contains a URL.
+    Keep,
+}
+
+/// As [`normalize`], with a choice for `//`.
+pub fn normalize_with(path: &str, slashes: Slashes) -> Result<Cow<'_, str>, &'static str> {
     if !path.starts_with('/') {
         return if path == "*" { Ok(Cow::Borrowed(path)) } else { Err("a path begins with a slash") };
     }
-    if is_normal(path.as_bytes())? {
+    if is_normal(path.as_bytes(), slashes)? {
         return Ok(Cow::Borrowed(path));
     }
-    let normal = rewrite(path)?;
+    let normal = rewrite(path, slashes)?;
     Ok(if normal == path { Cow::Borrowed(path) } else { Cow::Owned(normal) })
 }
 
@@ -59,13 +73,13 @@ const FORBIDDEN: &str = "a path has only visible ASCII and no backslash, ? or #"
 
 /// Whether the path is certainly normal, in one pass; nearly every path is. False means that the
 /// path may have to be rewritten.
-fn is_normal(path: &[u8]) -> Result<bool, &'static str> {
+fn is_normal(path: &[u8], slashes: Slashes) -> Result<bool, &'static str> {
     let mut before = b' ';
     let mut normal = true;
     for (at, byte) in path.iter().enumerate() {
         match CLASSES[usize::from(*byte)] {
             Class::Plain => {}
-            Class::Slash => normal &= before != b'/',
+            Class::Slash => normal &= before != b'/' || slashes == Slashes::Keep,
             // A name may begin with a dot. After a dot segment comes the end, a slash, or something
             // that may hide it.
             Class::Dot => normal &= before != b'/' || !may_be_dot_segment(&path[at..]),
@@ -82,7 +96,7 @@ fn may_be_dot_segment(rest: &[u8]) -> bool {
     matches!(after.first(), None | Some(b'/' | b';' | b'%'))
 }
 
-fn rewrite(path: &str) -> Result<String, &'static str> {
+fn rewrite(path: &str, slashes: Slashes) -> Result<String, &'static str> {
     let mut normal = String::with_capacity(path.len());
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
@@ -91,6 +105,7 @@ fn rewrite(path: &str) -> Result<String, &'static str> {
         normal.push('/');
         decode(segment, &mut normal)?;
         let parent = match &normal[start + 1..] {
+            "" if slashes == Slashes::Keep => continue,
             "" | "." => start,
             ".." => normal[..start].rfind('/').unwrap_or(0),
             name if hides_dots(name) => return Err("a dot segment is hidden by a parameter or an encoded slash"),
@@ -185,6 +200,22 @@ mod tests {
     }
 
     #[test]
+    fn empty_segments_can_stay() {
+        for (path, normal) in [
+            ("/", "/"),
+            ("/a/", "/a/"),
+            ("//a///b//", "//a///b//"),
+            ("/http://a/", "/http://a/"),
+            ("/a//../b", "/a/b"),
+            ("/a/.//b", "/a//b"),
+            ("//..", "/"),
+            ("//../..//%61", "//a"),
+        ] {
+            assert_eq!(normalize_with(path, Slashes::Keep).as_deref(), Ok(normal), "{path}");
+        }
+    }
+
+    #[test]
     fn an_ambiguous_path_is_rejected() {
         for path in [
             "",
@@ -238,6 +269,15 @@ mod tests {
                 // Encoded slashes stay encoded.
                 let slashes = |text: &str| text.to_ascii_uppercase().matches("%2F").count();
                 prop_assert!(slashes(&normal) <= slashes(&path));
+            }
+        }
+
+        #[test]
+        fn a_form_that_keeps_slashes_is_stable_and_safe(path in "/([a-c.;~]|/|%2[eEfF5]|%5[cC]|%6[1f]){0,24}") {
+            if let Ok(normal) = normalize_with(&path, Slashes::Keep) {
+                prop_assert_eq!(normalize_with(&normal, Slashes::Keep), Ok(Cow::Borrowed(&*normal)));
+                prop_assert!(normal.starts_with('/') && normal.len() <= path.len());
+                prop_assert!(!normal.split('/').any(|name| name == "." || name == ".."), "{}", normal);
             }
         }
 

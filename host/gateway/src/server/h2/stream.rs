@@ -20,6 +20,7 @@ use http::{Method, StatusCode};
 use http_body::Body as _;
 
 use crate::pipeline::exchange;
+use crate::pipeline::respond::grpc::TrailersOnly;
 use crate::server::worker::{ConnectionSettings, Worker};
 use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::Kind;
@@ -172,6 +173,7 @@ fn into_h2_response(response: http::Response<Body>, is_tunnel: bool, is_head: bo
     } else if let Some(length) = body.size_hint().exact()
         && !is_head
         && !matches!(head.status.as_u16(), 204 | 304)
+        && head.extensions.get::<TrailersOnly>().is_none()
     {
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     } else if head.status == StatusCode::NO_CONTENT {
