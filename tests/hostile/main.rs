@@ -7,6 +7,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod cases;
+mod crowd;
+mod held;
+mod proposals;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -6,7 +6,12 @@ use std::cell::RefCell;
 use std::fmt;
 use std::path::Path;
 
+use witgate_http::text::bounded;
+
 use crate::references::References;
+
+/// The most mistakes of a file that are shown.
+const SHOWN_MAX: usize = 100;
 
 /// What the readers of a file share: it collects their mistakes and warnings, hence the cells, and
 /// looks up references.
@@ -24,7 +29,7 @@ pub(crate) struct Reading<'a> {
 pub struct ConfigErrors {
     /// The file's name.
     pub file: String,
-    /// Sorted by line.
+    /// Sorted by line. The last one counts those above the first hundred.
     pub errors: Vec<ConfigError>,
 }
 
@@ -48,13 +53,18 @@ impl<'a> Reading<'a> {
 impl ConfigErrors {
     pub(crate) fn new(file: &str, mut errors: Vec<ConfigError>) -> Self {
         errors.sort_by_key(|error| error.line);
+        if let Some(more) = errors.len().checked_sub(SHOWN_MAX).filter(|more| *more > 0) {
+            errors.truncate(SHOWN_MAX);
+            let line = errors.last().map_or(1, |last| last.line);
+            errors.push(ConfigError::new(line, "", format!("and {more} more mistakes")));
+        }
         Self { file: file.to_owned(), errors }
     }
 }
 
 impl ConfigError {
     pub(crate) fn new(line: usize, path: &str, message: impl Into<String>) -> Self {
-        Self { line: line.max(1), path: path.to_owned(), message: message.into() }
+        Self { line: line.max(1), path: bounded(path), message: message.into() }
     }
 }
 

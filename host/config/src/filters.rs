@@ -11,6 +11,8 @@ use crate::yaml::{Section, Value, nearest};
 
 const CONFIG_KEYS_MAX: usize = 256;
 const CONFIG_BYTES_MAX: usize = 64 << 10;
+/// The largest body that the interface of filters has room for.
+const BODY_BYTES_MAX: usize = 8 << 20;
 
 /// A component and what it may do.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +28,12 @@ pub struct Filter {
     pub timeout: Duration,
     /// Linear memory of one instance in bytes. Default 64 MiB; 64 KiB to 256 MiB.
     pub memory_bytes: usize,
+    /// The largest body that it may read or make, in bytes, whatever its manifest asks for. Default
+    /// 8 MiB, which is also the most.
+    pub body_bytes: usize,
+    /// Calls at once over all threads; above it calls fail as saturated. Default 256; 1 to
+    /// 1,000,000.
+    pub concurrency: usize,
     /// What a failed call does to the exchange. Default closed.
     pub on_error: OnError,
     /// How many calls an instance serves in sequence. Default 1: a fresh instance for each call;
@@ -83,6 +91,8 @@ impl Filter {
             sha256: section.scalar("sha256", sha256),
             timeout: section.duration("timeout", MILLISECOND, HOUR).unwrap_or(Duration::from_millis(100)),
             memory_bytes: section.size("memory", 64 << 10, 256 << 20).unwrap_or(64 << 20),
+            body_bytes: section.size("body", 1, BODY_BYTES_MAX).unwrap_or(BODY_BYTES_MAX),
+            concurrency: section.number("concurrency", 1, 1_000_000).unwrap_or(256),
             on_error: on_error.unwrap_or(OnError::Closed),
             reuse: section.number("reuse", 1, 1_000_000).unwrap_or(1),
             capabilities: capabilities(section),

@@ -30,10 +30,18 @@ pub struct Limits {
     /// Bytes of bodies that the gateway holds in memory for filters, over all exchanges.
     /// Default 256 MiB; 64 KiB to 64 GiB.
     pub buffered_bytes: usize,
+    /// The same for the exchanges of one client: an IPv4 address, or an IPv6 /64. Default a quarter
+    /// of `buffered_bytes`, but at least 16 MiB; 64 KiB to 64 GiB.
+    pub buffered_bytes_per_client: usize,
 }
+
+/// A share of `buffered_bytes` is never too small for the largest body of a filter.
+const SHARE_BYTES_MIN: usize = 16 << 20;
 
 impl Limits {
     pub(crate) fn read(section: &Section) -> Self {
+        let buffered_bytes = section.size("buffered_bytes", 64 << 10, 64 << 30).unwrap_or(256 << 20);
+        let client = section.size("buffered_bytes_per_client", 64 << 10, 64 << 30);
         Self {
             in_flight: section.number("in_flight", 1, 1_000_000).unwrap_or(1024),
             connections: section.number("connections", 1, 1_000_000).unwrap_or(10_000),
@@ -43,7 +51,14 @@ impl Limits {
             streams: section.number("streams", 1, 10_000).unwrap_or(128),
             connections_per_client: section.number("connections_per_client", 0, 1_000_000).unwrap_or(0),
             min_bytes_per_second: section.number("min_bytes_per_second", 0, 1_000_000).unwrap_or(240),
-            buffered_bytes: section.size("buffered_bytes", 64 << 10, 64 << 30).unwrap_or(256 << 20),
+            buffered_bytes,
+            buffered_bytes_per_client: client.unwrap_or((buffered_bytes / 4).max(SHARE_BYTES_MIN)),
         }
+    }
+
+    /// The share of one route in `buffered_bytes` that does not set its own: three quarters, but at
+    /// least 16 MiB.
+    pub fn buffered_bytes_of_route(&self) -> usize {
+        (self.buffered_bytes / 4 * 3).max(SHARE_BYTES_MIN)
     }
 }

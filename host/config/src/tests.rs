@@ -75,6 +75,8 @@ fn every_key_of_a_route_is_read(config: &Config) {
     let [api, canary, moved, home, robots] = &config.routes[..] else { panic!("{:?}", config.routes) };
     assert_eq!((api.timeout, api.limits.in_flight), (Some(Duration::from_secs(10)), Some(500)));
     assert_eq!(api.limits.request_body_bytes, Some(10 << 20));
+    assert_eq!(api.limits.buffered_bytes, Some(128 << 20));
+    assert_eq!(config.limits.buffered_bytes_per_client, 64 << 20);
     assert_eq!(api.rewrite.path, Some(PathRewrite::Prefix("/internal".into())));
     assert_eq!(api.rewrite.host, Some(http::HeaderValue::from_static("api.internal:9000")));
     assert_eq!(api.mirror, Some(Mirror { upstream: "echo".into(), percent: 10 }));
@@ -410,6 +412,18 @@ fn damaged_text_does_not_panic() {
         }
         let _ = parse(&String::from_utf8_lossy(&text));
     }
+}
+
+#[test]
+fn many_keys_take_linear_time_and_mistakes_are_bounded() {
+    let keys: String = (0..99_000).map(|key| format!("key{key}: 1\n")).collect();
+    let began = std::time::Instant::now();
+    let found = errors(&keys);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(found.lines().count(), 101);
+    assert!(found.ends_with("more mistakes"), "{}", &found[found.len() - 100..]);
+    assert!(errors("limits: 1\nlog: 2\nlimits: 3\n").contains("the key limits occurs twice (first in line 1)"));
+    assert!(errors(&format!("{}: 1\n", "k".repeat(1_000_000))).len() < 10_000);
 }
 
 #[test]

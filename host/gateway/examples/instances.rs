@@ -189,6 +189,7 @@ fn exchange(path: &str) -> Box<Exchange> {
         },
         response: None,
         notes: vec![],
+        budget: None,
     })
 }
 

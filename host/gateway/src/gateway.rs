@@ -30,6 +30,7 @@ use crate::tls::reload::{CertificateErrors, Certificates};
 use crate::upstream::{EndpointRegistry, run_health_checks};
 use crate::{admin, server};
 use witgate_config::{Config, Listener};
+use witgate_http::held::HeldBytes;
 use witgate_http::limiter::Limiter;
 use witgate_runtime::engine::Engine;
 
@@ -265,7 +266,8 @@ fn create_shared_state(
     let metrics = telemetry.metrics.clone();
     let registry = EndpointRegistry::new(&config.dns_servers, metrics.clone());
     let listener_tls = config.listeners.iter().map(|listener| certificates.listener(&listener.name)).collect();
-    let snapshot = Snapshot::new(Arc::new(config), filters, certificates.upstream_tls(), &registry, &metrics)
+    let held = HeldBytes::default();
+    let snapshot = Snapshot::new(Arc::new(config), filters, certificates.upstream_tls(), &registry, &metrics, &held)
         .map_err(StartError::Snapshot)?;
     let reloads = ReloadStatus::default();
     reloads.apply_config();
@@ -281,7 +283,7 @@ fn create_shared_state(
         in_flight: Limiter::default(),
         connections: Limiter::default(),
         clients: Arc::default(),
-        buffered_bytes: Limiter::default(),
+        held,
         engine,
         leaving: AtomicBool::new(false),
         draining: watch::channel(false).0,

@@ -15,6 +15,7 @@ use http_body_util::BodyExt as _;
 use smallvec::SmallVec;
 
 use crate::error::{Error, Kind};
+use crate::held::{Arriving, Exceeded};
 use crate::limiter::Permit;
 
 /// A value that must live as long as a body. A permit needs no allocation of its own.
@@ -127,6 +128,8 @@ pub type PolledFrame = Poll<Option<Result<Frame<Bytes>, Error>>>;
 pub enum ReadError {
     /// More bytes than the limit.
     TooLarge,
+    /// The gateway holds as many bytes of bodies as it may.
+    Saturated(Exceeded),
     /// The sender disconnected, was too slow, or sent invalid HTTP.
     Broken(Error),
 }
@@ -233,35 +236,39 @@ impl Body {
         }
     }
 
-    /// The bytes that [`Body::read`] may buffer: the body's length if it is known, at most `limit`.
-    pub fn buffer_size(&self, limit: usize) -> usize {
-        self.size_hint().exact().and_then(|exact| usize::try_from(exact).ok()).map_or(limit, |exact| exact.min(limit))
+    /// Reads the whole body. Fails if it has more than `limit` bytes.
+    pub async fn read(self, limit: usize) -> Result<Bytes, ReadError> {
+        self.read_counted(limit, Arriving::uncounted()).await
     }
 
-    /// Reads the whole body. Fails if it has more than `limit` bytes.
-    pub async fn read(mut self, limit: usize) -> Result<Bytes, ReadError> {
+    /// Reads the whole body, and counts it as it arrives. Fails if it has more than `limit` bytes.
+    pub async fn read_counted(mut self, limit: usize, mut arriving: Arriving) -> Result<Bytes, ReadError> {
         if self.size_hint().lower() > limit as u64 {
             return Err(ReadError::TooLarge);
         }
         let bytes = match std::mem::take(&mut self.inner) {
             Inner::Empty => Bytes::new(),
-            Inner::Full(bytes) => bytes,
-            Inner::Stream(source) => collect(source, limit).await?,
+            Inner::Full(bytes) => {
+                arriving.grow_to(bytes.len()).map_err(ReadError::Saturated)?;
+                bytes
+            }
+            Inner::Stream(source) => collect(source, limit, &mut arriving).await?,
         };
         self.count(bytes.len());
-        Ok(bytes)
+        Ok(arriving.hold(bytes))
     }
 }
 
 /// Copies the frames instead of keeping them: a frame of one byte keeps the whole buffer alive that
 /// it was read into.
-async fn collect(mut source: FrameStream, limit: usize) -> Result<Bytes, ReadError> {
+async fn collect(mut source: FrameStream, limit: usize, arriving: &mut Arriving) -> Result<Bytes, ReadError> {
     let mut gathered = BytesMut::new();
     while let Some(frame) = source.frame().await {
         let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
         if data.len() > limit - gathered.len() {
             return Err(ReadError::TooLarge);
         }
+        arriving.grow_to(gathered.len() + data.len()).map_err(ReadError::Saturated)?;
         if gathered.is_empty() && source.is_end_stream() {
             return Ok(data);
         }

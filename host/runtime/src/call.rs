@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use crate::failure::{Failure, HostTrap};
 use crate::filter::{CallState, Filter, Phase};
 use crate::instance::{CallRemains, GuestAction, HandlerResult, Instance};
 use crate::instance_cache;
+use crate::turns;
 
 /// How a call ended, and the exchange.
 pub struct CallResult {
@@ -78,6 +80,11 @@ pub async fn run(
     instance_cache::drop_deferred();
     let _active = filter.calls.enter();
     let began = Instant::now();
+    let Ok(_in_calls) = filter.in_calls.try_acquire(filter.settings.concurrency) else {
+        let outcome = Err(Failure::concurrency(&filter.settings));
+        let stats = CallStats::default();
+        return CallResult { exchange, outcome, took: began.elapsed(), stats, log_lines_dropped: 0 };
+    };
     let deadline = deadline(filter, began, timeout);
     let idle = instance_cache::take(filter, config);
     let is_reused = idle.is_some();
@@ -85,20 +92,28 @@ pub async fn run(
         Some(idle) => idle.with_call(phase, exchange, config, deadline),
         None => Instance::new(filter, CallState::new(filter, phase, exchange, config, deadline)),
     };
+    let running = async {
+        // Calls of a filter whose calls are long begin one after the other.
+        if filter.long_calls.load(Ordering::Relaxed) > 0 {
+            turns::next().await;
+        }
+        instance.run(filter, phase).await
+    };
     let waiting = WaitTime::default();
-    let returned = within(timeout, waiting.measure(instance.run(filter, phase))).await;
+    let returned = within(timeout, waiting.measure(running)).await;
     let waited = waiting.total();
+    let took = began.elapsed();
+    instance.release_deep_stack(filter, took);
     let ended_well = matches!(returned, Some(Ok(Ok(_))));
     let CallRemains { mut exchange, journal, log_lines_dropped } = instance.take_remains();
     let (edits, memory_bytes) = (journal.edits(), instance.memory_bytes());
-    let outcome = apply_result(&mut exchange, journal, returned);
+    let outcome = apply_result(filter, &mut exchange, journal, returned);
     // After a trap, a limit, a deadline or a guest's own error the instance's state is unknown.
     if ended_well && outcome.is_ok() && instance.is_reusable(filter) {
         instance_cache::keep(filter, instance);
     } else {
         instance_cache::defer_drop(instance);
     }
-    let took = began.elapsed();
     let stats = CallStats { began: Some(began), busy: took.saturating_sub(waited), edits, memory_bytes, is_reused };
     CallResult { exchange, outcome, took, stats, log_lines_dropped }
 }
@@ -118,7 +133,7 @@ pub async fn try_instantiate(filter: &Arc<Filter>, config: &Arc<BTreeMap<String,
     let deadline = deadline(filter, Instant::now(), timeout);
     let state = CallState::new(filter, phase, Box::new(Exchange::blank()), config, deadline);
     let mut instance = Instance::new(filter, state);
-    match within(timeout, instance.prepare(filter, phase)).await {
+    match within(timeout, instance.prepare(filter)).await {
         Some(created) => created.map_err(Failure::from),
         None => Err(Failure::deadline()),
     }
@@ -137,7 +152,7 @@ pub async fn measure(
     let began = Instant::now();
     let deadline = deadline(filter, began, filter.settings.timeout);
     let mut instance = Instance::new(filter, CallState::new(filter, phase, exchange, config, deadline));
-    instance.prepare(filter, phase).await.ok()?;
+    instance.prepare(filter).await.ok()?;
     let created = Instant::now();
     instance.handle(filter, phase).await.ok()?.ok()?;
     let handled = Instant::now();
@@ -148,6 +163,7 @@ pub async fn measure(
 /// Applies the guest's edits if the call ended well, and returns how it ended. `returned` is `None`
 /// if the deadline passed.
 fn apply_result(
+    filter: &Filter,
     exchange: &mut Exchange,
     journal: Journal,
     returned: Option<wasmtime::Result<HandlerResult>>,
@@ -164,7 +180,10 @@ fn apply_result(
             Ok(Action::Proceed)
         }
         GuestAction::Answer(response) => {
-            let reply = checked_reply(response.status, response.headers, response.body).map_err(HostTrap::from)?;
+            let body_max = filter.settings.body_bytes;
+            let reply = checked_reply(response.status, response.headers, response.body, body_max);
+            let mut reply = reply.map_err(HostTrap::from)?;
+            reply.body = exchange.hold(reply.body).map_err(HostTrap::from)?;
             exchange.apply_notes(journal);
             Ok(Action::Answer(reply))
         }
@@ -218,6 +237,12 @@ impl WaitTime {
 ///
 /// A future that is ready at the first poll registers no timer.
 async fn within<F: Future>(timeout: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let future = poll_fn(move |context| {
+        let polled = future.as_mut().poll(context);
+        turns::end();
+        polled
+    });
     let mut future = pin!(future);
     let first = poll_fn(|context| {
         Poll::Ready(match future.as_mut().poll(context) {

@@ -20,6 +20,8 @@ use crate::coalesce;
 use crate::fault_around;
 use crate::load_error::{LoadError, LoadErrorReason};
 use crate::pool_range::PoolRange;
+use crate::proposals;
+use crate::stacks::Stacks;
 use crate::store_limits::{MEMORY_BYTES_MAX, TABLE_ELEMENTS_MAX};
 use witgate_http::limiter::Limiter;
 use witgate_http::text::bounded;
@@ -54,6 +56,7 @@ pub(crate) const IDLE_TOTAL_MAX: usize = 256;
 pub struct Engine {
     inner: wasmtime::Engine,
     pool_range: PoolRange,
+    stacks: Stacks,
     clock: Arc<Clock>,
     idle_total: Limiter,
 }
@@ -73,6 +76,8 @@ impl Engine {
         let weak = inner.weak();
         // Without /proc the range is empty, and `fault_around` and `coalesce` have no effect.
         let pool_range = PoolRange::find().unwrap_or_default();
+        // Likewise, no stack is released.
+        let stacks = Stacks::find(STACK_BYTES + HOST_STACK_BYTES).unwrap_or_default();
         let coalescer = Self::scans_page_map().then(|| coalesce::start(pool_range)).transpose();
         let coalescer = coalescer.map_err(|error| format!("the thread for dirty pages cannot start: {error}"))?;
         let tick = move || {
@@ -82,7 +87,7 @@ impl Engine {
             weak.upgrade().inspect(wasmtime::Engine::increment_epoch).is_some()
         };
         let clock = Clock::start(tick).map_err(|error| format!("the epoch thread cannot start: {error}"))?;
-        Ok(Self { inner, pool_range, clock: Arc::new(clock), idle_total: Limiter::default() })
+        Ok(Self { inner, pool_range, stacks, clock: Arc::new(clock), idle_total: Limiter::default() })
     }
 
     /// Whether the kernel's page map finds dirty pages (Linux 6.7), and not `madvise`.
@@ -149,6 +154,10 @@ impl Engine {
 
     pub(crate) fn pool_range(&self) -> PoolRange {
         self.pool_range
+    }
+
+    pub(crate) fn stacks(&self) -> Stacks {
+        self.stacks
     }
 
     pub(crate) fn calls(&self) -> &Arc<ActiveCalls> {
@@ -239,9 +248,11 @@ fn config(instances: u32) -> Config {
         .total_memories(instances.saturating_mul(MEMORIES))
         .total_tables(instances.saturating_mul(TABLES))
         .total_stacks(instances)
-        .total_gc_heaps(1)
+        // No proposal that needs a heap is allowed (`proposals.rs`).
+        .total_gc_heaps(0)
         .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(MEMORIES)
+        .max_memories_per_module(MEMORIES)
         .max_tables_per_component(TABLES)
         .max_tables_per_module(TABLES_PER_MODULE)
         .max_component_instance_size(1 << 20)
@@ -261,6 +272,7 @@ fn config(instances: u32) -> Config {
 /// that runs the code.
 pub(crate) fn code_config() -> Config {
     let mut config = Config::new();
+    proposals::apply(&mut config);
     config
         .epoch_interruption(true)
         .memory_init_cow(true)

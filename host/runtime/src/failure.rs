@@ -9,6 +9,7 @@ use witgate_http::error::FilterFailure;
 use witgate_http::text::{BoundedText, MESSAGE_BYTES_MAX, bounded};
 
 use crate::exchange::Refusal;
+use crate::settings::FilterSettings;
 
 /// The most frames of the guest's stack that a failure's detail shows, innermost first.
 const FRAMES_MAX: usize = 16;
@@ -28,6 +29,15 @@ impl Failure {
     /// The deadline passed while the call waited.
     pub(crate) fn deadline() -> Self {
         Self { kind: FilterFailure::Deadline, detail: "its time was up while it waited".into() }
+    }
+}
+
+impl Failure {
+    /// The filter has as many calls as the operator allows.
+    pub(crate) fn concurrency(settings: &FilterSettings) -> Self {
+        let detail =
+            format!("{} calls at once, the limit is filters.{}.concurrency", settings.concurrency, settings.name);
+        Self { kind: FilterFailure::Saturated, detail }
     }
 }
 
@@ -97,6 +107,7 @@ impl From<Refusal> for HostTrap {
         match refusal {
             Refusal::Invalid(message) => Self::new(FilterFailure::InvalidOutput, message),
             Refusal::Limit(message) => Self::new(FilterFailure::Limit, message),
+            Refusal::Saturated(message) => Self::new(FilterFailure::Saturated, message),
         }
     }
 }

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use wasmtime::component::{HasSelf, InstancePre, Linker, ResourceTable};
@@ -23,7 +24,9 @@ use crate::load_error::{LoadError, LoadErrorReason};
 use crate::log_limit::LogLimit;
 use crate::pool_range::PoolRange;
 use crate::settings::{FilterSettings, Grant, check_imports, check_resources};
+use crate::stacks::Stacks;
 use crate::store_limits::StoreLimits;
+use crate::turns::LongCall;
 use witgate_http::limiter::Limiter;
 use witgate_http::text::bounded;
 
@@ -52,8 +55,13 @@ pub struct Filter {
     pub is_large: bool,
     pub(crate) engine: wasmtime::Engine,
     pub(crate) pool_range: PoolRange,
+    pub(crate) stacks: Stacks,
     /// The running calls of all filters.
     pub(crate) calls: Arc<ActiveCalls>,
+    /// Its running calls, over all threads.
+    pub(crate) in_calls: Limiter,
+    /// Its running calls that met a tick.
+    pub(crate) long_calls: Arc<AtomicUsize>,
     /// The number of its idle instances on all threads.
     pub(crate) idle: Limiter,
     /// The number of idle instances of all filters.
@@ -123,7 +131,10 @@ impl Filter {
             is_large: artifact.length() > LARGE_BYTES,
             engine: engine.inner().clone(),
             pool_range: engine.pool_range(),
+            stacks: engine.stacks(),
             calls: engine.calls().clone(),
+            in_calls: Limiter::default(),
+            long_calls: Arc::default(),
             idle: Limiter::default(),
             idle_total: engine.idle_total().clone(),
             pre,
@@ -149,16 +160,17 @@ impl Filter {
         self.response.is_some()
     }
 
-    /// The largest request body in bytes, if the filter declares that it needs the body.
+    /// The largest request body in bytes, if the filter declares that it needs the body: what its
+    /// manifest asks for, within the operator's bound.
     #[inline]
     pub fn request_body_limit(&self) -> Option<usize> {
-        self.info.manifest.as_ref()?.request?.body_limit()
+        self.info.manifest.as_ref()?.request?.body_limit().map(|limit| limit.min(self.settings.body_bytes))
     }
 
-    /// The largest response body in bytes, if the filter declares that it needs the body.
+    /// The same for the response body.
     #[inline]
     pub fn response_body_limit(&self) -> Option<usize> {
-        self.info.manifest.as_ref()?.response?.body_limit()
+        self.info.manifest.as_ref()?.response?.body_limit().map(|limit| limit.min(self.settings.body_bytes))
     }
 }
 
@@ -204,6 +216,10 @@ pub(crate) struct CallState {
     /// When the call must end.
     pub(crate) deadline: Instant,
     pub(crate) limits: StoreLimits,
+    /// An address on the stack of the call.
+    pub(crate) stack_address: usize,
+    /// Set once the call met a tick.
+    pub(crate) long_call: Option<LongCall>,
 }
 
 impl CallState {
@@ -230,6 +246,8 @@ impl CallState {
             wasi,
             deadline,
             limits: StoreLimits::new(filter.settings.memory_bytes),
+            stack_address: 0,
+            long_call: None,
         }
     }
 }

@@ -13,22 +13,23 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmtime::{Store, UpdateDeadline};
 use witgate_http::error::FilterFailure;
 
 use crate::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use crate::bindings::witgate::gateway::types;
-use crate::exchange::{Exchange, Journal};
+use crate::exchange::{Exchange, HELD_BYTES_MAX, Journal};
 use crate::failure::HostTrap;
 use crate::filter::{CallState, Filter, HANDLES_MAX, Phase};
+use crate::stacks;
+use crate::turns::{self, LongCall};
 
-/// Bytes that the guest may pass to the host in one function call: a body that a filter makes, and
-/// its header fields.
-const HOSTCALL_BYTES_MAX: usize = 4 << 20;
-/// The same for a filter that may replace bodies of up to 8 MiB.
-const HOSTCALL_BODY_BYTES_MAX: usize = 9 << 20;
+/// Bytes that the guest may pass to the host in one function call, or with the result of its
+/// handler: a body of at most 8 MiB with its header fields, or an error's text. The host copies
+/// them before it checks them.
+const HOSTCALL_BYTES_MAX: usize = HELD_BYTES_MAX;
 
 thread_local! {
     /// The blank exchange for an instance that is in no call.
@@ -72,13 +73,19 @@ impl Instance {
         store.set_max_component_handles(HANDLES_MAX);
         store.epoch_deadline_callback(|mut context| {
             let state = context.data_mut();
+            if state.stack_address == 0 {
+                // The first function of the call has just begun.
+                state.stack_address = stacks::address();
+                // The first tick may come at once, so it says nothing about how long the call has
+                // run.
+                return Ok(UpdateDeadline::Continue(2));
+            }
             if Instant::now() >= state.deadline {
                 return Err(HostTrap::new(FilterFailure::Deadline, "its time was up").into());
             }
             state.filter.calls.request_fast_ticks();
-            // tokio's own yield and not the future's waker: the I/O driver runs before the guest
-            // continues.
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+            state.long_call.get_or_insert_with(|| LongCall::new(&state.filter.long_calls));
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(turns::next())))
         });
         Self { store, handlers: None, calls: 0 }
     }
@@ -89,7 +96,7 @@ impl Instance {
         let phase = Phase::Request;
         let state = CallState::new(filter, phase, blank(), config, Instant::now());
         let mut instance = Self::new(filter, state);
-        let created = pin!(instance.prepare(filter, phase)).poll(&mut Context::from_waker(Waker::noop()));
+        let created = pin!(instance.prepare(filter)).poll(&mut Context::from_waker(Waker::noop()));
         matches!(created, Poll::Ready(Ok(()))).then_some(instance)
     }
 
@@ -113,20 +120,17 @@ impl Instance {
     /// Creates the instance if there is none, and calls the handler of the phase.
     pub(crate) async fn run(&mut self, filter: &Filter, phase: Phase) -> wasmtime::Result<HandlerResult> {
         self.calls += 1;
-        self.prepare(filter, phase).await?;
+        self.prepare(filter).await?;
         self.handle(filter, phase).await
     }
 
     /// Sets the limits of a call, and creates the instance if there is none.
-    pub(crate) async fn prepare(&mut self, filter: &Filter, phase: Phase) -> wasmtime::Result<()> {
+    pub(crate) async fn prepare(&mut self, filter: &Filter) -> wasmtime::Result<()> {
         let Self { store, handlers, .. } = self;
-        let body = match phase {
-            Phase::Request => filter.request_body_limit(),
-            Phase::Response => filter.response_body_limit(),
-        };
-        store.set_hostcall_fuel(if body.is_some() { HOSTCALL_BODY_BYTES_MAX } else { HOSTCALL_BYTES_MAX });
-        // The first tick may come at once, so it says nothing about how long the call has run.
-        store.set_epoch_deadline(2);
+        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+        store.data_mut().stack_address = 0;
+        // The first function of the call calls the callback, which looks where the stack is.
+        store.set_epoch_deadline(0);
         if handlers.is_none() {
             let instance = filter.pre.instantiate_async(&mut *store).await?;
             store.data_mut().limits.instantiated();
@@ -169,6 +173,7 @@ impl Instance {
     pub(crate) fn take_remains(&mut self) -> CallRemains {
         let state = self.store.data_mut();
         state.log_lines = 0;
+        state.long_call = None;
         CallRemains {
             exchange: std::mem::replace(&mut state.exchange, blank()),
             journal: std::mem::take(&mut state.journal),
@@ -179,6 +184,15 @@ impl Instance {
     /// Linear memory of the instance.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.store.data().limits.memory_bytes()
+    }
+
+    /// Returns the memory of a deep stack to the system, after a call that took long enough to have
+    /// used one. Without a call in progress, the stack belongs to the store and nobody uses it.
+    pub(crate) fn release_deep_stack(&mut self, filter: &Filter, took: Duration) {
+        let address = std::mem::take(&mut self.store.data_mut().stack_address);
+        if took >= stacks::DEEP_CALL_MIN {
+            filter.stacks.release_deep(address);
+        }
     }
 
     /// Whether the instance may serve another call after one that ended well.

@@ -1,7 +1,7 @@
 //! Runs filters. This is the only crate that names wasmtime.
 //!
-//! From the file to the call: `component` reads what a file declares, `compiler` makes machine code
-//! of it, `engine` maps that code, `filter` links it under the operator's `settings`, `instance`
+//! From the file to the call: `component` reads what a file declares, `proposals` limits what
+//! its code may use, `compiler` makes machine code of it, `engine` maps that code, `filter` links it under the operator's `settings`, `instance`
 //! runs it, and `call` is one call of it. `host` has the functions that a guest can call, and
 //! `keyvalue` is the service that the gateway provides for them.
 //!
@@ -29,5 +29,8 @@ pub mod keyvalue;
 pub mod load_error;
 mod log_limit;
 mod pool_range;
+pub mod proposals;
 pub mod settings;
+mod stacks;
 mod store_limits;
+mod turns;

@@ -28,6 +28,8 @@ pub enum LoadErrorReason {
     Config,
     /// The component is above a limit on size, memory, tables or compile time.
     Limits,
+    /// The component uses a WebAssembly proposal that filters cannot use.
+    Proposal,
     /// The host functions cannot be linked.
     Link,
     /// An instance cannot be created.
@@ -66,6 +68,7 @@ impl LoadErrorReason {
             Self::Pin => "pin",
             Self::Config => "config",
             Self::Limits => "limits",
+            Self::Proposal => "proposal",
             Self::Link => "link",
             Self::Instantiate => "instantiate",
             Self::Unreadable => "unreadable",

@@ -35,6 +35,10 @@ pub struct FilterSettings {
     pub timeout: Duration,
     /// The largest linear memory of one instance, in bytes.
     pub memory_bytes: usize,
+    /// The largest body that the filter may read or make, in bytes.
+    pub body_bytes: usize,
+    /// Calls at once, over all threads.
+    pub concurrency: usize,
     /// The number of calls that one instance serves, one after the other.
     pub reuse: u32,
     /// Imports beyond the base world.

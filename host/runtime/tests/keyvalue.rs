@@ -156,6 +156,8 @@ fn filter(store: impl KeyValue + 'static) -> Result<Arc<Filter>> {
         name: "test".into(),
         timeout: TIMEOUT,
         memory_bytes: 1 << 20,
+        body_bytes: 1 << 20,
+        concurrency: 16,
         reuse: 1,
         grants: BTreeSet::from([Grant::KeyValue]),
         store: Arc::new(store),

@@ -22,7 +22,7 @@ class Reply:
     headers: list[tuple[str, str]] = field(default_factory=list)
     """Names and values; a name may appear several times. The gateway adds ``content-length``."""
     body: bytes = b""
-    """At most 8 MiB (4 MiB without ``body = "buffer"``). Empty with status 204 and 304."""
+    """At most 8 MiB. Empty with status 204 and 304."""
 
 
 def reply(status: int, body: object = None, headers: dict[str, str] | None = None) -> Reply:
@@ -148,7 +148,7 @@ class Request(ReadonlyRequest):
         return json.loads(_request.body())
 
     def set_body(self, body: object) -> None:
-        """Replaces the body, with at most 8 MiB (4 MiB without ``body = "buffer"``).
+        """Replaces the body, with at most 8 MiB.
 
         Bytes and text are sent as they are, any other value as JSON.
         """
@@ -233,7 +233,7 @@ class Response:
         return json.loads(_response.body())
 
     def set_body(self, body: object) -> None:
-        """Replaces the body, with at most 8 MiB (4 MiB without ``body = "buffer"``).
+        """Replaces the body, with at most 8 MiB.
 
         Bytes and text are sent as they are, any other value as JSON.
         """

@@ -67,7 +67,7 @@ class notes:  # noqa: N801
     Use them to pass data from ``on_request`` to ``on_response``, or to a later filter. Neither the
     client nor the upstream sees them.
 
-    An exchange holds at most 32 notes, and one more ends the call. A name has 1 to 64 bytes, a
+    A filter may add 32 notes to an exchange, and one more ends the call. A name has 1 to 64 bytes, a
     value at most 4 KiB. Begin a name with the name of your filter: ``limiter.remaining``.
     """
 

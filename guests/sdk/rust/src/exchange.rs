@@ -109,7 +109,7 @@ impl Request {
     /// Sets a note: a named string that later filters and the response phase of this filter can
     /// read. Neither the client nor the upstream sees it.
     ///
-    /// An exchange holds at most 32 notes. A name has 1 to 64 bytes, a value at most 4 KiB;
+    /// A filter may add 32 notes to an exchange. A name has 1 to 64 bytes, a value at most 4 KiB;
     /// exceeding a bound ends the call. Begin the name with the name of your filter.
     pub fn set_note(&self, name: &str, value: &str) {
         exchange::set_note(name, value);
@@ -140,7 +140,7 @@ impl Request {
         request_edit::set_query(query);
     }
 
-    /// Replaces the body, with at most 8 MiB (4 MiB without `body = "buffer"`).
+    /// Replaces the body, with at most 8 MiB.
     pub fn set_body(&mut self, body: &[u8]) {
         request_edit::set_body(body);
     }
@@ -210,7 +210,7 @@ impl Response {
         response::remove_header(name);
     }
 
-    /// Replaces the body, with at most 8 MiB (4 MiB without `body = "buffer"`).
+    /// Replaces the body, with at most 8 MiB.
     pub fn set_body(&mut self, body: &[u8]) {
         response::set_body(body);
     }

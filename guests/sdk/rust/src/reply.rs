@@ -20,7 +20,7 @@ pub struct Reply {
     /// Names and values; a name may appear several times. The gateway adds `content-length`, and
     /// does not accept the fields that only it writes (`wit/request.wit` has the list).
     pub headers: Vec<(String, String)>,
-    /// At most 8 MiB (4 MiB without `body = "buffer"`). Empty with status 204 and 304.
+    /// At most 8 MiB. Empty with status 204 and 304.
     pub body: Vec<u8>,
 }
 

@@ -113,7 +113,7 @@ export function route(): string {
  * Notes: named strings that are attached to the exchange. Use them to pass data from `onRequest` to
  * `onResponse`, or to a later filter. Neither the client nor the upstream sees them.
  *
- * An exchange holds at most 32 notes; one more ends the call. A name has 1 to 64 bytes, a value at
+ * A filter may add 32 notes to an exchange; one more ends the call. A name has 1 to 64 bytes, a value at
  * most 4 KiB: otherwise `set` throws a RangeError. Begin a name with the name of your filter:
  * `limiter.remaining`.
  */

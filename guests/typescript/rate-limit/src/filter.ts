@@ -28,7 +28,21 @@ export function onRequest(request: Request): Reply | void {
 /** What identifies the client, as the configuration says: its address or a header field. */
 function clientId(request: Request): string {
   const key = config.get("key") ?? "client-ip";
-  if (key === "client-ip") return client().ip;
+  if (key === "client-ip") return network(client().ip);
   // A key of the store has at most 256 bytes, so a long value is cut.
   return (request.header(key.replace(/^header:/, "")) ?? "-").slice(0, 64);
+}
+
+/**
+ * The network that belongs to one client: an IPv4 address, or the first 64 bits of an IPv6 address.
+ * A client with an IPv6 network has 2^64 addresses. Counted one by one, each would have the full
+ * limit, and together they would fill the store.
+ */
+function network(ip: string): string {
+  if (!ip.includes(":")) return ip;
+  const [head = "", tail] = ip.split("::");
+  const first = head === "" ? [] : head.split(":");
+  const last = tail === undefined || tail === "" ? [] : tail.split(":");
+  const zeros = tail === undefined ? 0 : 8 - first.length - last.length;
+  return [...first, ...Array<string>(zeros).fill("0"), ...last].slice(0, 4).join(":");
 }

@@ -41,3 +41,9 @@ test("clients are counted separately, by address or by header field", () => {
   expect(send(0, { config, headers: { "x-api-key": "a" } })).toBe(429);
   expect(send(0, { config, headers: { "x-api-key": "b" } })).toBe(200);
 });
+
+test("an IPv6 network counts as one client", () => {
+  const from = (clientIp: string) => send(0, { clientIp });
+  expect([from("2001:db8:0:1::1"), from("2001:db8:0:1:ffff::2"), from("2001:db8::1:9:8:7:6")]).toEqual([200, 200, 429]);
+  expect([from("2001:db8:0:2::1"), from("::1"), from("fe80::1")]).toEqual([200, 200, 200]);
+});

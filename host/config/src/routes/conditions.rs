@@ -12,7 +12,7 @@ use crate::yaml::{Node, Section, Value};
 
 const PATTERN_CHARS_MAX: usize = 1024;
 /// Bounds the compiled expression, and its cache while it runs.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
+const PATTERN_BYTES_MAX: usize = 256 << 10;
 
 /// Conditions on a request. All must hold; an empty `Match` always holds.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -55,6 +55,12 @@ pub enum ValueMatch {
 /// A compiled regular expression. Two are equal if their texts are equal.
 #[derive(Debug, Clone)]
 pub struct Pattern(pub Regex);
+
+impl Pattern {
+    /// The most bytes of a text that the gateway matches against an expression: a path, a query or
+    /// a header's line.
+    pub const TEXT_BYTES_MAX: usize = 8 << 10;
+}
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {

@@ -112,6 +112,9 @@ pub struct RouteLimits {
     /// Concurrent exchanges; the gateway answers 503 above it. The count starts again after a
     /// reload. 1 to 1,000,000.
     pub in_flight: Option<usize>,
+    /// Bytes of bodies that the gateway holds in memory for the filters of the route. Default three
+    /// quarters of `limits.buffered_bytes`. 64 KiB to 64 GiB.
+    pub buffered_bytes: Option<usize>,
 }
 
 /// Reads the list. The config of a filter in a route extends the filter's own.
@@ -279,6 +282,7 @@ impl RouteLimits {
         Self {
             request_body_bytes: section.size("request_body_bytes", 0, 1 << 40),
             in_flight: section.number("in_flight", 1, 1_000_000),
+            buffered_bytes: section.size("buffered_bytes", 64 << 10, 64 << 30),
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::error::{ConfigError, Reading};
 use crate::references::Reference;
 use crate::values;
 
+/// The most unknown keys of one section that are reported.
+const UNKNOWN_SHOWN_MAX: usize = 101;
+
 /// A mapping that is being read.
 pub(crate) struct Section<'a> {
     /// Such as `routes[0].match`; empty for the whole file.
@@ -265,10 +268,8 @@ impl<'a> Section<'a> {
 
     fn report_unknown_keys(&self) {
         let known = self.keys_read.borrow();
-        for (key, _) in self.entries {
-            if known.contains(&key.text.as_str()) {
-                continue;
-            }
+        let unknown = self.entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str()));
+        for (key, _) in unknown.take(UNKNOWN_SHOWN_MAX) {
             let hint = match nearest(&key.text, &known) {
                 Some(near) => format!("did you mean {near}?"),
                 None => format!("the keys here are {}", known.join(", ")),

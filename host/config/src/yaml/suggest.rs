@@ -1,7 +1,14 @@
 //! Suggestions for misspelt words.
 
+/// Longer words, and words among more known ones, get no suggestion: comparing them takes long.
+const WORD_BYTES_MAX: usize = 64;
+const KNOWN_MAX: usize = 1000;
+
 /// The known word with the fewest edits from `word`, if there are few enough.
 pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    if word.len() > WORD_BYTES_MAX || known.len() > KNOWN_MAX {
+        return None;
+    }
     let (edits, nearest) = known.iter().map(|known| (edit_distance(word, known), *known)).min()?;
     (edits <= 2.max(word.len() / 3)).then_some(nearest)
 }

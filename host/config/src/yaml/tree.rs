@@ -5,9 +5,13 @@
 //! 1.1. Anchors and aliases are errors: without them a small file cannot expand into a huge tree.
 //! This module does not know: what the keys mean.
 
+use std::collections::HashMap;
+
 use granit_parser::{Event, Parser, ScalarStyle};
 
 use crate::error::ConfigError;
+use witgate_http::text::bounded;
+
 use crate::references::Reference;
 
 const DEPTH_MAX: usize = 32;
@@ -208,6 +212,7 @@ impl<'a> Builder<'a> {
 
     fn mapping(&mut self, line: usize, depth: usize) -> Result<Vec<(Key, Node)>, ConfigError> {
         let mut entries: Vec<(Key, Node)> = vec![];
+        let mut first_lines: HashMap<String, usize> = HashMap::new();
         loop {
             let (event, line) = self.expect(line)?;
             let key = match event {
@@ -221,9 +226,12 @@ impl<'a> Builder<'a> {
                     ));
                 }
             };
-            if let Some((first, _)) = entries.iter().find(|(other, _)| other.text == key.text) {
-                let message = format!("the key {} occurs twice (first in line {}): remove one", key.text, first.line);
+            if let Some(first) = first_lines.get(&key.text) {
+                let message =
+                    format!("the key {} occurs twice (first in line {first}): remove one", bounded(&key.text));
                 self.errors.push(ConfigError::new(line, &key.text, message));
+            } else {
+                first_lines.insert(key.text.clone(), line);
             }
             let (event, line) = self.expect(line)?;
             entries.push((key, self.node(event, line, depth + 1)?));

@@ -325,7 +325,7 @@ impl Reloader {
         filters: Filters,
         upstream_tls: UpstreamTlsMap,
     ) -> Result<Snapshot, String> {
-        Snapshot::new(config, filters, upstream_tls, &self.shared.registry, &self.shared.metrics)
+        Snapshot::new(config, filters, upstream_tls, &self.shared.registry, &self.shared.metrics, &self.shared.held)
     }
 
     fn swap(&self, snapshot: Snapshot) {

@@ -142,8 +142,10 @@ async fn exchange(
             Err(error) => return refuse(record, error),
         }
     }
-    let Some(route) = snapshot.route(&request) else {
-        return refuse_unrouted(record, &request, &snapshot.allowed_methods(&request));
+    let route = match snapshot.route(&request) {
+        Ok(Some(route)) => route,
+        Ok(None) => return refuse_unrouted(record, &request, &snapshot.allowed_methods(&request)),
+        Err(error) => return refuse(record, error),
     };
     record.set_route(&route.series);
     if let Err(error) = policies::check_client(&route.config.clients, client.address.ip()) {
@@ -154,8 +156,9 @@ async fn exchange(
     }
     let policy = ResponsePolicy::new(route, &request);
     body.count_bytes(&record.traffic, Direction::Received);
-    let mut exchange =
-        Box::new(Exchange { id, client, route: route.name.clone(), request, response: None, notes: vec![] });
+    let budget = (!route.chain.is_empty()).then(|| route.budget.clone());
+    let name = route.name.clone();
+    let mut exchange = Box::new(Exchange { id, client, route: name, request, response: None, notes: vec![], budget });
     if let Some((auth, cluster)) = &route.forward_auth {
         match forward_auth::ask(auth, cluster, context.upstream_client, &mut exchange).await {
             Ok(None) => {}
@@ -187,7 +190,8 @@ async fn filter_and_forward(
     if let Some(max) = route.config.limits.in_flight {
         open.permits.push(limits::enter_route(&route.in_flight, max)?);
     }
-    let mut run = ChainRun::new(&route.chain, &snapshot.config, &context.shared.buffered_bytes);
+    let client = exchange.client.address.ip();
+    let mut run = ChainRun::new(&route.chain, &snapshot.config, &route.budget, client);
     run.select(|when| route::matches(when, &exchange.request));
 
     let (mut exchange, decision) = run.request(exchange, &mut body, &mut open.record).await;
@@ -208,9 +212,6 @@ async fn filter_and_forward(
         exchange.response = Some(response);
         run.response(exchange, &mut body, &mut open.record).await
     };
-    if !run.permits.is_empty() {
-        open.permits.append(&mut run.permits);
-    }
     Ok((response?, body))
 }
 

@@ -8,6 +8,7 @@
 //! This module does not know: routing, upstreams, sockets.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::telemetry::{CallOutcome, ExchangeRecord, FilterCall, FilterSeries};
 use witgate_config::{Config, Match, OnError};
 use witgate_http::body::{Body, ReadError};
 use witgate_http::error::{Error, FilterFailure, Kind};
-use witgate_http::limiter::{Limiter, Permit};
+use witgate_http::held::{Budget, Exceeded};
 use witgate_http::throughput::yield_to_ready_tasks;
 use witgate_runtime::call::{self, Action, CallResult, CallStats};
 use witgate_runtime::exchange::{Exchange, Reply, Response};
@@ -46,15 +47,13 @@ pub struct ChainRun<'a> {
     budget: Duration,
     /// The time to receive a body that a filter wants whole.
     body_timeout: Duration,
-    /// Bytes of bodies in memory, over all exchanges.
-    buffered_bytes: &'a Limiter,
-    buffered_bytes_max: usize,
+    /// What the exchanges of the route may hold in memory.
+    memory: &'a Arc<Budget>,
+    client: IpAddr,
     /// One flag for each entry: whether its rules match.
     selected: SmallVec<[bool; 8]>,
     /// One flag for each entry: whether it takes part in the response phase.
     completed: SmallVec<[bool; 8]>,
-    /// For the bodies that this run read into memory. To be kept until the response has been sent.
-    pub permits: SmallVec<[Permit; 2]>,
 }
 
 /// How the request phase ended.
@@ -70,22 +69,21 @@ enum BodyReadError {
     TooLarge,
     Broken(Error),
     Timeout,
-    /// Bodies in memory have reached `limits.buffered_bytes`.
-    Saturated,
+    /// The gateway holds as many bytes of bodies as it may.
+    Saturated(Exceeded),
 }
 
 impl<'a> ChainRun<'a> {
-    /// A run that has selected no filter yet.
-    pub fn new(chain: &'a [ChainEntry], config: &Config, buffered_bytes: &'a Limiter) -> Self {
+    /// A run that has selected no filter yet. Its bodies count in `memory`, for this client.
+    pub fn new(chain: &'a [ChainEntry], config: &Config, memory: &'a Arc<Budget>, client: IpAddr) -> Self {
         Self {
             chain,
             budget: config.timeouts.filters,
             body_timeout: config.timeouts.request_body,
-            buffered_bytes,
-            buffered_bytes_max: config.limits.buffered_bytes,
+            memory,
+            client,
             selected: SmallVec::new(),
             completed: chain.iter().map(|_| false).collect(),
-            permits: SmallVec::new(),
         }
     }
 
@@ -178,7 +176,7 @@ impl<'a> ChainRun<'a> {
     }
 
     /// Reads the request's body up to the smallest limit of the filters that will see it.
-    async fn read_request_body(&mut self, first: usize, body: &mut Body) -> Result<Bytes, Error> {
+    async fn read_request_body(&self, first: usize, body: &mut Body) -> Result<Bytes, Error> {
         let remaining = self.chain.iter().zip(&self.selected).skip(first).filter(|(_, selected)| **selected);
         let limit = remaining.filter_map(|(entry, _)| entry.filter.request_body_limit()).min().unwrap_or(0);
         self.read_body(limit, body).await.map_err(|error| match error {
@@ -190,11 +188,11 @@ impl<'a> ChainRun<'a> {
             BodyReadError::Timeout => {
                 Error::new(Kind::ClientTimeout, format!("the request body took more than {:?}", self.body_timeout))
             }
-            BodyReadError::Saturated => self.saturated(),
+            BodyReadError::Saturated(exceeded) => Error::new(Kind::Saturated, exceeded.to_string()),
         })
     }
 
-    async fn read_response_body(&mut self, limit: usize, body: &mut Body) -> Result<Bytes, Error> {
+    async fn read_response_body(&self, limit: usize, body: &mut Body) -> Result<Bytes, Error> {
         self.read_body(limit, body).await.map_err(|error| match error {
             BodyReadError::TooLarge => Error::new(
                 Kind::ResponseTooLarge,
@@ -204,27 +202,19 @@ impl<'a> ChainRun<'a> {
             BodyReadError::Timeout => {
                 Error::new(Kind::UpstreamTimeout, format!("the response body took more than {:?}", self.body_timeout))
             }
-            BodyReadError::Saturated => self.saturated(),
+            BodyReadError::Saturated(exceeded) => Error::new(Kind::Saturated, exceeded.to_string()),
         })
     }
 
-    async fn read_body(&mut self, limit: usize, body: &mut Body) -> Result<Bytes, BodyReadError> {
-        let permit = self.buffered_bytes.try_acquire_many(body.buffer_size(limit), self.buffered_bytes_max);
-        let permit = permit.map_err(|_| BodyReadError::Saturated)?;
-        match tokio::time::timeout(self.body_timeout, std::mem::take(body).read(limit)).await {
-            Ok(Ok(bytes)) => {
-                self.permits.push(permit);
-                Ok(bytes)
-            }
+    async fn read_body(&self, limit: usize, body: &mut Body) -> Result<Bytes, BodyReadError> {
+        let arriving = self.memory.arriving(self.client);
+        match tokio::time::timeout(self.body_timeout, std::mem::take(body).read_counted(limit, arriving)).await {
+            Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(ReadError::TooLarge)) => Err(BodyReadError::TooLarge),
+            Ok(Err(ReadError::Saturated(exceeded))) => Err(BodyReadError::Saturated(exceeded)),
             Ok(Err(ReadError::Broken(error))) => Err(BodyReadError::Broken(error)),
             Err(_) => Err(BodyReadError::Timeout),
         }
-    }
-
-    fn saturated(&self) -> Error {
-        let max = self.buffered_bytes_max;
-        Error::new(Kind::Saturated, format!("bodies in memory would be more than limits.buffered_bytes ({max})"))
     }
 }
 

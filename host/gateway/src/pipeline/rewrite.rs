@@ -9,7 +9,7 @@ use http::Uri;
 use http::header::HOST;
 use http::uri::PathAndQuery;
 
-use witgate_config::{PathMatch, PathRewrite, Rewrite};
+use witgate_config::{PathMatch, PathRewrite, Pattern, Rewrite};
 use witgate_http::error::{Error, Kind};
 use witgate_http::semantics::path::{Slashes, normalize_with};
 
@@ -25,6 +25,12 @@ pub fn apply<B>(
         let new = match path {
             PathRewrite::Prefix(prefix) => with_prefix(uri.path(), path_match, prefix),
             PathRewrite::Regex(pattern, replace) => {
+                if uri.path().len() > Pattern::TEXT_BYTES_MAX {
+                    return Err(Error::new(
+                        Kind::UriTooLong,
+                        "the path is too long for the expression of rewrite.path",
+                    ));
+                }
                 pattern.0.is_match(uri.path()).then(|| pattern.0.replace(uri.path(), replace).into_owned())
             }
         };
@@ -68,7 +74,6 @@ fn with_path(uri: &Uri, new: &str, slashes: Slashes) -> Result<Uri, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use witgate_config::Pattern;
 
     fn rewritten(rewrite: &Rewrite, path_match: Option<&PathMatch>, uri: &str) -> Result<String, Error> {
         let mut request = http::Request::new(());

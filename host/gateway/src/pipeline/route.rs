@@ -11,13 +11,17 @@
 //! host is compared once for all of its routes. Nothing is allocated unless a route asks for a
 //! query parameter that the client encoded. This module does not know: filters, upstreams.
 
+mod examined;
+
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
+use self::examined::Examined;
 use witgate_config::{Match, PathMatch, Route, ValueMatch};
+use witgate_http::error::Error;
 use witgate_http::semantics::fields::has_member;
 use witgate_runtime::exchange::Request;
 
@@ -32,6 +36,8 @@ struct HostRoutes {
     host: HostPattern,
     /// Most specific first.
     entries: Vec<Entry>,
+    /// By the regular expressions of all its routes.
+    examined: Examined,
 }
 
 struct Entry {
@@ -57,10 +63,12 @@ impl Router {
         for (index, route) in routes.iter().enumerate() {
             let entry = Entry { when: route.matches.clone(), answers_preflight: route.cors.is_some(), index };
             let host = HostPattern::new(route.host.as_deref());
-            match hosts.iter_mut().find(|own| own.host == host) {
-                Some(own) => own.entries.push(entry),
-                None => hosts.push(HostRoutes { host, entries: vec![entry] }),
-            }
+            let at = hosts.iter().position(|own| own.host == host).unwrap_or_else(|| {
+                hosts.push(HostRoutes { host, entries: vec![], examined: Examined::default() });
+                hosts.len() - 1
+            });
+            hosts[at].entries.push(entry);
+            hosts[at].examined.add(route);
         }
         hosts.sort_by_key(|own| match &own.host {
             HostPattern::Exact(_) => (0, Reverse(0)),
@@ -71,6 +79,12 @@ impl Router {
             own.entries.sort_by_key(|entry| (entry.when.specificity(), entry.index));
         }
         Self { hosts }
+    }
+
+    /// Refuses a request whose text is too long for the regular expressions of its host's routes.
+    pub fn check(&self, request: &Request) -> Result<(), Error> {
+        let host = without_port(request.authority());
+        self.hosts.iter().filter(|own| own.host.matches(host)).try_for_each(|own| own.examined.check(request))
     }
 
     /// The index of the route that matches the request. None if no route does.
@@ -359,6 +373,31 @@ mod tests {
         assert_eq!(allowed("x", "/a"), "GET, PUT");
         assert_eq!(allowed("h", "/a/b"), "DELETE, GET, POST, PUT");
         assert_eq!(allowed("x", "/"), "");
+        Ok(())
+    }
+
+    #[test]
+    fn long_text_is_refused_where_an_expression_would_examine_it() -> Result<(), String> {
+        let router = router(&[
+            "match: {host: a, path: {regex: \"^/x\"}}",
+            "match: {host: b, query: {k: {regex: \"^x\"}}}",
+            "match: {host: c, path: /, headers: {x-a: {regex: \"^x\"}}}",
+            "match: {path: /}",
+        ])?;
+        let long = "x".repeat(8 << 10);
+        let status = |host, target: &str, fields: &[_]| {
+            router.check(&request("GET", host, target, fields)).err().map(|error| error.kind.status().as_u16())
+        };
+        let (path, query) = (format!("/{long}"), format!("/?{long}x"));
+        assert_eq!(status("a", &path[1..], &[]), None);
+        assert_eq!(status("a", &path, &[]), Some(414));
+        assert_eq!(status("b", &path, &[]), None, "no expression examines this path");
+        assert_eq!(status("b", &query, &[]), Some(414));
+        assert_eq!(status("a", &query, &[]), None);
+        let value: &'static str = path.clone().leak();
+        assert_eq!(status("c", "/", &[("x-a", "x"), ("x-a", value)]), Some(431));
+        assert_eq!(status("c", "/", &[("x-b", value)]), None);
+        assert_eq!(status("d", &path, &[]), None);
         Ok(())
     }
 

@@ -20,6 +20,8 @@ use crate::telemetry::{Metrics, ReloadStatus, RouteSeries, Telemetry};
 use crate::tls::ServerTls;
 use crate::upstream::{Cluster, EndpointRegistry};
 use witgate_config::{Config, ForwardAuth, OnError, Upstream};
+use witgate_http::error::Error;
+use witgate_http::held::{Bounds, Budget, HeldBytes};
 use witgate_http::limiter::Limiter;
 use witgate_runtime::engine::Engine;
 use witgate_runtime::exchange::Request;
@@ -61,6 +63,9 @@ pub struct Route {
     pub cors: Option<cors::Policy>,
     /// Exchanges of the route, if their number is bounded.
     pub in_flight: Limiter,
+    /// What the exchanges of the route may hold in memory for filters. A reload starts to count at
+    /// 0.
+    pub budget: Arc<Budget>,
     /// Copies some of the requests to another upstream.
     pub mirror: Option<Mirror>,
     /// Decides whether a request may pass.
@@ -100,6 +105,7 @@ impl Snapshot {
         upstream_tls: UpstreamTls,
         registry: &EndpointRegistry,
         metrics: &Metrics,
+        held: &HeldBytes,
     ) -> Result<Self, String> {
         let cluster = |(name, settings): (&String, &Upstream)| {
             let tls = upstream_tls.get(name).cloned();
@@ -113,7 +119,7 @@ impl Snapshot {
         let routes = config
             .routes
             .iter()
-            .map(|route| build_route(&config, &filters, &upstreams, metrics, route))
+            .map(|route| build_route(&config, &filters, &upstreams, metrics, held, route))
             .collect::<Result<_, _>>()?;
         Ok(Self { router: Router::new(&config.routes), routes, filters, upstream_tls, upstreams, config })
     }
@@ -129,8 +135,13 @@ impl Snapshot {
     }
 
     /// The route that matches a request.
-    pub fn route(&self, request: &Request) -> Option<&Route> {
-        self.router.find(request).map(|index| &self.routes[index])
+    ///
+    /// # Errors
+    ///
+    /// The request is too long for a regular expression of the routes.
+    pub fn route(&self, request: &Request) -> Result<Option<&Route>, Error> {
+        self.router.check(request)?;
+        Ok(self.router.find(request).map(|index| &self.routes[index]))
     }
 }
 
@@ -139,6 +150,7 @@ fn build_route(
     filters: &Filters,
     upstreams: &BTreeMap<String, Arc<Cluster>>,
     metrics: &Metrics,
+    held: &HeldBytes,
     route: &witgate_config::Route,
 ) -> Result<Route, String> {
     let name: Arc<str> = route.name.as_str().into();
@@ -159,10 +171,21 @@ fn build_route(
         clusters: clusters.collect::<Result<_, String>>()?,
         cors: route.cors.as_ref().map(cors::Policy::new),
         in_flight: Limiter::default(),
+        budget: Arc::new(Budget::new(held, bounds(config, route))),
         mirror: mirror.transpose()?,
         config: route.clone(),
         name,
     })
+}
+
+/// What the exchanges of a route may hold in memory.
+fn bounds(config: &Config, route: &witgate_config::Route) -> Bounds {
+    let limits = &config.limits;
+    Bounds {
+        all: limits.buffered_bytes,
+        route: route.limits.buffered_bytes.unwrap_or_else(|| limits.buffered_bytes_of_route()),
+        client: limits.buffered_bytes_per_client,
+    }
 }
 
 fn build_entry(
@@ -213,7 +236,7 @@ pub struct Shared {
     /// Client connections, by client.
     pub clients: Arc<ClientConnections>,
     /// Bytes of bodies in memory for filters.
-    pub buffered_bytes: Limiter,
+    pub held: HeldBytes,
     /// Runs the filters, and knows how many instances there are.
     pub engine: Engine,
     /// True once the gateway is about to drain and still accepts connections.

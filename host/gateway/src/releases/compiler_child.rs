@@ -28,6 +28,7 @@ use witgate_runtime::chunks::read_chunks;
 use witgate_runtime::compiler::Compiler;
 use witgate_runtime::component::{FILE_BYTES_MAX, describe};
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
+use witgate_runtime::proposals;
 
 /// The number of functions of a compilation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -102,8 +103,9 @@ fn compile(component: &[u8], functions: FunctionCache, output: &mut File) -> Res
     describe(component)?;
     let functions = Arc::new(functions);
     let compiler = Compiler::new(functions.clone()).map_err(fail)?;
-    let code = compiler.compile(component).map_err(|error| {
-        fail(format!("the component is not valid: {error}; build it again with `componentize build`"))
+    let code = compiler.compile(component).map_err(|error| match proposals::check(component) {
+        Err(refused) => refused,
+        Ok(()) => fail(format!("the component cannot be compiled: {error}")),
     })?;
     // One system call with all of the code would occupy the core for its whole duration.
     let written = read_chunks(&code[..], |chunk| output.write_all(chunk));

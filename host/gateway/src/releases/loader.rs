@@ -27,6 +27,7 @@ use witgate_runtime::engine::{Artifact, Engine};
 use witgate_runtime::filter::Filter;
 use witgate_runtime::keyvalue::KeyValue;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
+use witgate_runtime::proposals;
 use witgate_runtime::settings::{FilterSettings, Grant};
 
 /// Compilations that run at the same time. Each may use `compile.memory`.
@@ -279,7 +280,7 @@ impl Drop for CompilationPlace<'_> {
     }
 }
 
-/// Checks a filter's component as [`Loader::load`] does, but does not compile it.
+/// Checks a filter's component as [`Loader::load`] and the compiler do, but does not compile it.
 ///
 /// # Errors
 /// Why the component is refused.
@@ -289,7 +290,9 @@ pub fn check(name: &str, filter: &witgate_config::Filter, limits: &CompileLimits
     let store = Stores::default().get(name, StoreLimits { keys_max: 1, bytes_max: 1 });
     let settings = settings(name, filter, store);
     let requirements = Requirements { filter, settings: &settings };
-    Candidate::read(&*source, &revision, Some(&requirements), limits).map(|candidate| candidate.info)
+    let candidate = Candidate::read(&*source, &revision, Some(&requirements), limits)?;
+    proposals::check(candidate.copy.bytes())?;
+    Ok(candidate.info)
 }
 
 fn settings(name: &str, filter: &witgate_config::Filter, store: Arc<dyn KeyValue>) -> FilterSettings {
@@ -301,6 +304,8 @@ fn settings(name: &str, filter: &witgate_config::Filter, store: Arc<dyn KeyValue
         name: name.into(),
         timeout: filter.timeout,
         memory_bytes: filter.memory_bytes,
+        body_bytes: filter.body_bytes,
+        concurrency: filter.concurrency,
         reuse: filter.reuse,
         grants: filter.capabilities.iter().map(grant).collect(),
         store,

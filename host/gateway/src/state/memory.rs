@@ -2,21 +2,29 @@
 //!
 //! Gain: the entries are in 16 shards with a mutex each, and an operation holds one mutex for one
 //! access to a hash map, never across an await, so threads rarely wait for each other. Price: the
-//! bounds on keys and bytes hold over all shards, so two atomic counters keep them. If a bound is
-//! reached, the store first removes expired entries and answers `Full` only if that does not help.
+//! bounds on keys and bytes hold over all shards, so two atomic counters keep them.
+//!
+//! Each shard has an index of its entries by expiry. An insertion removes a few expired entries of
+//! its shard. If a bound is reached, the store removes expired entries, oldest first, until the new
+//! entry fits, so an insertion into a full store costs what it removes. The store never removes a
+//! live entry: if nothing has expired, it answers `Full`.
 //! This module does not know: WIT, filters, configuration files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use witgate_runtime::keyvalue::{KeyValue, KeyValueError, Outcome};
 
 const SHARDS: usize = 16;
-/// Bytes that an entry counts beside its key and value.
-const ENTRY_OVERHEAD_BYTES: usize = 64;
+/// Bytes that an entry counts beside its key and value: its places in the map and in the index.
+const ENTRY_OVERHEAD_BYTES: usize = 160;
+/// Expired entries that an insertion removes from its shard, and that a full store removes from
+/// each shard at a time.
+const REMOVED_PER_INSERTION: usize = 2;
+const REMOVED_WHEN_FULL: usize = 32;
 
 /// A bounded map with expiry.
 pub struct MemoryStore {
@@ -32,11 +40,16 @@ pub struct MemoryStore {
 pub struct Limits {
     /// The largest number of keys.
     pub keys_max: usize,
-    /// The largest number of bytes: keys, values and 64 bytes per entry.
+    /// The largest number of bytes: keys, values and 160 bytes per entry.
     pub bytes_max: usize,
 }
 
-type Shard = HashMap<String, Entry>;
+/// A part of the entries, and those that expire in the order of their expiry.
+#[derive(Default)]
+struct Shard {
+    entries: HashMap<Arc<str>, Entry>,
+    by_expiry: BTreeSet<(Instant, Arc<str>)>,
+}
 
 struct Entry {
     value: Value,
@@ -67,7 +80,7 @@ impl MemoryStore {
 
     fn get_now(&self, key: &str) -> Option<Vec<u8>> {
         let shard = self.shard(key);
-        shard.get(key).filter(|entry| entry.is_live()).map(|entry| match &entry.value {
+        shard.entries.get(key).filter(|entry| entry.is_live()).map(|entry| match &entry.value {
             Value::Bytes(bytes) => bytes.clone(),
             Value::Counter(number) => number.to_string().into_bytes(),
         })
@@ -89,7 +102,7 @@ impl MemoryStore {
     fn increment_now(&self, key: &str, delta: i32, ttl: Option<Duration>) -> Result<i32, KeyValueError> {
         self.with_room(|| {
             let mut shard = self.shard(key);
-            if let Some(entry) = shard.get_mut(key).filter(|entry| entry.is_live()) {
+            if let Some(entry) = shard.entries.get_mut(key).filter(|entry| entry.is_live()) {
                 let Value::Counter(number) = &mut entry.value else { return Err(KeyValueError::NotANumber) };
                 *number = number.checked_add(delta).ok_or(KeyValueError::NotANumber)?;
                 return Ok(*number);
@@ -100,25 +113,25 @@ impl MemoryStore {
         })
     }
 
-    /// Runs `operation`. If the store is full, removes expired entries and runs it once more.
+    /// Runs `operation`. While the store is full, removes expired entries and runs it again.
     fn with_room<T>(&self, operation: impl Fn() -> Result<T, KeyValueError>) -> Result<T, KeyValueError> {
-        match operation() {
-            Err(KeyValueError::Full) => {
-                self.remove_expired();
-                operation()
+        loop {
+            match operation() {
+                Err(KeyValueError::Full) if self.remove_expired() => {}
+                result => return result,
             }
-            result => result,
         }
     }
 
     /// Adds or replaces an entry. If there is no room, the old entry stays.
     fn insert(&self, mut shard: MutexGuard<'_, Shard>, key: &str, entry: Entry) -> Result<(), KeyValueError> {
-        let replaced = shard.get(key).map(|old| old.cost(key));
+        self.remove_expired_of(&mut shard, REMOVED_PER_INSERTION);
+        let replaced = shard.entries.get(key).map(|old| old.cost(key));
         if let Some(cost) = replaced {
             self.release(cost);
         }
         if self.reserve(entry.cost(key)) {
-            shard.insert(key.to_owned(), entry);
+            shard.insert(key.into(), entry);
             return Ok(());
         }
         if let Some(cost) = replaced {
@@ -128,17 +141,31 @@ impl MemoryStore {
         Err(KeyValueError::Full)
     }
 
-    /// Removes expired entries. Holds one shard's lock at a time.
-    fn remove_expired(&self) {
-        for shard in &self.shards {
-            lock(shard).retain(|key, entry| {
-                let is_live = entry.is_live();
-                if !is_live {
-                    self.release(entry.cost(key));
-                }
-                is_live
-            });
+    /// Removes some of the expired entries. Returns whether there were any. Holds one shard's lock
+    /// at a time.
+    fn remove_expired(&self) -> bool {
+        let removed: usize =
+            self.shards.iter().map(|shard| self.remove_expired_of(&mut lock(shard), REMOVED_WHEN_FULL)).sum();
+        removed > 0
+    }
+
+    /// Removes at most `max` expired entries of a shard. Returns their number.
+    fn remove_expired_of(&self, shard: &mut Shard, max: usize) -> usize {
+        if shard.by_expiry.is_empty() {
+            return 0;
         }
+        let now = Instant::now();
+        for removed in 0..max {
+            let Some((expires, key)) = shard.by_expiry.first().filter(|(expires, _)| *expires <= now) else {
+                return removed;
+            };
+            let (expires, key) = (*expires, key.clone());
+            shard.by_expiry.remove(&(expires, key.clone()));
+            if let Some(entry) = shard.entries.remove(&key) {
+                self.release(entry.cost(&key));
+            }
+        }
+        max
     }
 
     /// Reserves room for one key and `cost` bytes. False if there is none.
@@ -159,6 +186,25 @@ impl MemoryStore {
 
     fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
         lock(&self.shards[self.hasher.hash_one(key) as usize % SHARDS])
+    }
+}
+
+impl Shard {
+    /// Adds or replaces an entry, also in the index.
+    fn insert(&mut self, key: Arc<str>, entry: Entry) {
+        self.remove(&key);
+        if let Some(expires) = entry.expires {
+            self.by_expiry.insert((expires, key.clone()));
+        }
+        self.entries.insert(key, entry);
+    }
+
+    fn remove(&mut self, key: &str) -> Option<Entry> {
+        let (key, entry) = self.entries.remove_entry(key)?;
+        if let Some(expires) = entry.expires {
+            self.by_expiry.remove(&(expires, key));
+        }
+        Some(entry)
     }
 }
 
@@ -243,6 +289,39 @@ mod tests {
         assert_eq!(store.increment_now("k", 2, Some(Duration::ZERO)), Ok(4));
         assert_eq!(store.set_now("s", b"x", None), Ok(()));
         assert_eq!(store.increment_now("s", 1, None), Err(KeyValueError::NotANumber));
+    }
+
+    #[test]
+    fn a_full_store_removes_only_what_it_needs() {
+        let store = MemoryStore::new(Limits { keys_max: 10_000, bytes_max: usize::MAX });
+        let brief = Some(Duration::from_millis(500));
+        for key in 0..10_000 {
+            let ttl = if key % 2 == 0 { brief } else { None };
+            assert_eq!(store.set_now(&key.to_string(), b"", ttl), Ok(()));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(store.set_now("one more", b"", None), Ok(()));
+        let left = store.keys.load(Ordering::Relaxed);
+        assert!(left > 9_000, "an insertion does not sweep the whole store: {left}");
+        let room = (0..6_000).take_while(|key| store.set_now(&format!("new {key}"), b"", None) == Ok(())).count();
+        assert!((4_990..=5_010).contains(&room), "all expired entries make room: {room}");
+        assert_eq!(store.set_now("full", b"", None), Err(KeyValueError::Full));
+        assert_eq!(store.get_now("1"), Some(vec![]), "live entries stay");
+    }
+
+    #[test]
+    fn the_index_has_exactly_the_entries_that_expire() {
+        let store = store(100);
+        let index = || store.shards.iter().map(|shard| lock(shard).by_expiry.len()).sum::<usize>();
+        let hour = Some(Duration::from_secs(3600));
+        assert_eq!(store.set_now("a", b"1", hour), Ok(()));
+        assert_eq!(store.set_now("a", b"2", hour), Ok(()));
+        assert_eq!(store.increment_now("n", 1, hour), Ok(1));
+        assert_eq!(store.increment_now("n", 1, hour), Ok(2));
+        assert_eq!(index(), 2);
+        assert_eq!(store.set_now("a", b"3", None), Ok(()));
+        assert!(store.delete_now("n"));
+        assert_eq!(index(), 0);
     }
 
     #[test]

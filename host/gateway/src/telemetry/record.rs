@@ -21,7 +21,7 @@ use super::trace::context::{TraceContext, is_in_share};
 use witgate_http::body::Traffic;
 use witgate_http::error::{Error, FilterFailure, Kind};
 use witgate_runtime::call::CallStats;
-use witgate_runtime::exchange::{Client, id_text};
+use witgate_runtime::exchange::{Client, Note, id_text};
 use witgate_runtime::filter::Phase;
 
 /// What happened in one exchange.
@@ -57,8 +57,8 @@ pub struct ExchangeRecord {
     pub traffic: Rc<Traffic>,
     /// The calls of filters, in the order in which they ended.
     pub calls: SmallVec<[FilterCall; 2]>,
-    /// The notes that filters attached: name and value.
-    pub notes: Vec<(String, String)>,
+    /// The notes that filters attached.
+    pub notes: Vec<Note>,
     /// What the upstream did.
     pub upstream: UpstreamRecord,
     /// What failed first. A failed call of a filter is also among `calls`.

@@ -11,7 +11,7 @@ use witgate_http::semantics::path::normalize;
 use witgate_http::text::quoted;
 
 /// The largest body that a filter may make or receive, in bytes.
-const BODY_BYTES_MAX: usize = witgate_manifest::BODY_BYTES_MAX as usize;
+pub(super) const BODY_BYTES_MAX: usize = witgate_manifest::BODY_BYTES_MAX as usize;
 const REPLY_FIELDS_MAX: usize = 128;
 const REPLY_FIELD_BYTES_MAX: usize = 64 << 10;
 
@@ -33,6 +33,8 @@ pub(crate) enum Refusal {
     Invalid(String),
     /// It is above a limit.
     Limit(String),
+    /// The gateway holds as many bytes of bodies as it may.
+    Saturated(String),
 }
 
 /// A header name that a filter may edit.
@@ -83,21 +85,30 @@ pub(crate) fn checked_status(status: u16) -> Result<StatusCode, Refusal> {
     }
 }
 
-/// A body that a filter made.
-pub(crate) fn checked_body(body: Vec<u8>) -> Result<Bytes, Refusal> {
-    if body.len() > BODY_BYTES_MAX {
-        return Err(Refusal::Limit(format!("a body of {} bytes is above the limit of {BODY_BYTES_MAX}", body.len())));
+/// A body that a filter made, of at most `max` bytes.
+pub(crate) fn checked_body(body: Vec<u8>, max: usize) -> Result<Bytes, Refusal> {
+    if body.len() > max {
+        let bytes = body.len();
+        return Err(Refusal::Limit(format!(
+            "a body of {bytes} bytes is above the limit of {max} (filters.NAME.body, at most {BODY_BYTES_MAX})"
+        )));
     }
     Ok(body.into())
 }
 
-/// A response that a filter made.
-pub(crate) fn checked_reply(status: u16, fields: Vec<(String, String)>, body: Vec<u8>) -> Result<Reply, Refusal> {
+/// A response that a filter made, with a body of at most `body_max` bytes.
+pub(crate) fn checked_reply(
+    status: u16,
+    fields: Vec<(String, String)>,
+    body: Vec<u8>,
+    body_max: usize,
+) -> Result<Reply, Refusal> {
     let status = checked_status(status)?;
+    let body = checked_body(body, body_max)?;
     let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if fields.len() > REPLY_FIELDS_MAX || bytes > REPLY_FIELD_BYTES_MAX || body.len() > BODY_BYTES_MAX {
+    if fields.len() > REPLY_FIELDS_MAX || bytes > REPLY_FIELD_BYTES_MAX {
         return Err(Refusal::Limit(format!(
-            "an answer has at most {REPLY_FIELDS_MAX} fields, {REPLY_FIELD_BYTES_MAX} bytes of fields and {BODY_BYTES_MAX} bytes of body"
+            "an answer has at most {REPLY_FIELDS_MAX} fields and {REPLY_FIELD_BYTES_MAX} bytes of fields"
         )));
     }
     if !body.is_empty() && matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
@@ -109,7 +120,7 @@ pub(crate) fn checked_reply(status: u16, fields: Vec<(String, String)>, body: Ve
         let value = checked_value(&name, &value)?;
         headers.append(name, value);
     }
-    Ok(Reply { status, headers, body: body.into() })
+    Ok(Reply { status, headers, body })
 }
 
 /// Whether only the gateway sets the field: framing, `host`, and fields of one connection.
@@ -163,7 +174,9 @@ mod tests {
 
     #[test]
     fn replies_are_bounded_and_valid() {
-        assert!(checked_reply(204, vec![], vec![1]).is_err());
-        assert!(matches!(checked_reply(200, vec![("a".into(), "b".into()); 129], vec![]), Err(Refusal::Limit(_))));
+        assert!(checked_reply(204, vec![], vec![1], 1).is_err());
+        assert!(checked_reply(200, vec![], vec![1; 8], 8).is_ok());
+        assert!(matches!(checked_reply(200, vec![], vec![1; 9], 8), Err(Refusal::Limit(_))));
+        assert!(matches!(checked_reply(200, vec![("a".into(), "b".into()); 129], vec![], 1), Err(Refusal::Limit(_))));
     }
 }

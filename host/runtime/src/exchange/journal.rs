@@ -3,22 +3,29 @@
 //!
 //! This module does not know: what a filter may ask for (`checked.rs`).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode};
 use witgate_http::text::quoted;
 
-use super::checked::Refusal;
-use super::message::Exchange;
+use super::checked::{BODY_BYTES_MAX, Refusal};
+use super::message::{Exchange, Note};
 
-/// Notes on one exchange.
+/// Notes of one filter on one exchange.
 const NOTES_MAX: usize = 32;
 const NOTE_NAME_BYTES_MAX: usize = 64;
 const NOTE_VALUE_BYTES_MAX: usize = 4 << 10;
 /// Edits of one call.
 const EDITS_MAX: usize = 256;
 const EDIT_BYTES_MAX: usize = 256 << 10;
+/// What one call makes the gateway hold: its edits with one body, and its notes.
+pub(crate) const HELD_BYTES_MAX: usize = 9 << 20;
+const _: () = assert!(
+    BODY_BYTES_MAX + EDIT_BYTES_MAX + NOTES_MAX * (NOTE_NAME_BYTES_MAX + NOTE_VALUE_BYTES_MAX) <= HELD_BYTES_MAX
+);
 
 /// One edit of a message.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +49,7 @@ pub(crate) enum Edit {
 pub struct Journal {
     edits: Vec<Edit>,
     bytes: usize,
-    notes: Vec<(String, String)>,
+    notes: Vec<Note>,
 }
 
 impl Journal {
@@ -64,33 +71,51 @@ impl Journal {
                 "more than {EDITS_MAX} edits or {EDIT_BYTES_MAX} bytes of edits in one call"
             )));
         }
+        if let Edit::SetBody(_) = edit {
+            // The new body replaces those before it. Their edits stay, because they also removed
+            // fields.
+            for edit in &mut self.edits {
+                if let Edit::SetBody(body) = edit {
+                    *body = Bytes::new();
+                }
+            }
+        }
         self.edits.push(edit);
         Ok(())
     }
 
-    /// Sets a note, within the limits of one exchange.
-    pub(crate) fn set_note(&mut self, exchange: &Exchange, name: String, value: String) -> Result<(), Refusal> {
+    /// Sets a note, within the limits of one filter on one exchange. A filter that replaces another
+    /// filter's note leaves it to that filter.
+    pub(crate) fn set_note(
+        &mut self,
+        exchange: &Exchange,
+        owner: &Arc<str>,
+        name: String,
+        value: String,
+    ) -> Result<(), Refusal> {
         if name.is_empty() || name.len() > NOTE_NAME_BYTES_MAX || value.len() > NOTE_VALUE_BYTES_MAX {
             return Err(Refusal::Limit(format!(
                 "note {}: names have 1 to {NOTE_NAME_BYTES_MAX} bytes, values at most {NOTE_VALUE_BYTES_MAX}",
                 quoted(&name)
             )));
         }
-        if let Some(note) = self.notes.iter_mut().find(|note| note.0 == name) {
-            note.1 = value;
+        if let Some(note) = self.notes.iter_mut().find(|note| note.name == name) {
+            note.value = value;
             return Ok(());
         }
-        let new = self.notes.iter().filter(|new| exchange.notes.iter().all(|old| old.0 != new.0)).count();
-        if exchange.notes.iter().all(|old| old.0 != name) && exchange.notes.len() + new >= NOTES_MAX {
-            return Err(Refusal::Limit(format!("more than {NOTES_MAX} notes on one exchange")));
+        let is_known = |name: &str| exchange.notes.iter().any(|old| old.name == name);
+        let new = self.notes.iter().filter(|new| !is_known(&new.name)).count();
+        let own = exchange.notes.iter().filter(|old| old.owner == *owner).count();
+        if !is_known(&name) && own + new >= NOTES_MAX {
+            return Err(Refusal::Limit(format!("more than {NOTES_MAX} notes of one filter on one exchange")));
         }
-        self.notes.push((name, value));
+        self.notes.push(Note { name, value, owner: owner.clone() });
         Ok(())
     }
 
     /// A note, with the changes of this call.
     pub(crate) fn note<'a>(&'a self, exchange: &'a Exchange, name: &str) -> Option<&'a str> {
-        let find = |notes: &'a [(String, String)]| notes.iter().find(|note| note.0 == name).map(|note| note.1.as_str());
+        let find = |notes: &'a [Note]| notes.iter().find(|note| note.name == name).map(|note| note.value.as_str());
         find(&self.notes).or_else(|| find(&exchange.notes))
     }
 
@@ -181,11 +206,11 @@ impl Exchange {
         self.keep_notes(journal.notes);
     }
 
-    fn keep_notes(&mut self, notes: Vec<(String, String)>) {
-        for (name, value) in notes {
-            match self.notes.iter_mut().find(|note| note.0 == name) {
-                Some(note) => note.1 = value,
-                None => self.notes.push((name, value)),
+    fn keep_notes(&mut self, notes: Vec<Note>) {
+        for new in notes {
+            match self.notes.iter_mut().find(|note| note.name == new.name) {
+                Some(note) => note.value = new.value,
+                None => self.notes.push(new),
             }
         }
     }
@@ -249,6 +274,7 @@ mod tests {
             },
             response: None,
             notes: vec![],
+            budget: None,
         }
     }
 
@@ -279,14 +305,32 @@ mod tests {
     }
 
     #[test]
-    fn notes_and_edits_are_bounded() {
-        let exchange = exchange();
+    fn a_later_body_replaces_the_earlier_one() {
         let mut journal = Journal::default();
-        for n in 0..NOTES_MAX {
-            assert_eq!(journal.set_note(&exchange, n.to_string(), String::new()), Ok(()));
+        for body in [&b"first"[..], b"second"] {
+            assert_eq!(journal.push(Edit::SetBody(Bytes::copy_from_slice(body))), Ok(()));
         }
-        assert!(journal.set_note(&exchange, "more".into(), String::new()).is_err());
-        assert_eq!(journal.set_note(&exchange, "0".into(), "again".into()), Ok(()));
+        assert_eq!(journal.edits, [Edit::SetBody(Bytes::new()), Edit::SetBody(Bytes::from_static(b"second"))]);
+        assert_eq!(journal.body().map(|body| &body[..]), Some(&b"second"[..]));
+    }
+
+    #[test]
+    fn notes_and_edits_are_bounded() {
+        let mut exchange = exchange();
+        let mut journal = Journal::default();
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        for n in 0..NOTES_MAX {
+            assert_eq!(journal.set_note(&exchange, &a, n.to_string(), String::new()), Ok(()));
+        }
+        assert!(journal.set_note(&exchange, &a, "more".into(), String::new()).is_err());
+        assert_eq!(journal.set_note(&exchange, &a, "0".into(), "again".into()), Ok(()));
+        exchange.apply(std::mem::take(&mut journal));
+        assert!(journal.set_note(&exchange, &a, "more".into(), String::new()).is_err(), "in a later call too");
+        assert_eq!(journal.set_note(&exchange, &a, "0".into(), "again".into()), Ok(()));
+        for n in 0..NOTES_MAX {
+            assert_eq!(journal.set_note(&exchange, &b, format!("b{n}"), String::new()), Ok(()), "B has its own quota");
+        }
+        assert_eq!(journal.set_note(&exchange, &b, "1".into(), "of a".into()), Ok(()));
         assert_eq!(journal.note(&exchange, "0"), Some("again"));
         let name = HeaderName::from_static("x");
         for _ in 0..EDITS_MAX {

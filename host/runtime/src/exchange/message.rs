@@ -10,7 +10,9 @@ use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode};
 
-use super::checked::Reply;
+use witgate_http::held::Budget;
+
+use super::checked::{Refusal, Reply};
 use super::client::Client;
 
 /// A request and, later, its response.
@@ -25,8 +27,20 @@ pub struct Exchange {
     pub request: Request,
     /// The response as the client will see it. `None` in the request phase.
     pub response: Option<Response>,
-    /// The notes that filters attached: name and value.
-    pub notes: Vec<(String, String)>,
+    /// The notes that filters attached.
+    pub notes: Vec<Note>,
+    /// What the exchanges of the route may hold in memory. `None` if nothing is counted.
+    pub budget: Option<Arc<Budget>>,
+}
+
+/// A named string that a filter attached to an exchange.
+pub struct Note {
+    /// 1 to 64 bytes.
+    pub name: String,
+    /// At most 4 KiB.
+    pub value: String,
+    /// The filter that attached it first. The note counts among that filter's.
+    pub owner: Arc<str>,
 }
 
 /// The head of a request and, if a filter needs it, the body.
@@ -76,13 +90,24 @@ impl Exchange {
             upgrade: None,
         };
         let client = Arc::new(Client::new(SocketAddr::from(([0, 0, 0, 0], 0))));
-        Self { id: 0, client, route: "-".into(), request, response: None, notes: vec![] }
+        Self { id: 0, client, route: "-".into(), request, response: None, notes: vec![], budget: None }
     }
 
     /// Replaces the response by one that a filter made.
     pub fn answer(&mut self, reply: Reply) {
         self.response =
             Some(Response { status: reply.status, headers: reply.headers, local: true, body: Some(reply.body) });
+    }
+
+    /// A body that a filter made. It counts in the budget until it was sent or dropped.
+    pub(crate) fn hold(&self, body: Bytes) -> Result<Bytes, Refusal> {
+        match &self.budget {
+            Some(budget) => {
+                let held = budget.hold(self.client.address.ip(), body);
+                held.map_err(|exceeded| Refusal::Saturated(exceeded.to_string()))
+            }
+            None => Ok(body),
+        }
     }
 
     /// The id as 32 hexadecimal digits.

@@ -15,6 +15,6 @@ pub(crate) use checked::{
     Refusal, checked_body, checked_name, checked_reply, checked_status, checked_target, checked_value,
 };
 pub use client::{Certificate, Client, TlsInfo};
-pub(crate) use journal::Edit;
 pub use journal::Journal;
-pub use message::{Exchange, Request, Response, Upgrade, id_text};
+pub(crate) use journal::{Edit, HELD_BYTES_MAX};
+pub use message::{Exchange, Note, Request, Response, Upgrade, id_text};

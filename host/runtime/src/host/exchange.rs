@@ -30,7 +30,8 @@ impl exchange::Host for CallState {
     }
 
     fn set_note(&mut self, name: String, value: String) -> Result<()> {
-        self.journal.set_note(&self.exchange, name, value).map_err(|refusal| HostTrap::from(refusal).into())
+        let owner = &self.filter.settings.name;
+        self.journal.set_note(&self.exchange, owner, name, value).map_err(|refusal| HostTrap::from(refusal).into())
     }
 }
 

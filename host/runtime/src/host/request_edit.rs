@@ -44,6 +44,9 @@ impl request_edit::Host for CallState {
     }
 
     fn set_body(&mut self, body: Vec<u8>) -> Result<()> {
-        self.edit(Phase::Request, |_| Ok(Edit::SetBody(checked_body(body)?)))
+        self.edit(Phase::Request, |state| {
+            let body = checked_body(body, state.filter.settings.body_bytes)?;
+            Ok(Edit::SetBody(state.exchange.hold(body)?))
+        })
     }
 }

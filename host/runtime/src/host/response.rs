@@ -75,7 +75,10 @@ impl response::Host for CallState {
     }
 
     fn set_body(&mut self, body: Vec<u8>) -> Result<()> {
-        self.edit(Phase::Response, |_| Ok(Edit::SetBody(checked_body(body)?)))
+        self.edit(Phase::Response, |state| {
+            let body = checked_body(body, state.filter.settings.body_bytes)?;
+            Ok(Edit::SetBody(state.exchange.hold(body)?))
+        })
     }
 }
 

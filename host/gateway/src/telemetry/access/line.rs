@@ -92,7 +92,7 @@ fn write_field(line: &mut JsonObject<'_>, field: AccessField, record: &ExchangeR
         }
         AccessField::Notes => {
             if !record.notes.is_empty() {
-                let pairs = record.notes.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+                let pairs = record.notes.iter().map(|note| (note.name.as_str(), note.value.as_bytes()));
                 line.map("notes", pairs, SHORT_MAX);
             }
         }
