@@ -84,6 +84,10 @@ http2: build build-guests test-tools
 abuse: build
     cargo test --release --locked --workspace --test abuse -- --nocapture
 
+# run all attacks together for so many seconds; prints what neighbours and the operator notice
+attacks SECONDS="300": build
+    ATTACK_SECONDS={{ SECONDS }} cargo test --release --locked --workspace --test abuse -- --nocapture all_attacks
+
 # run testssl.sh on a TLS listener
 testssl: build test-tools
     cargo test --release --locked --workspace --test http2 testssl -- --nocapture

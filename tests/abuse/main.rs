@@ -4,6 +4,7 @@
 //! after the other. It does not know: the gateway's sources.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod attacks;
 mod flood_writer;
 mod floods;
 mod measure;

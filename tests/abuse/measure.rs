@@ -21,7 +21,7 @@ pub(crate) const GROWTH_MAX: u64 = 16 << 20;
 const LATENCY_MAX: Duration = Duration::from_secs(2);
 
 /// A memory value of `/proc/PID/status` in bytes: `VmRSS:` is resident, `VmHWM:` its peak.
-fn memory(gateway: &Gateway, line: &str) -> Result<u64> {
+pub(crate) fn memory(gateway: &Gateway, line: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.id()))?;
     let found = status
         .lines()

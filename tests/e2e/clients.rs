@@ -1,12 +1,16 @@
-//! Client identity: PROXY headers, trusted proxies and the connection limit for each client.
+//! Client identity: PROXY headers, trusted proxies, and each client's share of connections and
+//! exchanges.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use harness::{Client, Gateway, Setup, wait_until};
+use harness::{Client, Gateway, Setup, Upstream, wait_until};
 
 const ECHO: &str = "upstreams: {echo: {builtin: echo}}\nroutes: [{upstream: echo}]";
 
 fn proxied(more: &str) -> Result<Gateway> {
-    Setup::new(&format!("{more}\n{ECHO}"))?.listener("proxy_protocol: true").start()
+    Setup::new(&format!("trusted_proxies: [127.0.0.1]\n{more}\n{ECHO}"))?.listener("proxy_protocol: true").start()
 }
 
 #[test]
@@ -81,5 +85,108 @@ fn connections_are_limited_for_each_client() -> Result<()> {
     wait_until("the client may connect again", || {
         connect("192.0.2.7").and_then(|mut third| third.get("/", &[])).is_ok_and(|response| response.status == 200)
     });
+    Ok(())
+}
+
+/// Anybody could name any client.
+#[test]
+fn proxy_headers_come_from_trusted_proxies_only() -> Result<()> {
+    for trusted in ["", "trusted_proxies: [192.0.2.0/24]\n"] {
+        let gateway = Setup::new(&format!("{trusted}{ECHO}"))?.listener("proxy_protocol: true").start()?;
+        let mut stranger = gateway.client()?;
+        stranger.write(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n")?;
+        assert!(stranger.read(false).is_err(), "closed without a response");
+        gateway.wait_logged("the peer is not in trusted_proxies", 1);
+    }
+    let (code, text) = Setup::new(ECHO)?.listener("proxy_protocol: true").check()?;
+    assert!(code == Some(0) && text.contains("because trusted_proxies is empty"), "{text}");
+    Ok(())
+}
+
+/// Fills a gateway with requests of one client, then asks as another one. Returns the statuses of
+/// the refused requests.
+fn flood(limits: &str, requests: usize, named: bool) -> Result<Vec<u16>> {
+    let upstream = Upstream::start()?;
+    let trusted = if named { "trusted_proxies: [127.0.0.2]\n" } else { "" };
+    let yaml = format!(
+        "{trusted}limits: {{{limits}}}\nupstreams: {{u: {{endpoints: [\"http://{}\"]}}}}\nroutes: [{{upstream: u}}]",
+        upstream.address
+    );
+    let gateway = Setup::new(&yaml)?.start()?;
+    let fields: &[&str] = if named { &["x-forwarded-for: 203.0.113.5"] } else { &[] };
+    let mut greedy = vec![];
+    for _ in 0..requests {
+        let mut client = Client::connect_from(Ipv4Addr::new(127, 0, 0, 2), gateway.address)?;
+        client.begin("GET", "/delay/1500", fields, b"")?;
+        greedy.push(client);
+    }
+    wait_until("the gateway has all requests", || {
+        let refused = "witgate_requests_total{route=\"-\",method=\"GET\",status=\"429\"}";
+        let (open, refused) = (gateway.metric("witgate_in_flight"), gateway.metric(refused));
+        open.is_ok_and(|open| refused.is_ok_and(|refused| (open + refused) as usize == requests))
+    });
+    assert_eq!(gateway.get("/", &[])?.status, 200, "another client is served");
+    let mut statuses = vec![];
+    for client in &mut greedy {
+        statuses.push(client.read(false)?.status);
+    }
+    assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
+    statuses.retain(|status| *status != 200);
+    Ok(statuses)
+}
+
+#[test]
+fn one_client_cannot_use_up_the_exchanges() -> Result<()> {
+    // Half of the exchanges, or a few less: a request that is being refused counts for an instant.
+    let half = 60..=66;
+    for named in [false, true] {
+        let refused = flood("in_flight: 80", 100, named)?.len();
+        assert!(half.contains(&refused), "{refused} requests are refused, named by a proxy: {named}");
+    }
+    assert_eq!(flood("in_flight: 80, in_flight_per_client: 10", 20, false)?.len(), 10);
+    Ok(())
+}
+
+#[test]
+fn a_silent_connection_ends_soon() -> Result<()> {
+    let gateway = Setup::new(&format!("timeouts: {{request_head: 300ms, idle: 60s}}\n{ECHO}"))?.start()?;
+    let (began, mut silent) = (Instant::now(), gateway.client()?);
+    let mut used = gateway.client()?;
+    assert_eq!(used.get("/", &[])?.status, 200);
+    assert!(silent.is_closed() && began.elapsed() < Duration::from_secs(10));
+    assert_eq!(used.get("/", &[])?.status, 200, "a connection between two requests waits for longer");
+    Ok(())
+}
+
+#[test]
+fn idle_connections_make_room_for_new_ones() -> Result<()> {
+    let gateway = Setup::new(&format!("limits: {{connections: 12}}\n{ECHO}"))?.start()?;
+    let mut idle = vec![];
+    for _ in 0..12 {
+        let mut client = gateway.client()?;
+        assert_eq!(client.get("/", &[])?.status, 200);
+        idle.push(client);
+    }
+    let began = Instant::now();
+    assert_eq!(gateway.get("/", &[])?.status, 200, "a new connection is served");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let evicted = gateway.metric("witgate_evicted_connections_total")?;
+    assert!((1.0..=4.0).contains(&evicted), "{evicted}");
+    assert!(idle[11].get("/", &[]).is_ok_and(|response| response.status == 200), "the newest connection stays");
+    Ok(())
+}
+
+#[test]
+fn silent_connections_of_one_client_lock_nobody_out() -> Result<()> {
+    let gateway = Setup::new(&format!("limits: {{connections: 300}}\n{ECHO}"))?.start()?;
+    let attacker = Ipv4Addr::new(127, 0, 0, 2);
+    let silent: Vec<_> = (0..400).map(|_| Client::connect_from(attacker, gateway.address)).collect();
+    for _ in 0..20 {
+        let began = Instant::now();
+        assert_eq!(gateway.get("/", &[])?.status, 200);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+    assert!(gateway.metric("witgate_refused_connections_total")? >= 200.0);
+    drop(silent);
     Ok(())
 }

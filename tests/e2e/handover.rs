@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use harness::wat::responder;
 use harness::{Client, Gateway, Setup, Upstream, wait_until};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType};
 use rustix::process::Signal;
 
 const CONNECTIONS: usize = 64;
@@ -270,5 +271,40 @@ fn the_service_manager_is_notified() -> Result<()> {
     gateway.signal(Signal::TERM)?;
     assert_eq!(receive()?, "STOPPING=1");
     assert_eq!(gateway.wait(Duration::from_secs(10))?.code(), Some(0));
+    Ok(())
+}
+
+#[test]
+fn a_planted_takeover_socket_does_not_stop_the_start() -> Result<()> {
+    let setup = Setup::new(YAML)?.with("f.wasm", responder(200, None, "one")?)?;
+    let state = setup.write()?.with_file_name("state");
+    std::fs::create_dir(&state)?;
+    std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    let planted = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None)?;
+    rustix::net::bind(&planted, &SocketAddrUnix::new(state.join("handover.sock"))?)?;
+    rustix::net::listen(&planted, 0)?;
+    let gateway = setup.start_with(&["--takeover"])?;
+    assert!(serves(&gateway));
+    gateway.wait_logged("the takeover socket is not used", 1);
+    Ok(())
+}
+
+#[test]
+fn a_takeover_socket_that_does_not_answer_does_not_stop_the_start() -> Result<()> {
+    let setup = Setup::new(YAML)?.with("f.wasm", responder(200, None, "one")?)?;
+    let state = setup.write()?.with_file_name("state");
+    std::fs::create_dir(&state)?;
+    std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    let planted = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None)?;
+    rustix::net::bind(&planted, &SocketAddrUnix::new(state.join("handover.sock"))?)?;
+    rustix::net::listen(&planted, 4)?;
+    let answers = std::thread::spawn(move || {
+        let peer = rustix::net::accept(&planted)?;
+        rustix::net::send(&peer, b"{\"say\":\"nonsense\"}", SendFlags::empty())
+    });
+    let gateway = setup.start_with(&["--takeover"])?;
+    assert!(serves(&gateway));
+    gateway.wait_logged("no gateway answers at the takeover socket", 1);
+    assert!(answers.join().is_ok_and(|sent| sent.is_ok()));
     Ok(())
 }

@@ -17,6 +17,7 @@ mod handover;
 mod hotload;
 mod isolation;
 mod layering;
+mod logs;
 mod newcomer;
 mod pages;
 mod policies;

@@ -3,10 +3,11 @@
 //! This module does not know: the gateway, how a test judges a response.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::net::{AddressFamily, SocketType};
 use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 
 /// A client with one keep-alive connection.
@@ -75,6 +76,17 @@ impl Client {
     /// Connects over TCP. Every read has a deadline of 20 seconds.
     pub fn connect(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_nodelay(true)?;
+        Ok(Self::over(stream, "test"))
+    }
+
+    /// Connects from this address of the loopback network, such as 127.0.0.2.
+    pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Result<Self> {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        rustix::net::bind(&socket, &SocketAddr::from((source, 0)))?;
+        rustix::net::connect(&socket, &address)?;
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         stream.set_nodelay(true)?;
         Ok(Self::over(stream, "test"))

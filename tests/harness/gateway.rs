@@ -40,6 +40,7 @@ pub struct Setup {
     address: String,
     variables: Vec<(String, PathBuf)>,
     listener: String,
+    reads_log: bool,
 }
 
 /// A running gateway. Drop ends the process, and prints its log if the test failed.
@@ -67,6 +68,7 @@ impl Setup {
             address: "127.0.0.1:0".into(),
             variables: vec![],
             listener: String::new(),
+            reads_log: true,
         })
     }
 
@@ -103,6 +105,13 @@ impl Setup {
     #[must_use]
     pub fn access_log(mut self, more: &str) -> Self {
         self.access = format!("{{to: {{file: access.log}}, {more}}}");
+        self
+    }
+
+    /// Leaves the log in its pipe, which becomes full.
+    #[must_use]
+    pub fn unread_log(mut self) -> Self {
+        self.reads_log = false;
         self
     }
 
@@ -169,16 +178,21 @@ impl Setup {
 
     /// Starts the gateway and waits until it is ready.
     pub fn start(self) -> Result<Gateway> {
+        self.start_with(&[])
+    }
+
+    /// Starts the gateway with more arguments and waits until it is ready.
+    pub fn start_with(self, arguments: &[&str]) -> Result<Gateway> {
         let path = self.write()?;
         let mut command = Command::new(binary());
-        command.args(["run", "--config"]).arg(path).envs(self.variables);
-        Gateway::run(&mut command, Arc::new(self.folder))
+        command.arg("run").args(arguments).arg("--config").arg(path).envs(self.variables);
+        Gateway::run(&mut command, Arc::new(self.folder), self.reads_log)
     }
 }
 
 impl Gateway {
     /// Starts a process and waits until it prints `ready`.
-    fn run(command: &mut Command, folder: Arc<tempfile::TempDir>) -> Result<Self> {
+    fn run(command: &mut Command, folder: Arc<tempfile::TempDir>, reads_log: bool) -> Result<Self> {
         let mut child = command
             // Some tests read /proc/PID of the gateway, as the same user.
             .env("WITGATE_ALLOW_DEBUGGING", "1")
@@ -188,10 +202,10 @@ impl Gateway {
             .spawn()
             .with_context(|| format!("{}: run `just build` first", binary().display()))?;
         let log = Arc::new(Mutex::new(vec![]));
-        let stderr = child.stderr.take().context("no standard error")?;
+        let stderr = reads_log.then(|| child.stderr.take().context("no standard error")).transpose()?;
         let lines = log.clone();
         let reading = std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok)) {
                 lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         });
@@ -203,14 +217,14 @@ impl Gateway {
                 let _ = reading.join();
                 bail!("the gateway did not start:\n{}", log.lock().unwrap_or_else(PoisonError::into_inner).join("\n"));
             };
-            match line.split(' ').collect::<Vec<_>>()[..] {
-                ["listening", "admin", url] => {
-                    admin = url.strip_prefix("http://").and_then(|address| address.parse().ok())
-                }
-                ["listening", _, url] => {
-                    address = url.split_once("://").and_then(|(_, address)| address.parse().ok());
-                }
-                ["ready"] => break,
+            let line: serde_json::Value =
+                serde_json::from_str(&line).with_context(|| format!("not a line of JSON: {line}"))?;
+            let url = line["url"].as_str().and_then(|url| url.split_once("://"));
+            let parsed = url.and_then(|(_, address)| address.parse().ok());
+            match (line["message"].as_str(), line["listener"].as_str()) {
+                (Some("listening"), Some("admin")) => admin = parsed,
+                (Some("listening"), _) => address = parsed,
+                (Some("ready"), _) => break,
                 _ => {}
             }
         }
@@ -222,7 +236,7 @@ impl Gateway {
     pub fn start_successor(&self) -> Result<Self> {
         let mut command = Command::new(binary());
         command.args(["run", "--takeover", "--config"]).arg(self.path("gateway.yaml"));
-        Self::run(&mut command, self.folder.clone())
+        Self::run(&mut command, self.folder.clone(), true)
     }
 
     /// Opens a new connection.

@@ -169,6 +169,7 @@ impl Config {
             warnings: vec![],
         };
         consistency::check(top, config.timeouts.filters, &config.upstreams, &config.filters, &config.routes);
+        listeners::check_trust(top, &config.listeners, &config.trusted_proxies);
         routes::reach::check(top, &config.routes);
         routes::clear_text::check(top, &config.listeners, &config.routes);
         config

@@ -21,9 +21,12 @@ pub struct Limits {
     pub request_body_bytes: u64,
     /// Concurrent requests on one HTTP/2 connection. Default 128; 1 to 10,000.
     pub streams: u32,
-    /// Connections of one IP address; the gateway closes connections above it. Default 0, which
-    /// means no limit per address; at most 1,000,000.
+    /// Connections of one IPv4 address or IPv6 /64; the gateway closes connections above it.
+    /// Default 0: as many as are free; at most 1,000,000. Trusted proxies are not limited.
     pub connections_per_client: usize,
+    /// Concurrent exchanges of one client; the gateway answers 429 above it. Default 0: as many as
+    /// are free; at most 1,000,000. The client of a trusted proxy is the one that it names.
+    pub in_flight_per_client: usize,
     /// The lowest average rate of a body in either direction, in bytes per second. It applies
     /// after the gateway has waited 5 s for the client. Default 240; 0 disables it.
     pub min_bytes_per_second: u32,
@@ -50,6 +53,7 @@ impl Limits {
             request_body_bytes: section.size("request_body_bytes", 1, 1 << 40).unwrap_or(1 << 30) as u64,
             streams: section.number("streams", 1, 10_000).unwrap_or(128),
             connections_per_client: section.number("connections_per_client", 0, 1_000_000).unwrap_or(0),
+            in_flight_per_client: section.number("in_flight_per_client", 0, 1_000_000).unwrap_or(0),
             min_bytes_per_second: section.number("min_bytes_per_second", 0, 1_000_000).unwrap_or(240),
             buffered_bytes,
             buffered_bytes_per_client: client.unwrap_or((buffered_bytes / 4).max(SHARE_BYTES_MIN)),

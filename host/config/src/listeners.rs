@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use http::StatusCode;
+use ipnet::IpNet;
 
 use crate::tls::ListenerTls;
 use crate::values::{name, socket_address};
@@ -157,6 +158,19 @@ fn warn_of_ipv6_only(top: &Section, listeners: &[Listener]) {
             let message = format!("{address} accepts IPv6 only: add a listener at {twin} for IPv4");
             top.warn_at(&[&format!("listeners[{index}]"), "address"], message);
         }
+    }
+}
+
+/// Warns of listeners that accept nobody.
+pub(crate) fn check_trust(top: &Section, listeners: &[Listener], trusted_proxies: &[IpNet]) {
+    if !trusted_proxies.is_empty() {
+        return;
+    }
+    for (index, _) in listeners.iter().enumerate().filter(|(_, listener)| listener.proxy_protocol) {
+        top.warn_at(
+            &[&format!("listeners[{index}]"), "proxy_protocol"],
+            "every connection is closed, because trusted_proxies is empty: list there the load balancers that send PROXY headers",
+        );
     }
 }
 

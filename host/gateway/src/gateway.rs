@@ -23,6 +23,7 @@ use crate::control::supervisor::Supervisor;
 use crate::control::systemd::notify;
 use crate::control::takeover::{Predecessor, TakeoverError, TakeoverOffer, take_over};
 use crate::pipeline::snapshot::{Filters, Shared, Snapshot};
+use crate::process::files;
 use crate::process::hardening::protect_memory;
 use crate::releases::loader::Loader;
 use crate::telemetry::{Metrics, ReloadStatus, Telemetry};
@@ -115,6 +116,10 @@ impl Gateway {
         text: String,
         take_over_running: bool,
     ) -> Result<Self, StartError> {
+        let files_max = files::raise_limit();
+        if let Some(why) = files::shortage(files_max, &config) {
+            tracing::warn!("{why}");
+        }
         // The takeover comes first: different addresses are reported before filters are compiled.
         let (received, predecessor) = if take_over_running { take_over(&config)?.unzip() } else { (None, None) };
         let metrics = Metrics::new();
@@ -130,7 +135,7 @@ impl Gateway {
         let worker_sockets = sockets.for_workers(config.workers).map_err(|source| StartError::Socket { source })?;
         let telemetry = Telemetry::new(metrics);
         let sinks = telemetry.open(None, &config).map_err(StartError::Telemetry)?;
-        let shared = create_shared_state(config, filters, &certificates, engine, telemetry)?;
+        let shared = create_shared_state(config, filters, &certificates, engine, telemetry, files_max)?;
         shared.telemetry.adopt(sinks);
         // Signals and file changes are received before `ready` is announced, because both may
         // follow at once.
@@ -262,6 +267,7 @@ fn create_shared_state(
     certificates: &Certificates,
     engine: Engine,
     telemetry: Telemetry,
+    files_max: usize,
 ) -> Result<Arc<Shared>, StartError> {
     let metrics = telemetry.metrics.clone();
     let registry = EndpointRegistry::new(&config.dns_servers, metrics.clone());
@@ -284,6 +290,8 @@ fn create_shared_state(
         connections: Limiter::default(),
         clients: Arc::default(),
         held,
+        needs_room: watch::channel(()).0,
+        files_max,
         engine,
         leaving: AtomicBool::new(false),
         draining: watch::channel(false).0,

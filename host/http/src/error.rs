@@ -64,6 +64,8 @@ pub enum Kind {
     ClientGone,
     /// Too many exchanges, instances or buffered bytes at the same time.
     Saturated,
+    /// The client has too many exchanges at the same time.
+    ClientSaturated,
     /// A filter failed.
     Filter(FilterFailure),
     /// The connection to the upstream failed.
@@ -150,6 +152,7 @@ impl Kind {
             Self::ClientTimeout => "client-timeout",
             Self::ClientGone => "client-gone",
             Self::Saturated => "saturated",
+            Self::ClientSaturated => "client-saturated",
             Self::Filter(failure) => failure.label(),
             Self::UpstreamConnect => "upstream-connect",
             Self::UpstreamConnectTimeout => "upstream-connect-timeout",
@@ -189,6 +192,7 @@ impl Kind {
             | Self::Filter(FilterFailure::Saturated)
             | Self::UpstreamUnavailable
             | Self::UpstreamSaturated => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ClientSaturated => StatusCode::TOO_MANY_REQUESTS,
             Self::Filter(FilterFailure::Deadline) | Self::UpstreamTimeout | Self::UpstreamConnectTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -222,6 +226,7 @@ impl Kind {
             Self::BodyTooLarge => "the request body is too large",
             Self::ClientTimeout | Self::ClientGone => "the request took too long to arrive",
             Self::Saturated | Self::Filter(FilterFailure::Saturated) => "the gateway is busy, try again",
+            Self::ClientSaturated => "too many requests at once, try again",
             Self::Filter(FilterFailure::Deadline) => "a filter took too long",
             Self::Filter(_) => "a filter failed",
             Self::UpstreamConnect
@@ -256,6 +261,7 @@ impl Kind {
             Self::Forbidden | Self::BodyTooLarge => "http_request_denied",
             Self::ClientTimeout | Self::ClientGone => "http_request_error",
             Self::Saturated | Self::Filter(FilterFailure::Saturated) => "connection_limit_reached",
+            Self::ClientSaturated => "connection_limit_reached",
             Self::Filter(_) | Self::Internal => "proxy_internal_error",
             Self::UpstreamConnect => "connection_refused",
             Self::UpstreamConnectTimeout => "connection_timeout",
@@ -278,6 +284,7 @@ impl Kind {
         matches!(
             self,
             Self::Saturated
+                | Self::ClientSaturated
                 | Self::Filter(FilterFailure::Saturated)
                 | Self::UpstreamUnavailable
                 | Self::UpstreamSaturated

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::output::print;
 use crate::control::config_source::ConfigSource;
+use crate::process::files;
 use crate::releases::loader;
 use crate::telemetry::Metrics;
 use crate::tls::reload::Certificates;
@@ -30,6 +31,9 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
     }
     for warning in &config.warnings {
         print(format_args!("{shown}:{warning} (warning)"))?;
+    }
+    if let Some(why) = files::shortage(files::raise_limit(), &config) {
+        println!("{shown}: {why} (warning)");
     }
     if !errors.is_empty() {
         return Err(errors.join("\n"));

@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::process::priority::Priority;
 use crate::releases::compiler_child;
+use crate::telemetry::flush_log;
 
 #[derive(Parser)]
 #[command(name = "witgate", version, about = "An API gateway whose filters are WebAssembly components")]
@@ -92,6 +93,8 @@ pub fn main() -> ExitCode {
             compiler_child::run(&state, &output, memory, seconds, priority)
         }
     };
+    // The last lines of the log come before the error, which often follows from them.
+    flush_log();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {

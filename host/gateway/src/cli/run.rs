@@ -1,9 +1,12 @@
 //! `witgate run`: starts the gateway. The addresses go to standard output, logs to standard error.
+//! With `log.format: json` the lines of standard output are JSON too.
 //!
 //! This module does not know: how the gateway starts.
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+
+use serde_json::json;
 
 use super::output::print;
 use crate::control::config_source::{self, ConfigSource};
@@ -44,8 +47,9 @@ pub(super) fn run(file: Option<PathBuf>, take_over_running: bool) -> Result<(), 
     if let Err(error) = allow_huge_pages(false) {
         tracing::debug!(%error, "huge pages cannot be disabled");
     }
+    let prints_json = config.log.format == LogFormat::Json;
     let gateway = Gateway::start(config, source, text, take_over_running).map_err(|error| error.to_string())?;
-    print_addresses(&gateway)?;
+    print_addresses(&gateway, prints_json)?;
     if is_demo && let Some((_, url)) = gateway.listeners.first() {
         print_demo_commands(url, has_guests)?;
     }
@@ -53,14 +57,16 @@ pub(super) fn run(file: Option<PathBuf>, take_over_running: bool) -> Result<(), 
 }
 
 /// Prints a line for each address, then `ready`, for which scripts and tests wait.
-fn print_addresses(gateway: &Gateway) -> Result<(), String> {
-    for (name, url) in &gateway.listeners {
-        print(format_args!("listening {name} {url}"))?;
+fn print_addresses(gateway: &Gateway, as_json: bool) -> Result<(), String> {
+    let admin = gateway.admin.map(|address| ("admin".to_owned(), format!("http://{address}")));
+    for (name, url) in gateway.listeners.iter().chain(&admin) {
+        if as_json {
+            print(json!({"level": "INFO", "message": "listening", "listener": name, "url": url}))?;
+        } else {
+            print(format_args!("listening {name} {url}"))?;
+        }
     }
-    if let Some(address) = gateway.admin {
-        print(format_args!("listening admin http://{address}"))?;
-    }
-    print("ready")
+    if as_json { print(json!({"level": "INFO", "message": "ready"})) } else { print("ready") }
 }
 
 /// Prints commands to try.

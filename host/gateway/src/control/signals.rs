@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::telemetry::flush_log;
+
 /// Signals within this time of the first one belong to it.
 const DUPLICATE_TIME: Duration = Duration::from_millis(500);
 
@@ -78,5 +80,6 @@ pub async fn exit_at_second(mut signals: Signals) {
         signals.drain().await;
     }
     tracing::warn!("a second signal: exiting at once, exchanges in flight are lost");
+    flush_log();
     std::process::exit(1);
 }

@@ -17,6 +17,7 @@
 //!
 //! This module does not know: workers, connections.
 
+mod message;
 mod offer;
 mod wire;
 
@@ -25,8 +26,9 @@ use std::os::fd::OwnedFd;
 
 use tokio::sync::watch;
 
+use self::message::{Message, OfferedListener, PROTOCOL};
 pub use self::offer::TakeoverOffer;
-use self::wire::{Message, OfferedListener, PROTOCOL, Peer, REPLY_TIMEOUT, connect};
+use self::wire::{Peer, REPLY_TIMEOUT, connect};
 use super::sockets::{ListenerSockets, Sockets};
 use witgate_config::Config;
 
@@ -62,13 +64,26 @@ pub fn take_over(config: &Config) -> Result<Option<(Sockets, Predecessor)>, Take
         tracing::info!(state = %config.state_dir.display(), "no gateway to take over from: starting normally");
         return Ok(None);
     };
-    let sockets = receive(&peer, config).map_err(|why| TakeoverError::Refused { process: peer.process, why })?;
+    let offer = match ask(&peer) {
+        Ok(offer) => offer,
+        Err(why) => {
+            let (process, state) = (peer.process, config.state_dir.display());
+            tracing::warn!(process, %state, why, "no gateway answers at the takeover socket: starting without it");
+            return Ok(None);
+        }
+    };
+    let sockets = receive(&peer, offer, config).map_err(|why| TakeoverError::Refused { process: peer.process, why })?;
     tracing::info!(process = peer.process, "received the listening sockets of the running gateway");
     Ok(Some((sockets, Predecessor(peer))))
 }
 
-fn receive(peer: &Peer, config: &Config) -> Result<Sockets, String> {
-    let (listeners, admin) = ask(peer)?;
+fn receive(peer: &Peer, offer: Offer, config: &Config) -> Result<Sockets, String> {
+    let Offer { protocol, listeners, admin } = offer;
+    if protocol != PROTOCOL {
+        return Err(format!(
+            "it uses protocol {protocol} and this process {PROTOCOL}: stop it, then start without --takeover"
+        ));
+    }
     let order = compare(&listeners, admin.as_ref(), config)?;
     let count: usize = listeners.iter().chain(&admin).map(|offered| offered.sockets.min(SOCKETS_MAX)).sum();
     if count > SOCKETS_MAX {
@@ -88,14 +103,18 @@ fn receive(peer: &Peer, config: &Config) -> Result<Sockets, String> {
     Ok(Sockets { listeners: listeners.collect(), admin })
 }
 
-/// Asks for the sockets. Returns the listeners and the admin listener of the running gateway.
-fn ask(peer: &Peer) -> Result<(Vec<OfferedListener>, Option<OfferedListener>), String> {
+/// What the running gateway offers.
+struct Offer {
+    protocol: u32,
+    listeners: Vec<OfferedListener>,
+    admin: Option<OfferedListener>,
+}
+
+/// Asks for the sockets. Fails if the other side is no gateway.
+fn ask(peer: &Peer) -> Result<Offer, String> {
     peer.send(&Message::Ask { protocol: PROTOCOL }, &[])?;
     match peer.receive(REPLY_TIMEOUT)? {
-        Some((Message::Offer { protocol: PROTOCOL, listeners, admin, .. }, _)) => Ok((listeners, admin)),
-        Some((Message::Offer { protocol, .. }, _)) => Err(format!(
-            "it uses protocol {protocol} and this process {PROTOCOL}: stop it, then start without --takeover"
-        )),
+        Some((Message::Offer { protocol, listeners, admin }, _)) => Ok(Offer { protocol, listeners, admin }),
         Some(_) => Err("it sent an unexpected message".into()),
         None => Err("it closed the connection".into()),
     }

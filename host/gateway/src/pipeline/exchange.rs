@@ -17,6 +17,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 
+use crate::clients::ClientPermit;
 use crate::pipeline::compress::{self, NegotiatedCoding};
 use crate::pipeline::cors::AllowedOrigin;
 use crate::pipeline::filters::{ChainRun, Decision};
@@ -29,7 +30,7 @@ use crate::upstream::{SendOptions, UpstreamClient};
 use witgate_config::Action;
 use witgate_http::body::{Body, Direction, InterimSink};
 use witgate_http::error::{Error, Kind};
-use witgate_http::limiter::Permit;
+use witgate_http::limiter::{Limiter, Permit};
 use witgate_http::semantics::path::Slashes;
 use witgate_http::throughput::yield_to_ready_tasks;
 use witgate_runtime::exchange::{Client, Exchange, Request, Response};
@@ -48,6 +49,8 @@ pub struct RequestContext<'a> {
     pub policy: &'a ListenerPolicy,
     /// The peer of the connection.
     pub client: &'a Arc<Client>,
+    /// Exchanges of that peer, if its share is limited.
+    pub client_in_flight: Option<&'a Limiter>,
     /// Passes interim responses to the client. None if the client cannot receive them.
     pub interim: Option<InterimSink>,
 }
@@ -60,7 +63,9 @@ pub(crate) struct CloseConnection;
 /// The part of an exchange that lives until the response body has been sent.
 struct OpenExchange {
     record: OpenRecord,
-    permits: SmallVec<[Permit; 2]>,
+    permits: SmallVec<[Permit; 3]>,
+    /// Keeps the count of a client that a trusted proxy named.
+    named_client: Option<ClientPermit>,
 }
 
 /// Answers one request.
@@ -74,9 +79,10 @@ pub async fn handle(context: RequestContext<'_>, mut request: http::Request<Body
     open.record.target = request.uri().path_and_query().cloned();
     let shows_decisions = debug::take_token(request.headers_mut(), snapshot.config.telemetry.debug_token.as_ref());
     let is_grpc = respond::grpc::is_call(request.version(), request.headers());
-    let mut response = match limits::enter_gateway(&shared.in_flight, snapshot.config.limits.in_flight) {
-        Ok(permit) => {
-            open.permits.push(permit);
+    let mut response = match limits::enter(&shared.in_flight, context.client_in_flight, &snapshot.config.limits) {
+        Ok((gateway, client)) => {
+            open.permits.push(gateway);
+            open.permits.extend(client);
             exchange(&context, &snapshot, request, &mut open).await
         }
         Err(error) => refuse(&mut open.record, error),
@@ -111,7 +117,7 @@ fn end_head(record: &mut OpenRecord, response: &mut http::Response<Body>) {
 impl OpenExchange {
     fn new(context: &RequestContext<'_>, protocol: http::Version) -> Box<Self> {
         let record = OpenRecord::new(context.telemetry, context.listener, context.client, protocol);
-        Box::new(Self { record, permits: SmallVec::new() })
+        Box::new(Self { record, permits: SmallVec::new(), named_client: None })
     }
 }
 
@@ -132,6 +138,18 @@ async fn exchange(
     describe(record, &request, &client);
     record.keep_headers(&request.headers);
     record.begin_trace(&mut request.headers);
+    if record.named_client.is_some() {
+        open.named_client = context.shared.clients.exchanges(client.address.ip());
+        let in_flight = open.named_client.as_ref().map(|named| &named.in_flight);
+        match limits::enter_client(&context.shared.in_flight, in_flight, &snapshot.config.limits) {
+            Ok(permit) => open.permits.extend(permit),
+            Err(error) => {
+                // The answer must not count against others until the client has read it.
+                open.permits.clear();
+                return refuse(record, error);
+            }
+        }
+    }
     if is_for_gateway {
         return respond::finish(respond::to_options(), Body::empty());
     }

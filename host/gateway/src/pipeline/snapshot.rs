@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 
-use crate::clients::ClientConnections;
+use crate::clients::Clients;
 use crate::net::tls::ClientTls;
 use crate::pipeline::cors;
 use crate::pipeline::filters::ChainEntry;
@@ -233,8 +233,12 @@ pub struct Shared {
     pub in_flight: Limiter,
     /// Client connections.
     pub connections: Limiter,
-    /// Client connections, by client.
-    pub clients: Arc<ClientConnections>,
+    /// Connections and exchanges, by client.
+    pub clients: Arc<Clients>,
+    /// Notified when a thread needs room for a connection and has no idle one to evict.
+    pub needs_room: tokio::sync::watch::Sender<()>,
+    /// The limit of open files.
+    pub files_max: usize,
     /// Bytes of bodies in memory for filters.
     pub held: HeldBytes,
     /// Runs the filters, and knows how many instances there are.

@@ -1,7 +1,8 @@
 //! What concerns the kernel: scheduling priority, memory, folder permissions, the kind of files.
 //!
-//! This module does not know: requests, filters, configuration.
+//! This module does not know: requests, filters.
 
+pub mod files;
 pub mod hardening;
 pub mod memory;
 pub mod priority;

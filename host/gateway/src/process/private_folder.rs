@@ -17,10 +17,18 @@ use std::path::Path;
 /// A message for the operator if the folder cannot be created, or belongs to or can be written by
 /// other users.
 pub fn ensure_private_folder(folder: &Path) -> Result<(), String> {
-    let shown = folder.display();
-    let fail = |error: std::io::Error| format!("{shown}: {error}");
+    let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
-    let metadata = fs::metadata(folder).map_err(fail)?;
+    check_private_folder(folder)
+}
+
+/// Checks the owner and the permissions of a folder that exists.
+///
+/// # Errors
+/// A message for the operator if the folder belongs to or can be written by other users.
+pub fn check_private_folder(folder: &Path) -> Result<(), String> {
+    let shown = folder.display();
+    let metadata = fs::metadata(folder).map_err(|error| format!("{shown}: {error}"))?;
     let me = rustix::process::geteuid().as_raw();
     if metadata.uid() != me || metadata.permissions().mode() & 0o022 != 0 {
         return Err(format!(

@@ -7,6 +7,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +15,22 @@ use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
+use super::idle_connections::ThreadConnection;
 use super::worker::{DRAIN_GRACE, Worker};
 use super::{h1, h2, handshake};
+use crate::clients::{ClientPermit, fair_share};
 use crate::net::Stream;
+use crate::pipeline::snapshot::Shared;
+use crate::process::files;
+use crate::telemetry::WARNINGS;
 use crate::tls::ServerTls;
 use witgate_config::HalfClose;
-use witgate_http::semantics::proxy_protocol;
+use witgate_http::semantics::{forwarded, proxy_protocol};
 use witgate_runtime::exchange::Client;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Each client may have so many connections, however many others there are.
+const CLIENT_FLOOR: usize = 128;
 /// Bounds a PROXY header.
 const PROXY_BYTES_MAX: usize = 4096;
 
@@ -38,15 +46,26 @@ pub struct ListenerOptions {
 }
 
 /// Serves a connection to its end.
-pub async fn serve(worker: Worker, mut stream: TcpStream, peer: SocketAddr, options: ListenerOptions) {
+pub(super) async fn serve(
+    mut worker: Worker,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    options: ListenerOptions,
+    connection: &Rc<ThreadConnection>,
+) {
     let timeouts = worker.settings().timeouts;
-    let Some(address) = client_address(&mut stream, peer, options.proxy_protocol, timeouts.head).await else { return };
-    let max = worker.shared.snapshot.load().config.limits.connections_per_client;
-    let permit = (max > 0).then(|| worker.shared.clients.try_acquire(address.ip(), max));
-    if matches!(permit, Some(None)) {
-        worker.shared.metrics.refused_connections.inc();
-        return tracing::debug!(client = %address, max, "closed a connection above limits.connections_per_client");
-    }
+    let address = if options.proxy_protocol {
+        // Anybody could name any client.
+        if !forwarded::is_trusted(peer.ip(), &worker.shared.snapshot.load().config.trusted_proxies) {
+            return warn_untrusted(&worker, peer);
+        }
+        client_address(&mut stream, peer, timeouts.head).await
+    } else {
+        Some(peer)
+    };
+    let Some(address) = address else { return };
+    let Ok(client_permit) = enter_client(&worker.shared, address) else { return };
+    worker.client_in_flight = client_permit.as_ref().map(|permit| permit.in_flight.clone());
     let mut client = Client::new(address);
     let mut input = BytesMut::new();
     let (io, is_h2) = match options.tls {
@@ -55,7 +74,7 @@ pub async fn serve(worker: Worker, mut stream: TcpStream, peer: SocketAddr, opti
             let speaks_h2 = speaks_h2(&mut io, &mut input, timeouts.head);
             let is_h2 = tokio::select! {
                 biased;
-                is_h2 = tokio::time::timeout(timeouts.idle, speaks_h2) => is_h2,
+                is_h2 = tokio::time::timeout(timeouts.first_byte(), speaks_h2) => is_h2,
                 () = worker.drained_for(DRAIN_GRACE) => return,
             };
             let Ok(is_h2) = is_h2 else { return };
@@ -71,23 +90,53 @@ pub async fn serve(worker: Worker, mut stream: TcpStream, peer: SocketAddr, opti
     };
     let client = Arc::new(client);
     match is_h2 {
-        Some(true) => h2::serve(&worker, io, input, &client).await,
-        Some(false) => h1::serve(&worker, io, input, &client, options.half_close).await,
+        Some(true) => h2::serve(&worker, connection, io, input, &client).await,
+        Some(false) => h1::serve(&worker, connection, (io, input), &client, options.half_close).await,
         None => {}
     }
 }
 
-/// The client's address: that of the peer, or the one in the PROXY header. `None` if the PROXY
-/// header is required, but missing or invalid.
-async fn client_address(
-    stream: &mut TcpStream,
-    peer: SocketAddr,
-    proxy_protocol: bool,
-    timeout: Duration,
-) -> Option<SocketAddr> {
-    if !proxy_protocol {
-        return Some(peer);
+/// Takes the permit for a connection of the client. `Ok(None)` for a trusted proxy, whose
+/// connections carry the requests of many clients.
+///
+/// # Errors
+/// The client has too many connections.
+fn enter_client(shared: &Shared, address: SocketAddr) -> Result<Option<ClientPermit>, ()> {
+    let snapshot = shared.snapshot.load();
+    let (limits, trusted) = (&snapshot.config.limits, &snapshot.config.trusted_proxies);
+    if forwarded::is_trusted(address.ip(), trusted) {
+        return Ok(None);
     }
+    let max = match limits.connections_per_client {
+        0 => fair_share(
+            files::connections_max(shared.files_max, &snapshot.config),
+            shared.connections.in_use(),
+            CLIENT_FLOOR,
+        ),
+        configured => configured,
+    };
+    let permit = shared.clients.try_connect(address.ip(), max);
+    if permit.is_none() {
+        shared.metrics.refused_connections.inc();
+        tracing::debug!(client = %address, max, "closed a connection above the client's share of connections");
+    }
+    permit.map(Some).ok_or(())
+}
+
+fn warn_untrusted(worker: &Worker, peer: SocketAddr) {
+    let listener = &*worker.listener;
+    if let Some(suppressed) = WARNINGS.allow(&format!("proxy {listener}")) {
+        let suppressed = (suppressed > 0).then_some(suppressed);
+        tracing::warn!(
+            listener, %peer, suppressed,
+            "closed a connection: this listener has proxy_protocol, and the peer is not in trusted_proxies"
+        );
+    }
+}
+
+/// The client's address in the PROXY header, or that of the peer if the header names none. `None`
+/// if the header is missing or invalid.
+async fn client_address(stream: &mut TcpStream, peer: SocketAddr, timeout: Duration) -> Option<SocketAddr> {
     match tokio::time::timeout(timeout, read_proxy_header(stream)).await {
         Ok(Ok(address)) => Some(address.unwrap_or(peer)),
         Ok(Err(why)) => {

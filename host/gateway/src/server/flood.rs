@@ -5,13 +5,15 @@
 //! reads the frame heads (RFC 9113, section 4.1) between the socket and the library. It counts them
 //! against budgets that refill slowly and with the DATA and HEADERS frames of the gateway, which a
 //! client answers with PING and WINDOW_UPDATE. The module also knows for how long a frame or a
-//! header block has been incomplete. It does not change a byte.
+//! header block has been incomplete, and which trailers are malformed although the library takes
+//! them. It does not change a byte.
 //!
 //! This module does not know: streams, requests.
 
 mod budget;
 mod frame;
 mod sent;
+mod trailers;
 
 use std::cell::RefCell;
 use std::io;
@@ -30,9 +32,12 @@ use frame::{
     SETTINGS, STREAM_MASK, WINDOW_UPDATE,
 };
 use sent::SentFrames;
+use trailers::TrailerScan;
 use witgate_http::throughput::{MinRate, Throughput, Timer};
 
 const PREFACE_BYTES: usize = 24;
+/// Streams with malformed trailers that have not been reset. Above it the connection closes.
+const MALFORMED_MAX: usize = 256;
 
 /// Frames that cost work and carry no data: SETTINGS, CONTINUATION, unknown frames, and DATA that
 /// is empty or only padding. Each new stream earns some, because they are a part of requests.
@@ -184,6 +189,10 @@ pub(super) struct FrameStats {
     in_data: bool,
     /// The next byte is the padding length of the current DATA frame.
     expects_padding_length: bool,
+    /// Reads the start of trailers.
+    trailers: Option<TrailerScan>,
+    /// Streams whose trailers have a pseudo-header field.
+    malformed: Vec<u32>,
     /// A budget is used up.
     pub(super) is_flooded: bool,
 }
@@ -206,6 +215,8 @@ impl FrameStats {
             has_first_frame: false,
             in_data: false,
             expects_padding_length: false,
+            trailers: None,
+            malformed: vec![],
             is_flooded: false,
         }
     }
@@ -213,6 +224,12 @@ impl FrameStats {
     /// Since when the client has owed the rest of a frame or of a header block.
     pub(super) fn incomplete_since(&self) -> Option<Instant> {
         self.incomplete_since
+    }
+
+    /// Whether the stream's trailers are malformed. Returns true once.
+    pub(super) fn take_malformed(&mut self, stream: u32) -> bool {
+        let found = self.malformed.iter().position(|malformed| *malformed == stream);
+        found.map(|at| self.malformed.swap_remove(at)).is_some()
     }
 
     fn received(&mut self, mut bytes: &[u8]) {
@@ -223,6 +240,9 @@ impl FrameStats {
                 }
                 let skipped = self.payload_left.min(bytes.len());
                 self.payload_left -= skipped;
+                if self.trailers.is_some() {
+                    self.read_trailers(&bytes[..skipped]);
+                }
                 bytes = &bytes[skipped..];
                 continue;
             }
@@ -259,11 +279,15 @@ impl FrameStats {
             }
             HEADERS => {
                 self.in_header_block = flags & END_HEADERS == 0;
-                self.count_stream(u32::from_be_bytes(stream) & STREAM_MASK);
+                let is_new = self.count_stream(u32::from_be_bytes(stream) & STREAM_MASK);
+                self.trailers = (!is_new).then(|| TrailerScan::new(flags, length));
                 true
             }
             CONTINUATION => {
                 self.in_header_block = flags & END_HEADERS == 0;
+                if let Some(trailers) = &mut self.trailers {
+                    trailers.continuation(length);
+                }
                 self.idle_frames.take()
             }
             RST_STREAM => {
@@ -287,11 +311,24 @@ impl FrameStats {
     }
 
     /// A stream that the client opens earns the frames that belong to a request. Trailers do not.
-    fn count_stream(&mut self, stream: u32) {
-        if stream > self.last_stream {
+    fn count_stream(&mut self, stream: u32) -> bool {
+        let is_new = stream > self.last_stream;
+        if is_new {
             self.last_stream = stream;
             self.idle_frames.earn(IDLE_FRAMES_PER_STREAM);
             self.priorities.earn(PRIORITIES_PER_STREAM);
+        }
+        is_new
+    }
+
+    /// Reads the next bytes of a frame that may be trailers, until their first field is known.
+    fn read_trailers(&mut self, payload: &[u8]) {
+        let Some(is_malformed) = self.trailers.as_mut().and_then(|trailers| trailers.read(payload)) else { return };
+        self.trailers = None;
+        if is_malformed {
+            let [_, _, _, _, _, stream @ ..] = self.head;
+            self.malformed.push(u32::from_be_bytes(stream) & STREAM_MASK);
+            self.is_flooded |= self.malformed.len() > MALFORMED_MAX;
         }
     }
 

@@ -21,6 +21,7 @@ use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Version};
 use tokio::io::AsyncWrite as _;
 
+use super::idle_connections::ThreadConnection;
 use super::linger::Linger;
 use super::worker::{ConnectionTimeouts, DRAIN_GRACE, Worker};
 use crate::net::Stream;
@@ -42,14 +43,24 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Serves a connection to its end. `input` holds the bytes that were already read.
-pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: &Arc<Client>, half_close: HalfClose) {
+pub(super) async fn serve(
+    worker: &Worker,
+    connection: &ThreadConnection,
+    (io, input): (Stream, BytesMut),
+    client: &Arc<Client>,
+    half_close: HalfClose,
+) {
     let settings = worker.settings();
+    let mut timeouts = settings.timeouts;
+    timeouts.idle = timeouts.first_byte();
     let conn = Http1Conn::new(io, input, settings.receive, settings.send, half_close);
     let conn: SharedConn = Rc::new(RefCell::new(conn));
     let interim = interim_sink(&conn);
     let mut drain = pin!(worker.drained());
     loop {
-        let head = match next_head(&conn, drain.as_mut(), &settings.head, settings.timeouts).await {
+        let began = Instant::now();
+        connection.set_idle(began);
+        let head = match next_head(&conn, drain.as_mut(), &settings.head, timeouts, began).await {
             Next::Head(head) => head,
             Next::End => return,
             Next::Refused(error) => {
@@ -60,6 +71,8 @@ pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: 
                 return;
             }
         };
+        connection.set_busy();
+        timeouts = settings.timeouts;
         let form = ResponseForm::new(&head);
         let request = start_request(&conn, head);
         let interim = (form.version == Version::HTTP_11).then(|| interim.clone());
@@ -117,8 +130,9 @@ async fn next_head(
     mut drain: Pin<&mut impl Future>,
     limits: &Limits,
     timeouts: ConnectionTimeouts,
+    began: Instant,
 ) -> Next {
-    let (mut incoming, began) = (IncomingHead::default(), Instant::now());
+    let mut incoming = IncomingHead::default();
     // Since when a head is incomplete. Nearly all heads arrive whole and need no clock reading.
     let mut first_byte = None;
     let mut drained_at = None;

@@ -20,6 +20,7 @@ use h2::Reason;
 use h2::server::Connection;
 
 use super::flood::{FrameLimiter, FrameStats};
+use super::idle_connections::ThreadConnection;
 use super::worker::{ConnectionTimeouts, DRAIN_GRACE, Worker};
 use crate::net::Stream;
 use stream::serve_stream;
@@ -34,7 +35,13 @@ const SEND_BUFFER_BYTES: usize = 16 << 10;
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end. `input` has been read from `io`.
-pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: &Arc<Client>) {
+pub(super) async fn serve(
+    worker: &Worker,
+    state: &Rc<ThreadConnection>,
+    io: Stream,
+    input: BytesMut,
+    client: &Arc<Client>,
+) {
     let settings = worker.settings();
     let (io, stats) = FrameLimiter::new(io, input, settings.send);
     let mut builder = h2::server::Builder::new();
@@ -47,7 +54,7 @@ pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: 
         .enable_connect_protocol();
     let handshake = tokio::time::timeout(settings.timeouts.head, builder.handshake::<_, Bytes>(io));
     let Ok(Ok(mut connection)) = handshake.await else { return };
-    let streams = OpenStreams::default();
+    let streams = OpenStreams::new(state.clone());
     let mut timer = Timer::default();
     let mut drain = pin!(worker.drained());
     let mut drained_at = None;
@@ -60,7 +67,8 @@ pub(super) async fn serve(worker: &Worker, io: Stream, input: BytesMut, client: 
                     // this count bounds them.
                     let (open, max) = (streams.clone(), settings.streams as usize);
                     let may_linger = move || open.count() <= max;
-                    let stream = serve_stream(worker.clone(), client.clone(), settings, request, respond, may_linger);
+                    let context = (worker.clone(), client.clone(), settings, stats.clone());
+                    let stream = serve_stream(context, request, respond, may_linger);
                     tokio::task::spawn_local(async move {
                         stream.await;
                         drop(guard);
@@ -127,17 +135,22 @@ async fn go_away(mut connection: Connection<FrameLimiter, Bytes>, is_flooded: bo
 }
 
 /// Counts the open streams of a connection.
-#[derive(Default, Clone)]
+#[derive(Clone)]
 struct OpenStreams(Rc<StreamCount>);
 
-#[derive(Default)]
 struct StreamCount {
     open: Cell<usize>,
     idle_since: Cell<Option<Instant>>,
+    connection: Rc<ThreadConnection>,
 }
 
 impl OpenStreams {
+    fn new(connection: Rc<ThreadConnection>) -> Self {
+        Self(Rc::new(StreamCount { open: Cell::new(0), idle_since: Cell::new(None), connection }))
+    }
+
     fn open(&self) -> OpenStream {
+        self.0.connection.set_busy();
         self.0.open.set(self.count() + 1);
         OpenStream(self.clone())
     }
@@ -159,8 +172,12 @@ struct OpenStream(OpenStreams);
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        let StreamCount { open, idle_since } = &*self.0.0;
+        let StreamCount { open, idle_since, connection } = &*self.0.0;
+        let now = Instant::now();
         open.set(open.get() - 1);
-        idle_since.set(Some(Instant::now()));
+        idle_since.set(Some(now));
+        if open.get() == 0 {
+            connection.set_idle(now);
+        }
     }
 }

@@ -6,26 +6,31 @@
 //! listener only when the gateway drains. This module does not know: protocols.
 
 use std::future::poll_fn;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use super::connection::{ListenerOptions, serve};
+use super::idle_connections::ThreadConnections;
 use super::worker::Worker;
 use crate::pipeline::https::ListenerPolicy;
 use crate::pipeline::snapshot::Shared;
-use crate::process::memory;
+use crate::process::{files, memory};
+use crate::telemetry::WARNINGS;
 use crate::upstream::UpstreamClient;
 use witgate_config::HalfClose;
 use witgate_runtime::instance_cache;
 
-/// The pause after a failed `accept`, and while the connection limit is reached.
+/// The pause after the first failed `accept`, and while the connection limit is reached.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause, after many failures in a row.
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often a draining thread checks whether its last connection has ended.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How often idle upstream connections and freed memory are given back.
@@ -69,20 +74,26 @@ async fn serve_until_drained(shared: Arc<Shared>, listeners: Vec<(usize, TcpList
     let upstream_client = Rc::new(UpstreamClient::new(shared.metrics.clone()));
     let telemetry = Rc::new(shared.telemetry.clone());
     let (listener, policy) = ("-".into(), Rc::default());
-    let worker = Worker { upstream_client, telemetry, shared: shared.clone(), listener, policy };
-    // Each connection holds a reference until it ends.
-    let open_connections = Rc::new(());
+    let worker =
+        Worker { upstream_client, telemetry, shared: shared.clone(), listener, policy, client_in_flight: None };
+    let open_connections = ThreadConnections::default();
+    // Each accept loop holds a reference until it ends.
+    let accepting = Rc::new(());
     for (index, listener) in listeners {
-        start_accepting(&worker, index, listener, &open_connections);
+        start_accepting(&worker, index, listener, (&open_connections, &accepting));
     }
-    let sweepers =
-        [tokio::task::spawn_local(sweep(worker.clone())), tokio::task::spawn_local(sweep_instances(shared.clone()))];
+    let sweepers = [
+        tokio::task::spawn_local(sweep(worker.clone())),
+        tokio::task::spawn_local(sweep_instances(shared.clone())),
+        tokio::task::spawn_local(evict_for_others(shared.clone(), open_connections.clone())),
+    ];
     worker.drained().await;
     let deadline = Instant::now() + shared.snapshot.load().config.timeouts.drain;
-    while Rc::strong_count(&open_connections) > 1 && Instant::now() < deadline {
+    let is_serving = || open_connections.count() > 0 || Rc::strong_count(&accepting) > 1;
+    while is_serving() && Instant::now() < deadline {
         tokio::time::sleep(DRAIN_POLL_INTERVAL).await;
     }
-    let remaining = Rc::strong_count(&open_connections) - 1;
+    let remaining = open_connections.count();
     if remaining > 0 {
         tracing::warn!(connections = remaining, "timeouts.drain is over: closing the remaining connections");
     }
@@ -92,7 +103,12 @@ async fn serve_until_drained(shared: Arc<Shared>, listeners: Vec<(usize, TcpList
 }
 
 /// Starts the accept loop for the socket of the configuration's listener `index`.
-fn start_accepting(worker: &Worker, index: usize, listener: TcpListener, open_connections: &Rc<()>) {
+fn start_accepting(
+    worker: &Worker,
+    index: usize,
+    listener: TcpListener,
+    (open, accepting): (&ThreadConnections, &Rc<()>),
+) {
     let config = worker.shared.snapshot.load().config.clone();
     let settings = config.listeners.get(index);
     let options = ListenerOptions {
@@ -105,21 +121,21 @@ fn start_accepting(worker: &Worker, index: usize, listener: TcpListener, open_co
         Ok(listener) => {
             let policy = Rc::new(settings.map(ListenerPolicy::new).unwrap_or_default());
             let worker = Worker { listener: name, policy, ..worker.clone() };
-            tokio::task::spawn_local(accept(worker, listener, options, open_connections.clone()));
+            let (open, accepting) = (open.clone(), accepting.clone());
+            tokio::task::spawn_local(async move {
+                let _until_ended = accepting;
+                accept(worker, listener, options, open).await;
+            });
         }
         Err(error) => tracing::error!(%error, listener = &*name, "a listener cannot be used: it accepts no clients"),
     }
 }
 
-async fn accept(worker: Worker, listener: tokio::net::TcpListener, options: ListenerOptions, open_connections: Rc<()>) {
+/// The accept loop of one socket.
+async fn accept(worker: Worker, listener: tokio::net::TcpListener, options: ListenerOptions, open: ThreadConnections) {
     let mut draining = worker.shared.draining.subscribe();
+    let mut failures = 0;
     loop {
-        let max = worker.shared.snapshot.load().config.limits.connections;
-        if worker.shared.connections.in_use() >= max {
-            // New clients wait in the kernel's queue.
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        }
         // A drain first accepts the connections in the kernel's queue: for their clients they are
         // already established.
         let accepted = tokio::select! {
@@ -136,23 +152,85 @@ async fn accept(worker: Worker, listener: tokio::net::TcpListener, options: List
         };
         match accepted {
             Ok((stream, address)) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "a client closed its connection before it was served");
-                    continue;
-                }
-                let permit = worker.shared.connections.acquire();
-                let (worker, open, options) = (worker.clone(), open_connections.clone(), options.clone());
-                // A slow handshake holds up this task and not the accept loop. A panic ends only
-                // this connection.
-                tokio::task::spawn_local(async move {
-                    let _until_closed = (permit, open);
-                    serve(worker, stream, address, options).await;
-                });
+                failures = 0;
+                make_room(&worker.shared, &open).await;
+                start_serving(&worker, stream, address, &options, &open);
             }
             Err(error) => {
-                tracing::warn!(%error, "accept failed: trying again");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                failures += 1;
+                warn_accept(&worker, &error, failures);
+                // Without a free descriptor, an idle connection has to give up its own.
+                worker.shared.metrics.evicted_connections.inc_by(open.evict() as u64);
+                tokio::time::sleep((ACCEPT_PAUSE * failures).min(ACCEPT_PAUSE_MAX)).await;
             }
+        }
+    }
+}
+
+/// Waits until the gateway may have one more connection. Connections that wait longest for a
+/// request are closed. If there are none, the accepted connection waits, and others wait in the
+/// kernel's queue.
+async fn make_room(shared: &Shared, open: &ThreadConnections) {
+    while shared.connections.in_use() >= connections_max(shared) {
+        let evicted = open.evict();
+        if evicted == 0 {
+            // Another thread may have some.
+            shared.needs_room.send_replace(());
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        } else {
+            shared.metrics.evicted_connections.inc_by(evicted as u64);
+            // The tasks of the evicted connections end.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// `limits.connections`, or fewer if the limit of open files does not allow them.
+fn connections_max(shared: &Shared) -> usize {
+    files::connections_max(shared.files_max, &shared.snapshot.load().config)
+}
+
+fn start_serving(
+    worker: &Worker,
+    stream: TcpStream,
+    address: SocketAddr,
+    options: &ListenerOptions,
+    open: &ThreadConnections,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        return tracing::debug!(%error, "a client closed its connection before it was served");
+    }
+    let permit = worker.shared.connections.acquire();
+    let connection = Rc::new(open.open());
+    let (id, worker, options) = (connection.id(), worker.clone(), options.clone());
+    // A slow handshake holds up this task and not the accept loop. A panic ends only this
+    // connection.
+    let task = tokio::task::spawn_local(async move {
+        let _until_closed = permit;
+        serve(worker, stream, address, options, &connection).await;
+    });
+    open.set_task(id, task.abort_handle());
+}
+
+/// Errors of `accept` may repeat as fast as clients connect.
+fn warn_accept(worker: &Worker, error: &std::io::Error, failures: u32) {
+    let listener = &*worker.listener;
+    if let Some(suppressed) = WARNINGS.allow(&format!("accept {listener}")) {
+        let suppressed = (suppressed > 0).then_some(suppressed);
+        tracing::warn!(
+            %error, listener, failures, suppressed,
+            "accept failed: trying again; with too many open files, raise LimitNOFILE or ulimit -n"
+        );
+    }
+}
+
+/// Evicts idle connections if another thread has none and needs room.
+async fn evict_for_others(shared: Arc<Shared>, open: ThreadConnections) {
+    let mut needs_room = shared.needs_room.subscribe();
+    // An error means that the gateway has ended.
+    while needs_room.changed().await.is_ok() {
+        if shared.connections.in_use() >= connections_max(&shared) {
+            shared.metrics.evicted_connections.inc_by(open.evict() as u64);
         }
     }
 }

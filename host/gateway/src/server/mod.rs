@@ -10,6 +10,7 @@ mod flood;
 mod h1;
 mod h2;
 mod handshake;
+mod idle_connections;
 mod linger;
 pub mod listener;
 mod worker;

@@ -14,6 +14,7 @@ use crate::telemetry::Telemetry;
 use crate::upstream::UpstreamClient;
 use witgate_http::body::InterimSink;
 use witgate_http::h1::head::Limits;
+use witgate_http::limiter::Limiter;
 use witgate_http::throughput::MinRate;
 use witgate_runtime::exchange::Client;
 
@@ -27,7 +28,7 @@ const RATE_GRACE: Duration = Duration::from_secs(5);
 
 /// What a connection gets from its serving thread.
 #[derive(Clone)]
-pub struct Worker {
+pub(super) struct Worker {
     /// What all threads share.
     pub shared: Arc<Shared>,
     /// Where records of exchanges go.
@@ -38,6 +39,9 @@ pub struct Worker {
     pub listener: Rc<str>,
     /// The settings of the connection's listener.
     pub policy: Rc<ListenerPolicy>,
+    /// Exchanges of the connection's client. None if they are not limited: the peer is a trusted
+    /// proxy.
+    pub client_in_flight: Option<Limiter>,
 }
 
 /// The settings of a connection. It reads them once, when it begins.
@@ -64,11 +68,19 @@ pub(super) struct ConnectionTimeouts {
     pub(super) tunnel: Duration,
 }
 
+impl ConnectionTimeouts {
+    /// For the first byte of a new connection, which costs its client nothing to open.
+    pub(super) fn first_byte(&self) -> Duration {
+        self.head.min(self.idle)
+    }
+}
+
 impl Worker {
     /// The context of a request of `client`.
     pub(super) fn context<'a>(&'a self, client: &'a Arc<Client>, interim: Option<InterimSink>) -> RequestContext<'a> {
-        let Self { shared, telemetry, upstream_client, listener, policy } = self;
-        RequestContext { shared, telemetry, upstream_client, listener, policy, client, interim }
+        let Self { shared, telemetry, upstream_client, listener, policy, client_in_flight } = self;
+        let client_in_flight = client_in_flight.as_ref();
+        RequestContext { shared, telemetry, upstream_client, listener, policy, client, client_in_flight, interim }
     }
 
     pub(super) fn settings(&self) -> ConnectionSettings {

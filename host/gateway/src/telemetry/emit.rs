@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode, Version};
 
+use super::log_limit::WARNINGS;
 use super::record::{CallOutcome, End, ExchangeRecord};
 use super::series::RouteSeries;
 use super::sinks::Telemetry;
@@ -121,12 +122,16 @@ impl OpenRecord {
         match kind {
             Kind::Filter(_) => {}
             kind if kind.is_upstream() || *kind == Kind::Internal => {
+                let endpoint = self.upstream.attempts.last().map_or("-", |attempt| &attempt.endpoint);
+                // A client can repeat the request without limit.
+                let Some(suppressed) = WARNINGS.allow(&format!("{route} {endpoint}")) else { return };
                 tracing::warn!(
                     kind = label,
                     route,
                     exchange = id_text(self.id),
                     request_id,
                     detail,
+                    suppressed = (suppressed > 0).then_some(suppressed),
                     "an exchange failed"
                 );
             }

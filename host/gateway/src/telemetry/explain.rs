@@ -72,6 +72,9 @@ pub(super) fn advice(record: &ExchangeRecord) -> &'static str {
         Kind::UpstreamTimeout => "Find out why the endpoint is slow, or raise the upstream's timeout.",
         Kind::UpgradeUnsupported => "Set protocol: http1 for this upstream, or allow WebSocket over HTTP/2 there.",
         Kind::ResponseTooLarge => "Raise body_bytes_max in the filter's filter.toml.",
+        Kind::ClientSaturated => {
+            "One client has its share of exchanges: raise limits.in_flight_per_client or limits.in_flight."
+        }
         Kind::Internal => "Report this as a defect of the gateway, with the log.",
     }
 }

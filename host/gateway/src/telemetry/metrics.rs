@@ -99,7 +99,9 @@ metrics! {
     connections: Gauge,
         "connections" "Open client connections";
     refused_connections: Counter,
-        "refused_connections" "Connections closed because their client had limits.connections_per_client open";
+        "refused_connections" "Connections closed because their client had its share of connections open";
+    evicted_connections: Counter,
+        "evicted_connections" "Idle connections closed to make room for new ones";
     calls: Family<CallLabels, Counter>,
         "filter_calls" "Calls of filters";
     call_seconds: Family<CallLabels, Histogram, Buckets> = Family::new_with_constructor(Buckets(CALL_SECONDS)),
@@ -127,6 +129,8 @@ metrics! {
         "trace_spans_exported" "Spans that the OTLP receiver accepted";
     spans_dropped: Counter,
         "trace_spans_dropped" "Spans dropped because the OTLP receiver was too slow, or refused them";
+    dropped_lines: Counter = super::log::dropped_lines(),
+        "log_lines_dropped" "Lines of the gateway's log dropped because the reader of standard error was too slow";
     load_failures: Family<LoadFailureLabels, Counter>,
         "filter_load_failures" "Filter files that the gateway refused";
     reloads: Family<ReloadLabels, Counter>,

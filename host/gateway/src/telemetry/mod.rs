@@ -16,6 +16,7 @@ mod failures;
 mod json;
 mod labels;
 mod log;
+mod log_limit;
 mod log_writer;
 mod metrics;
 mod owners;
@@ -38,7 +39,8 @@ pub use labels::{
     MirrorLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, STATUS_CLASSES,
     UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels, method_label,
 };
-pub use log::{init_log, parse_level, set_level};
+pub use log::{flush_log, init_log, parse_level, set_level};
+pub use log_limit::WARNINGS;
 pub use metrics::Metrics;
 pub use prometheus_text::from_openmetrics;
 pub use record::{AttemptRecord, CallOutcome, ExchangeRecord, FilterCall, UpstreamRecord};

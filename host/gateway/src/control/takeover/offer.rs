@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::wire::{
-    DESCRIPTORS_MAX, Message, OfferedListener, PROTOCOL, Peer, REPLY_TIMEOUT, TakeoverListener, connect,
-};
+use super::message::{Message, OfferedListener, PROTOCOL};
+use super::wire::{DESCRIPTORS_MAX, Peer, REPLY_TIMEOUT, TakeoverListener, connect};
 use crate::control::sockets::{ListenerSockets, Sockets};
 use crate::process::private_folder::ensure_private_folder;
 

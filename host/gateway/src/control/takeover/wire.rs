@@ -1,4 +1,4 @@
-//! The messages of a takeover: one JSON text in each packet of a UNIX socket, with file descriptors
+//! The connection of a takeover: one message in each packet of a UNIX socket, with file descriptors
 //! beside it.
 //!
 //! Packets (SOCK_SEQPACKET) keep a message and its descriptors together. Each side accepts only a
@@ -8,7 +8,6 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,45 +17,15 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
-use serde::{Deserialize, Serialize};
 
-/// The version of the protocol.
-pub(super) const PROTOCOL: u32 = 1;
+use super::message::{MESSAGE_BYTES_MAX, Message};
+use crate::process::private_folder::check_private_folder;
+
 /// The timeout of replies that need no work.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum number of descriptors of one message. The kernel's limit is 253.
 pub(super) const DESCRIPTORS_MAX: usize = 128;
-const MESSAGE_BYTES_MAX: usize = 128 << 10;
 const SOCKET: &str = "handover.sock";
-
-/// The messages, in their order.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "say", rename_all = "kebab-case")]
-pub(super) enum Message {
-    /// From the new process: asks for the sockets.
-    Ask {
-        /// The version of the protocol.
-        protocol: u32,
-    },
-    /// From the running gateway: its listeners. Their sockets follow in [`Sockets`](Self::Sockets).
-    Offer { protocol: u32, listeners: Vec<OfferedListener>, admin: Option<OfferedListener> },
-    /// From the running gateway, repeated: the next sockets, in the order of the listeners. The
-    /// admin listener is the last.
-    Sockets,
-    /// From the new process: it serves, and the running gateway must drain.
-    Take,
-    /// From the running gateway: it drains.
-    Draining,
-}
-
-/// A listener and the number of its sockets.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct OfferedListener {
-    pub(super) name: String,
-    pub(super) configured: SocketAddr,
-    pub(super) address: SocketAddr,
-    pub(super) sockets: usize,
-}
 
 /// A connection to the other process.
 pub(super) struct Peer {
@@ -75,7 +44,7 @@ impl Peer {
     }
 
     pub(super) fn send(&self, message: &Message, descriptors: &[BorrowedFd]) -> Result<(), String> {
-        let text = serde_json::to_vec(message).map_err(|error| error.to_string())?;
+        let text = message.to_bytes()?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -119,8 +88,7 @@ impl Peer {
         if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
             return Err("a message was cut off: are there too few file descriptors (ulimit -n)?".into());
         }
-        let message = serde_json::from_slice(&text[..received.bytes]);
-        message.map(|message| Some((message, descriptors))).map_err(|error| format!("an invalid message: {error}"))
+        Message::parse(&text[..received.bytes]).map(|message| Some((message, descriptors)))
     }
 }
 
@@ -168,21 +136,35 @@ impl TakeoverListener {
     }
 }
 
-/// Connects to the gateway of a state directory. `None` if no gateway runs.
+/// Connects to the gateway of a state directory. `None` if no gateway of this user runs: whatever
+/// another user put there is reported and not used.
 pub(super) fn connect(folder: &Path) -> Result<Option<Peer>, String> {
     use rustix::io::Errno;
     if !folder.exists() {
         return Ok(None);
     }
+    let not_used = |why: String| {
+        tracing::warn!(state = %folder.display(), why, "the takeover socket is not used: starting without it");
+        Ok(None)
+    };
+    if let Err(why) = check_private_folder(folder) {
+        return not_used(why);
+    }
     let (_open, reached) = short_path(folder)?;
     let open = || {
         let socket = seqpacket()?;
+        // The timeout also bounds the connect: a socket that nobody accepts from has a full queue.
+        set_socket_timeout(&socket, Timeout::Send, Some(REPLY_TIMEOUT))?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(reached.join(SOCKET))?)?;
         Ok(socket)
     };
     match open() {
-        Ok(socket) => Peer::new(socket).map(Some),
+        Ok(socket) => Peer::new(socket).map(Some).or_else(not_used),
         Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+        // A file of another kind, or a socket of another type or user: no gateway listens there.
+        Err(error @ (Errno::NOTSOCK | Errno::PROTOTYPE | Errno::ACCESS | Errno::AGAIN | Errno::LOOP)) => {
+            not_used(format!("{}: {error}", folder.join(SOCKET).display()))
+        }
         Err(error) => Err(format!("{}: {error}", folder.join(SOCKET).display())),
     }
 }

@@ -21,6 +21,7 @@ use http_body::Body as _;
 
 use crate::pipeline::exchange;
 use crate::pipeline::respond::grpc::TrailersOnly;
+use crate::server::flood::FrameStats;
 use crate::server::worker::{ConnectionSettings, Worker};
 use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::Kind;
@@ -35,9 +36,7 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 /// Serves one request. `may_linger` says whether the connection may keep the stream after an early
 /// response. It resets the stream if the request is malformed or the response fails.
 pub(super) async fn serve_stream(
-    worker: Worker,
-    client: Arc<Client>,
-    settings: ConnectionSettings,
+    (worker, client, settings, stats): StreamContext,
     mut request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     may_linger: impl Fn() -> bool,
@@ -55,25 +54,33 @@ pub(super) async fn serve_stream(
         (receive.min_rate, send.min_rate) = (tunnel_rate, tunnel_rate);
     }
     let is_head = request.method() == Method::HEAD;
+    let number = respond.stream_id().as_u32();
     let (interim_sink, interim) = interim_queue();
     let (request, is_tunnel, incoming) = into_exchange_request(request, receive);
     let response = {
         let mut exchange = pin!(exchange::handle(worker.context(&client, Some(interim_sink)), request));
         let finished = poll_fn(|context| {
+            // The trailers would reach the upstream with this poll.
+            if stats.borrow_mut().take_malformed(number) {
+                return Poll::Ready(Err(Some(Reason::PROTOCOL_ERROR)));
+            }
             let polled = exchange.as_mut().poll(context);
             for response in interim.borrow_mut().drain(..) {
                 // If the stream is closed, `poll_reset` or the final response reports it.
                 let _ = respond.send_informational(response);
             }
             match polled {
-                Poll::Ready(response) => Poll::Ready(Some(response)),
+                Poll::Ready(response) => Poll::Ready(Ok(response)),
                 // If the client resets the stream, the exchange is dropped.
-                Poll::Pending => respond.poll_reset(context).map(|_| None),
+                Poll::Pending => respond.poll_reset(context).map(|_| Err(None)),
             }
         });
         finished.await
     };
-    let Some(response) = response else { return };
+    let response = match response {
+        Ok(response) => response,
+        Err(malformed) => return malformed.into_iter().for_each(|reason| respond.send_reset(reason)),
+    };
     // A response before the end of the request means a dialogue, as in gRPC streams. Either side
     // may then be silent for as long as in a tunnel.
     incoming.min_rate.set(Some(tunnel_rate));
@@ -83,8 +90,18 @@ pub(super) async fn serve_stream(
     let Ok(mut stream) = respond.send_response(response, !has_body) else { return };
     if has_body {
         let mut outgoing = Outgoing::new(body, stream, send).tunnel(has_switched);
-        if let Err(error) = poll_fn(|context| outgoing.poll_send(context)).await {
-            return tracing::debug!(detail = error.detail, "the body of a response broke off");
+        let sent = poll_fn(|context| {
+            if stats.borrow_mut().take_malformed(number) {
+                return Poll::Ready(None);
+            }
+            outgoing.poll_send(context).map(Some)
+        });
+        match sent.await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                return tracing::debug!(detail = error.detail, "the body of a response broke off");
+            }
+            None => return respond.send_reset(Reason::PROTOCOL_ERROR),
         }
         stream = outgoing.into_stream();
     } else {
