@@ -43,6 +43,24 @@ fn a_response_in_flight_is_finished_before_the_exit() -> Result<()> {
 }
 
 #[test]
+fn a_drain_delay_accepts_connections_while_the_gateway_is_not_ready() -> Result<()> {
+    let config = "timeouts: {drain_delay: 1h}\nupstreams: {u: {builtin: echo}}\nroutes: [{upstream: u}]";
+    let mut gateway = Setup::new(config)?.start()?;
+    gateway.signal(Signal::TERM)?;
+    wait_until("the gateway reports that it is not ready", || {
+        gateway.admin("/readyz").is_ok_and(|response| response.status == 503)
+    });
+    assert_eq!(gateway.client()?.get("/", &[])?.status, 200, "a new connection is served");
+    // A second signal ends the delay. Those within half a second belong to the first.
+    wait_until("the drain begins", || {
+        let _ = gateway.signal(Signal::TERM);
+        !gateway.logged("draining: no new connections").is_empty()
+    });
+    assert_eq!(gateway.wait(Duration::from_secs(5))?.code(), Some(0));
+    Ok(())
+}
+
+#[test]
 fn a_client_that_sent_nothing_does_not_delay_the_exit() -> Result<()> {
     let mut gateway = Setup::new("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u}]")?.start()?;
     let _silent = std::net::TcpStream::connect(gateway.address)?;

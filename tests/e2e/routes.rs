@@ -21,6 +21,21 @@ fn target(response: &Response) -> String {
 }
 
 #[test]
+fn empty_segments_of_a_path_are_merged_or_kept() -> Result<()> {
+    let routes = "upstreams: {echo: {builtin: echo}}\nroutes:\n  - {match: {path: /old}, redirect: {prefix: /}}\n  - {match: {path: /v1}, rewrite: {prefix: /v2}, upstream: echo}\n  - {upstream: echo}\n";
+    for (setting, expected) in [("true", "/a/http:/b/"), ("false", "/a/http://b//")] {
+        let gateway = Setup::new(&format!("merge_slashes: {setting}\n{routes}"))?.start()?;
+        let mut client = gateway.client()?;
+        assert_eq!(target(&client.get("/a/http://b//", &[])?), expected);
+        assert_eq!(target(&client.get("/v1/a/http://b//", &[])?), format!("/v2{expected}"));
+        // A location that begins with two slashes would name another host.
+        let location = client.get("/old//evil.test/x", &[])?.header("location").map(str::to_owned);
+        assert_eq!(location.as_deref(), Some("/evil.test/x"));
+    }
+    Ok(())
+}
+
+#[test]
 fn the_most_specific_route_wins() -> Result<()> {
     let gateway = gateway(
         "  - {match: {path: {exact: /a}}, respond: {body: exact}}

@@ -240,6 +240,26 @@ fn a_101_without_the_requested_protocol_gets_502() -> Result<()> {
     Ok(())
 }
 
+/// RFC 6455, section 4.1: such a response is not from a WebSocket server.
+#[test]
+fn a_101_that_does_not_answer_the_key_gets_502() -> Result<()> {
+    let right = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+    for accept in [String::new(), right.replace("s3p", "S3p"), right.repeat(2)] {
+        let fields = accept.clone();
+        let upstream = ScriptedUpstream::start(move |connection| {
+            connection.read_request()?;
+            let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+            connection.send(format!("{head}{fields}\r\n"))?;
+            connection.wait_closed(DEADLINE).map(drop)
+        })?;
+        for (name, gateway) in gateways(&upstream)? {
+            assert_eq!(upgrade(&gateway)?.1.status(), 502, "{name} {accept:?}");
+            gateway.wait_logged("sec-websocket-accept", 1);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_filter_that_rejects_the_request_prevents_the_tunnel() -> Result<()> {
     let upstream = server()?;

@@ -1,11 +1,12 @@
 //! Limits of an endpoint: requests in flight, connections, pending requests, and body timeouts.
 
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use harness::{Client, Setup, Upstream, wait_until};
 
-use super::{endpoint_metric, gateway_error, gateway_to, urls, yaml};
+use super::{endpoint_metric, gateway_error, gateway_to, url, urls, yaml};
 
 #[test]
 fn requests_above_an_endpoint_limit_are_refused_at_once() -> Result<()> {
@@ -78,5 +79,23 @@ fn a_response_body_that_stalls_or_takes_too_long_is_aborted() -> Result<()> {
     wait_until("the connections are closed", || {
         gateway.metric(&endpoint_metric("witgate_endpoint_connections", &upstream)).is_ok_and(|count| count <= 1.0)
     });
+    Ok(())
+}
+
+#[test]
+fn the_head_of_a_response_has_a_limit() -> Result<()> {
+    for (setting, status) in [("", 200), ("response_head_bytes: 8KiB", 502)] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let _ = stream.read(&mut [0; 4096]);
+                let head = format!("HTTP/1.1 200 OK\r\nx-long: {}\r\ncontent-length: 0\r\n\r\n", "x".repeat(20_000));
+                let _ = stream.write_all(head.as_bytes());
+            }
+        });
+        let gateway = Setup::new(&yaml(&[url(address)], setting))?.start()?;
+        assert_eq!(gateway.get("/", &[])?.status, status, "{setting}");
+    }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod websocket;
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ pub(super) use sessions::{Next, Sessions};
 use websocket::Tunnel;
 use witgate_http::body::{Body, InterimSink, PolledFrame};
 use witgate_http::error::{Error, Kind};
-use witgate_http::h2::{Incoming, MinRateOverride, Outgoing, PeerPolicy};
+use witgate_http::h2::{Incoming, IncomingState, Outgoing, PeerPolicy};
 use witgate_http::semantics::fields::check_http2;
 use witgate_http::throughput::{MinRate, Timer};
 use witgate_runtime::exchange::Upgrade;
@@ -173,7 +174,7 @@ struct Download {
     incoming: Incoming,
     upload: Option<Outgoing>,
     is_tunnel: bool,
-    min_rate: MinRateOverride,
+    state: Rc<IncomingState>,
     /// Since when only the client's direction of a tunnel is open.
     half_closed_since: Option<Instant>,
     timer: Timer,
@@ -182,8 +183,8 @@ struct Download {
 
 impl Download {
     fn new(incoming: Incoming, upload: Option<Outgoing>, is_tunnel: bool, slot: StreamSlot) -> Self {
-        let min_rate = incoming.min_rate_override();
-        Self { incoming, upload, is_tunnel, min_rate, half_closed_since: None, timer: Timer::default(), slot }
+        let state = incoming.state();
+        Self { incoming, upload, is_tunnel, state, half_closed_since: None, timer: Timer::default(), slot }
     }
 
     fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
@@ -198,7 +199,7 @@ impl Download {
                 if self.is_tunnel {
                     // The client has closed its direction: the upstream gets as long to finish as
                     // the client does in the opposite case.
-                    self.min_rate.set(Some(MinRate::stall_only(HALF_CLOSED)));
+                    self.state.min_rate.set(Some(MinRate::stall_only(HALF_CLOSED)));
                 }
                 Ok(())
             }

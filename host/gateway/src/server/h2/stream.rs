@@ -33,6 +33,9 @@ use witgate_runtime::exchange::{Client, Upgrade};
 /// How long a stream stays open after a response before the end of its request.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
+/// What a stream knows of its connection.
+pub(super) type StreamContext = (Worker, Arc<Client>, ConnectionSettings, Rc<RefCell<FrameStats>>);
+
 /// Serves one request. `may_linger` says whether the connection may keep the stream after an early
 /// response. It resets the stream if the request is malformed or the response fails.
 pub(super) async fn serve_stream(
