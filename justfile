@@ -48,6 +48,11 @@ deny:
     @command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
     cargo deny check bans licenses sources
 
+# check the dependencies for known vulnerabilities; needs the advisory database from the network
+advisories:
+    @command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
+    cargo deny check advisories
+
 # run the unit tests of the gateway and of componentize
 test-host:
     cargo test --release --locked --workspace --lib --bins --test keyvalue

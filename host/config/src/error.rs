@@ -1,13 +1,19 @@
 //! The mistakes of a configuration file, each with its line, its path in the file and advice.
 //!
-//! This module does not know: YAML, which keys exist.
+//! This module does not know: YAML, which keys exist, where references lead.
 
 use std::cell::RefCell;
 use std::fmt;
+use std::path::Path;
 
-/// Collects mistakes and warnings while a file is read. Readers share it, hence the cells.
-#[derive(Default)]
-pub(crate) struct ErrorList {
+use crate::references::References;
+
+/// What the readers of a file share: it collects their mistakes and warnings, hence the cells, and
+/// looks up references.
+pub(crate) struct Reading<'a> {
+    pub(crate) references: &'a dyn References,
+    /// The folder of relative paths.
+    pub(crate) base: &'a Path,
     pub(crate) errors: RefCell<Vec<ConfigError>>,
     /// What can work but is probably not what the operator means.
     pub(crate) warnings: RefCell<Vec<ConfigError>>,
@@ -31,6 +37,12 @@ pub struct ConfigError {
     pub path: String,
     /// The value, why it is wrong, and what to write instead.
     pub message: String,
+}
+
+impl<'a> Reading<'a> {
+    pub(crate) fn new(references: &'a dyn References, base: &'a Path) -> Self {
+        Self { references, base, errors: RefCell::default(), warnings: RefCell::default() }
+    }
 }
 
 impl ConfigErrors {

@@ -2,10 +2,10 @@
 //!
 //! This module does not know: what a .wasm file contains, which routes use a filter.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::references::{FilterConfig, Reference};
 use crate::values::{HOUR, MILLISECOND};
 use crate::yaml::{Section, Value, nearest};
 
@@ -34,7 +34,9 @@ pub struct Filter {
     /// What the component may import beyond the base world.
     pub capabilities: Vec<Capability>,
     /// The filter's own settings: strings as they are, other values as JSON text.
-    pub config: BTreeMap<String, String>,
+    pub config: FilterConfig,
+    /// The same for each route that extends it, by the route's name.
+    pub route_configs: Vec<(String, FilterConfig)>,
     /// Bounds on its key-value store.
     pub keyvalue: KeyValue,
 }
@@ -85,6 +87,7 @@ impl Filter {
             reuse: section.number("reuse", 1, 1_000_000).unwrap_or(1),
             capabilities: capabilities(section),
             config: read_config(section),
+            route_configs: vec![],
             keyvalue: section.nested("keyvalue", |section| KeyValue {
                 keys: section.number("keys", 1, 10_000_000).unwrap_or(100_000),
                 bytes: section.size("bytes", 1 << 10, 4 << 30).unwrap_or(64 << 20),
@@ -95,15 +98,20 @@ impl Filter {
 
 /// Reads `config:` of a filter or of a filter in a route: strings as they are, other values as
 /// JSON text.
-pub(crate) fn read_config(section: &Section) -> BTreeMap<String, String> {
+pub(crate) fn read_config(section: &Section) -> FilterConfig {
     let own = section.free_form("config");
-    let mut values = BTreeMap::new();
+    let mut values = FilterConfig::default();
     for (key, node) in own.entries() {
-        let value = match &node.value {
-            Value::Scalar { text, .. } => text.clone(),
-            _ => node.to_json().to_string(),
+        let look_up = |reference: &Reference<'_>| own.look_up(reference);
+        let value = match (&node.value, node.reference()) {
+            (Value::Scalar { text, .. }, _) => Ok(text.clone()),
+            (_, Some(reference)) => look_up(&reference),
+            _ => node.to_json(&look_up).map(|json| json.to_string()),
         };
-        values.insert(key.text.clone(), value);
+        match value {
+            Ok(value) => drop(values.insert(key.text.clone(), value)),
+            Err(why) => own.error(node.line, &key.text, why),
+        }
     }
     let bytes: usize = values.iter().map(|(key, value)| key.len() + value.len()).sum();
     if values.len() > CONFIG_KEYS_MAX || bytes > CONFIG_BYTES_MAX {

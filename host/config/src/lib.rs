@@ -17,6 +17,7 @@ mod filters;
 mod limits;
 mod listeners;
 mod log;
+mod references;
 mod reload;
 mod routes;
 mod state;
@@ -43,6 +44,7 @@ pub use filters::{Capability, Filter, KeyValue, OnError};
 pub use limits::Limits;
 pub use listeners::{HalfClose, Hsts, Listener, RedirectToHttps};
 pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat};
+pub use references::{FilterConfig, NoReferences, References};
 pub use reload::Reload;
 pub use routes::action::{DirectResponse, Redirect, RedirectPath};
 pub use routes::compression::{Compression, Encoding};
@@ -59,12 +61,13 @@ pub use upstreams::health::{HealthCheck, OutlierDetection};
 pub use upstreams::retries::Retries;
 pub use upstreams::{Protocol, Upstream, UpstreamLimits};
 
-use error::ErrorList;
+use error::Reading;
 use witgate_http::semantics::fields::FieldNames;
 use yaml::Section;
 
-/// A complete and consistent configuration.
-#[derive(Debug, Clone, PartialEq)]
+/// A complete and consistent configuration. Any of its texts may be a secret, so `Debug` shows only
+/// what it is made of.
+#[derive(Clone, PartialEq)]
 pub struct Config {
     /// Threads that serve traffic, each with its own runtime, sockets and connection pools.
     /// Default: the number of cores; 1 to 256.
@@ -102,15 +105,28 @@ pub struct Config {
     pub warnings: Vec<ConfigError>,
 }
 
+impl std::fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = formatter.debug_struct("Config");
+        shown.field("routes", &self.routes.len()).field("filters", &self.filters.len());
+        shown.field("upstreams", &self.upstreams.len()).finish_non_exhaustive()
+    }
+}
+
 impl Config {
-    /// Parses and checks the text of a gateway.yaml. `file` names it in error messages; relative
-    /// paths in it are relative to `base`.
+    /// Parses and checks the text of a gateway.yaml without references. `file` names it in error
+    /// messages; relative paths in it are relative to `base`.
     pub fn parse(text: &str, file: &str, base: &Path) -> Result<Self, ConfigErrors> {
+        Self::parse_with(text, file, base, &NoReferences)
+    }
+
+    /// Like [`parse`](Self::parse), for a text that may contain `{env: NAME}` and `{file: PATH}`.
+    pub fn parse_with(text: &str, file: &str, base: &Path, references: &dyn References) -> Result<Self, ConfigErrors> {
         let fail = |errors| ConfigErrors::new(file, errors);
         let root = yaml::parse(text).map_err(|error| fail(vec![error]))?;
-        let errors = ErrorList::default();
-        let mut config = Section::read(Some(&root), "", &errors, |top| Self::read(top, base));
-        let ErrorList { errors, warnings } = errors;
+        let reading = Reading::new(references, base);
+        let mut config = Section::read(Some(&root), "", &reading, |top| Self::read(top, base));
+        let Reading { errors, warnings, .. } = reading;
         config.warnings = warnings.into_inner();
         config.warnings.sort_by_key(|warning| warning.line);
         let errors = errors.into_inner();
@@ -119,7 +135,10 @@ impl Config {
 
     /// Reads all top-level keys, then checks the rules between them.
     fn read(top: &Section, base: &Path) -> Self {
-        let filters = top.named("filters", |section| Filter::read(section, base));
+        let mut filters =
+            top.named("filters", "{api-key: {source: api-key.wasm}}", |section| Filter::read(section, base));
+        let routes = routes::read(top, &filters);
+        routes::collect_configs(&routes, &mut filters);
         let config = Self {
             workers: workers::read(top),
             listeners: listeners::read(top, base),
@@ -129,8 +148,10 @@ impl Config {
             state_dir: state::read(top, base),
             compile: top.nested("compile", CompileLimits::read),
             reload: top.nested("reload", Reload::read),
-            upstreams: top.named("upstreams", |section| Upstream::read(section, base)),
-            routes: routes::read(top, &filters),
+            upstreams: top.named("upstreams", "{api: {endpoints: [\"http://127.0.0.1:3000\"]}}", |section| {
+                Upstream::read(section, base)
+            }),
+            routes,
             filters,
             trusted_proxies: top.list("trusted_proxies", values::network),
             untrusted_fields: untrusted_fields::read(top),

@@ -70,6 +70,7 @@ const HALF_CLOSE: [(&str, HalfClose); 2] = [("cancel", HalfClose::Cancel), ("ser
 pub(crate) fn read(top: &Section, base: &Path) -> Vec<Listener> {
     let listeners = top.each("listeners", |index, section| Listener::read(index, section, base));
     check_unique(top, &listeners);
+    warn_of_ipv6_only(top, &listeners);
     if !listeners.is_empty() {
         return listeners;
     }
@@ -145,6 +146,17 @@ impl Hsts {
         let subdomains = if self.include_subdomains { "; includeSubDomains" } else { "" };
         let preload = if self.preload { "; preload" } else { "" };
         format!("max-age={}{subdomains}{preload}", self.max_age.as_secs())
+    }
+}
+
+/// In other servers `[::]` also accepts IPv4, depending on the system's settings.
+fn warn_of_ipv6_only(top: &Section, listeners: &[Listener]) {
+    for (index, Listener { address, .. }) in listeners.iter().enumerate() {
+        let twin = SocketAddr::from(([0, 0, 0, 0], address.port()));
+        if address.is_ipv6() && address.ip().is_unspecified() && !listeners.iter().any(|other| other.address == twin) {
+            let message = format!("{address} accepts IPv6 only: add a listener at {twin} for IPv4");
+            top.warn_at(&[&format!("listeners[{index}]"), "address"], message);
+        }
     }
 }
 

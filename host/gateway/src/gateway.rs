@@ -21,6 +21,7 @@ use crate::control::supervisor::Supervisor;
 use crate::control::systemd::notify;
 use crate::control::takeover::{Predecessor, TakeoverError, TakeoverOffer, take_over};
 use crate::pipeline::snapshot::{Filters, Shared, Snapshot};
+use crate::process::hardening::protect_memory;
 use crate::releases::loader::Loader;
 use crate::telemetry::{Metrics, ReloadStatus, Telemetry};
 use crate::tls::reload::{CertificateErrors, Certificates};
@@ -114,11 +115,12 @@ impl Gateway {
         // The takeover comes first: different addresses are reported before filters are compiled.
         let (received, predecessor) = if take_over_running { take_over(&config)?.unzip() } else { (None, None) };
         let metrics = Metrics::new();
-        let (engine, mut loader) = create_engine(&config, predecessor.is_some())?;
-        let certificates = Certificates::open(&config, &metrics)?;
-        let filters = load_filters(&mut loader, &config, &metrics)?;
-        publish_filters(&metrics, &filters);
+        let (engine, loader) = create_engine(&config, predecessor.is_some())?;
+        // So is an address in use.
         let sockets = received.map_or_else(|| Sockets::bind(&config), Ok)?;
+        let certificates = Certificates::open(&config, &metrics)?;
+        let filters = load_filters(&loader, &config, &metrics)?;
+        publish_filters(&metrics, &filters);
         let listeners = listener_urls(&config, &sockets);
         let admin = sockets.admin.as_ref().map(|listener| listener.address);
         let admin_listener = sockets.for_admin().map_err(|source| StartError::Socket { source })?;
@@ -132,6 +134,7 @@ impl Gateway {
         let (runtime, signals) = receive_signals()?;
         let reloader = Reloader::new(shared.clone(), loader, certificates, source.clone(), text);
         let supervisor = Supervisor::new(shared.clone(), reloader, source);
+        sockets.listen()?;
         // The workers are the last step that can fail: after it the predecessor can drain.
         let workers = start_workers(&shared, worker_sockets)?;
         let (takeover_offer, taken_over) = complete_takeover(&shared, sockets, predecessor);
@@ -208,7 +211,11 @@ fn create_engine(config: &Config, beside_traffic: bool) -> Result<(Engine, Loade
     // Each worker may hold one more instance whose memory is not cleared yet.
     let workers = u32::try_from(config.workers).unwrap_or(u32::MAX);
     let engine = Engine::new(instances.saturating_add(workers)).map_err(StartError::Engine)?;
-    let mut loader = Loader::new(engine.clone(), config);
+    // The engine has opened what it reads of /proc, and no key or secret file is read yet.
+    if let Err(error) = protect_memory() {
+        tracing::warn!(%error, "core dumps and debuggers cannot be forbidden");
+    }
+    let loader = Loader::new(engine.clone(), config);
     if beside_traffic {
         loader.yield_to_traffic();
     }

@@ -5,10 +5,15 @@
 //! field, default and limit. This crate does not know: TOML, WebAssembly, the gateway's
 //! configuration.
 
+mod config_schema;
 mod manifest;
 mod rules;
 mod section;
+mod text;
 
-pub use manifest::{BODY_BYTES_DEFAULT, BODY_BYTES_MAX, BodyMode, Manifest, NAME_CHARS_MAX, Phase, SERVICES};
+pub use manifest::{
+    BODY_BYTES_DEFAULT, BODY_BYTES_MAX, BodyMode, CONFIG_KEYS_MAX, DESCRIPTION_BYTES_MAX, Manifest, NAME_CHARS_MAX,
+    Phase, SERVICES, VERSION_CHARS_MAX,
+};
 pub use rules::{Field, Problem, check_body_bytes};
 pub use section::{SECTION, SECTION_BYTES_MAX, SectionError};

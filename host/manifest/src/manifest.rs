@@ -10,6 +10,12 @@ use serde::{Deserialize, Serialize};
 pub const SERVICES: [&str; 1] = ["keyvalue"];
 /// The longest name of a filter, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
+/// The longest version of a filter, in characters.
+pub const VERSION_CHARS_MAX: usize = 64;
+/// The longest description of a filter, in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 512;
+/// The most configuration keys of a filter.
+pub const CONFIG_KEYS_MAX: usize = 256;
 /// The limit of a buffered body, in bytes, if the author sets none.
 pub const BODY_BYTES_DEFAULT: u32 = 1 << 20;
 /// The highest limit of a buffered body that an author may set, in bytes.
@@ -24,9 +30,10 @@ pub const BODY_BYTES_MAX: u32 = 8 << 20;
 pub struct Manifest {
     /// 1 to [`NAME_CHARS_MAX`] characters of a-z, 0-9 and `-`.
     pub name: String,
-    /// A semantic version.
+    /// A semantic version of at most [`VERSION_CHARS_MAX`] characters.
     pub version: String,
-    /// One line; may be empty.
+    /// One line of at most [`DESCRIPTION_BYTES_MAX`] bytes without control characters. It may be
+    /// empty.
     #[serde(default)]
     pub description: String,
     /// Services beyond the base world, each at most once.
@@ -38,7 +45,8 @@ pub struct Manifest {
     /// The response phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<Phase>,
-    /// A JSON Schema for each configuration key.
+    /// A JSON Schema for each configuration key, at most [`CONFIG_KEYS_MAX`]. A key has 1 to
+    /// [`NAME_CHARS_MAX`] characters of a-z, A-Z, 0-9, `_`, `-` and `.`.
     #[serde(default)]
     pub config: BTreeMap<String, serde_json::Value>,
 }

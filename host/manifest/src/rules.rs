@@ -1,17 +1,18 @@
 //! The rules for the values of a manifest, and the messages about values that break them.
 //!
 //! A problem names its field by a type, not by text, so that `componentize` can show the line of
-//! filter.toml. All problems are reported at once.
+//! filter.toml. All problems are reported at once. A message shows at most 80 characters of a
+//! value, escaped.
 //! This module does not know: where a manifest was written.
 
 use std::fmt;
 
-use serde_json::Value;
-
-use crate::manifest::{BODY_BYTES_MAX, Manifest, NAME_CHARS_MAX, Phase, SERVICES};
-
-/// The types of JSON Schema.
-const SCHEMA_TYPES: [&str; 6] = ["string", "integer", "number", "boolean", "array", "object"];
+use crate::config_schema::check_schema;
+use crate::manifest::{
+    BODY_BYTES_MAX, CONFIG_KEYS_MAX, DESCRIPTION_BYTES_MAX, Manifest, NAME_CHARS_MAX, Phase, SERVICES,
+    VERSION_CHARS_MAX,
+};
+use crate::text::{check_printable, quoted};
 
 /// A field of a manifest. Displays as its key in filter.toml.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +31,8 @@ pub enum Field {
     BodyBytes(&'static str),
     /// The schema of this configuration key.
     Config(String),
+    /// The table `config`.
+    Configs,
 }
 
 /// A value that breaks a rule. Displays as `KEY: message`.
@@ -58,8 +61,12 @@ impl Manifest {
         for (name, Phase { body_bytes_max, .. }) in self.phases() {
             add(Field::BodyBytes(name), check_body_bytes((*body_bytes_max).into()).map(drop));
         }
-        for (key, schema) in &self.config {
-            add(Field::Config(key.clone()), check_schema(schema));
+        for (key, schema) in self.config.iter().take(CONFIG_KEYS_MAX) {
+            add(Field::Config(shown_key(key)), check_key(key).and_then(|()| check_schema(schema)));
+        }
+        if self.config.len() > CONFIG_KEYS_MAX {
+            let message = format!("{} keys are above the limit of {CONFIG_KEYS_MAX}", self.config.len());
+            problems.push(Problem { field: Field::Configs, message });
         }
         problems
     }
@@ -89,48 +96,50 @@ fn check_name(name: &str) -> Result<(), String> {
     if (1..=NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(is_allowed) {
         return Ok(());
     }
-    Err(format!("{name:?}: a name has 1 to {NAME_CHARS_MAX} characters of a-z, 0-9 and -"))
+    Err(format!("{}: a name has 1 to {NAME_CHARS_MAX} characters of a-z, 0-9 and -", quoted(name)))
 }
 
 fn check_version(version: &str) -> Result<(), String> {
+    if version.len() > VERSION_CHARS_MAX {
+        return Err(format!("{}: a version has at most {VERSION_CHARS_MAX} characters", quoted(version)));
+    }
     let parsed = semver::Version::parse(version);
     parsed.map(drop).map_err(|error| format!("{version:?}: {error}; write three numbers, such as 1.0.0"))
 }
 
 fn check_description(description: &str) -> Result<(), String> {
-    if description.contains('\n') { Err("the description has more than one line".into()) } else { Ok(()) }
+    if description.contains('\n') {
+        return Err("the description has more than one line".into());
+    }
+    if description.len() > DESCRIPTION_BYTES_MAX {
+        let length = description.len();
+        return Err(format!("the description has {length} bytes, above the limit of {DESCRIPTION_BYTES_MAX}"));
+    }
+    check_printable(description)
+}
+
+fn check_key(key: &str) -> Result<(), String> {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    if (1..=NAME_CHARS_MAX).contains(&key.len()) && key.chars().all(is_allowed) {
+        return Ok(());
+    }
+    Err(format!("a key has 1 to {NAME_CHARS_MAX} characters of a-z, A-Z, 0-9, _, - and ."))
+}
+
+/// A key as a part of a path in a message.
+fn shown_key(key: &str) -> String {
+    if check_key(key).is_ok() { key.to_owned() } else { quoted(key) }
 }
 
 fn check_service(services: &[String], index: usize) -> Result<(), String> {
     let service = services[index].as_str();
     if !SERVICES.contains(&service) {
-        return Err(format!("{service:?} is not a service; the services are {}", SERVICES.join(", ")));
+        return Err(format!("{} is not a service; the services are {}", quoted(service), SERVICES.join(", ")));
     }
     if services[..index].iter().any(|earlier| earlier == service) {
-        return Err(format!("{service:?} is listed twice"));
+        return Err(format!("{} is listed twice", quoted(service)));
     }
     Ok(())
-}
-
-/// Finds what a typing mistake breaks. The rest of JSON Schema is not checked.
-fn check_schema(schema: &Value) -> Result<(), String> {
-    let Some(schema) = schema.as_object() else {
-        return Err("the schema is not a table: write [config.KEY] with `type = \"string\"` below it".into());
-    };
-    let Some(kind) = schema.get("type") else { return Ok(()) };
-    let Some(name) = kind.as_str().filter(|name| SCHEMA_TYPES.contains(name)) else {
-        return Err(format!("type: {kind} is not one of {}", SCHEMA_TYPES.join(", ")));
-    };
-    let Some(default) = schema.get("default") else { return Ok(()) };
-    let fits = match name {
-        "string" => default.is_string(),
-        "integer" => default.is_i64(),
-        "number" => default.is_number(),
-        "boolean" => default.is_boolean(),
-        "array" => default.is_array(),
-        _ => default.is_object(),
-    };
-    if fits { Ok(()) } else { Err(format!("default: {default} is not of the type {name}")) }
 }
 
 impl fmt::Display for Field {
@@ -143,6 +152,7 @@ impl fmt::Display for Field {
             Self::Phases => formatter.write_str("phases"),
             Self::BodyBytes(phase) => write!(formatter, "{phase}.body_bytes_max"),
             Self::Config(key) => write!(formatter, "config.{key}"),
+            Self::Configs => formatter.write_str("config"),
         }
     }
 }
@@ -182,6 +192,39 @@ mod tests {
         );
         assert!(problems[3].contains("\"disk\" is not a service"), "{problems:?}");
         assert!(problems[4].contains("listed twice"), "{problems:?}");
+    }
+
+    #[test]
+    fn texts_are_bounded_and_printable() {
+        let long = "9".repeat(200_000);
+        for (json, expected) in [
+            (serde_json::json!({"version": format!("1.0.0+{long}")}), "a version has at most 64 characters"),
+            (serde_json::json!({"version": "1.0.0\u{1b}[2J"}), "write three numbers"),
+            (serde_json::json!({"name": long.clone()}), "a name has 1 to 64 characters"),
+            (serde_json::json!({"description": long.clone()}), "above the limit of 512"),
+            (serde_json::json!({"description": "a\u{1b}[2Jb"}), "'\\u{1b}' is not printable"),
+            (serde_json::json!({"description": "a\u{202e}b"}), "'\\u{202e}' is not printable"),
+            (serde_json::json!({"services": [long.clone()]}), "is not a service"),
+            (serde_json::json!({"config": {long.clone(): {}}}), "a key has 1 to 64 characters"),
+            (serde_json::json!({"config": {"\u{1b}": {}}}), "a key has 1 to 64 characters"),
+            (serde_json::json!({"config": {"k": {"title": "a\u{7}"}}}), "is not printable"),
+            (
+                serde_json::json!({"config": (0..300).map(|at| (format!("k{at}"), serde_json::json!({})))
+                .collect::<serde_json::Map<_, _>>()}),
+                "300 keys are above the limit of 256",
+            ),
+        ] {
+            let mut all = serde_json::json!({"name": "a", "version": "1.0.0", "request": {}});
+            for (key, value) in json.as_object().into_iter().flatten() {
+                all[key] = value.clone();
+            }
+            let manifest: Manifest =
+                serde_json::from_value(all).unwrap_or_else(|error| panic!("the form is right: {error}"));
+            let problems = manifest.problems();
+            let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            assert!(problems.len() == 1 && text.contains(expected), "{expected} is not in {text}");
+            assert!(text.len() < 400 && !text.chars().any(char::is_control), "{text}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use witgate_http::text::bounded;
 
 /// Why a file is refused. The compiler's process sends it to the gateway as its label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub enum LoadErrorReason {
     NotGranted,
     /// The file differs from the digest or version that the configuration pins.
     Pin,
+    /// The configuration does not fit the schemas of the manifest.
+    Config,
     /// The component is above a limit on size, memory, tables or compile time.
     Limits,
     /// The host functions cannot be linked.
@@ -36,6 +39,22 @@ pub enum LoadErrorReason {
 }
 
 impl LoadErrorReason {
+    /// All reasons.
+    pub const ALL: [Self; 12] = [
+        Self::NotWasm,
+        Self::CoreModule,
+        Self::Malformed,
+        Self::WrongWorld,
+        Self::NotGranted,
+        Self::Pin,
+        Self::Config,
+        Self::Limits,
+        Self::Link,
+        Self::Instantiate,
+        Self::Unreadable,
+        Self::Compile,
+    ];
+
     /// The value of the label `reason` in metrics and logs.
     pub const fn label(self) -> &'static str {
         match self {
@@ -45,6 +64,7 @@ impl LoadErrorReason {
             Self::WrongWorld => "wrong-world",
             Self::NotGranted => "not-granted",
             Self::Pin => "pin",
+            Self::Config => "config",
             Self::Limits => "limits",
             Self::Link => "link",
             Self::Instantiate => "instantiate",
@@ -66,9 +86,10 @@ pub struct LoadError {
 }
 
 impl LoadError {
-    /// A refusal without an underlying error.
-    pub fn new(reason: LoadErrorReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), source: None }
+    /// A refusal without an underlying error. The message is bounded and escaped, because files
+    /// shape it: names of imports, the texts of a manifest, what a parser quotes.
+    pub fn new(reason: LoadErrorReason, message: impl fmt::Display) -> Self {
+        Self { reason, message: bounded(message), source: None }
     }
 
     /// The same refusal with the error that caused it.

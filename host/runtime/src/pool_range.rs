@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
+use std::sync::OnceLock;
 
 use rustix::param::page_size;
 
@@ -27,6 +28,8 @@ pub(crate) struct PoolRange {
 impl PoolRange {
     /// Finds the range. The pool must exist and must not be in use yet.
     pub(crate) fn find() -> io::Result<Self> {
+        // Afterwards the process may give up the right to open it. Not every kernel has it.
+        let _ = pagemap();
         let maps = fs::read_to_string("/proc/self/maps")?;
         let reserved = maps.lines().filter_map(reserved).max_by_key(ExactSizeIterator::len).unwrap_or_default();
         let reserved = if reserved.len() < SLOT_BYTES_MIN { 0..0 } else { reserved };
@@ -35,14 +38,21 @@ impl PoolRange {
 
     /// The runs of pages that were written since they were mapped, in the sense of wasmtime.
     pub(crate) fn written(self) -> io::Result<Vec<Range<usize>>> {
-        let pagemap = File::open("/proc/self/pagemap")?;
+        let pagemap = pagemap()?;
         let mut runs = vec![];
         let mut next = self.first;
         while next < self.end {
-            next = scan(&pagemap, next..self.end, &mut runs)?;
+            next = scan(pagemap, next..self.end, &mut runs)?;
         }
         Ok(runs)
     }
+}
+
+/// The page map of this process, which is opened once.
+fn pagemap() -> io::Result<&'static File> {
+    static PAGEMAP: OnceLock<io::Result<File>> = OnceLock::new();
+    let opened = PAGEMAP.get_or_init(|| File::open("/proc/self/pagemap"));
+    opened.as_ref().map_err(|error| io::Error::from(error.kind()))
 }
 
 /// The addresses of a mapping without access rights: a reservation.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::wat::responder;
+use harness::wat::{responder, with_manifest};
 use harness::{Setup, repository, wait_until, wait_up_to};
 
 use super::{COMPILE_MAX, YAML, resident_mib, responds_with, start};
@@ -129,9 +129,12 @@ fn memory_does_not_grow_with_reloads() -> Result<()> {
     let versions = ["typescript/api-key", "typescript/rate-limit"]
         .map(|guest| std::fs::read(repository().join(format!("guests/dist/{guest}.wasm"))));
     let [first, second] = versions;
-    let (first, second) = (first?, second?);
+    // Both versions have the configuration key of the second one.
+    let manifest = r#"{"name":"api-key","version":"0.1.0","request":{},"config":{"limit":{"type":"integer"}}}"#;
+    let (first, second) = (with_manifest(first?, manifest), second?);
     let yaml = YAML.replace("source: f.wasm", "source: f.wasm, capabilities: [keyvalue], config: {limit: 1000000000}");
-    let gateway = Setup::new(&yaml)?.level("info").with_guest("f.wasm", "typescript/api-key")?.start()?;
+    let setup = Setup::new(&yaml)?.level("info").with_guest("f.wasm", "typescript/api-key")?;
+    let gateway = setup.with("f.wasm", &first)?.start()?;
     let mut client = gateway.client()?;
     let mut readings = vec![];
     for reload in 0..reloads {

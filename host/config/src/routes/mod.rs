@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use crate::filters::{Filter, read_config};
+use crate::references::FilterConfig;
 use crate::values::{HOUR, MILLISECOND, host, name};
 use crate::yaml::{Node, Section, Value};
 use action::{DirectResponse, Redirect, RedirectPath};
@@ -83,7 +84,7 @@ pub struct RouteFilter {
     /// The gateway calls the filter only for requests with these conditions.
     pub matches: Match,
     /// The filter's config, with the keys of the route's config replaced or added.
-    pub config: BTreeMap<String, String>,
+    pub config: FilterConfig,
 }
 
 /// Where copies of requests go. The gateway discards the answers.
@@ -121,9 +122,30 @@ pub(crate) fn read(top: &Section, filters: &BTreeMap<String, Filter>) -> Vec<Rou
     routes
 }
 
+/// Gives each filter the configurations that routes make for it: whoever loads the filter checks
+/// all of them.
+pub(crate) fn collect_configs(routes: &[Route], filters: &mut BTreeMap<String, Filter>) {
+    for route in routes {
+        for RouteFilter { filter, config, .. } in &route.filters {
+            if let Some(filter) = filters.get_mut(filter).filter(|filter| filter.config != *config) {
+                filter.route_configs.push((route.name.clone(), config.clone()));
+            }
+        }
+    }
+}
+
 impl Route {
     fn read(index: usize, section: &Section, filters: &BTreeMap<String, Filter>) -> Self {
-        let (host, matches) = section.nested("match", |section| (section.scalar("host", host), Match::read(section)));
+        let (host, matches) = match section.get("match") {
+            Some(Node { value: Value::Scalar { text, .. }, line }) => {
+                let text = witgate_http::text::quoted(text);
+                let advice =
+                    if text.starts_with("\"/") { "{path: /api}" } else { "{host: api.example.com, path: /api}" };
+                section.error(*line, "match", format!("{text}: conditions are a mapping, such as {advice}"));
+                (None, Match::default())
+            }
+            _ => section.nested("match", |section| (section.scalar("host", host), Match::read(section))),
+        };
         let chain = section.nodes("filters").iter().enumerate();
         let route = Self {
             name: section.scalar("name", name).unwrap_or_else(|| format!("route-{}", index + 1)),
@@ -212,7 +234,7 @@ impl RouteFilter {
     fn read<'a>(route: &Section<'a>, index: usize, node: &'a Node, filters: &BTreeMap<String, Filter>) -> Self {
         let mut route_filter = match &node.value {
             Value::Scalar { text, .. } => {
-                Self { filter: text.clone(), matches: Match::default(), config: BTreeMap::new() }
+                Self { filter: text.clone(), matches: Match::default(), config: FilterConfig::default() }
             }
             _ => route.item("filters", index, node, |section| {
                 section.require("filter", "name one of the filters");
@@ -225,7 +247,7 @@ impl RouteFilter {
         };
         if let Some(filter) = filters.get(&route_filter.filter) {
             let own = std::mem::replace(&mut route_filter.config, filter.config.clone());
-            route_filter.config.extend(own);
+            route_filter.config.extend(own.into_inner());
         }
         route_filter
     }

@@ -15,6 +15,9 @@ const ROUTES_MAX: usize = 4096;
 /// Reports duplicates as errors, and other routes that no request reaches as warnings.
 pub(crate) fn check(top: &Section, routes: &[Route]) {
     if routes.len() > ROUTES_MAX {
+        let message =
+            format!("more than {ROUTES_MAX} routes are not compared: duplicate and unreachable ones stay unnoticed");
+        top.warn_at(&["routes"], message);
         return;
     }
     for (index, route) in routes.iter().enumerate() {

@@ -95,15 +95,9 @@ fn read_endpoints(upstream: &Section) -> Vec<EndpointConfig> {
 impl EndpointConfig {
     /// `http://a:1`, or `{url: http://a:1, weight: 3}`.
     fn read<'a>(upstream: &Section<'a>, index: usize, node: &'a Node) -> Option<Self> {
-        if let Value::Scalar { text, .. } = &node.value {
-            return match parse_url(text) {
-                Ok(address) => Some(Self { address, weight: 1 }),
-                Err(why) => {
-                    let message = format!("{}: {why}", node.describe());
-                    upstream.error(node.line, &format!("endpoints[{index}]"), message);
-                    None
-                }
-            };
+        if matches!(node.value, Value::Scalar { .. }) || node.reference().is_some() {
+            let address = upstream.value(&format!("endpoints[{index}]"), node, parse_url)?;
+            return Some(Self { address, weight: 1 });
         }
         upstream.item("endpoints", index, node, |section| {
             section.require("url", "write http://host:port");
@@ -114,6 +108,10 @@ impl EndpointConfig {
 }
 
 fn parse_url(text: &str) -> Result<EndpointAddress, String> {
+    let with_scheme = format!("http://{text}");
+    if !text.contains("://") && !text.is_empty() && parse_url(&with_scheme).is_ok() {
+        return Err(format!("has no scheme: write {with_scheme}, or https://{text} for TLS"));
+    }
     let invalid = || "write http://host:port or https://host:port".to_owned();
     let (tls, authority) = match text.strip_prefix("https://") {
         Some(authority) => (true, authority),
@@ -122,6 +120,12 @@ fn parse_url(text: &str) -> Result<EndpointAddress, String> {
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     if authority.starts_with('[') && authority.contains('%') {
         return Err("a link-local address with a zone is not supported: write a global or unique local address".into());
+    }
+    let (origin, path) = authority.split_once('/').unwrap_or((authority, ""));
+    if !path.is_empty() && origin.parse::<Authority>().is_ok() {
+        return Err(format!(
+            "an endpoint has no path: write http://host:port or https://host:port, and add the path with `rewrite: {{prefix: /{path}}}` in a route whose match.path is a prefix"
+        ));
     }
     let parsed: Authority = authority.parse().map_err(|_| invalid())?;
     if parsed.host().is_empty() || authority.contains('@') || authority.contains('/') {

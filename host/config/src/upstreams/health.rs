@@ -43,7 +43,7 @@ pub struct OutlierDetection {
 impl HealthCheck {
     pub(crate) fn read(section: &Section) -> Self {
         section.require("path", "write the path of the request, such as /healthz");
-        let mut status = section.list("status", status_range);
+        let mut status = section.list("status", final_status_range);
         if status.is_empty() {
             status.push((200, 399));
         }
@@ -78,5 +78,15 @@ fn target(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("a path begins with / and has only visible ASCII".into())
+    }
+}
+
+/// `200`, or `200-399`.
+fn final_status_range(text: &str) -> Result<(u16, u16), String> {
+    match status_range(text)? {
+        (from, _) if from < 200 => {
+            Err("interim responses (1xx) are skipped, so none of them ends a check: begin at 200".into())
+        }
+        range => Ok(range),
     }
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use super::suggest::nearest;
 use super::tree::{Key, Node, Value};
-use crate::error::{ConfigError, ErrorList};
+use crate::error::{ConfigError, Reading};
+use crate::references::Reference;
 use crate::values;
 
 /// A mapping that is being read.
@@ -24,7 +25,7 @@ pub(crate) struct Section<'a> {
     node: Option<&'a Node>,
     entries: &'a [(Key, Node)],
     keys_read: RefCell<Vec<&'static str>>,
-    errors: &'a ErrorList,
+    reading: &'a Reading<'a>,
 }
 
 impl<'a> Section<'a> {
@@ -33,10 +34,10 @@ impl<'a> Section<'a> {
     pub(crate) fn read<T>(
         node: Option<&'a Node>,
         path: impl Into<String>,
-        errors: &'a ErrorList,
+        reading: &'a Reading<'a>,
         read: impl FnOnce(&Self) -> T,
     ) -> T {
-        let section = Self::open(node, path.into(), errors);
+        let section = Self::open(node, path.into(), reading);
         let value = read(&section);
         section.report_unknown_keys();
         value
@@ -44,7 +45,7 @@ impl<'a> Section<'a> {
 
     /// The section `key`; an absent one counts as empty.
     pub(crate) fn nested<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> T {
-        Self::read(self.get(key), self.path_of(key), self.errors, read)
+        Self::read(self.get(key), self.path_of(key), self.reading, read)
     }
 
     /// The section `key`, if the file has it.
@@ -65,11 +66,16 @@ impl<'a> Section<'a> {
 
     /// The value `node` of `key` as a section.
     pub(crate) fn child<T>(&self, key: &str, node: &'a Node, read: impl FnOnce(&Self) -> T) -> T {
-        Self::read(Some(node), self.path_of(key), self.errors, read)
+        Self::read(Some(node), self.path_of(key), self.reading, read)
     }
 
-    /// The mapping `key` from names to sections.
-    pub(crate) fn named<T>(&self, key: &'static str, read: impl Fn(&Self) -> T) -> BTreeMap<String, T> {
+    /// The mapping `key` from names to sections. `example` shows an entry of it.
+    pub(crate) fn named<T>(&self, key: &'static str, example: &str, read: impl Fn(&Self) -> T) -> BTreeMap<String, T> {
+        if let Some(node) = self.get(key).filter(|node| !matches!(node.value, Value::Map(_))) {
+            let message = format!("expected a mapping from names, such as {example}, found {}", node.describe());
+            self.error(node.line, key, message);
+            return BTreeMap::new();
+        }
         let all = self.free_form(key);
         let mut values = BTreeMap::new();
         for (entry, node) in all.entries {
@@ -83,7 +89,7 @@ impl<'a> Section<'a> {
 
     /// The mapping `key`, which may have any keys.
     pub(crate) fn free_form(&self, key: &'static str) -> Self {
-        Self::open(self.get(key), self.path_of(key), self.errors)
+        Self::open(self.get(key), self.path_of(key), self.reading)
     }
 
     pub(crate) fn entries(&self) -> &'a [(Key, Node)] {
@@ -113,6 +119,11 @@ impl<'a> Section<'a> {
         matches!(self.get(key).map(|node| &node.value), Some(Value::Map(_)))
     }
 
+    /// Whether the value of `key` is the word `false`.
+    pub(crate) fn is_false(&self, key: &'static str) -> bool {
+        matches!(self.get(key).map(|node| &node.value), Some(Value::Scalar { text, plain: true }) if text == "false")
+    }
+
     /// Reports an error if `key` is absent.
     pub(crate) fn require(&self, key: &'static str, advice: &str) {
         if !self.has(key) {
@@ -126,12 +137,12 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn error(&self, line: usize, key: &str, message: impl Into<String>) {
-        self.errors.errors.borrow_mut().push(ConfigError::new(line, &self.path_of(key), message));
+        self.reading.errors.borrow_mut().push(ConfigError::new(line, &self.path_of(key), message));
     }
 
     /// Reports what can work but is probably not what the operator means.
     pub(crate) fn warn(&self, line: usize, key: &str, message: impl Into<String>) {
-        self.errors.warnings.borrow_mut().push(ConfigError::new(line, &self.path_of(key), message));
+        self.reading.warnings.borrow_mut().push(ConfigError::new(line, &self.path_of(key), message));
     }
 
     /// Reports a warning at a path below this section, such as `["routes[0]", "match"]`.
@@ -149,7 +160,24 @@ impl<'a> Section<'a> {
     /// A single value. `parse` returns the end of the error message.
     pub(crate) fn scalar<T>(&self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let node = self.get(key)?;
-        parse_scalar(node, parse).map_err(|message| self.error(node.line, key, message)).ok()
+        self.value(key, node, parse)
+    }
+
+    /// A single value in `node`, which belongs to `key`, or the value that it refers to.
+    pub(crate) fn value<T>(&self, key: &str, node: &Node, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let parsed = match (&node.value, node.reference()) {
+            (Value::Scalar { text, .. }, _) => parse(text).map_err(|why| format!("{}: {why}", node.describe())),
+            (_, Some(reference)) => {
+                self.look_up(&reference).and_then(|text| parse(&text).map_err(|_| reference.not_allowed()))
+            }
+            _ => Err(format!("expected one value, found {}", node.describe())),
+        };
+        parsed.map_err(|message| self.error(node.line, key, message)).ok()
+    }
+
+    /// The value that a reference stands for.
+    pub(crate) fn look_up(&self, reference: &Reference<'_>) -> Result<String, String> {
+        reference.look_up(self.reading.references, self.reading.base)
     }
 
     pub(crate) fn string(&self, key: &'static str) -> Option<String> {
@@ -199,9 +227,7 @@ impl<'a> Section<'a> {
     /// A list of single values; a single value counts as a list of one.
     pub(crate) fn list<T>(&self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
         let items = self.get(key).map_or(&[][..], Node::as_list);
-        let parse =
-            |item: &Node| parse_scalar(item, &parse).map_err(|message| self.error(item.line, key, message)).ok();
-        items.iter().filter_map(parse).collect()
+        items.iter().filter_map(|item| self.value(key, item, &parse)).collect()
     }
 
     /// A list of these words' values.
@@ -215,21 +241,22 @@ impl<'a> Section<'a> {
         if let Value::List(items) = &node.value {
             return items;
         }
-        self.error(node.line, key, format!("expected a list, found {}", node.describe()));
+        let message = format!("expected a list, found {}: begin each item with `- `", node.describe());
+        self.error(node.line, key, message);
         &[]
     }
 
-    fn open(node: Option<&'a Node>, path: String, errors: &'a ErrorList) -> Self {
+    fn open(node: Option<&'a Node>, path: String, reading: &'a Reading<'a>) -> Self {
         let entries: &[(Key, Node)] = match node {
             Some(Node { value: Value::Map(entries), .. }) => entries,
             Some(node) if !node.is_null() => {
                 let message = format!("expected a mapping, found {}", node.describe());
-                errors.errors.borrow_mut().push(ConfigError::new(node.line, &path, message));
+                reading.errors.borrow_mut().push(ConfigError::new(node.line, &path, message));
                 &[]
             }
             _ => &[],
         };
-        Self { path, node, entries, keys_read: RefCell::default(), errors }
+        Self { path, node, entries, keys_read: RefCell::default(), reading }
     }
 
     fn path_of(&self, key: &str) -> String {
@@ -248,13 +275,6 @@ impl<'a> Section<'a> {
             };
             self.error(key.line, &key.text, format!("unknown key: {hint}"));
         }
-    }
-}
-
-fn parse_scalar<T>(node: &Node, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, String> {
-    match &node.value {
-        Value::Scalar { text, .. } => parse(text).map_err(|why| format!("{}: {why}", node.describe())),
-        _ => Err(format!("expected one value, found {}", node.describe())),
     }
 }
 

@@ -8,6 +8,7 @@
 use granit_parser::{Event, Parser, ScalarStyle};
 
 use crate::error::ConfigError;
+use crate::references::Reference;
 
 const DEPTH_MAX: usize = 32;
 const NODES_MAX: usize = 200_000;
@@ -49,6 +50,18 @@ impl Node {
         }
     }
 
+    /// The reference that the value is: `{env: NAME}` or `{file: PATH}`.
+    pub(crate) fn reference(&self) -> Option<Reference<'_>> {
+        let Value::Map(entries) = &self.value else { return None };
+        match &entries[..] {
+            [(key, Self { value: Value::Scalar { text, .. }, .. })] if key.text == "env" => Some(Reference::Env(text)),
+            [(key, Self { value: Value::Scalar { text, .. }, .. })] if key.text == "file" => {
+                Some(Reference::File(text))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the value is absent, `~` or `null`.
     pub(crate) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null"))
@@ -78,18 +91,24 @@ impl Node {
     }
 
     /// The value as JSON. Unquoted numbers, `true`, `false` and `null` become JSON values of that
-    /// type.
-    pub(crate) fn to_json(&self) -> serde_json::Value {
-        match &self.value {
+    /// type. A reference becomes what `look_up` returns.
+    pub(crate) fn to_json(
+        &self,
+        look_up: &impl Fn(&Reference<'_>) -> Result<String, String>,
+    ) -> Result<serde_json::Value, String> {
+        if let Some(reference) = self.reference() {
+            return Ok(look_up(&reference)?.into());
+        }
+        Ok(match &self.value {
             Value::Scalar { text, plain } if *plain => plain_to_json(text),
             Value::Scalar { text, .. } => text.as_str().into(),
-            Value::List(items) => items.iter().map(Self::to_json).collect(),
+            Value::List(items) => items.iter().map(|item| item.to_json(look_up)).collect::<Result<_, _>>()?,
             Value::Map(entries) => entries
                 .iter()
-                .map(|(key, node)| (key.text.clone(), node.to_json()))
-                .collect::<serde_json::Map<_, _>>()
+                .map(|(key, node)| Ok((key.text.clone(), node.to_json(look_up)?)))
+                .collect::<Result<serde_json::Map<_, _>, String>>()?
                 .into(),
-        }
+        })
     }
 }
 

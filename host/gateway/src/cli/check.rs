@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use super::output::print;
 use crate::control::config_source::ConfigSource;
 use crate::releases::loader;
 use crate::telemetry::Metrics;
@@ -13,28 +14,28 @@ use witgate_config::Filter;
 use witgate_runtime::component::ComponentInfo;
 
 pub(super) fn check(file: &Path) -> Result<(), String> {
-    let source = ConfigSource::File(file.to_owned());
+    let source = ConfigSource::file(file.to_owned());
     let config = source.parse(&source.read()?)?;
     let shown = file.display();
     let mut errors = vec![];
     match Certificates::open(&config, &Metrics::new()) {
-        Ok(certificates) => certificates.describe().iter().for_each(|line| println!("{line}")),
+        Ok(certificates) => certificates.describe().iter().try_for_each(print)?,
         Err(found) => errors.extend(found.lines().map(|line| format!("{shown}: {line}"))),
     }
     for (name, filter) in &config.filters {
         match loader::check(name, filter, &config.compile) {
-            Ok(info) => print_filter(name, filter, &info),
+            Ok(info) => print_filter(name, filter, &info)?,
             Err(error) => errors.push(format!("{shown}: filters.{name}: {}: {error}", filter.source.display())),
         }
     }
     for warning in &config.warnings {
-        println!("{shown}:{warning} (warning)");
+        print(format_args!("{shown}:{warning} (warning)"))?;
     }
     if !errors.is_empty() {
         return Err(errors.join("\n"));
     }
-    println!("{shown}: ok ({}, {})", count(config.routes.len(), "route"), count(config.filters.len(), "filter"));
-    Ok(())
+    let (routes, filters) = (count(config.routes.len(), "route"), count(config.filters.len(), "filter"));
+    print(format_args!("{shown}: ok ({routes}, {filters})"))
 }
 
 /// `1 route`, `2 routes`.
@@ -42,18 +43,19 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-fn print_filter(name: &str, filter: &Filter, info: &ComponentInfo) {
-    println!(
+fn print_filter(name: &str, filter: &Filter, info: &ComponentInfo) -> Result<(), String> {
+    print(format_args!(
         "filter {name}: {} {}, {} KiB, sha256 {}",
         filter.source.display(),
         info.manifest.as_ref().map_or("without a manifest", |manifest| manifest.version.as_str()),
         info.size >> 10,
         &info.digest[..12]
-    );
+    ))?;
     if filter.reuse > 1 {
-        println!(
+        print(format_args!(
             "filter {name}: calls are not isolated from each other: an instance serves up to {} calls (reuse), and a call can read what earlier calls left in memory",
             filter.reuse
-        );
+        ))?;
     }
+    Ok(())
 }

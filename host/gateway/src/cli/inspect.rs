@@ -4,64 +4,74 @@
 
 use std::path::Path;
 
+use super::output::print;
+use crate::process::regular_file::read_regular;
 use witgate_runtime::component::{BodyMode, ComponentInfo, FILE_BYTES_MAX, Phase, describe};
 
 pub(super) fn inspect(file: &Path, json: bool) -> Result<(), String> {
     let shown = file.display();
-    let length = std::fs::metadata(file).map_err(|error| format!("{shown}: {error}"))?.len();
-    if length > FILE_BYTES_MAX {
-        return Err(format!("{shown}: {length} bytes are above the limit of {FILE_BYTES_MAX}"));
-    }
-    let bytes = std::fs::read(file).map_err(|error| format!("{shown}: {error}"))?;
+    let bytes = read_regular(file, FILE_BYTES_MAX).map_err(|error| format!("{shown}: {error}"))?;
     let description = describe(&bytes).map_err(|error| format!("{shown}: {error}"))?;
     if json {
         let text = serde_json::to_string_pretty(&description).map_err(|error| error.to_string())?;
-        println!("{text}");
+        text.lines().try_for_each(|line| print(escape_json(line)))
     } else {
-        print(&description);
+        describe_lines(&description).iter().try_for_each(print)
     }
-    Ok(())
 }
 
-fn print(description: &ComponentInfo) {
+/// JSON allows control characters above 0x7e in strings, but a terminal may obey them.
+fn escape_json(line: &str) -> String {
+    line.chars().fold(String::with_capacity(line.len()), |mut escaped, c| {
+        if c.is_control() {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+        escaped
+    })
+}
+
+fn describe_lines(description: &ComponentInfo) -> Vec<String> {
+    let mut lines = vec![];
     let world = match (description.request_phase, description.response_phase) {
         (true, true) => "gateway-filter",
         (true, false) => "request-filter",
         _ => "response-filter",
     };
-    println!("world     {world}");
-    println!("size      {} bytes, {} core modules", description.size, description.core_modules);
-    println!("functions {}, the largest {} bytes", description.functions, description.largest_function);
-    println!("sha256    {}", description.digest);
+    lines.push(format!("world     {world}"));
+    lines.push(format!("size      {} bytes, {} core modules", description.size, description.core_modules));
+    lines.push(format!("functions {}, the largest {} bytes", description.functions, description.largest_function));
+    lines.push(format!("sha256    {}", description.digest));
     match &description.manifest {
-        None => println!("manifest  none: no body is buffered, no services"),
+        None => lines.push("manifest  none: no body is buffered, no services".into()),
         Some(manifest) => {
-            println!("manifest  {} {}", manifest.name, manifest.version);
+            lines.push(format!("manifest  {} {}", manifest.name, manifest.version));
             if !manifest.description.is_empty() {
-                println!("          {}", manifest.description);
+                lines.push(format!("          {}", manifest.description));
             }
-            print_phase("request ", manifest.request.as_ref());
-            print_phase("response", manifest.response.as_ref());
+            lines.extend(phase_line("request ", manifest.request.as_ref()));
+            lines.extend(phase_line("response", manifest.response.as_ref()));
             if !manifest.services.is_empty() {
-                println!("services  {}", manifest.services.join(", "));
+                lines.push(format!("services  {}", manifest.services.join(", ")));
             }
             for (key, schema) in &manifest.config {
-                println!("config    {key}: {schema}");
+                lines.push(format!("config    {key}: {schema}"));
             }
         }
     }
     for import in &description.imports {
-        println!("imports   {import}");
+        lines.push(format!("imports   {import}"));
     }
     for export in &description.exports {
-        println!("exports   {export}");
+        lines.push(format!("exports   {export}"));
     }
+    lines
 }
 
-fn print_phase(name: &str, phase: Option<&Phase>) {
-    match phase {
-        None => {}
-        Some(Phase { body: BodyMode::None, .. }) => println!("{name}  the body is not buffered"),
-        Some(phase) => println!("{name}  body of at most {} bytes", phase.body_bytes_max),
-    }
+fn phase_line(name: &str, phase: Option<&Phase>) -> Option<String> {
+    Some(match phase? {
+        Phase { body: BodyMode::None, .. } => format!("{name}  the body is not buffered"),
+        phase => format!("{name}  body of at most {} bytes", phase.body_bytes_max),
+    })
 }

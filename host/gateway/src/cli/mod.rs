@@ -5,6 +5,7 @@
 
 mod check;
 mod inspect;
+mod output;
 mod precompile;
 mod run;
 
@@ -70,6 +71,8 @@ enum Command {
         #[arg(long)]
         state: PathBuf,
         #[arg(long)]
+        output: PathBuf,
+        #[arg(long)]
         memory: u64,
         #[arg(long)]
         seconds: u64,
@@ -85,12 +88,14 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check::check(&config),
         Command::Inspect { file, json } => inspect::inspect(&file, json),
         Command::Precompile { config, state, files } => precompile::precompile(config, state, files),
-        Command::Compile { state, memory, seconds, priority } => compiler_child::run(&state, memory, seconds, priority),
+        Command::Compile { state, output, memory, seconds, priority } => {
+            compiler_child::run(&state, &output, memory, seconds, priority)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("{message}");
+            output::print_error(message);
             ExitCode::from(1)
         }
     }

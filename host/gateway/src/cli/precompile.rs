@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::output::print;
 use crate::control::config_source::ConfigSource;
 use crate::process::priority::Priority;
 use crate::releases::artifact_cache::ArtifactCache;
 use crate::releases::candidate::Candidate;
-use crate::releases::compiler::compile;
+use crate::releases::compiler::{Job, compile};
 use crate::releases::compiler_child::Compiled;
 use crate::releases::source::{FileSource, Source};
 use witgate_config::CompileLimits;
@@ -22,7 +23,7 @@ use witgate_runtime::load_error::LoadError;
 pub(super) fn precompile(config: Option<PathBuf>, state: Option<PathBuf>, files: Vec<PathBuf>) -> Result<(), String> {
     let (mut state, mut files, mut limits) = (state, files, CompileLimits::default());
     if let Some(path) = config {
-        let source = ConfigSource::File(path);
+        let source = ConfigSource::file(path);
         let config = source.parse(&source.read()?)?;
         state.get_or_insert(config.state_dir);
         limits = config.compile;
@@ -37,13 +38,13 @@ pub(super) fn precompile(config: Option<PathBuf>, state: Option<PathBuf>, files:
         let began = Instant::now();
         let shown = file.display();
         match compile_missing(&FileSource::new(&file), &cache, &state, &limits) {
-            Ok(None) => println!("{shown}: in the cache"),
-            Ok(Some(compiled)) => println!(
+            Ok(None) => print(format_args!("{shown}: in the cache"))?,
+            Ok(Some(compiled)) => print(format_args!(
                 "{shown}: compiled in {} ms, {} functions new, {} known",
                 began.elapsed().as_millis(),
                 compiled.compiled,
                 compiled.found
-            ),
+            ))?,
             Err(error) => errors.push(format!("{shown}: {error}")),
         }
     }
@@ -62,5 +63,5 @@ fn compile_missing(
         return Ok(None);
     }
     let candidate = Candidate::read(source, &revision, None, limits)?;
-    compile(&candidate.copy, state, limits, Priority::Equal).map(Some)
+    compile(&Job { candidate: &candidate, cache, state, limits }, Priority::Equal).map(Some)
 }

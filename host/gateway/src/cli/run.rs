@@ -2,11 +2,13 @@
 //!
 //! This module does not know: how the gateway starts.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
+use super::output::print;
 use crate::control::config_source::{self, ConfigSource};
 use crate::gateway::Gateway;
+use crate::process::hardening::warn_of_root;
 use crate::process::memory::allow_huge_pages;
 use crate::telemetry::init_log;
 use witgate_config::LogFormat;
@@ -23,10 +25,10 @@ pub(super) fn run(file: Option<PathBuf>, take_over_running: bool) -> Result<(), 
     let is_demo = file.is_none();
     let has_guests = DEMO_GUESTS.iter().all(|guest| Path::new(guest).exists());
     let source = match file {
-        Some(path) => ConfigSource::File(path),
+        Some(path) => ConfigSource::file(path),
         None => {
             let base = std::env::current_dir().map_err(|error| format!("the working directory: {error}"))?;
-            ConfigSource::Text { text: if has_guests { DEMO } else { DEMO_PLAIN }.to_owned(), base }
+            ConfigSource::text(if has_guests { DEMO } else { DEMO_PLAIN }, base)
         }
     };
     let text = source.read()?;
@@ -38,49 +40,43 @@ pub(super) fn run(file: Option<PathBuf>, take_over_running: bool) -> Result<(), 
     };
     init_log(&config.log.level, json)?;
     config_source::log_warnings(&config);
+    warn_of_root();
     if let Err(error) = allow_huge_pages(false) {
         tracing::debug!(%error, "huge pages cannot be disabled");
     }
     let gateway = Gateway::start(config, source, text, take_over_running).map_err(|error| error.to_string())?;
-    print_addresses(&gateway).map_err(|error| format!("standard output: {error}"))?;
+    print_addresses(&gateway)?;
     if is_demo && let Some((_, url)) = gateway.listeners.first() {
-        print_demo_commands(url, has_guests).map_err(|error| format!("standard output: {error}"))?;
+        print_demo_commands(url, has_guests)?;
     }
     gateway.run().map_err(|error| error.to_string())
 }
 
 /// Prints a line for each address, then `ready`, for which scripts and tests wait.
-fn print_addresses(gateway: &Gateway) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+fn print_addresses(gateway: &Gateway) -> Result<(), String> {
     for (name, url) in &gateway.listeners {
-        writeln!(out, "listening {name} {url}")?;
+        print(format_args!("listening {name} {url}"))?;
     }
     if let Some(address) = gateway.admin {
-        writeln!(out, "listening admin http://{address}")?;
+        print(format_args!("listening admin http://{address}"))?;
     }
-    writeln!(out, "ready")?;
-    out.flush()
+    print("ready")
 }
 
 /// Prints commands to try.
-fn print_demo_commands(base: &str, has_guests: bool) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "\nTry:")?;
-    if has_guests {
-        writeln!(out, "  curl -i {base}/                                    # 401: the TypeScript filter api-key")?;
-        writeln!(
-            out,
-            "  curl -s -H 'x-api-key: demo' -H 'cookie: id=1' {base}/     # forwarded, redacted by the Python filter redact"
-        )?;
-        writeln!(
-            out,
-            "  for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\\n' {base}/limited; done   # the sixth: 429"
-        )?;
-    } else {
-        writeln!(
-            out,
+fn print_demo_commands(base: &str, has_guests: bool) -> Result<(), String> {
+    print("")?;
+    print("Try:")?;
+    if !has_guests {
+        return print(format_args!(
             "  curl -s {base}/hello        # the embedded echo; for filters run `just build-guests` and start again"
-        )?;
+        ));
     }
-    out.flush()
+    print(format_args!("  curl -i {base}/                                    # 401: the TypeScript filter api-key"))?;
+    print(format_args!(
+        "  curl -s -H 'x-api-key: demo' -H 'cookie: id=1' {base}/     # forwarded, redacted by the Python filter redact"
+    ))?;
+    print(format_args!(
+        "  for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\\n' {base}/limited; done   # the sixth: 429"
+    ))
 }

@@ -21,6 +21,9 @@ const QUIET_TIME: Duration = Duration::from_millis(20);
 /// The maximum duration of a burst.
 const BURST_MAX: Duration = Duration::from_millis(500);
 
+/// Events that wait for the supervisor. More say nothing new.
+pub const EVENTS_MAX: usize = 64;
+
 /// An event of the file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileEvent {
@@ -41,7 +44,7 @@ impl FileWatcher {
     ///
     /// # Errors
     /// The system provides no watcher.
-    pub fn new(events: mpsc::UnboundedSender<FileEvent>) -> Result<Self, notify::Error> {
+    pub fn new(events: mpsc::Sender<FileEvent>) -> Result<Self, notify::Error> {
         let watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
             // Reading a file causes events too.
             let Some(event) = event.ok().filter(|event| !event.kind.is_access()) else { return };
@@ -49,8 +52,9 @@ impl FileWatcher {
                 matches!(event.kind, EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)));
             let extension = event.paths.last().and_then(|path| path.extension());
             let is_filter = extension.is_some_and(|extension| extension == "wasm");
-            // The receiver is gone only when the gateway ends.
-            let _ = events.send(if is_renamed && is_filter { FileEvent::FilterReplaced } else { FileEvent::Changed });
+            // A full channel has events enough for the check that must follow.
+            let _ =
+                events.try_send(if is_renamed && is_filter { FileEvent::FilterReplaced } else { FileEvent::Changed });
         })?;
         Ok(Self { watcher, folders: vec![] })
     }
@@ -59,7 +63,7 @@ impl FileWatcher {
     pub fn follow(&mut self, source: &ConfigSource, config: &Config) {
         let files = config.filters.values().map(|filter| filter.source.as_path()).chain(config.certificate_files());
         let folders = files.filter_map(Path::parent).map(Path::to_owned);
-        let mut folders: Vec<PathBuf> = folders.chain(source.folder()).collect();
+        let mut folders: Vec<PathBuf> = folders.chain(source.folders()).collect();
         folders.sort();
         folders.dedup();
         for folder in self.folders.iter().filter(|folder| !folders.contains(folder)) {
@@ -76,7 +80,7 @@ impl FileWatcher {
 }
 
 /// Waits for the end of a burst of events, or for an event that says that a file is complete.
-pub async fn wait_until_quiet(first: FileEvent, events: &mut mpsc::UnboundedReceiver<FileEvent>) {
+pub async fn wait_until_quiet(first: FileEvent, events: &mut mpsc::Receiver<FileEvent>) {
     let end = Instant::now() + BURST_MAX;
     let mut event = first;
     while event == FileEvent::Changed {

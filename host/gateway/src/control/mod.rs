@@ -4,6 +4,8 @@
 
 pub mod config_source;
 pub mod file_watcher;
+pub mod lanes;
+mod references;
 pub mod reload;
 pub mod signals;
 pub mod sockets;

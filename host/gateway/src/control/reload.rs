@@ -1,22 +1,26 @@
 //! Loads changed configurations, filters and certificates, and puts them into service.
 //!
-//! Certificates are checked first, because they reload without the configuration. A configuration
-//! is applied completely or not at all. A changed filter is loaded on its own: if it is refused,
-//! its previous version stays in service and the other filters are not affected.
+//! Certificates, the configuration and each filter have lanes of their own, so that none waits for
+//! another. A configuration is applied completely or not at all. A changed filter is loaded on its
+//! own: if it is refused, its previous version stays in service and the other filters are not
+//! affected.
 //!
 //! This module does not know: connections, requests, how changes are noticed.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 
-use super::config_source::ConfigSource;
+use super::config_source::{self, ConfigSource};
+use super::lanes::{Lanes, Trigger};
 use crate::pipeline::snapshot::{Filters, Shared, Snapshot};
+use crate::process::priority::shorten_time_slice;
 use crate::releases::loader::Loader;
-use crate::telemetry::{FilterLabels, LoadFailureLabels, Metrics, OpenedSinks, ReloadLabels};
-use crate::tls::reload::{CertificateErrors, Certificates, UpstreamSet, UpstreamTlsMap, upstream_tls};
+use crate::telemetry::{FilesLabels, FilterLabels, Metrics, ReloadLabels};
+use crate::tls::reload::{CertificateErrors, Certificates, UpstreamTlsMap, upstream_tls};
 use witgate_config::Config;
 use witgate_runtime::filter::Filter;
-use witgate_runtime::load_error::LoadError;
+use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 
 /// Why a configuration is not applied. Displays the whole message for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,12 @@ struct RefusedFilter {
     error: LoadError,
 }
 
+impl RefusedFilter {
+    fn new(name: &str, filter: &witgate_config::Filter, error: LoadError) -> Self {
+        Self { name: name.to_owned(), location: filter.source.display().to_string(), error }
+    }
+}
+
 impl std::fmt::Display for FilterErrors {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, RefusedFilter { name, location, error }) in self.0.iter().enumerate() {
@@ -72,7 +82,7 @@ impl std::error::Error for FilterErrors {
 ///
 /// # Errors
 /// All refused filters at once.
-pub fn load_filters(loader: &mut Loader, config: &Config, metrics: &Metrics) -> Result<Filters, FilterErrors> {
+pub fn load_filters(loader: &Loader, config: &Config, metrics: &Metrics) -> Result<Filters, FilterErrors> {
     let mut filters = Filters::new();
     let mut refused = vec![];
     for (name, filter) in &config.filters {
@@ -81,9 +91,8 @@ pub fn load_filters(loader: &mut Loader, config: &Config, metrics: &Metrics) -> 
                 filters.insert(name.clone(), loaded);
             }
             Err(error) => {
-                count_failure(metrics, name, &error);
-                let location = filter.source.display().to_string();
-                refused.push(RefusedFilter { name: name.clone(), location, error });
+                metrics.count_load_failure(name, error.reason.label());
+                refused.push(RefusedFilter::new(name, filter, error));
             }
         }
     }
@@ -103,122 +112,211 @@ pub(crate) fn filter_labels(name: &str, filter: &Filter) -> FilterLabels {
     FilterLabels { filter: name.into(), version: filter.version.clone(), digest: filter.short_digest.clone() }
 }
 
-fn count_failure(metrics: &Metrics, name: &str, error: &LoadError) {
-    let labels = LoadFailureLabels { filter: name.into(), reason: error.reason.label() };
-    metrics.load_failures.get_or_create(&labels).inc();
-}
-
 /// Keeps the running state up to date with its files.
 pub struct Reloader {
     shared: Arc<Shared>,
     loader: Loader,
-    certificates: Certificates,
+    certificates: Mutex<Certificates>,
     source: ConfigSource,
-    /// The last text that was read, whether applied or not.
-    text: String,
-}
-
-/// Why the files are checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trigger {
-    /// The file watcher reported a change.
-    Watch,
-    /// The interval elapsed.
-    Interval,
-    /// SIGHUP. It reloads unchanged files too, and reports known problems again.
-    Signal,
+    lanes: Arc<Lanes>,
+    /// The last read of the configuration's text, whether applied or not.
+    last_read: Mutex<Result<String, String>>,
+    /// The digest of the files that this text refers to.
+    last_references: Mutex<[u8; 32]>,
+    /// Held during a swap, so that no swap undoes another. It contains the filters that were
+    /// replaced since the last time a configuration began to load.
+    replaced: Mutex<HashMap<String, Arc<Filter>>>,
 }
 
 impl Reloader {
     /// A reloader for a state that was built from `text`.
     pub fn new(
         shared: Arc<Shared>,
-        mut loader: Loader,
+        loader: Loader,
         certificates: Certificates,
         source: ConfigSource,
         text: String,
     ) -> Self {
         loader.yield_to_traffic();
-        Self { shared, loader, certificates, source, text }
+        let (lanes, certificates) = (Arc::default(), Mutex::new(certificates));
+        let (last_read, last_references) = (Mutex::new(Ok(text)), Mutex::new(source.references_digest_in_use()));
+        Self { shared, loader, certificates, source, lanes, last_read, last_references, replaced: Mutex::default() }
     }
 
-    /// Checks the files and puts changed ones into service. Blocks while filters compile.
-    pub fn reload_changed(&mut self, trigger: Trigger) {
-        // Certificates come first, because they take no time and compiling does.
-        self.certificates.reload_changed(trigger == Trigger::Signal);
-        match self.source.read() {
-            Ok(text) if text != self.text || trigger == Trigger::Signal => {
-                self.text = text;
-                self.reload_config();
+    /// Begins to check the files, and to put changed ones into service. Returns at once.
+    pub fn reload_changed(self: &Arc<Self>, trigger: Trigger) {
+        self.start("certificates", trigger, Self::check_certificates);
+        self.start("files", trigger, Self::check_files);
+    }
+
+    /// Waits until no check, load or compilation runs.
+    pub async fn wait_idle(&self) {
+        self.lanes.wait_idle().await;
+    }
+
+    fn start(self: &Arc<Self>, lane: &str, trigger: Trigger, job: impl Fn(&Arc<Self>, Trigger) + Send + 'static) {
+        let this = self.clone();
+        self.lanes.start(lane, trigger, move |trigger| {
+            if let Err(error) = shorten_time_slice() {
+                tracing::debug!(%error, "reloads use the system's time slice");
             }
-            // An unreadable file may be in the middle of a replacement, so only a signal reports
-            // it.
-            Err(why) if trigger == Trigger::Signal => self.report_refused_config(&ReloadError::Config(why)),
-            _ => self.reload_filters(),
+            job(&this, trigger);
+        });
+    }
+
+    fn check_certificates(self: &Arc<Self>, trigger: Trigger) {
+        lock(&self.certificates).reload_changed(trigger == Trigger::Signal);
+        self.publish_check("certificates");
+    }
+
+    /// Compares the configuration and the filters with what is loaded, and starts a lane for each
+    /// difference.
+    fn check_files(self: &Arc<Self>, trigger: Trigger) {
+        let read = self.source.read();
+        if read.is_err() && trigger != Trigger::Signal && !self.source.exists() {
+            // A replacement in two steps is on its way, so only a signal reports a missing file.
+            self.start_changed_filters(trigger);
+            return self.publish_check("configuration");
+        }
+        let references = self.source.references_digest();
+        let is_new = std::mem::replace(&mut *lock(&self.last_references), references) != references;
+        let is_new = std::mem::replace(&mut *lock(&self.last_read), read.clone()) != read || is_new;
+        match read {
+            Ok(_) if is_new || trigger == Trigger::Signal => {
+                self.start("configuration", trigger, Self::reload_config);
+            }
+            Err(why) if is_new || trigger == Trigger::Signal => {
+                self.report_refused_config(&ReloadError::Config(why));
+                self.start_changed_filters(trigger);
+            }
+            _ => self.start_changed_filters(trigger),
+        }
+        self.publish_check("configuration");
+    }
+
+    fn start_changed_filters(self: &Arc<Self>, trigger: Trigger) {
+        for (name, filter) in &self.shared.snapshot.load().config.filters {
+            if self.loader.has_changed(name, filter) {
+                let own_name = name.clone();
+                self.start(&format!("filter {name}"), trigger, move |this, _| this.reload_filter(&own_name));
+            }
         }
     }
 
-    fn reload_config(&mut self) {
+    fn reload_config(self: &Arc<Self>, trigger: Trigger) {
+        let Ok(text) = lock(&self.last_read).clone() else { return };
         let began = Instant::now();
-        match self.build_snapshot() {
-            Ok((snapshot, upstreams, sinks)) => {
-                self.shared.telemetry.adopt(sinks);
-                self.certificates.adopt(upstreams);
-                self.loader.retain(&snapshot.config);
-                self.swap(snapshot);
-                self.shared.reloads.apply_config();
-                tracing::info!(ms = began.elapsed().as_millis() as u64, "the configuration is in service");
-            }
+        match self.load_config(&text).and_then(|(config, filters)| self.apply_config(config, filters)) {
+            Ok(()) => tracing::info!(ms = began.elapsed().as_millis() as u64, "the configuration is in service"),
             Err(error) => {
                 self.loader.set_limits(&self.shared.snapshot.load().config);
                 self.report_refused_config(&error);
             }
         }
+        // A refused configuration does not keep a changed filter of the present one waiting.
+        self.start_changed_filters(trigger);
     }
 
-    fn build_snapshot(&mut self) -> Result<(Snapshot, UpstreamSet, OpenedSinks), ReloadError> {
-        let config = self.source.parse(&self.text).map_err(ReloadError::Config)?;
+    /// Reads a configuration and loads its filters, which may take long.
+    fn load_config(&self, text: &str) -> Result<(Config, Filters), ReloadError> {
+        let config = self.source.parse(text);
+        // The new text may refer to other files.
+        *lock(&self.last_references) = self.source.references_digest_in_use();
+        let config = config.map_err(ReloadError::Config)?;
         check_fixed_keys(&self.shared.snapshot.load().config, &config)?;
+        config_source::log_warnings(&config);
+        lock(&self.replaced).clear();
         self.loader.set_limits(&config);
-        let filters = load_filters(&mut self.loader, &config, &self.shared.metrics)?;
-        let upstreams = self.certificates.prepare(&config)?;
-        let old = self.shared.snapshot.load().config.clone();
-        let sinks = self.shared.telemetry.open(Some(&old), &config).map_err(ReloadError::Telemetry)?;
+        let filters = load_filters(&self.loader, &config, &self.shared.metrics)?;
+        Ok((config, filters))
+    }
+
+    fn apply_config(&self, config: Config, mut filters: Filters) -> Result<(), ReloadError> {
+        let replaced = lock(&self.replaced);
+        let current = self.shared.snapshot.load_full();
+        for (name, newer) in replaced.iter() {
+            let Some(settings) = config.filters.get(name) else { continue };
+            let filter = if current.config.filters.get(name) == Some(settings) {
+                newer.clone()
+            } else {
+                // The loader has this version, so this takes no time.
+                let loaded = self.loader.load(name, settings);
+                loaded.map_err(|error| FilterErrors(vec![RefusedFilter::new(name, settings, error)]))?
+            };
+            filters.insert(name.clone(), filter);
+        }
+        let mut certificates = lock(&self.certificates);
+        let upstreams = certificates.prepare(&config)?;
+        let telemetry = &self.shared.telemetry;
+        let sinks = telemetry.open(Some(&current.config), &config).map_err(ReloadError::Telemetry)?;
         let snapshot =
             self.new_snapshot(Arc::new(config), filters, upstream_tls(&upstreams)).map_err(ReloadError::Snapshot)?;
-        Ok((snapshot, upstreams, sinks))
+        telemetry.adopt(sinks);
+        certificates.adopt(upstreams);
+        drop(certificates);
+        self.forget_series(&current.config, &snapshot.config);
+        self.loader.retain(&snapshot.config);
+        self.swap(snapshot);
+        self.shared.reloads.apply_config();
+        Ok(())
     }
 
-    fn reload_filters(&mut self) {
-        let current = self.shared.snapshot.load_full();
-        let mut filters = current.filters.clone();
-        let mut replaced = vec![];
-        for (name, filter) in &current.config.filters {
-            if !self.loader.has_changed(name, filter) {
-                continue;
-            }
-            match self.loader.load(name, filter) {
-                Ok(loaded) => {
-                    self.shared.reloads.accept_filter(name);
-                    replaced.push(format!("{name} {} ({})", loaded.version, loaded.short_digest));
-                    filters.insert(name.clone(), loaded);
-                }
-                Err(error) => self.report_refused_filter(name, filter, &error),
-            }
+    /// Removes the series of what the new configuration does not contain. Those that exchanges
+    /// count in have owners.
+    fn forget_series(&self, old: &Config, new: &Config) {
+        let metrics = &self.shared.metrics;
+        for name in old.filters.keys().filter(|name| !new.filters.contains_key(*name)) {
+            metrics.forget_filter(name, LoadErrorReason::ALL.map(LoadErrorReason::label));
         }
-        if replaced.is_empty() {
+        for name in old.upstreams.keys().filter(|name| !new.upstreams.contains_key(*name)) {
+            metrics.forget_upstream(name);
+        }
+        let kept: HashSet<&str> = new.routes.iter().map(|route| route.name.as_str()).collect();
+        for route in old.routes.iter().filter(|route| !kept.contains(route.name.as_str())) {
+            metrics.forget_route(&route.name);
+        }
+    }
+
+    /// Loads a changed filter and puts it into service.
+    fn reload_filter(self: &Arc<Self>, name: &str) {
+        let config = self.shared.snapshot.load().config.clone();
+        let Some(settings) = config.filters.get(name) else { return };
+        match self.loader.load_changed(name, settings) {
+            None => {}
+            Some(Ok(loaded)) => self.apply_filter(name, settings, loaded),
+            Some(Err(error)) => self.report_refused_filter(name, settings, &error),
+        }
+    }
+
+    fn apply_filter(&self, name: &str, settings: &witgate_config::Filter, loaded: Arc<Filter>) {
+        let mut replaced = lock(&self.replaced);
+        let current = self.shared.snapshot.load_full();
+        if current.config.filters.get(name) != Some(settings) {
+            // A new configuration came first, and it loaded the filter with its own settings.
             return;
         }
+        let mut filters = current.filters.clone();
+        filters.insert(name.to_owned(), loaded.clone());
         match self.new_snapshot(current.config.clone(), filters, current.upstream_tls.clone()) {
             Ok(snapshot) => {
+                self.shared.reloads.accept_filter(name);
                 self.swap(snapshot);
-                tracing::info!(filters = replaced.join(", "), "in service");
+                let filters = format!("{name} {} ({})", loaded.version, loaded.short_digest);
+                replaced.insert(name.to_owned(), loaded);
+                tracing::info!(filters, "in service");
             }
             Err(why) => {
                 self.count("refused");
                 tracing::error!(why, "the filters were refused; the previous ones stay in service");
             }
         }
+    }
+
+    /// Shows that the gateway still looks at these files.
+    fn publish_check(&self, files: &'static str) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        self.shared.metrics.files_checked.get_or_create(&FilesLabels { files }).set(seconds);
     }
 
     fn new_snapshot(
@@ -249,7 +347,7 @@ impl Reloader {
 
     /// Reports a refused filter once, because the loader does not try the same revision again.
     fn report_refused_filter(&self, name: &str, filter: &witgate_config::Filter, error: &LoadError) {
-        count_failure(&self.shared.metrics, name, error);
+        self.shared.metrics.count_load_failure(name, error.reason.label());
         self.shared.reloads.refuse_filter(name, &error.message);
         self.count("refused");
         tracing::error!(
@@ -264,6 +362,10 @@ impl Reloader {
     fn count(&self, result: &'static str) {
         self.shared.metrics.reloads.get_or_create(&ReloadLabels { result }).inc();
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Refuses changes of keys that need a restart, so that an operator does not expect an effect.

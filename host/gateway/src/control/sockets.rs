@@ -53,13 +53,31 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Binds each listener once for each worker, and the admin listener.
+    /// Binds each listener once for each worker, and the admin listener. No client can connect
+    /// before [`listen`](Self::listen).
     ///
     /// # Errors
     /// The first address that cannot be bound.
     pub fn bind(config: &Config) -> Result<Self, BindError> {
         let listeners = config.listeners.iter().map(|listener| bind_listener(listener, config.workers));
         Ok(Self { listeners: listeners.collect::<Result<_, _>>()?, admin: config.admin.map(bind_admin).transpose()? })
+    }
+
+    /// Lets clients connect. It does nothing to received sockets, which listen already.
+    ///
+    /// # Errors
+    /// The first address at which another process began to listen in the meantime.
+    pub fn listen(&self) -> Result<(), BindError> {
+        for listener in self.listeners.iter().chain(&self.admin) {
+            for socket in &listener.sockets {
+                rustix::net::listen(socket, BACKLOG).map_err(|error| BindError {
+                    name: listener.name.clone(),
+                    address: listener.address,
+                    source: error.into(),
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// The name and address of each listener.
@@ -101,8 +119,13 @@ fn bind_listener(listener: &Listener, workers: usize) -> Result<ListenerSockets,
     let Listener { name, address: configured, .. } = listener;
     // The first bind is exclusive. Otherwise a second gateway could share the port unnoticed, and
     // each would get half of the connections. For port 0 it also chooses the port that the workers
-    // share.
+    // share. Only a socket that listens excludes others with the same options.
     let (exclusive, address) = bind(name, *configured, false)?;
+    rustix::net::listen(&exclusive, BACKLOG).map_err(|error| BindError {
+        name: name.clone(),
+        address,
+        source: error.into(),
+    })?;
     drop(exclusive);
     let sockets = (0..workers).map(|_| bind(name, address, true).map(|(socket, _)| socket));
     let sockets = sockets.collect::<Result<_, _>>()?;
@@ -116,7 +139,7 @@ fn bind_admin(configured: SocketAddr) -> Result<ListenerSockets, BindError> {
 
 /// Binds one socket. `shared` allows more sockets at the same address. Returns the bound address.
 fn bind(name: &str, address: SocketAddr, shared: bool) -> Result<(TcpListener, SocketAddr), BindError> {
-    let listen = || {
+    let bind = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(shared)?;
@@ -127,12 +150,11 @@ fn bind(name: &str, address: SocketAddr, shared: bool) -> Result<(TcpListener, S
         // Accepted connections inherit this value.
         socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
         let listener: TcpListener = socket.into();
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
-    listen().map_err(|source: std::io::Error| BindError { name: name.to_owned(), address, source })
+    bind().map_err(|source: std::io::Error| BindError { name: name.to_owned(), address, source })
 }
 
 #[cfg(test)]

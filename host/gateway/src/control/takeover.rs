@@ -255,6 +255,7 @@ mod tests {
         let fail = anyhow::Error::msg;
         assert!(take_over(&config)?.is_none(), "no gateway runs");
         let bound = Sockets::bind(&config)?;
+        bound.listen()?;
         let addresses = bound.addresses();
         let (sender, mut taken_over) = watch::channel(false);
         let offer = TakeoverOffer::new(folder.path(), bound, false, sender).map_err(fail)?;

@@ -172,10 +172,14 @@ fn build_entry(
     let on_error = if settings.on_error == OnError::Open { "open" } else { "closed" };
     let (own_name, version, digest) =
         (filter.settings.name.clone(), filter.version.clone(), filter.short_digest.clone());
+    let mut filter_config = entry.config.clone().into_inner();
+    if let Some(manifest) = &filter.info.manifest {
+        manifest.add_defaults(&mut filter_config);
+    }
     Ok(ChainEntry {
         filter: filter.clone(),
         when: entry.matches.clone(),
-        config: Arc::new(entry.config.clone()),
+        config: Arc::new(filter_config),
         on_error: settings.on_error,
         series: Arc::new(metrics.filter(own_name, version, digest, on_error)),
     })

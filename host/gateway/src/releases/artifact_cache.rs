@@ -20,10 +20,11 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use super::content_hash::{ContentHash, update_from_file};
 use super::state_key::StateKey;
-use witgate_runtime::chunks::read_chunks;
+use crate::process::regular_file::open_regular;
 use witgate_runtime::component::ComponentInfo;
 use witgate_runtime::engine::{Artifact, Engine};
 use witgate_runtime::load_error::LoadError;
@@ -64,6 +65,9 @@ struct FileStamp {
     boot: String,
 }
 
+/// The largest machine code of one component. Its compiling process cannot write a larger file.
+pub(super) const CODE_BYTES_MAX: u64 = 1 << 30;
+
 impl ArtifactCache {
     /// Opens the cache of a state directory for engines with this fingerprint.
     ///
@@ -83,7 +87,7 @@ impl ArtifactCache {
     pub fn get(&self, engine: &Engine, content: &ContentHash) -> Result<Option<(ComponentInfo, Artifact)>, LoadError> {
         let Some(mut metadata) = self.read_metadata(content) else { return Ok(None) };
         let path = self.path(content, "cwasm");
-        let Ok(code) = File::open(&path) else { return Ok(None) };
+        let Ok(code) = open_regular(&path) else { return Ok(None) };
         let Some(stamp) = self.stamp(&code) else { return Ok(None) };
         if stamp.boot.is_empty() || stamp != metadata.stamp {
             if !self.hash_code(content, &code).is_ok_and(|hash| hash == metadata.code) {
@@ -120,35 +124,51 @@ impl ArtifactCache {
         self.read_metadata(content).is_some() && self.path(content, "cwasm").exists()
     }
 
-    /// Adds a component, and deletes the oldest entries above the limit.
+    /// A file for the machine code of a component. It has no entry before [`put`](Self::put).
     ///
     /// # Errors
-    /// A message for the operator if the files cannot be written.
-    pub fn put(&self, content: &ContentHash, info: ComponentInfo, code: &[u8]) -> Result<(), String> {
-        self.write(content, info, code).map_err(|error| format!("{}: {error}", self.folder.display()))?;
+    /// A message for the operator if it cannot be created.
+    pub(super) fn new_file(&self) -> Result<NamedTempFile, String> {
+        let created = tempfile::Builder::new().prefix(".").tempfile_in(&self.folder);
+        created.map_err(|error| format!("{}: {error}", self.folder.display()))
+    }
+
+    /// The key that a compiling process needs.
+    pub(super) fn functions_key(&self) -> StateKey {
+        self.key.for_functions()
+    }
+
+    /// Adds a component whose machine code a compiling process wrote to `file`, and deletes the
+    /// oldest entries above the limit.
+    ///
+    /// # Errors
+    /// A message for the operator if the files cannot be written, or the code is too large.
+    pub(super) fn put(&self, content: &ContentHash, info: ComponentInfo, file: NamedTempFile) -> Result<(), String> {
+        self.adopt(content, info, file).map_err(|error| format!("{}: {error}", self.folder.display()))?;
         self.prune();
         Ok(())
     }
 
-    fn write(&self, content: &ContentHash, info: ComponentInfo, code: &[u8]) -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&self.folder)?;
-        let mut hasher = self.code_hasher(content);
-        // One system call with all of the code would occupy the core for its whole duration.
-        read_chunks(code, |chunk| {
-            hasher.update(chunk);
-            file.write_all(chunk)
-        })?;
+    fn adopt(&self, content: &ContentHash, info: ComponentInfo, file: NamedTempFile) -> io::Result<()> {
         file.as_file().set_permissions(fs::Permissions::from_mode(0o400))?;
+        let length = file.as_file().metadata()?.len();
+        if length > CODE_BYTES_MAX {
+            return Err(io::Error::other(format!(
+                "{length} bytes of machine code are above the limit of {CODE_BYTES_MAX}"
+            )));
+        }
+        let mut reader = file.as_file();
+        reader.rewind()?;
+        let code = self.hash_code(content, file.as_file())?;
         let file = file.persist(self.path(content, "cwasm")).map_err(|error| error.error)?;
         let stamp = self.stamp(&file).ok_or_else(|| io::Error::other("the written file belongs to another user"))?;
-        let code = hasher.finalize().to_hex().to_string();
         self.write_metadata(content, &EntryMetadata { content: content.to_hex(), info, code, stamp })
     }
 
     fn read_metadata(&self, content: &ContentHash) -> Option<EntryMetadata> {
         let path = self.path(content, "json");
         let mut text = vec![];
-        File::open(&path).ok()?.take(METADATA_BYTES_MAX).read_to_end(&mut text).ok()?;
+        open_regular(&path).ok()?.take(METADATA_BYTES_MAX).read_to_end(&mut text).ok()?;
         let end = text.iter().position(|byte| *byte == b'\n')?;
         let (mac, json) = (blake3::Hash::from_hex(&text[..end]).ok()?, &text[end + 1..]);
         // This comparison takes constant time.
@@ -265,10 +285,11 @@ mod tests {
         fn insert(&self, _: &[u8], _: Vec<u8>) {}
     }
 
-    fn component_info() -> Result<ComponentInfo> {
-        Ok(serde_json::from_str(
+    fn component_info() -> Result<ComponentInfo, String> {
+        serde_json::from_str(
             r#"{"digest":"d","size":8,"manifest":null,"request_phase":true,"response_phase":false,"imports":[],"exports":[],"core_modules":0,"functions":0,"largest_function":0,"starts_code":false}"#,
-        )?)
+        )
+        .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -280,7 +301,12 @@ mod tests {
         let component = b"\0asm\x0d\0\x01\0";
         let code = Compiler::new(Arc::new(NoCache)).and_then(|compiler| compiler.compile(component)).map_err(fail)?;
         let (content, other) = (ContentHash::of(component), ContentHash::of(b"x"));
-        cache.put(&content, component_info()?, &code).map_err(fail)?;
+        let put = || {
+            let mut file = cache.new_file()?;
+            file.write_all(&code).map_err(|error| error.to_string())?;
+            cache.put(&content, component_info()?, file)
+        };
+        put().map_err(fail)?;
         let is_there = |content| cache.get(&engine, content).is_ok_and(|found| found.is_some());
         assert!(is_there(&content) && cache.contains(&content) && !is_there(&other));
 
@@ -315,7 +341,7 @@ mod tests {
         assert!(!is_there(&content));
 
         // Forged metadata.
-        cache.put(&content, component_info()?, &code).map_err(fail)?;
+        put().map_err(fail)?;
         assert!(is_there(&content));
         let path = cache.path(&content, "json");
         let forged = fs::read_to_string(&path)?.replace("\"request_phase\":true", "\"request_phase\":null");

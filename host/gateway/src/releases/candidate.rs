@@ -56,13 +56,36 @@ pub struct Requirements<'a> {
 }
 
 impl Requirements<'_> {
-    /// Checks the pinned digest and version, and the imports.
+    /// Checks the pinned digest and version, the imports, and the configuration.
     ///
     /// # Errors
-    /// `Pin`, `NotGranted` or `WrongWorld`.
+    /// `Pin`, `NotGranted`, `WrongWorld` or `Config`.
     pub fn check(&self, info: &ComponentInfo) -> Result<(), LoadError> {
         self.check_pins(info)?;
-        check_imports(info, self.settings)
+        check_imports(info, self.settings)?;
+        self.check_config(info)
+    }
+
+    /// Checks the configuration against the schemas of the manifest.
+    fn check_config(&self, info: &ComponentInfo) -> Result<(), LoadError> {
+        let Some(manifest) = &info.manifest else { return Ok(()) };
+        let own = manifest.config_problems(&self.filter.config).into_iter().map(|problem| format!("config.{problem}"));
+        let of_routes = self.filter.route_configs.iter().flat_map(|(route, config)| {
+            let problems = manifest.config_problems(config).into_iter();
+            problems.map(move |problem| format!("config.{problem} (route {route})"))
+        });
+        // A route inherits what the filter's own configuration sets.
+        let mut problems: Vec<String> = own.collect();
+        for problem in of_routes {
+            if !problems.iter().any(|known| problem.starts_with(known.as_str())) {
+                problems.push(problem);
+            }
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let message = format!("the configuration does not fit the filter: {}", problems.join("; "));
+        Err(LoadError::new(LoadErrorReason::Config, message))
     }
 
     fn check_pins(&self, info: &ComponentInfo) -> Result<(), LoadError> {

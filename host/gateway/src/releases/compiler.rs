@@ -1,8 +1,8 @@
 //! Compiles a component in a child process with limits.
 //!
 //! The gateway starts its own running binary as `witgate compile`, sends the component to standard
-//! input, and reads the machine code from the cache. The parent enforces a deadline on the wall
-//! clock, the child its other limits ([`super::compiler_child`]).
+//! input, and adds the file that the child wrote to the cache. The parent enforces a deadline on
+//! the wall clock, the child its other limits ([`super::compiler_child`]).
 //!
 //! A compilation beside traffic starts in the system's idle class. Gain: serving threads take the
 //! core from the compiler at once. Price: on busy cores such a child starves. The parent then kills
@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::artifact_cache::ArtifactCache;
+use super::candidate::Candidate;
 use super::compiler_child::{ChildReply, Compiled};
-use super::private_copy::PrivateCopy;
 use crate::process::priority::Priority;
 use witgate_config::CompileLimits;
 use witgate_runtime::chunks::CHUNK_BYTES;
@@ -43,18 +44,25 @@ const CPU_SHARE_MIN: f64 = 0.2;
 const TICKS_PER_SECOND: f64 = 100.0;
 const SIZE_HINT: &str = "make the filter smaller, or raise the limit";
 
-/// Compiles a component into the cache of a state directory. Blocks until the child ends.
+/// What to compile, and where to.
+pub struct Job<'a> {
+    /// A component that passed every check that needs no compiler.
+    pub candidate: &'a Candidate,
+    /// Gets the machine code.
+    pub cache: &'a ArtifactCache,
+    /// The state directory of the cache.
+    pub state: &'a Path,
+    /// Bounds on the child.
+    pub limits: &'a CompileLimits,
+}
+
+/// Compiles a component into a cache. Blocks until the child ends.
 ///
 /// # Errors
 /// `Limits` with the name of the exceeded limit, `Compile`, or the reason of an invalid component.
-pub fn compile(
-    component: &PrivateCopy,
-    state: &Path,
-    limits: &CompileLimits,
-    priority: Priority,
-) -> Result<Compiled, LoadError> {
+pub fn compile(job: &Job<'_>, priority: Priority) -> Result<Compiled, LoadError> {
     if priority == Priority::Idle {
-        match run_child(component, state, limits, priority, IDLE_TIMEOUT)? {
+        match run_child(job, priority, IDLE_TIMEOUT)? {
             Outcome::Finished(result) => return result,
             Outcome::Killed => {
                 tracing::info!("traffic leaves the compiler too little CPU time: restarting it with low priority");
@@ -63,8 +71,8 @@ pub fn compile(
     }
     // The idle child cannot get a higher priority without a privilege, so a new one starts.
     let priority = if priority == Priority::Idle { Priority::Low } else { priority };
-    let deadline = limits.time * WALL_CLOCK_FACTOR;
-    match run_child(component, state, limits, priority, deadline)? {
+    let deadline = job.limits.time * WALL_CLOCK_FACTOR;
+    match run_child(job, priority, deadline)? {
         Outcome::Finished(result) => result,
         Outcome::Killed => Err(LoadError::new(
             LoadErrorReason::Limits,
@@ -81,30 +89,31 @@ enum Outcome {
     Killed,
 }
 
-fn run_child(
-    component: &PrivateCopy,
-    state: &Path,
-    limits: &CompileLimits,
-    priority: Priority,
-    deadline: Duration,
-) -> Result<Outcome, LoadError> {
-    let mut child = spawn(state, limits, priority).map_err(|error| {
-        LoadError::new(LoadErrorReason::Compile, format!("the compiler's process cannot be started: {error}"))
-            .with_source(error)
+fn run_child(job: &Job<'_>, priority: Priority, deadline: Duration) -> Result<Outcome, LoadError> {
+    let fail = |why: String| LoadError::new(LoadErrorReason::Compile, why);
+    let code = job.cache.new_file().map_err(fail)?;
+    let mut child = spawn(job.state, code.path(), job.limits, priority)
+        .map_err(|error| fail(format!("the compiler's process cannot be started: {error}")).with_source(error))?;
+    let (key, bytes, input) = (job.cache.functions_key().to_bytes(), job.candidate.copy.bytes(), child.stdin.take());
+    let outcome = std::thread::scope(|scope| {
+        scope.spawn(move || write_input(&key, bytes, input));
+        wait(&mut child, job.limits, priority, deadline)
     })?;
-    let (bytes, input) = (component.bytes(), child.stdin.take());
-    std::thread::scope(|scope| {
-        scope.spawn(move || write_component(bytes, input));
-        wait(&mut child, limits, priority, deadline)
-    })
+    if let Outcome::Finished(Ok(_)) = &outcome {
+        // The child has ended, so nothing writes to the file any more.
+        job.cache.put(&job.candidate.hash(), job.candidate.info.clone(), code).map_err(fail)?;
+    }
+    Ok(outcome)
 }
 
-fn spawn(state: &Path, limits: &CompileLimits, priority: Priority) -> std::io::Result<Child> {
+fn spawn(state: &Path, code: &Path, limits: &CompileLimits, priority: Priority) -> std::io::Result<Child> {
     // The running binary and not the installed one, because their engines may differ.
     Command::new("/proc/self/exe")
         .arg("compile")
         .arg("--state")
         .arg(state)
+        .arg("--output")
+        .arg(code)
         .arg(format!("--memory={}", limits.memory_bytes))
         .arg(format!("--seconds={}", limits.time.as_secs().max(1)))
         .arg(format!("--priority={}", priority.name()))
@@ -117,11 +126,11 @@ fn spawn(state: &Path, limits: &CompileLimits, priority: Priority) -> std::io::R
         .spawn()
 }
 
-/// Writes a component to the child, as long as the child reads.
-fn write_component(component: &[u8], input: Option<ChildStdin>) {
+/// Writes the key and the component to the child, as long as the child reads.
+fn write_input(key: &[u8], component: &[u8], input: Option<ChildStdin>) {
     let Some(mut input) = input else { return };
     // The child reports missing input itself.
-    let _ = component.chunks(CHUNK_BYTES).try_for_each(|chunk| input.write_all(chunk));
+    let _ = std::iter::once(key).chain(component.chunks(CHUNK_BYTES)).try_for_each(|chunk| input.write_all(chunk));
 }
 
 /// Waits for the child's end, and kills it if it is too slow.
@@ -194,6 +203,9 @@ fn read_pipe(pipe: Option<impl std::io::Read>) -> Vec<u8> {
 fn exit_error(status: ExitStatus, stderr: &str, limits: &CompileLimits) -> LoadError {
     let seconds = limits.time.as_secs().max(1);
     let signal = status.signal().and_then(Signal::from_named_raw);
+    if signal == Some(Signal::XFSZ) {
+        return LoadError::new(LoadErrorReason::Limits, format!("its machine code is too large: {SIZE_HINT}"));
+    }
     if matches!(signal, Some(Signal::XCPU | Signal::KILL)) {
         return LoadError::new(
             LoadErrorReason::Limits,

@@ -2,7 +2,6 @@
 //!
 //! This module does not know: where the bytes come from.
 
-use std::fs::File;
 use std::io;
 
 use witgate_runtime::chunks::{for_each_chunk, read_chunks};
@@ -21,11 +20,11 @@ impl ContentHash {
         Self(hasher.finalize())
     }
 
-    /// Hashes a file without reading it into memory as a whole.
-    pub(super) fn of_file(file: &File) -> io::Result<Self> {
+    /// Hashes a file without reading it into memory as a whole. Returns its length as well.
+    pub(super) fn of_file(file: impl io::Read) -> io::Result<(Self, u64)> {
         let mut hasher = blake3::Hasher::new();
         update_from_file(&mut hasher, file)?;
-        Ok(Self(hasher.finalize()))
+        Ok((Self(hasher.finalize()), hasher.count()))
     }
 
     /// As 64 hexadecimal digits.
@@ -35,7 +34,7 @@ impl ContentHash {
 }
 
 /// Adds the rest of a file to a hash.
-pub(super) fn update_from_file(hasher: &mut blake3::Hasher, file: &File) -> io::Result<()> {
+pub(super) fn update_from_file(hasher: &mut blake3::Hasher, file: impl io::Read) -> io::Result<()> {
     read_chunks(file, |chunk| {
         hasher.update(chunk);
         Ok(())

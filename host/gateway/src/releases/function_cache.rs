@@ -21,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::state_key::StateKey;
 use crate::process::private_folder::ensure_private_folder;
+use crate::process::regular_file::open_regular;
 use witgate_runtime::chunks::{CHUNK_BYTES, read_chunks};
 use witgate_runtime::compiler::Functions;
 
@@ -100,6 +101,11 @@ impl FunctionCache {
         Ok(cache)
     }
 
+    /// The folder of the segments.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The number of functions found in the cache, and the number of compiled ones.
     pub(super) fn counts(&self) -> (usize, usize) {
         let unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,7 +154,7 @@ impl FunctionCache {
     }
 
     fn read_index(&mut self, path: &Path) -> io::Result<()> {
-        let mut file = File::open(path)?;
+        let mut file = open_regular(path)?;
         let mut count = [0; 8];
         file.read_exact(&mut count)?;
         let count = usize::try_from(u64::from_le_bytes(count)).unwrap_or(usize::MAX);
@@ -299,7 +305,10 @@ mod tests {
         assert_eq!(open(7)?.get(&d), Some(b"d".to_vec()), "a long compilation saves its functions");
         assert_eq!(open(8)?.get(&a), None, "functions of another engine");
 
-        let path = cache.segments_by_use().pop().map(|(_, _, path)| path).unwrap_or_default();
+        // The segment of two functions is the longest. Its time may equal those of the others.
+        let segments = cache.segments_by_use();
+        let path =
+            segments.into_iter().max_by_key(|(_, length, _)| *length).map(|(_, _, path)| path).unwrap_or_default();
         let mut bytes = fs::read(&path)?;
         let last = bytes.len() - 1;
         bytes[last] ^= 1;

@@ -9,12 +9,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::artifact_cache::ArtifactCache;
 use super::candidate::{Candidate, Requirements};
-use super::compiler::compile;
+use super::compiler::{Job, compile};
 use super::content_hash::ContentHash;
 use super::source::{Revision, Source, source_of};
 use crate::process::priority::Priority;
@@ -29,13 +29,25 @@ use witgate_runtime::keyvalue::KeyValue;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 use witgate_runtime::settings::{FilterSettings, Grant};
 
-/// Loads filters and remembers the loaded ones.
+/// Compilations that run at the same time. Each may use `compile.memory`.
+const COMPILATIONS_MAX: usize = 4;
+
+/// Loads filters and remembers the loaded ones. Different filters load at the same time, so a slow
+/// compilation delays its own filter only.
 pub struct Loader {
     engine: Engine,
     cache: Result<ArtifactCache, String>,
     state_dir: PathBuf,
     /// Replaces a state directory that cannot be used. Deleted on drop.
     _temporary: Option<tempfile::TempDir>,
+    state: Mutex<State>,
+    /// Ends a wait for one of the [`COMPILATIONS_MAX`] places.
+    compilation_ended: Condvar,
+}
+
+/// What changes while the gateway runs. It is never locked during a read of a file or a
+/// compilation.
+struct State {
     limits: CompileLimits,
     priority: Priority,
     stores: Stores,
@@ -43,9 +55,13 @@ pub struct Loader {
     loaded: HashMap<String, Loaded>,
     /// The revision that was refused, by the filter's name. It is not tried again.
     refused: HashMap<String, Revision>,
+    /// Held while a filter is loaded, by the filter's name: a second load finds the first's result.
+    loading: HashMap<String, Arc<Mutex<()>>>,
+    compilations: usize,
 }
 
 /// A loaded revision.
+#[derive(Clone)]
 struct Loaded {
     location: String,
     revision: Revision,
@@ -75,38 +91,62 @@ impl Loader {
             cache,
             state_dir,
             _temporary: temporary,
-            limits: config.compile,
-            priority: Priority::Equal,
-            stores: Stores::default(),
-            loaded: HashMap::new(),
-            refused: HashMap::new(),
+            state: Mutex::new(State {
+                limits: config.compile,
+                priority: Priority::Equal,
+                stores: Stores::default(),
+                loaded: HashMap::new(),
+                refused: HashMap::new(),
+                loading: HashMap::new(),
+                compilations: 0,
+            }),
+            compilation_ended: Condvar::new(),
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Gives traffic precedence over compilations from here on.
-    pub fn yield_to_traffic(&mut self) {
-        self.priority = Priority::Idle;
+    pub fn yield_to_traffic(&self) {
+        self.lock().priority = Priority::Idle;
     }
 
     /// Applies the compile limits of this configuration to later compilations.
-    pub fn set_limits(&mut self, config: &Config) {
-        self.limits = config.compile;
+    pub fn set_limits(&self, config: &Config) {
+        self.lock().limits = config.compile;
     }
 
-    /// Loads one filter. It is fast if the source did not change since the last load.
+    /// Loads one filter. It is fast if the source did not change since the last load. Different
+    /// filters load at the same time.
     ///
     /// # Errors
     /// Why the component is refused.
-    pub fn load(&mut self, name: &str, filter: &witgate_config::Filter) -> Result<Arc<Filter>, LoadError> {
+    pub fn load(&self, name: &str, filter: &witgate_config::Filter) -> Result<Arc<Filter>, LoadError> {
+        let loading = self.lock().loading.entry(name.to_owned()).or_default().clone();
+        let _loading = loading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.load_alone(name, filter)
+    }
+
+    /// Loads one filter as [`load`](Self::load) does, if it [has changed](Self::has_changed).
+    pub fn load_changed(&self, name: &str, filter: &witgate_config::Filter) -> Option<Result<Arc<Filter>, LoadError>> {
+        let loading = self.lock().loading.entry(name.to_owned()).or_default().clone();
+        let _loading = loading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.has_changed(name, filter).then(|| self.load_alone(name, filter))
+    }
+
+    fn load_alone(&self, name: &str, filter: &witgate_config::Filter) -> Result<Arc<Filter>, LoadError> {
         let source = source_of(filter);
         let revision = source.revision()?;
         let result = self.load_revision(name, filter, &*source, &revision).map(Arc::new).and_then(|loaded| {
             check_instantiates(&loaded, &filter.config)?;
             Ok(loaded)
         });
+        let refused = &mut self.lock().refused;
         match &result {
-            Ok(_) => self.refused.remove(name),
-            Err(_) => self.refused.insert(name.to_owned(), revision),
+            Ok(_) => refused.remove(name),
+            Err(_) => refused.insert(name.to_owned(), revision),
         };
         result
     }
@@ -115,19 +155,22 @@ impl Loader {
     /// cannot be reached has not changed: the loaded version stays in service.
     pub fn has_changed(&self, name: &str, filter: &witgate_config::Filter) -> bool {
         let Ok(revision) = source_of(filter).revision() else { return false };
-        let is_loaded = self.loaded.get(name).is_some_and(|loaded| loaded.revision == revision);
-        !is_loaded && self.refused.get(name) != Some(&revision)
+        let state = self.lock();
+        let is_loaded = state.loaded.get(name).is_some_and(|loaded| loaded.revision == revision);
+        !is_loaded && state.refused.get(name) != Some(&revision)
     }
 
     /// Forgets the filters that this configuration does not contain.
-    pub fn retain(&mut self, config: &Config) {
-        self.loaded.retain(|name, _| config.filters.contains_key(name));
-        self.refused.retain(|name, _| config.filters.contains_key(name));
-        self.stores.retain(|name| config.filters.contains_key(name));
+    pub fn retain(&self, config: &Config) {
+        let mut state = self.lock();
+        state.loaded.retain(|name, _| config.filters.contains_key(name));
+        state.refused.retain(|name, _| config.filters.contains_key(name));
+        state.loading.retain(|name, _| config.filters.contains_key(name));
+        state.stores.retain(|name| config.filters.contains_key(name));
     }
 
     fn load_revision(
-        &mut self,
+        &self,
         name: &str,
         filter: &witgate_config::Filter,
         source: &dyn Source,
@@ -136,11 +179,10 @@ impl Loader {
         let settings = settings(name, filter, self.store(name, filter));
         let requirements = Requirements { filter, settings: &settings };
         let location = source.location();
-        let unchanged =
-            self.loaded.get(name).filter(|loaded| loaded.revision == *revision && loaded.location == location);
-        if let Some(loaded) = unchanged {
+        let known = self.lock().loaded.get(name).cloned();
+        if let Some(loaded) = known.filter(|loaded| loaded.revision == *revision && loaded.location == location) {
             requirements.check(&loaded.info)?;
-            return Filter::new(&self.engine, &loaded.artifact, loaded.info.clone(), settings);
+            return Filter::new(&self.engine, &loaded.artifact, loaded.info, settings);
         }
         let began = Instant::now();
         let content = source.hash(revision)?;
@@ -155,14 +197,16 @@ impl Loader {
         };
         let loaded = Filter::new(&self.engine, &artifact, info.clone(), settings)?;
         artifact.prefault();
-        self.loaded.insert(name.to_owned(), Loaded { location, revision: revision.clone(), content, info, artifact });
+        let entry = Loaded { location, revision: revision.clone(), content, info, artifact };
+        self.lock().loaded.insert(name.to_owned(), entry);
         Ok(loaded)
     }
 
     /// Finds a component that another filter uses, or that the cache contains.
     fn find(&self, name: &str, content: &ContentHash) -> Result<Option<(ComponentInfo, Artifact)>, LoadError> {
-        if let Some(same) = self.loaded.values().find(|loaded| loaded.content == *content) {
-            return Ok(Some((same.info.clone(), same.artifact.clone())));
+        let same = self.lock().loaded.values().find(|loaded| loaded.content == *content).cloned();
+        if let Some(same) = same {
+            return Ok(Some((same.info, same.artifact)));
         }
         let found = self.cache()?.get(&self.engine, content);
         Ok(found.unwrap_or_else(|error| {
@@ -179,9 +223,16 @@ impl Loader {
         requirements: &Requirements<'_>,
     ) -> Result<(ContentHash, ComponentInfo, Artifact), LoadError> {
         let began = Instant::now();
-        let candidate = Candidate::read(source, revision, Some(requirements), &self.limits)?;
+        let (limits, priority) = {
+            let state = self.lock();
+            (state.limits, state.priority)
+        };
+        let candidate = Candidate::read(source, revision, Some(requirements), &limits)?;
         let content = candidate.hash();
-        let compiled = compile(&candidate.copy, &self.state_dir, &self.limits, self.priority)?;
+        let place = self.wait_for_compilation();
+        let job = Job { candidate: &candidate, cache: self.cache()?, state: &self.state_dir, limits: &limits };
+        let compiled = compile(&job, priority)?;
+        drop(place);
         let (_, artifact) = self.cache()?.get(&self.engine, &content)?.ok_or_else(|| {
             LoadError::new(
                 LoadErrorReason::Compile,
@@ -194,6 +245,7 @@ impl Loader {
             ms = began.elapsed().as_millis() as u64,
             functions = compiled.compiled,
             reused = compiled.found,
+            sandbox = compiled.sandbox,
             "compiled"
         );
         Ok((content, candidate.info, artifact))
@@ -205,8 +257,25 @@ impl Loader {
         })
     }
 
-    fn store(&mut self, name: &str, filter: &witgate_config::Filter) -> Arc<dyn KeyValue> {
-        self.stores.get(name, StoreLimits { keys_max: filter.keyvalue.keys, bytes_max: filter.keyvalue.bytes })
+    /// Waits until fewer than [`COMPILATIONS_MAX`] compilations run.
+    fn wait_for_compilation(&self) -> CompilationPlace<'_> {
+        let state = self.compilation_ended.wait_while(self.lock(), |state| state.compilations >= COMPILATIONS_MAX);
+        state.unwrap_or_else(PoisonError::into_inner).compilations += 1;
+        CompilationPlace(self)
+    }
+
+    fn store(&self, name: &str, filter: &witgate_config::Filter) -> Arc<dyn KeyValue> {
+        self.lock().stores.get(name, StoreLimits { keys_max: filter.keyvalue.keys, bytes_max: filter.keyvalue.bytes })
+    }
+}
+
+/// One of the compilations that run at the same time.
+struct CompilationPlace<'a>(&'a Loader);
+
+impl Drop for CompilationPlace<'_> {
+    fn drop(&mut self) {
+        self.0.lock().compilations -= 1;
+        self.0.compilation_ended.notify_one();
     }
 }
 
@@ -251,7 +320,11 @@ fn check_instantiates(filter: &Arc<Filter>, config: &BTreeMap<String, String>) -
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(|error| refuse(format!("the system provides no runtime: {error}")))?;
-    match runtime.block_on(try_instantiate(filter, &Arc::new(config.clone()))) {
+    let mut config = config.clone();
+    if let Some(manifest) = &filter.info.manifest {
+        manifest.add_defaults(&mut config);
+    }
+    match runtime.block_on(try_instantiate(filter, &Arc::new(config))) {
         // Traffic uses all instances of the pool. This says nothing about the filter.
         Err(failure) if failure.kind != FilterFailure::Saturated => {
             Err(refuse(format!("{}: {}", failure.kind.label(), failure.detail)))

@@ -7,13 +7,13 @@
 //!
 //! This module does not know: what the bytes are.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::ptr::NonNull;
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
+use crate::process::regular_file::open_regular;
 use witgate_runtime::chunks::{CHUNK_BYTES, read_chunks};
 
 /// Read-only bytes in a mapping of their own.
@@ -31,7 +31,7 @@ impl PrivateCopy {
         let most = bytes_max.saturating_add(1);
         let reserved = usize::try_from(most).map_err(io::Error::other)?;
         let mut copy = Self::reserve(reserved.next_multiple_of(CHUNK_BYTES))?;
-        read_chunks(File::open(path)?.take(most), |chunk| {
+        read_chunks(open_regular(path)?.take(most), |chunk| {
             copy.append(chunk);
             Ok(())
         })?;

@@ -5,12 +5,14 @@
 //!
 //! This module does not know: what is done with a component.
 
-use std::fs::{self, File};
+use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::content_hash::ContentHash;
 use super::private_copy::PrivateCopy;
+use crate::process::regular_file::open_regular;
 use witgate_runtime::component::FILE_BYTES_MAX;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 
@@ -86,12 +88,8 @@ impl Source for FileSource {
     }
 
     fn hash(&self, revision: &Revision) -> Result<ContentHash, LoadError> {
-        let file = File::open(&self.path).map_err(unreadable)?;
-        let length = file.metadata().map_err(unreadable)?.len();
-        if length > FILE_BYTES_MAX {
-            return Err(too_large());
-        }
-        let hash = ContentHash::of_file(&file).map_err(unreadable)?;
+        let file = open_regular(&self.path).map_err(unreadable)?;
+        let (hash, length) = ContentHash::of_file(file.take(FILE_BYTES_MAX + 1)).map_err(unreadable)?;
         self.check_read(revision, length)?;
         Ok(hash)
     }

@@ -3,14 +3,16 @@
 //!
 //! This module does not know: what is authenticated.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use crate::process::private_folder::ensure_private_folder;
+use crate::process::regular_file::open_regular;
 
-const KEY_BYTES: usize = 32;
+/// The length of a key.
+pub(super) const KEY_BYTES: usize = 32;
 
 /// A secret key. Its `Debug` does not show it.
 #[derive(Clone)]
@@ -34,6 +36,26 @@ impl StateKey {
         read_or_create(&path).map(Self).map_err(|error| format!("{}: {error}", path.display()))
     }
 
+    /// A key for one purpose, from which neither this key nor that of another purpose follows.
+    pub(super) fn derive(&self, purpose: &str) -> Self {
+        Self(*self.hasher(purpose).finalize().as_bytes())
+    }
+
+    /// The key for the cache of functions, which is all that a compiling process gets.
+    pub(super) fn for_functions(&self) -> Self {
+        self.derive("functions cache")
+    }
+
+    /// The bytes, to pass a derived key to a compiling process.
+    pub(super) const fn to_bytes(&self) -> [u8; KEY_BYTES] {
+        self.0
+    }
+
+    /// A key that another process derived.
+    pub(super) const fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
+        Self(bytes)
+    }
+
     /// A keyed hasher. Different purposes give different hashes of the same bytes.
     pub(super) fn hasher(&self, purpose: &str) -> blake3::Hasher {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
@@ -45,7 +67,7 @@ impl StateKey {
 
 fn read_or_create(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let mut key = [0; KEY_BYTES];
-    match File::open(path) {
+    match open_regular(path) {
         Ok(mut file) => {
             if file.metadata()?.permissions().mode() & 0o077 != 0 {
                 return Err(io::Error::other("other users can read it: delete it, and the gateway creates a new one"));

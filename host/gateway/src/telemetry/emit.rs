@@ -207,6 +207,11 @@ mod tests {
         record
     }
 
+    /// The series that a record counts in.
+    fn series(record: &OpenRecord) -> (Option<Arc<RouteSeries>>, Vec<Arc<super::super::FilterSeries>>) {
+        (record.route.clone(), record.calls.iter().map(|call| call.filter.clone()).collect())
+    }
+
     const CALL: &str = r#"witgate_filter_calls_total{filter="f",version="1",phase="request"} 1"#;
     const FAILED_CALL: &str = r#"witgate_filter_errors_total{filter="f",version="1",kind="trap"} 1"#;
 
@@ -214,6 +219,8 @@ mod tests {
     fn an_exchange_and_its_calls_are_counted_once() {
         let metrics = Metrics::new();
         let mut record = record(&metrics);
+        // A snapshot keeps the series.
+        let _series = series(&record);
         record.emit_head(StatusCode::BAD_GATEWAY);
         drop(record);
         let text = metrics.encode();
@@ -230,7 +237,9 @@ mod tests {
     #[test]
     fn calls_count_also_if_the_client_leaves_before_the_response() {
         let metrics = Metrics::new();
-        drop(record(&metrics));
+        let record = record(&metrics);
+        let _series = series(&record);
+        drop(record);
         let text = metrics.encode();
         assert!(text.contains(CALL) && text.contains(FAILED_CALL), "{text}");
         assert!(!text.contains("witgate_requests_total{"), "{text}");

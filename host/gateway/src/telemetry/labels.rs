@@ -80,6 +80,9 @@ pub struct MirrorLabels {
     pub result: &'static str,
 }
 
+/// All values of [`MirrorLabels::result`].
+pub(super) const MIRROR_RESULTS: [&str; 4] = ["answered", "failed", "body-too-large", "busy"];
+
 /// Labels of a filter's calls.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CallLabels {
@@ -163,6 +166,13 @@ pub struct ReloadLabels {
     pub result: &'static str,
 }
 
+/// Labels of a check of files.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FilesLabels {
+    /// `certificates`, or `configuration`, which includes the filters.
+    pub files: &'static str,
+}
+
 /// Labels of an endpoint.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct EndpointLabels {
@@ -196,6 +206,9 @@ pub struct RetryLabels {
     /// `ok` or `failed`, or `over_budget` for a retry that was not made.
     pub result: &'static str,
 }
+
+/// All values of [`RetryLabels::result`].
+pub(super) const RETRY_RESULTS: [&str; 3] = ["ok", "failed", "over_budget"];
 
 /// The name of a filter.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

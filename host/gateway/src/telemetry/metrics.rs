@@ -18,11 +18,13 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::buckets::Buckets;
 use super::labels::{
-    BuildLabels, CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilterLabels,
-    FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels, LoadFailureLabels,
-    MirrorLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, UPSTREAM_RESULTS,
-    UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
+    BuildLabels, CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilesLabels,
+    FilterLabels, FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels,
+    LoadFailureLabels, MIRROR_RESULTS, MirrorLabels, RETRY_RESULTS, ReloadLabels, RequestLabels, RetryLabels,
+    RouteClassLabels, RouteLabels, UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels,
+    UpstreamLabels,
 };
+use super::owners::Owners;
 use super::series::{FilterSeries, RouteSeries};
 use super::trace::TraceExport;
 use super::usage::{FilterFamilies, FilterUsage, RouteFamilies, RouteUsage};
@@ -36,6 +38,7 @@ macro_rules! metrics {
         #[derive(Clone)]
         pub struct Metrics {
             registry: Arc<Registry>,
+            owners: Owners,
             /// The series of requests that no route matches.
             pub no_route: Arc<RouteSeries>,
             $(#[doc = $help] pub $field: $type,)*
@@ -50,14 +53,17 @@ macro_rules! metrics {
                     let $field: $type = metrics!(@default $($default)?);
                     metrics!(@register registry, $name, $($unit)? $help, $field);
                 )*
-                let usage = RouteUsage::new(RouteFamilies {
+                let owners = Owners::default();
+                let owner = owners.add("-".into());
+                let families = RouteFamilies {
                     seconds: $seconds.clone(),
                     in_flight: $in_flight.clone(),
                     received: $received.clone(),
                     sent: $sent.clone(),
-                });
-                let no_route = Arc::new(RouteSeries::new("-".into(), &$requests, &$request_seconds, usage));
-                Self { registry: Arc::new(registry), no_route, $($field,)* }
+                };
+                let usage = RouteUsage::new(families, owner.clone());
+                let no_route = RouteSeries::new("-".into(), &$requests, &$request_seconds, usage, owner);
+                Self { registry: Arc::new(registry), owners, no_route: Arc::new(no_route), $($field,)* }
             }
         }
     };
@@ -133,6 +139,8 @@ metrics! {
         "filter_last_reload_successful" "0 if the filter's last file was refused, else 1";
     filter_serving_since: Family<FilterNameLabels, Gauge>,
         "filter_last_reload_success_timestamp" seconds "Unix time at which the present version went into service";
+    files_checked: Family<FilesLabels, Gauge>,
+        "files_checked_timestamp" seconds "Unix time at which the last check for changed files ended";
     filters: Family<FilterLabels, Gauge>,
         "filter_info" "1 for each loaded filter";
     mirrored: Family<MirrorLabels, Counter>,
@@ -175,17 +183,20 @@ const CALL_SECONDS: &[f64] = &[
 impl Metrics {
     /// The series of a route.
     pub fn route(&self, name: Arc<str>) -> RouteSeries {
-        let usage = RouteUsage::new(RouteFamilies {
+        let owner = self.owners.add(format!("route {name}"));
+        let families = RouteFamilies {
             seconds: self.exchange_seconds.clone(),
             in_flight: self.route_in_flight.clone(),
             received: self.received_bytes.clone(),
             sent: self.sent_bytes.clone(),
-        });
-        RouteSeries::new(name, &self.requests, &self.request_seconds, usage)
+        };
+        let usage = RouteUsage::new(families, owner.clone());
+        RouteSeries::new(name, &self.requests, &self.request_seconds, usage, owner)
     }
 
     /// The series of a filter in a route.
     pub fn filter(&self, name: Arc<str>, version: Arc<str>, digest: Arc<str>, on_error: &'static str) -> FilterSeries {
+        let owner = self.owners.add(format!("filter {name} {version}"));
         FilterSeries {
             name,
             version,
@@ -196,12 +207,42 @@ impl Metrics {
             failures: self.failures.clone(),
             log_lines_dropped: self.log_lines_dropped.clone(),
             phases: Default::default(),
-            usage: FilterUsage::new(FilterFamilies {
-                busy: self.cpu_seconds.clone(),
-                memory_peak: self.memory_peak.clone(),
-                in_flight: self.calls_in_flight.clone(),
-                instances: self.call_instances.clone(),
-            }),
+            usage: FilterUsage::new(
+                FilterFamilies {
+                    busy: self.cpu_seconds.clone(),
+                    memory_peak: self.memory_peak.clone(),
+                    in_flight: self.calls_in_flight.clone(),
+                    instances: self.call_instances.clone(),
+                },
+                owner.clone(),
+            ),
+            owner,
+        }
+    }
+
+    /// Counts a refused file of a filter.
+    pub fn count_load_failure(&self, filter: &str, reason: &'static str) {
+        self.load_failures.get_or_create(&LoadFailureLabels { filter: filter.into(), reason }).inc();
+    }
+
+    /// Removes the counters of a filter that no configuration names any more.
+    pub fn forget_filter(&self, filter: &str, reasons: impl IntoIterator<Item = &'static str>) {
+        for reason in reasons {
+            self.load_failures.remove(&LoadFailureLabels { filter: filter.into(), reason });
+        }
+    }
+
+    /// Removes the counters of an upstream that no configuration names any more.
+    pub fn forget_upstream(&self, upstream: &str) {
+        for result in RETRY_RESULTS {
+            self.upstream_retries.remove(&RetryLabels { upstream: upstream.into(), result });
+        }
+    }
+
+    /// Removes the copies of a route that no configuration names any more.
+    pub fn forget_route(&self, route: &str) {
+        for result in MIRROR_RESULTS {
+            self.mirrored.remove(&MirrorLabels { route: route.into(), result });
         }
     }
 

@@ -1,9 +1,10 @@
 //! What the gateway counts and logs.
 //!
 //! `metrics` declares every metric and `labels` their labels. `series` and `usage` cache the series
-//! of a route and of a filter. `record` describes one exchange: the pipeline fills it, and `emit`
-//! turns it into numbers, log lines (`access`), spans (`trace`) and a list of the last failures
-//! (`failures`). This module does not know: where the numbers come from.
+//! of a route and of a filter, and `owners` removes those of the past. `record` describes one
+//! exchange: the pipeline fills it, and `emit` turns it into numbers, log lines (`access`), spans
+//! (`trace`) and a list of the last failures (`failures`). This module does not know: where the
+//! numbers come from.
 
 mod access;
 mod buckets;
@@ -17,6 +18,7 @@ mod labels;
 mod log;
 mod log_writer;
 mod metrics;
+mod owners;
 mod prometheus_text;
 mod record;
 mod reload_status;
@@ -31,7 +33,7 @@ pub use emit::OpenRecord;
 pub use exchange_id::new_exchange_id;
 pub use failures::FailedExchanges;
 pub use labels::{
-    CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilterLabels,
+    CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilesLabels, FilterLabels,
     FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels, LoadFailureLabels,
     MirrorLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, STATUS_CLASSES,
     UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels, method_label,

@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::buckets::Buckets;
 use super::labels::{CallLabels, FailureLabels, RequestLabels, RouteLabels};
+use super::owners::Owner;
 use super::usage::{FilterUsage, RouteUsage, RunningCall};
 use witgate_http::body::Traffic;
 use witgate_runtime::call::CallStats;
@@ -25,6 +26,7 @@ pub struct RouteSeries {
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<RouteLabels, Histogram, Buckets>,
     usage: RouteUsage,
+    owner: Arc<Owner>,
     duration: OnceLock<Histogram>,
     /// The first combinations of method and status that occurred. Later ones are looked up.
     counters: [OnceLock<(&'static str, u16, Counter)>; 8],
@@ -44,6 +46,7 @@ pub struct FilterSeries {
     pub(super) call_seconds: Family<CallLabels, Histogram, Buckets>,
     pub(super) failures: Family<FailureLabels, Counter>,
     pub(super) log_lines_dropped: Counter,
+    pub(super) owner: Arc<Owner>,
     /// The series of the request phase and of the response phase.
     pub(super) phases: [OnceLock<(Histogram, Counter)>; 2],
     pub(super) usage: FilterUsage,
@@ -55,12 +58,14 @@ impl RouteSeries {
         requests: &Family<RequestLabels, Counter>,
         request_seconds: &Family<RouteLabels, Histogram, Buckets>,
         usage: RouteUsage,
+        owner: Arc<Owner>,
     ) -> Self {
         Self {
             name,
             requests: requests.clone(),
             request_seconds: request_seconds.clone(),
             usage,
+            owner,
             duration: OnceLock::new(),
             counters: Default::default(),
         }
@@ -83,9 +88,10 @@ impl RouteSeries {
 
     /// Counts an exchange of this route.
     pub fn count(&self, method: &'static str, status: u16, seconds: f64) {
-        let duration = || self.request_seconds.get_or_create_owned(&RouteLabels { route: self.name.clone() });
+        let duration = || self.owner.series(&self.request_seconds, &RouteLabels { route: self.name.clone() });
         self.duration.get_or_init(duration).observe(seconds);
-        let counter = || self.requests.get_or_create_owned(&RequestLabels { route: self.name.clone(), method, status });
+        let labels = || RequestLabels { route: self.name.clone(), method, status };
+        let counter = || self.owner.series(&self.requests, &labels());
         for slot in &self.counters {
             let own = slot.get_or_init(|| (method, status, counter()));
             if own.0 == method && own.1 == status {
@@ -112,7 +118,7 @@ impl FilterSeries {
     pub(super) fn count_call(&self, phase: Phase, seconds: f64) {
         let (duration, calls) = self.phases[usize::from(phase == Phase::Response)].get_or_init(|| {
             let labels = CallLabels { filter: self.name.clone(), version: self.version.clone(), phase: phase.label() };
-            (self.call_seconds.get_or_create_owned(&labels), self.calls.get_or_create_owned(&labels))
+            (self.owner.series(&self.call_seconds, &labels), self.owner.series(&self.calls, &labels))
         });
         duration.observe(seconds);
         calls.inc();
@@ -126,7 +132,7 @@ impl FilterSeries {
     /// Counts a failed call.
     pub(super) fn count_failure(&self, kind: &'static str) {
         let labels = FailureLabels { filter: self.name.clone(), version: self.version.clone(), kind };
-        self.failures.get_or_create(&labels).inc();
+        self.owner.series(&self.failures, &labels).inc();
     }
 }
 

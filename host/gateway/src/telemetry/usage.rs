@@ -18,6 +18,7 @@ use super::labels::{
     FilterVersionLabels, InstanceLabels, ListenerRequestLabels, RouteClassLabels, RouteLabels, STATUS_CLASSES,
     status_class,
 };
+use super::owners::Owner;
 use witgate_http::body::Traffic;
 use witgate_runtime::call::CallStats;
 
@@ -33,6 +34,7 @@ pub(super) struct RouteFamilies {
 /// What the exchanges of one route use.
 pub(super) struct RouteUsage {
     families: RouteFamilies,
+    owner: Arc<Owner>,
     series: OnceLock<RouteSeries>,
     seconds: [OnceLock<Histogram>; STATUS_CLASSES.len()],
 }
@@ -44,8 +46,8 @@ struct RouteSeries {
 }
 
 impl RouteUsage {
-    pub(super) fn new(families: RouteFamilies) -> Self {
-        Self { families, series: OnceLock::new(), seconds: Default::default() }
+    pub(super) fn new(families: RouteFamilies, owner: Arc<Owner>) -> Self {
+        Self { families, owner, series: OnceLock::new(), seconds: Default::default() }
     }
 
     /// An exchange of the route begins.
@@ -67,7 +69,7 @@ impl RouteUsage {
         let class = status_class(status);
         let histogram = || {
             let labels = RouteClassLabels { route: route.clone(), class: STATUS_CLASSES[class] };
-            self.families.seconds.get_or_create_owned(&labels)
+            self.owner.series(&self.families.seconds, &labels)
         };
         self.seconds[class].get_or_init(histogram).observe(seconds);
     }
@@ -76,9 +78,9 @@ impl RouteUsage {
         self.series.get_or_init(|| {
             let labels = RouteLabels { route: route.clone() };
             RouteSeries {
-                in_flight: self.families.in_flight.get_or_create_owned(&labels),
-                received: self.families.received.get_or_create_owned(&labels),
-                sent: self.families.sent.get_or_create_owned(&labels),
+                in_flight: self.owner.series(&self.families.in_flight, &labels),
+                received: self.owner.series(&self.families.received, &labels),
+                sent: self.owner.series(&self.families.sent, &labels),
             }
         })
     }
@@ -96,6 +98,7 @@ pub(super) struct FilterFamilies {
 /// What the calls of one version of a filter use.
 pub(super) struct FilterUsage {
     families: FilterFamilies,
+    owner: Arc<Owner>,
     series: OnceLock<FilterSeries>,
 }
 
@@ -117,8 +120,8 @@ impl Drop for RunningCall<'_> {
 }
 
 impl FilterUsage {
-    pub(super) fn new(families: FilterFamilies) -> Self {
-        Self { families, series: OnceLock::new() }
+    pub(super) fn new(families: FilterFamilies, owner: Arc<Owner>) -> Self {
+        Self { families, owner, series: OnceLock::new() }
     }
 
     pub(super) fn begin(&self, filter: &Arc<str>, version: &Arc<str>) -> RunningCall<'_> {
@@ -143,12 +146,12 @@ impl FilterUsage {
             let labels = FilterVersionLabels { filter: filter.clone(), version: version.clone() };
             let instances = ["new", "idle"].map(|instance| {
                 let labels = InstanceLabels { filter: filter.clone(), version: version.clone(), instance };
-                self.families.instances.get_or_create_owned(&labels)
+                self.owner.series(&self.families.instances, &labels)
             });
             FilterSeries {
-                busy: self.families.busy.get_or_create_owned(&labels),
-                memory_peak: self.families.memory_peak.get_or_create_owned(&labels),
-                in_flight: self.families.in_flight.get_or_create_owned(&labels),
+                busy: self.owner.series(&self.families.busy, &labels),
+                memory_peak: self.owner.series(&self.families.memory_peak, &labels),
+                in_flight: self.owner.series(&self.families.in_flight, &labels),
                 instances,
             }
         })

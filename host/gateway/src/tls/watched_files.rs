@@ -7,8 +7,7 @@
 //!
 //! This module does not know: who uses the content.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::certificate_info::CertificateInfo;
 use super::pem::{Authorities, CertificateError, KeyPair, Reason};
+use crate::process::regular_file::read_regular;
 
 /// The maximum size of a file. A bundle of all public authorities has 250 kB.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -227,16 +227,10 @@ fn read_file(path: &Path) -> Result<Vec<u8>, (Reason, String)> {
         std::io::ErrorKind::NotFound => {
             (Reason::Missing, "there is no such file: create it, or correct its path".to_owned())
         }
-        _ => (Reason::Unreadable, format!("{error}: let the gateway's user read it")),
+        std::io::ErrorKind::PermissionDenied => {
+            (Reason::Unreadable, format!("{error}: let the gateway's user read it"))
+        }
+        _ => (Reason::Unreadable, error.to_string()),
     };
-    // A pipe must not be opened: this would wait for its writer.
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err((Reason::Unreadable, "not a regular file".to_owned()));
-    }
-    let mut text = vec![];
-    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)).map_err(unreadable)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err((Reason::Unreadable, format!("larger than the limit of {FILE_BYTES_MAX} bytes")));
-    }
-    Ok(text)
+    read_regular(path, FILE_BYTES_MAX).map_err(unreadable)
 }

@@ -1,0 +1,144 @@
+//! Jobs that run beside each other, each on a thread of its own and at most once at a time.
+//!
+//! A slow job delays only its own lane: a filter that compiles for a minute delays neither the
+//! certificates nor another filter. A request for a job that runs makes it run once more, because
+//! its files may have changed after it read them.
+//!
+//! This module does not know: what the jobs do.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+/// Why the files are checked. Of two reasons, the greater one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trigger {
+    /// The interval elapsed.
+    Interval,
+    /// The file watcher reported a change.
+    Watch,
+    /// SIGHUP. It reloads unchanged files too, and reports known problems again.
+    Signal,
+}
+
+/// The running jobs.
+pub struct Lanes {
+    /// The lanes with a running job. The value is the trigger of the next run, if there is one.
+    running: Mutex<HashMap<String, Option<Trigger>>>,
+    count: watch::Sender<usize>,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self { running: Mutex::default(), count: watch::channel(0).0 }
+    }
+}
+
+impl Lanes {
+    /// Runs a job in the lane with this name, or once more if it runs.
+    pub fn start(self: &Arc<Self>, name: &str, trigger: Trigger, job: impl Fn(Trigger) + Send + 'static) {
+        {
+            let mut running = self.lock();
+            if let Some(next) = running.get_mut(name) {
+                *next = (*next).max(Some(trigger));
+                return;
+            }
+            running.insert(name.to_owned(), None);
+        }
+        self.count.send_modify(|count| *count += 1);
+        let lane = Lane { lanes: self.clone(), name: name.to_owned() };
+        let spawned = std::thread::Builder::new().name("reload".into()).spawn(move || lane.run(trigger, job));
+        if let Err(error) = spawned {
+            tracing::error!(%error, lane = name, "a reload cannot be started; the next change or interval tries again");
+        }
+    }
+
+    /// Waits until no job runs.
+    pub async fn wait_idle(&self) {
+        // An error is impossible: `self` keeps the sender.
+        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<Trigger>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lane with a running job. Its drop ends the lane, after a panic of the job too.
+struct Lane {
+    lanes: Arc<Lanes>,
+    name: String,
+}
+
+impl Lane {
+    fn run(self, mut trigger: Trigger, job: impl Fn(Trigger)) {
+        loop {
+            job(trigger);
+            let mut running = self.lanes.lock();
+            match running.get_mut(&self.name).and_then(Option::take) {
+                Some(next) => trigger = next,
+                None => {
+                    // Under the same lock, so that no request for another run is lost.
+                    running.remove(&self.name);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(lane = self.name, "a reload ended with a panic; the previous state stays in service");
+            self.lanes.lock().remove(&self.name);
+        }
+        self.lanes.count.send_modify(|count| *count -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_job_delays_only_its_own_lane_and_runs_once_more() -> anyhow::Result<()> {
+        let lanes = Arc::new(Lanes::default());
+        let (started, runs) = mpsc::channel();
+        let (release, gate) = mpsc::channel::<()>();
+        let sender = started.clone();
+        lanes.start("slow", Trigger::Watch, move |trigger| {
+            let _ = sender.send(("slow", trigger));
+            let _ = gate.recv();
+        });
+        assert_eq!(runs.recv()?, ("slow", Trigger::Watch));
+        for trigger in [Trigger::Signal, Trigger::Interval] {
+            lanes.start("slow", trigger, |_| {});
+        }
+        lanes.start("other", Trigger::Watch, move |trigger| {
+            let _ = started.send(("other", trigger));
+        });
+        assert_eq!(runs.recv()?, ("other", Trigger::Watch));
+        release.send(())?;
+        assert_eq!(runs.recv()?, ("slow", Trigger::Signal), "the requests during a run are one more run");
+        drop(release);
+        lanes.wait_idle().await;
+        assert!(runs.try_recv().is_err(), "no third run");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_lane_only() {
+        let lanes = Arc::new(Lanes::default());
+        lanes.start("a", Trigger::Watch, |_| panic!("expected by this test"));
+        lanes.wait_idle().await;
+        let (sender, runs) = mpsc::channel();
+        lanes.start("a", Trigger::Watch, move |_| {
+            let _ = sender.send(());
+        });
+        assert!(runs.recv().is_ok());
+    }
+}
