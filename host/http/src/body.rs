@@ -128,9 +128,8 @@ pub type PolledFrame = Poll<Option<Result<Frame<Bytes>, Error>>>;
 pub enum ReadError {
     /// More bytes than the limit.
     TooLarge,
-    /// The gateway holds as many bytes of bodies as it may.
-    Saturated(Exceeded),
-    /// The sender disconnected, was too slow, or sent invalid HTTP.
+    /// The sender disconnected, was too slow, or sent invalid HTTP, or the gateway holds as many
+    /// bytes of bodies as it may.
     Broken(Error),
 }
 
@@ -249,7 +248,7 @@ impl Body {
         let bytes = match std::mem::take(&mut self.inner) {
             Inner::Empty => Bytes::new(),
             Inner::Full(bytes) => {
-                arriving.grow_to(bytes.len()).map_err(ReadError::Saturated)?;
+                arriving.grow_to(bytes.len()).map_err(saturated)?;
                 bytes
             }
             Inner::Stream(source) => collect(source, limit, &mut arriving).await?,
@@ -257,6 +256,11 @@ impl Body {
         self.count(bytes.len());
         Ok(arriving.hold(bytes))
     }
+}
+
+/// The gateway holds as many bytes of bodies as it may.
+fn saturated(exceeded: Exceeded) -> ReadError {
+    ReadError::Broken(Error::new(Kind::Saturated, exceeded.to_string()))
 }
 
 /// Copies the frames instead of keeping them: a frame of one byte keeps the whole buffer alive that
@@ -268,7 +272,7 @@ async fn collect(mut source: FrameStream, limit: usize, arriving: &mut Arriving)
         if data.len() > limit - gathered.len() {
             return Err(ReadError::TooLarge);
         }
-        arriving.grow_to(gathered.len() + data.len()).map_err(ReadError::Saturated)?;
+        arriving.grow_to(gathered.len() + data.len()).map_err(saturated)?;
         if gathered.is_empty() && source.is_end_stream() {
             return Ok(data);
         }

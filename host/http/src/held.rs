@@ -61,9 +61,9 @@ pub struct Budget {
 #[derive(Debug)]
 #[must_use = "dropping a charge returns it at once"]
 pub struct Charge {
-    _all: Permit,
-    _route: Permit,
-    _client: Permit,
+    all: Permit,
+    route: Permit,
+    client: Permit,
 }
 
 /// A bound that would have been exceeded.
@@ -71,6 +71,15 @@ pub struct Charge {
 pub struct Exceeded {
     setting: &'static str,
     max: usize,
+}
+
+impl Charge {
+    /// Adds another charge for the same exchange.
+    fn merge(&mut self, other: Self) {
+        self.all.merge(other.all);
+        self.route.merge(other.route);
+        self.client.merge(other.client);
+    }
 }
 
 impl fmt::Display for Exceeded {
@@ -112,9 +121,9 @@ impl Budget {
         let Bounds { all, route, client: own } = self.bounds;
         let exceeded = |setting, max| move |_| Exceeded { setting, max };
         Ok(Charge {
-            _client: (self.held.client(client).try_acquire_many(bytes, own)).map_err(exceeded(CLIENT, own))?,
-            _route: self.route.try_acquire_many(bytes, route).map_err(exceeded(ROUTE, route))?,
-            _all: self.held.0.all.try_acquire_many(bytes, all).map_err(exceeded(ALL, all))?,
+            client: (self.held.client(client).try_acquire_many(bytes, own)).map_err(exceeded(CLIENT, own))?,
+            route: self.route.try_acquire_many(bytes, route).map_err(exceeded(ROUTE, route))?,
+            all: self.held.0.all.try_acquire_many(bytes, all).map_err(exceeded(ALL, all))?,
         })
     }
 
@@ -129,7 +138,7 @@ impl Budget {
 
     /// Counts what a body that arrives has grown to.
     pub fn arriving(self: &Arc<Self>, client: IpAddr) -> Arriving {
-        Arriving { budget: Some((self.clone(), client)), counted: 0, charges: vec![] }
+        Arriving { budget: Some((self.clone(), client)), counted: 0, charge: None }
     }
 }
 
@@ -141,13 +150,13 @@ const CLIENT: &str = "limits.buffered_bytes_per_client";
 pub struct Arriving {
     budget: Option<(Arc<Budget>, IpAddr)>,
     counted: usize,
-    charges: Vec<Charge>,
+    charge: Option<Charge>,
 }
 
 impl Arriving {
     /// Counts nothing: for bodies that are not held for filters.
     pub fn uncounted() -> Self {
-        Self { budget: None, counted: 0, charges: vec![] }
+        Self { budget: None, counted: 0, charge: None }
     }
 
     /// Counts the bytes of a body that has `length` bytes so far.
@@ -157,20 +166,25 @@ impl Arriving {
             return Ok(());
         }
         let exact = length - self.counted;
-        // Larger steps for larger bodies: a body has few charges.
-        let step = exact.max(STEP_BYTES).max(self.counted / 4);
+        let step = exact.max(STEP_BYTES);
         let (bytes, charge) = match budget.charge(*client, step) {
             Ok(charge) => (step, charge),
             Err(_) => (exact, budget.charge(*client, exact)?),
         };
         self.counted += bytes;
-        self.charges.push(charge);
+        match &mut self.charge {
+            Some(total) => total.merge(charge),
+            none => *none = Some(charge),
+        }
         Ok(())
     }
 
     /// The whole body. It is counted while a copy of it exists.
     pub fn hold(self, body: Bytes) -> Bytes {
-        if self.charges.is_empty() { body } else { hold(body, self.charges) }
+        match self.charge {
+            Some(charge) => hold(body, charge),
+            None => body,
+        }
     }
 }
 
@@ -240,7 +254,6 @@ mod tests {
             assert_eq!(arriving.grow_to(length), Ok(()));
             assert!(length < FREE_BYTES || held.total() >= length);
         }
-        assert!(arriving.charges.len() < 40, "{}", arriving.charges.len());
         assert_eq!(arriving.grow_to(1 << 20), Ok(()), "the last bytes of the bound can be used");
         assert!(arriving.grow_to((1 << 20) + 1).is_err());
         drop(arriving);

@@ -57,6 +57,14 @@ impl Limiter {
     }
 }
 
+impl Permit {
+    /// Adds the units of another permit of the same limiter.
+    pub(crate) fn merge(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.in_use, &other.in_use));
+        self.units += std::mem::take(&mut other.units);
+    }
+}
+
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {

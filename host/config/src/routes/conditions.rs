@@ -12,7 +12,7 @@ use crate::yaml::{Node, Section, Value};
 
 const PATTERN_CHARS_MAX: usize = 1024;
 /// Bounds the compiled expression, and its cache while it runs.
-const PATTERN_BYTES_MAX: usize = 256 << 10;
+const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 /// Conditions on a request. All must hold; an empty `Match` always holds.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -19,7 +19,7 @@ use crate::telemetry::{CallOutcome, ExchangeRecord, FilterCall, FilterSeries};
 use witgate_config::{Config, Match, OnError};
 use witgate_http::body::{Body, ReadError};
 use witgate_http::error::{Error, FilterFailure, Kind};
-use witgate_http::held::{Budget, Exceeded};
+use witgate_http::held::Budget;
 use witgate_http::throughput::yield_to_ready_tasks;
 use witgate_runtime::call::{self, Action, CallResult, CallStats};
 use witgate_runtime::exchange::{Exchange, Reply, Response};
@@ -69,8 +69,6 @@ enum BodyReadError {
     TooLarge,
     Broken(Error),
     Timeout,
-    /// The gateway holds as many bytes of bodies as it may.
-    Saturated(Exceeded),
 }
 
 impl<'a> ChainRun<'a> {
@@ -188,7 +186,6 @@ impl<'a> ChainRun<'a> {
             BodyReadError::Timeout => {
                 Error::new(Kind::ClientTimeout, format!("the request body took more than {:?}", self.body_timeout))
             }
-            BodyReadError::Saturated(exceeded) => Error::new(Kind::Saturated, exceeded.to_string()),
         })
     }
 
@@ -202,7 +199,6 @@ impl<'a> ChainRun<'a> {
             BodyReadError::Timeout => {
                 Error::new(Kind::UpstreamTimeout, format!("the response body took more than {:?}", self.body_timeout))
             }
-            BodyReadError::Saturated(exceeded) => Error::new(Kind::Saturated, exceeded.to_string()),
         })
     }
 
@@ -211,7 +207,6 @@ impl<'a> ChainRun<'a> {
         match tokio::time::timeout(self.body_timeout, std::mem::take(body).read_counted(limit, arriving)).await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(ReadError::TooLarge)) => Err(BodyReadError::TooLarge),
-            Ok(Err(ReadError::Saturated(exceeded))) => Err(BodyReadError::Saturated(exceeded)),
             Ok(Err(ReadError::Broken(error))) => Err(BodyReadError::Broken(error)),
             Err(_) => Err(BodyReadError::Timeout),
         }

@@ -58,9 +58,6 @@ pub async fn ask(
     let body = match body {
         Ok(Ok(body)) => body,
         Ok(Err(ReadError::Broken(error))) => return Err(failed(error)),
-        Ok(Err(ReadError::Saturated(exceeded))) => {
-            return Err(Error::new(Kind::Saturated, format!("forward_auth: {exceeded}")));
-        }
         Ok(Err(ReadError::TooLarge)) => {
             let detail = format!("forward_auth: the answer is longer than {BODY_BYTES_MAX} bytes");
             return Err(Error::new(Kind::UpstreamProtocol, detail));

@@ -23,9 +23,6 @@ pub(super) async fn answer(request: http::Request<Body>, timeout: Duration) -> R
         Ok(Ok(bytes)) => bytes,
         // The client's fault, or its route's limit.
         Ok(Err(ReadError::Broken(error))) => return Err(error),
-        Ok(Err(ReadError::Saturated(exceeded))) => {
-            return Err(Error::new(Kind::Saturated, format!("echo: {exceeded}")));
-        }
         Ok(Err(ReadError::TooLarge)) => {
             let detail = format!("echo: a request body of more than {BODY_BYTES_MAX} bytes");
             return Err(Error::new(Kind::BodyTooLarge, detail));
