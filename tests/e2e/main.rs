@@ -22,6 +22,7 @@ mod newcomer;
 mod pages;
 mod policies;
 mod proxy;
+mod releases;
 mod reuse;
 mod routes;
 mod scrape;

@@ -41,6 +41,7 @@ pub struct Setup {
     variables: Vec<(String, PathBuf)>,
     listener: String,
     reads_log: bool,
+    admin: String,
 }
 
 /// A running gateway. Drop ends the process, and prints its log if the test failed.
@@ -69,6 +70,7 @@ impl Setup {
             variables: vec![],
             listener: String::new(),
             reads_log: true,
+            admin: "address: \"127.0.0.1:0\"".into(),
         })
     }
 
@@ -90,6 +92,13 @@ impl Setup {
     #[must_use]
     pub fn listener(mut self, keys: &str) -> Self {
         self.listener = format!(", {keys}");
+        self
+    }
+
+    /// Sets the keys of `admin`. The default is a free port of 127.0.0.1.
+    #[must_use]
+    pub fn admin(mut self, keys: &str) -> Self {
+        self.admin = keys.to_owned();
         self
     }
 
@@ -152,9 +161,10 @@ impl Setup {
         let state =
             if self.shared_state { repository().join("target/e2e-state") } else { self.folder.path().join("state") };
         format!(
-            "listeners: [{{address: \"{}\"{}}}]\nadmin: {{address: \"127.0.0.1:0\"}}\nworkers: {}\nlog: {{format: json, level: \"{}\", access: {}}}\nstate: {{directory: {}}}\n{yaml}",
+            "listeners: [{{address: \"{}\"{}}}]\nadmin: {{{}}}\nworkers: {}\nlog: {{format: json, level: \"{}\", access: {}}}\nstate: {{directory: {}}}\n{yaml}",
             self.address,
             self.listener,
+            self.admin,
             self.workers,
             self.level,
             self.access,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::references::{FilterConfig, Reference};
+use crate::release::Release;
 use crate::values::{HOUR, MILLISECOND};
 use crate::yaml::{Section, Value, nearest};
 
@@ -47,6 +48,8 @@ pub struct Filter {
     pub route_configs: Vec<(String, FilterConfig)>,
     /// Bounds on its key-value store.
     pub keyvalue: KeyValue,
+    /// How a new version takes over. Default all at once.
+    pub release: Option<Release>,
 }
 
 /// Bounds on one filter's part of the key-value store.
@@ -102,6 +105,7 @@ impl Filter {
                 keys: section.number("keys", 1, 10_000_000).unwrap_or(100_000),
                 bytes: section.size("bytes", 1 << 10, 4 << 30).unwrap_or(64 << 20),
             }),
+            release: section.optional("release", Release::read),
         }
     }
 }

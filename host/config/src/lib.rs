@@ -19,6 +19,7 @@ mod limits;
 mod listeners;
 mod log;
 mod references;
+mod release;
 mod reload;
 mod routes;
 mod state;
@@ -46,6 +47,7 @@ pub use limits::Limits;
 pub use listeners::{HalfClose, Hsts, Listener, RedirectToHttps};
 pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat};
 pub use references::{FilterConfig, NoReferences, References};
+pub use release::{Gates, Release, Share, Sticky};
 pub use reload::Reload;
 pub use routes::action::{DirectResponse, Redirect, RedirectPath};
 pub use routes::compression::{Compression, Encoding};
@@ -84,6 +86,9 @@ pub struct Config {
     /// Where metrics, health and readiness are served; `None` (`admin: off`) disables it.
     /// Default 127.0.0.1:9901.
     pub admin: Option<SocketAddr>,
+    /// Whoever knows it may give commands there. Default none: then only commands from this host
+    /// are taken, and only if the address is a loopback address.
+    pub admin_token: Option<Secret>,
     /// The folder for compiled filters. Default `state`; relative to the folder of gateway.yaml.
     pub state_dir: PathBuf,
     /// Bounds on compiling a filter.
@@ -146,12 +151,14 @@ impl Config {
             top.named("filters", "{api-key: {source: api-key.wasm}}", |section| Filter::read(section, base));
         let routes = routes::read(top, &filters);
         routes::collect_configs(&routes, &mut filters);
+        let (admin, admin_token) = admin::read(top);
         let config = Self {
             workers: workers::read(top),
             listeners: listeners::read(top, base),
             timeouts: top.nested("timeouts", Timeouts::read),
             limits: top.nested("limits", Limits::read),
-            admin: admin::read(top),
+            admin,
+            admin_token,
             state_dir: state::read(top, base),
             compile: top.nested("compile", CompileLimits::read),
             reload: top.nested("reload", Reload::read),

@@ -84,7 +84,7 @@ impl Telemetry {
                 sample: traces.scalar("sample", share).unwrap_or(0.1),
                 slow: traces.duration("slow", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(1)),
             }),
-            debug_token: read_token(section),
+            debug_token: read_token(section, "debug_token"),
         }
     }
 }
@@ -143,8 +143,9 @@ fn endpoint(text: &str) -> Result<String, String> {
     }
 }
 
-fn read_token(section: &Section) -> Option<Secret> {
-    let node = section.get("debug_token")?;
+/// A token that cannot be guessed. A message about it does not show it.
+pub(crate) fn read_token(section: &Section, key: &'static str) -> Option<Secret> {
+    let node = section.get(key)?;
     let is_valid = |text: &str| {
         (TOKEN_CHARS_MIN..=TOKEN_CHARS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
     };
@@ -152,7 +153,7 @@ fn read_token(section: &Section) -> Option<Secret> {
         Value::Scalar { text, .. } if is_valid(text) => Some(Secret(text.clone())),
         // The message must not show the value.
         _ => {
-            section.error(node.line, "debug_token", "write 16 to 256 visible ASCII characters");
+            section.error(node.line, key, "write 16 to 256 visible ASCII characters");
             None
         }
     }

@@ -46,6 +46,13 @@ fn every_key_is_read() -> Result<(), ConfigErrors> {
     assert_eq!(route_filter.config["names"], r#"["a",1]"#);
     assert_eq!(config.routes[0].filters[0].config["limit"], "5");
     assert_eq!(config.admin, None);
+    let release = config.filters["redact"].release.as_ref();
+    let gates = Gates { errors: Share(50), latency_ratio: 1.5, requests: 200 };
+    assert_eq!(
+        release.map(|release| (&release.steps[..], &release.gates)),
+        Some((&[Share(500), Share::ALL][..], &gates))
+    );
+    assert_eq!(release.map(|release| &release.sticky), Some(&Sticky::Cookie("session".into())));
     every_key_of_tls_is_read(&config);
     let api = &config.upstreams["api"];
     let UpstreamTarget::Endpoints(endpoints) = &api.target else { panic!("{:?}", api.target) };
@@ -295,6 +302,15 @@ fn each_mistake_has_a_message() {
         ("telemetry: {otlp: {}}", "write the receiver's URL"),
         ("telemetry: {otlp: {endpoint: \"https://a:1\"}}", "https is not supported"),
         ("telemetry: {otlp: {endpoint: \"http://a:1/v1/traces\"}}", "write http://host:port"),
+        ("admin: {token: short}", "write 16 to 256 visible ASCII characters"),
+        ("filters: {f: {source: f, release: {steps: [50%, 10%, 100%]}}}", "each larger than the one before"),
+        ("filters: {f: {source: f, release: {steps: [1%, 50%]}}}", "the last step is 100%: add it"),
+        ("filters: {f: {source: f, release: {steps: [0%, 100%]}}}", "shares above 0%"),
+        ("filters: {f: {source: f, release: {steps: [5]}}}", "write a share between 0% and 100%, such as 1%"),
+        ("filters: {f: {source: f, release: {sticky: ip}}}", "write client, {header: NAME} or {cookie: NAME}"),
+        ("filters: {f: {source: f, release: {sticky: {}}}}", "give either header or cookie"),
+        ("filters: {f: {source: f, release: {gates: {latency_ratio: 0.5}}}}", "write a number between 1 and 1000"),
+        ("filters: {f: {source: f, release: {gate: {}}}}", "did you mean gates?"),
         ("telemetry: {debug_token: short}", "write 16 to 256 visible ASCII characters"),
         ("workers: 2\nworkers: 3", "the key workers occurs twice (first in line 3)"),
         ("log: &a {level: info}", "anchors and aliases"),

@@ -6,9 +6,9 @@
 //! This module does not know: the command line, how a request is answered.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -16,7 +16,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use crate::control::config_source::ConfigSource;
-use crate::control::reload::{FilterErrors, Reloader, load_filters, publish_filters};
+use crate::control::reload::{FilterErrors, Reloader, load_filters};
+use crate::control::rollout::{publish_filters, publish_steps, report};
 use crate::control::signals::{Signals, exit_at_second};
 use crate::control::sockets::{BindError, Sockets};
 use crate::control::supervisor::Supervisor;
@@ -25,6 +26,7 @@ use crate::control::takeover::{Predecessor, TakeoverError, TakeoverOffer, take_o
 use crate::pipeline::snapshot::{Filters, Shared, Snapshot};
 use crate::process::files;
 use crate::process::hardening::protect_memory;
+use crate::releases::board::Releases;
 use crate::releases::loader::Loader;
 use crate::telemetry::{Metrics, ReloadStatus, Telemetry};
 use crate::tls::reload::{CertificateErrors, Certificates};
@@ -128,14 +130,14 @@ impl Gateway {
         let sockets = received.map_or_else(|| Sockets::bind(&config), Ok)?;
         let certificates = Certificates::open(&config, &metrics)?;
         let filters = load_filters(&loader, &config, &metrics)?;
-        publish_filters(&metrics, &filters);
         let listeners = listener_urls(&config, &sockets);
         let admin = sockets.admin.as_ref().map(|listener| listener.address);
         let admin_listener = sockets.for_admin().map_err(|source| StartError::Socket { source })?;
         let worker_sockets = sockets.for_workers(config.workers).map_err(|source| StartError::Socket { source })?;
         let telemetry = Telemetry::new(metrics);
         let sinks = telemetry.open(None, &config).map_err(StartError::Telemetry)?;
-        let shared = create_shared_state(config, filters, &certificates, engine, telemetry, files_max)?;
+        let releases = admit_filters(&loader, &config, &filters, &telemetry.metrics);
+        let shared = create_shared_state(config, releases, &certificates, engine, telemetry, files_max)?;
         shared.telemetry.adopt(sinks);
         // Signals and file changes are received before `ready` is announced, because both may
         // follow at once.
@@ -261,9 +263,20 @@ fn listener_urls(config: &Config, sockets: &Sockets) -> Vec<(String, String)> {
     config.listeners.iter().zip(sockets.addresses()).map(url).collect()
 }
 
+/// Decides which versions serve: the record of earlier releases may keep the file's version out of
+/// service.
+fn admit_filters(loader: &Loader, config: &Config, filters: &Filters, metrics: &Metrics) -> Releases {
+    let mut releases = loader.open_releases();
+    let decisions = releases.admit(config, filters, |name| loader.content(name), true);
+    report(metrics, &decisions);
+    publish_steps(metrics, &releases);
+    releases.save();
+    releases
+}
+
 fn create_shared_state(
     config: Config,
-    filters: Filters,
+    releases: Releases,
     certificates: &Certificates,
     engine: Engine,
     telemetry: Telemetry,
@@ -273,14 +286,17 @@ fn create_shared_state(
     let registry = EndpointRegistry::new(&config.dns_servers, metrics.clone());
     let listener_tls = config.listeners.iter().map(|listener| certificates.listener(&listener.name)).collect();
     let held = HeldBytes::default();
-    let snapshot = Snapshot::new(Arc::new(config), filters, certificates.upstream_tls(), &registry, &metrics, &held)
+    let (filters, canaries, upstream_tls) = (releases.in_service(), releases.canaries(), certificates.upstream_tls());
+    let snapshot = Snapshot::new(Arc::new(config), filters, canaries, upstream_tls, &registry, &metrics, &held)
         .map_err(StartError::Snapshot)?;
+    publish_filters(&metrics, &snapshot);
     let reloads = ReloadStatus::default();
     reloads.apply_config();
     reloads.serve(snapshot.served_filters());
     Ok(Arc::new(Shared {
         reloads,
         snapshot: ArcSwap::from_pointee(snapshot),
+        releases: Mutex::new(releases),
         swapped: watch::channel(()).0,
         registry,
         listener_tls,

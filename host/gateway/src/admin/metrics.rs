@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::process;
 use super::reply::{Reply, reply};
-use crate::control::reload::filter_labels;
+use crate::control::rollout::filter_labels;
 use crate::pipeline::snapshot::Shared;
 use crate::telemetry::{FilterNameLabels, from_openmetrics};
 

@@ -1,25 +1,27 @@
-//! The admin listener: metrics, health, readiness, and lists of filters, upstreams and failed
-//! exchanges.
+//! The admin listener: metrics, health, readiness, lists of filters, upstreams and failed
+//! exchanges, and the releases of filters with their commands.
 //!
 //! It runs on a thread of its own that serves no traffic, so it answers while the workers are busy
-//! and a slow client delays nobody. It speaks plain HTTP/1.1 and is read-only. Each resource has a
-//! handler in a file of its own; [`router`] has their paths.
+//! and a slow client delays nobody. It speaks plain HTTP/1.1. Each resource has a handler in a file
+//! of its own; [`router`] has their paths, and `access` decides who may give commands.
 //!
 //! This module does not know: how the numbers are measured.
 
+mod access;
 mod console;
 mod exchanges;
 mod filters;
 mod health;
 mod metrics;
 mod process;
+mod releases;
 mod reply;
 mod router;
 mod routes;
 mod upstreams;
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +32,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
+use self::access::Caller;
 use crate::control::takeover::wait_taken_over;
 use crate::pipeline::snapshot::Shared;
 
@@ -58,10 +61,10 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener, mut taken_over: w
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let (shared, taken_over) = (shared.clone(), taken_over.clone());
                 tokio::task::spawn(async move {
-                    serve_connection(shared, stream, taken_over).await;
+                    serve_connection(shared, stream, peer, taken_over).await;
                     drop(permit);
                 });
             }
@@ -76,9 +79,16 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener, mut taken_over: w
     let _ = permits.acquire_many(CONNECTIONS_MAX as u32).await;
 }
 
-async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, mut taken_over: watch::Receiver<bool>) {
+async fn serve_connection(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    mut taken_over: watch::Receiver<bool>,
+) {
+    let configured = shared.snapshot.load().config.admin;
+    let caller = Caller { peer, is_loopback_listener: configured.is_some_and(|address| address.ip().is_loopback()) };
     let service = service_fn(move |request| {
-        let response = router::respond(&shared, &request);
+        let response = router::respond(&shared, &caller, &request);
         async move { Ok::<_, Infallible>(response) }
     });
     let mut builder = http1::Builder::new();

@@ -1,9 +1,10 @@
-//! The command line: `run`, `check`, `inspect`, `precompile`.
+//! The command line: `run`, `check`, `ctl`, `inspect`, `precompile`.
 //!
 //! The exit code is 0 on success, 1 for invalid input and failures, and 2 for an invalid command
 //! line. This module does not know: how the commands work.
 
 mod check;
+mod ctl;
 mod inspect;
 mod output;
 mod precompile;
@@ -66,6 +67,8 @@ enum Command {
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Show the state of a running gateway, and give it commands
+    Ctl(ctl::Options),
     /// Compile the component on standard input; the gateway starts this command itself
     #[command(hide = true)]
     Compile {
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { config, takeover } => run::run(config, takeover),
         Command::Check { config } => check::check(&config),
+        Command::Ctl(options) => ctl::run(options),
         Command::Inspect { file, json } => inspect::inspect(&file, json),
         Command::Precompile { config, state, files } => precompile::precompile(config, state, files),
         Command::Compile { state, output, memory, seconds, priority } => {

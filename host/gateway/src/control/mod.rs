@@ -7,6 +7,7 @@ pub mod file_watcher;
 pub mod lanes;
 mod references;
 pub mod reload;
+pub mod rollout;
 pub mod signals;
 pub mod sockets;
 pub mod supervisor;

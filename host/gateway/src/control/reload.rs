@@ -13,11 +13,12 @@ use std::time::{Instant, SystemTime};
 
 use super::config_source::{self, ConfigSource};
 use super::lanes::{Lanes, Trigger};
-use crate::pipeline::snapshot::{Filters, Shared, Snapshot};
+use super::rollout::{self, Loaded};
+use crate::pipeline::snapshot::{Filters, Shared};
 use crate::process::priority::shorten_time_slice;
 use crate::releases::loader::Loader;
-use crate::telemetry::{FilesLabels, FilterLabels, Metrics, ReloadLabels};
-use crate::tls::reload::{CertificateErrors, Certificates, UpstreamTlsMap, upstream_tls};
+use crate::telemetry::{FilesLabels, Metrics, ReloadLabels};
+use crate::tls::reload::{CertificateErrors, Certificates, upstream_tls};
 use witgate_config::Config;
 use witgate_runtime::filter::Filter;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
@@ -97,19 +98,6 @@ pub fn load_filters(loader: &Loader, config: &Config, metrics: &Metrics) -> Resu
         }
     }
     if refused.is_empty() { Ok(filters) } else { Err(FilterErrors(refused)) }
-}
-
-/// Sets the metric of the loaded filters.
-pub fn publish_filters(metrics: &Metrics, filters: &Filters) {
-    metrics.filters.clear();
-    for (name, filter) in filters {
-        metrics.filters.get_or_create(&filter_labels(name, filter)).set(1);
-    }
-}
-
-/// The labels of a loaded filter.
-pub(crate) fn filter_labels(name: &str, filter: &Filter) -> FilterLabels {
-    FilterLabels { filter: name.into(), version: filter.version.clone(), digest: filter.short_digest.clone() }
 }
 
 /// Keeps the running state up to date with its files.
@@ -249,14 +237,14 @@ impl Reloader {
         let upstreams = certificates.prepare(&config)?;
         let telemetry = &self.shared.telemetry;
         let sinks = telemetry.open(Some(&current.config), &config).map_err(ReloadError::Telemetry)?;
-        let snapshot =
-            self.new_snapshot(Arc::new(config), filters, upstream_tls(&upstreams)).map_err(ReloadError::Snapshot)?;
+        let (config, upstream_tls) = (Arc::new(config), upstream_tls(&upstreams));
+        let publication = Loaded { config: config.clone(), filters: &filters, upstream_tls, is_new_config: true };
+        rollout::publish(&self.shared, &self.loader, publication).map_err(ReloadError::Snapshot)?;
         telemetry.adopt(sinks);
         certificates.adopt(upstreams);
         drop(certificates);
-        self.forget_series(&current.config, &snapshot.config);
-        self.loader.retain(&snapshot.config);
-        self.swap(snapshot);
+        self.forget_series(&current.config, &config);
+        self.loader.retain(&config);
         self.shared.reloads.apply_config();
         Ok(())
     }
@@ -295,15 +283,14 @@ impl Reloader {
             // A new configuration came first, and it loaded the filter with its own settings.
             return;
         }
-        let mut filters = current.filters.clone();
-        filters.insert(name.to_owned(), loaded.clone());
-        match self.new_snapshot(current.config.clone(), filters, current.upstream_tls.clone()) {
-            Ok(snapshot) => {
-                self.shared.reloads.accept_filter(name);
-                self.swap(snapshot);
-                let filters = format!("{name} {} ({})", loaded.version, loaded.short_digest);
+        let filters = Filters::from([(name.to_owned(), loaded.clone())]);
+        let (config, upstream_tls) = (current.config.clone(), current.upstream_tls.clone());
+        let publication = Loaded { config, filters: &filters, upstream_tls, is_new_config: false };
+        self.shared.reloads.accept_filter(name);
+        match rollout::publish(&self.shared, &self.loader, publication) {
+            Ok(()) => {
+                self.report_in_service(name, &loaded);
                 replaced.insert(name.to_owned(), loaded);
-                tracing::info!(filters, "in service");
             }
             Err(why) => {
                 self.count("refused");
@@ -319,21 +306,13 @@ impl Reloader {
         self.shared.metrics.files_checked.get_or_create(&FilesLabels { files }).set(seconds);
     }
 
-    fn new_snapshot(
-        &self,
-        config: Arc<Config>,
-        filters: Filters,
-        upstream_tls: UpstreamTlsMap,
-    ) -> Result<Snapshot, String> {
-        Snapshot::new(config, filters, upstream_tls, &self.shared.registry, &self.shared.metrics, &self.shared.held)
-    }
-
-    fn swap(&self, snapshot: Snapshot) {
-        // The metrics come first: an observer of the new state must find it counted.
-        publish_filters(&self.shared.metrics, &snapshot.filters);
-        self.count("applied");
-        self.shared.reloads.serve(snapshot.served_filters());
-        self.shared.swap(snapshot);
+    /// Names a filter that serves all exchanges. A release has log lines of its own.
+    fn report_in_service(&self, name: &str, loaded: &Arc<Filter>) {
+        let snapshot = self.shared.snapshot.load();
+        if snapshot.filters.get(name).is_some_and(|serving| Arc::ptr_eq(serving, loaded)) {
+            let filters = format!("{name} {} ({})", loaded.version, loaded.short_digest);
+            tracing::info!(filters, "in service");
+        }
     }
 
     fn report_refused_config(&self, error: &ReloadError) {

@@ -11,6 +11,7 @@ use super::config_source::ConfigSource;
 use super::file_watcher::{EVENTS_MAX, FileEvent, FileWatcher, wait_until_quiet};
 use super::lanes::Trigger;
 use super::reload::Reloader;
+use super::rollout::judge_releases;
 use super::signals::{Request, Signals};
 use super::systemd::notify;
 use super::takeover::wait_taken_over;
@@ -39,6 +40,8 @@ impl Supervisor {
     /// Reloads until SIGTERM, SIGINT or a takeover. It never waits for a file or a compilation,
     /// because a signal to drain and the next change must not wait for them either.
     pub async fn run(mut self, signals: &mut Signals, taken_over: &mut watch::Receiver<bool>) {
+        // It ends when the gateway drains.
+        tokio::task::spawn(judge_releases(self.shared.clone()));
         let mut swapped = self.shared.swapped.subscribe();
         let mut reloads_by_signal = false;
         loop {

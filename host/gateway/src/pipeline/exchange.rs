@@ -210,7 +210,10 @@ async fn filter_and_forward(
     }
     let client = exchange.client.address.ip();
     let mut run = ChainRun::new(&route.chain, &snapshot.config, &route.budget, client);
-    run.select(|when| route::matches(when, &exchange.request));
+    run.select(
+        |when| route::matches(when, &exchange.request),
+        |trial| trial.split.picks_new(&exchange.request.headers, client, exchange.id),
+    );
 
     let (mut exchange, decision) = run.request(exchange, &mut body, &mut open.record).await;
     let answered = match decision {

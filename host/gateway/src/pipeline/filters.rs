@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::releases::trial::{Figures, Trial};
 use crate::telemetry::{CallOutcome, ExchangeRecord, FilterCall, FilterSeries};
 use witgate_config::{Config, Match, OnError};
 use witgate_http::body::{Body, ReadError};
@@ -38,6 +39,64 @@ pub struct ChainEntry {
     pub on_error: OnError,
     /// Counts its calls on this route.
     pub series: Arc<FilterSeries>,
+    /// The new version, while it is released.
+    pub canary: Option<Box<CanaryEntry>>,
+}
+
+/// A new version of a filter, which serves a share of the exchanges.
+pub struct CanaryEntry {
+    /// The version.
+    pub filter: Arc<Filter>,
+    /// Its configuration on this route.
+    pub config: Arc<BTreeMap<String, String>>,
+    /// Counts its calls on this route.
+    pub series: Arc<FilterSeries>,
+    /// Which exchanges it serves, and how both versions do.
+    pub trial: Arc<Trial>,
+}
+
+/// What an exchange does with an entry of the chain. It is decided once, so that both phases of an
+/// exchange use the same version.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Selection {
+    /// The rules do not match.
+    Skipped,
+    /// The version in service.
+    Stable,
+    /// The version that is released.
+    Canary,
+}
+
+/// The version of a filter that an exchange uses.
+struct Selected<'a> {
+    filter: &'a Arc<Filter>,
+    series: &'a Arc<FilterSeries>,
+    config: &'a Arc<BTreeMap<String, String>>,
+    /// Counts the version's calls for the release.
+    figures: Option<&'a Figures>,
+}
+
+impl ChainEntry {
+    fn version(&self, selection: Selection) -> Selected<'_> {
+        let stable = Selected { filter: &self.filter, series: &self.series, config: &self.config, figures: None };
+        let Some(canary) = &self.canary else { return stable };
+        match selection {
+            Selection::Canary => Selected {
+                filter: &canary.filter,
+                series: &canary.series,
+                config: &canary.config,
+                figures: Some(&canary.trial.new),
+            },
+            _ => Selected { figures: Some(&canary.trial.old), ..stable },
+        }
+    }
+
+    fn filter(&self, selection: Selection) -> &Arc<Filter> {
+        match &self.canary {
+            Some(canary) if selection == Selection::Canary => &canary.filter,
+            _ => &self.filter,
+        }
+    }
 }
 
 /// One exchange's way through a chain.
@@ -50,8 +109,8 @@ pub struct ChainRun<'a> {
     /// What the exchanges of the route may hold in memory.
     memory: &'a Arc<Budget>,
     client: IpAddr,
-    /// One flag for each entry: whether its rules match.
-    selected: SmallVec<[bool; 8]>,
+    /// For each entry: whether it is called, and which version.
+    selected: SmallVec<[Selection; 8]>,
     /// One flag for each entry: whether it takes part in the response phase.
     completed: SmallVec<[bool; 8]>,
 }
@@ -85,14 +144,26 @@ impl<'a> ChainRun<'a> {
         }
     }
 
-    /// Selects the filters whose rules match.
-    pub fn select(&mut self, matches: impl Fn(&Match) -> bool) {
-        self.selected = self.chain.iter().map(|entry| matches(&entry.when)).collect();
+    /// Selects the filters whose rules match. `picks_new` says whether the exchange uses the new
+    /// version of a filter that is released.
+    pub fn select(&mut self, matches: impl Fn(&Match) -> bool, picks_new: impl Fn(&Trial) -> bool) {
+        let select = |entry: &ChainEntry| match &entry.canary {
+            _ if !matches(&entry.when) => Selection::Skipped,
+            Some(canary) if picks_new(&canary.trial) => Selection::Canary,
+            _ => Selection::Stable,
+        };
+        self.selected = self.chain.iter().map(select).collect();
+    }
+
+    /// The entries with their selection, in the chain's order.
+    fn entries(&self) -> impl DoubleEndedIterator<Item = (&'a ChainEntry, Selection)> + ExactSizeIterator {
+        self.chain.iter().zip(self.selected.iter().copied())
     }
 
     /// Whether a filter that completed has a response phase.
     pub fn has_response_phase(&self) -> bool {
-        self.chain.iter().zip(&self.completed).any(|(entry, completed)| *completed && entry.filter.has_response_phase())
+        let mut completed = self.entries().zip(&self.completed).filter(|(_, completed)| **completed);
+        completed.any(|((entry, selection), _)| entry.filter(selection).has_response_phase())
     }
 
     /// Runs the request phase of the selected filters. Reads `body` if a filter wants it.
@@ -104,19 +175,21 @@ impl<'a> ChainRun<'a> {
         body: &mut Body,
         record: &mut ExchangeRecord,
     ) -> (Box<Exchange>, Result<Decision, Error>) {
-        if !self.selected.contains(&true) {
+        if self.selected.iter().all(|selection| *selection == Selection::Skipped) {
             return (exchange, Ok(Decision::Proceed));
         }
         let mut clock = PhaseClock::new(self.budget);
         for (index, entry) in self.chain.iter().enumerate() {
-            if !self.selected[index] {
+            let selection = self.selected[index];
+            if selection == Selection::Skipped {
                 continue;
             }
-            if !entry.filter.has_request_phase() {
+            let version = entry.version(selection);
+            if !version.filter.has_request_phase() {
                 self.completed[index] = true;
                 continue;
             }
-            if entry.filter.request_body_limit().is_some() && exchange.request.body.is_none() {
+            if version.filter.request_body_limit().is_some() && exchange.request.body.is_none() {
                 let reading = Instant::now();
                 match self.read_request_body(index, body).await {
                     Ok(bytes) => exchange.request.body = Some(bytes),
@@ -125,7 +198,7 @@ impl<'a> ChainRun<'a> {
                 clock.pause(reading);
             }
             let result;
-            (exchange, result) = call(entry, Phase::Request, exchange, &clock, record).await;
+            (exchange, result) = call(&version, Phase::Request, exchange, &clock, record).await;
             match result {
                 Ok(Action::Proceed) => self.completed[index] = true,
                 Ok(Action::Answer(reply)) => return (exchange, Ok(Decision::Respond(reply))),
@@ -147,11 +220,15 @@ impl<'a> ChainRun<'a> {
         if self.has_response_phase() {
             let mut clock = PhaseClock::new(self.budget);
             for (index, entry) in self.chain.iter().enumerate().rev() {
-                if !self.completed[index] || !entry.filter.has_response_phase() {
+                if !self.completed[index] {
+                    continue;
+                }
+                let version = entry.version(self.selected[index]);
+                if !version.filter.has_response_phase() {
                     continue;
                 }
                 let is_streamed = exchange.response.as_ref().is_some_and(|response| response.body.is_none());
-                if let Some(limit) = entry.filter.response_body_limit().filter(|_| is_streamed) {
+                if let Some(limit) = version.filter.response_body_limit().filter(|_| is_streamed) {
                     let reading = Instant::now();
                     let bytes = self.read_response_body(limit, body).await?;
                     if let Some(response) = &mut exchange.response {
@@ -160,7 +237,7 @@ impl<'a> ChainRun<'a> {
                     clock.pause(reading);
                 }
                 let result;
-                (exchange, result) = call(entry, Phase::Response, exchange, &clock, record).await;
+                (exchange, result) = call(&version, Phase::Response, exchange, &clock, record).await;
                 match result {
                     Ok(Action::Proceed) => {}
                     Ok(Action::Answer(reply)) => exchange.answer(reply),
@@ -175,8 +252,9 @@ impl<'a> ChainRun<'a> {
 
     /// Reads the request's body up to the smallest limit of the filters that will see it.
     async fn read_request_body(&self, first: usize, body: &mut Body) -> Result<Bytes, Error> {
-        let remaining = self.chain.iter().zip(&self.selected).skip(first).filter(|(_, selected)| **selected);
-        let limit = remaining.filter_map(|(entry, _)| entry.filter.request_body_limit()).min().unwrap_or(0);
+        let remaining = self.entries().skip(first).filter(|(_, selection)| *selection != Selection::Skipped);
+        let limits = remaining.filter_map(|(entry, selection)| entry.filter(selection).request_body_limit());
+        let limit = limits.min().unwrap_or(0);
         self.read_body(limit, body).await.map_err(|error| match error {
             BodyReadError::TooLarge => Error::new(
                 Kind::BodyTooLarge,
@@ -237,14 +315,14 @@ impl PhaseClock {
 
 /// Calls a filter and notes the call in the record.
 async fn call(
-    entry: &ChainEntry,
+    version: &Selected<'_>,
     phase: Phase,
     exchange: Box<Exchange>,
     clock: &PhaseClock,
     record: &mut ExchangeRecord,
 ) -> (Box<Exchange>, Result<Action, Error>) {
-    let filter = &entry.filter;
-    let running = entry.series.begin_call();
+    let filter = version.filter;
+    let running = version.series.begin_call();
     let deadline = filter.settings.timeout.min(clock.left());
     let CallResult { exchange, outcome, took, stats, log_lines_dropped } = if deadline.is_zero() {
         let detail = format!("the budget of {:?} for all filters of the phase was used up before it", clock.budget);
@@ -252,7 +330,9 @@ async fn call(
         let stats = CallStats { began: Some(Instant::now()), ..CallStats::default() };
         CallResult { exchange, outcome: Err(failure), took: Duration::ZERO, stats, log_lines_dropped: 0 }
     } else {
-        invoke(entry, phase, exchange, deadline).await
+        let result = invoke(version, phase, exchange, deadline).await;
+        count_for_release(version, phase, &result);
+        result
     };
     drop(running);
     let (result, outcome) = match outcome {
@@ -264,21 +344,32 @@ async fn call(
             (Err(Error::new(Kind::Filter(kind), error)), CallOutcome::Failed { kind, detail, is_logged })
         }
     };
-    let series = entry.series.clone();
+    let series = version.series.clone();
     record.calls.push(FilterCall { filter: series, phase, duration: took, stats, outcome, log_lines_dropped });
     (exchange, result)
+}
+
+/// Counts a call if a release compares two versions. A full pool of instances says nothing about a
+/// version.
+fn count_for_release(version: &Selected<'_>, phase: Phase, result: &CallResult) {
+    let Some(figures) = version.figures else { return };
+    let failure = result.outcome.as_ref().err().map(|failure| failure.kind);
+    if failure != Some(FilterFailure::Saturated) {
+        let begins = phase == Phase::Request || !version.filter.has_request_phase();
+        figures.count(begins, failure.is_some(), result.took);
+    }
 }
 
 /// Calls of large filters (interpreters) that are due at the same time run one after the other,
 /// and so does the other work of their exchanges. Each call then finds the filter's code and data
 /// in the processor's caches. The price is one more poll of the task before and after the call.
-async fn invoke(entry: &ChainEntry, phase: Phase, exchange: Box<Exchange>, deadline: Duration) -> CallResult {
-    let filter = &entry.filter;
+async fn invoke(version: &Selected<'_>, phase: Phase, exchange: Box<Exchange>, deadline: Duration) -> CallResult {
+    let filter = version.filter;
     if !filter.is_large {
-        return call::run(filter, phase, exchange, &entry.config, deadline).await;
+        return call::run(filter, phase, exchange, version.config, deadline).await;
     }
     yield_to_ready_tasks().await;
-    let called = call::run(filter, phase, exchange, &entry.config, deadline).await;
+    let called = call::run(filter, phase, exchange, version.config, deadline).await;
     yield_to_ready_tasks().await;
     called
 }

@@ -5,18 +5,19 @@
 //! This module does no I/O. It does not know: how changes are noticed, how connections are served.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
 use crate::clients::Clients;
 use crate::net::tls::ClientTls;
 use crate::pipeline::cors;
-use crate::pipeline::filters::ChainEntry;
+use crate::pipeline::filters::{CanaryEntry, ChainEntry};
 use crate::pipeline::mirror::Mirror;
 use crate::pipeline::route::Router;
-use crate::telemetry::{Metrics, ReloadStatus, RouteSeries, Telemetry};
+use crate::releases::board::{Canary, Releases};
+use crate::telemetry::{FilterSeries, Metrics, ReloadStatus, RouteSeries, Telemetry};
 use crate::tls::ServerTls;
 use crate::upstream::{Cluster, EndpointRegistry};
 use witgate_config::{Config, ForwardAuth, OnError, Upstream};
@@ -30,6 +31,9 @@ use witgate_runtime::filter::Filter;
 /// The filters of a configuration, by name.
 pub type Filters = HashMap<String, Arc<Filter>>;
 
+/// New versions that serve a share of the exchanges, by the filter's name.
+pub type Canaries = HashMap<String, Canary>;
+
 /// TLS of those upstreams that have it, by name.
 pub type UpstreamTls = HashMap<String, Arc<ClientTls>>;
 
@@ -39,6 +43,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// The filters that were loaded for it.
     pub filters: Filters,
+    /// Their new versions, while these are released.
+    pub canaries: Canaries,
     /// How to speak TLS to the upstreams.
     pub upstream_tls: UpstreamTls,
     /// The upstreams, by name.
@@ -102,6 +108,7 @@ impl Snapshot {
     pub fn new(
         config: Arc<Config>,
         filters: Filters,
+        canaries: Canaries,
         upstream_tls: UpstreamTls,
         registry: &EndpointRegistry,
         metrics: &Metrics,
@@ -119,9 +126,9 @@ impl Snapshot {
         let routes = config
             .routes
             .iter()
-            .map(|route| build_route(&config, &filters, &upstreams, metrics, held, route))
+            .map(|route| build_route(&config, (&filters, &canaries), &upstreams, metrics, held, route))
             .collect::<Result<_, _>>()?;
-        Ok(Self { router: Router::new(&config.routes), routes, filters, upstream_tls, upstreams, config })
+        Ok(Self { router: Router::new(&config.routes), routes, filters, canaries, upstream_tls, upstreams, config })
     }
 
     /// The name and digest of each filter.
@@ -147,7 +154,7 @@ impl Snapshot {
 
 fn build_route(
     config: &Config,
-    filters: &Filters,
+    filters: (&Filters, &Canaries),
     upstreams: &BTreeMap<String, Arc<Cluster>>,
     metrics: &Metrics,
     held: &HeldBytes,
@@ -190,7 +197,7 @@ fn bounds(config: &Config, route: &witgate_config::Route) -> Bounds {
 
 fn build_entry(
     config: &Config,
-    filters: &Filters,
+    (filters, canaries): (&Filters, &Canaries),
     metrics: &Metrics,
     entry: &witgate_config::RouteFilter,
 ) -> Result<ChainEntry, String> {
@@ -198,25 +205,38 @@ fn build_entry(
     let filter = filters.get(name).ok_or_else(|| format!("filter {name} is not loaded"))?;
     let settings = config.filters.get(name).ok_or_else(|| format!("filter {name} is not configured"))?;
     let on_error = if settings.on_error == OnError::Open { "open" } else { "closed" };
-    let (own_name, version, digest) =
-        (filter.settings.name.clone(), filter.version.clone(), filter.short_digest.clone());
-    let mut filter_config = entry.config.clone().into_inner();
-    if let Some(manifest) = &filter.info.manifest {
-        manifest.add_defaults(&mut filter_config);
-    }
+    let route_config = |filter: &Filter| {
+        let mut config = entry.config.clone().into_inner();
+        if let Some(manifest) = &filter.info.manifest {
+            manifest.add_defaults(&mut config);
+        }
+        Arc::new(config)
+    };
+    let canary = canaries.get(name).map(|Canary { filter, trial }| {
+        let (series, config) = (new_series(metrics, filter, on_error), route_config(filter));
+        Box::new(CanaryEntry { filter: filter.clone(), config, series, trial: trial.clone() })
+    });
     Ok(ChainEntry {
         filter: filter.clone(),
         when: entry.matches.clone(),
-        config: Arc::new(filter_config),
+        config: route_config(filter),
         on_error: settings.on_error,
-        series: Arc::new(metrics.filter(own_name, version, digest, on_error)),
+        series: new_series(metrics, filter, on_error),
+        canary,
     })
+}
+
+fn new_series(metrics: &Metrics, filter: &Filter, on_error: &'static str) -> Arc<FilterSeries> {
+    let (name, version, digest) = (filter.settings.name.clone(), filter.version.clone(), filter.short_digest.clone());
+    Arc::new(metrics.filter(name, version, digest, on_error))
 }
 
 /// What all threads share.
 pub struct Shared {
     /// Replaced as a whole by a reload.
     pub snapshot: ArcSwap<Snapshot>,
+    /// The versions of the filters. Held during a swap, so that no swap undoes another.
+    pub releases: Mutex<Releases>,
     /// Notified after each swap.
     pub swapped: tokio::sync::watch::Sender<()>,
     /// What is known of the endpoints. It outlives snapshots.

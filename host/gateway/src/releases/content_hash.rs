@@ -27,6 +27,11 @@ impl ContentHash {
         Ok((Self(hasher.finalize()), hasher.count()))
     }
 
+    /// From 64 hexadecimal digits.
+    pub(super) fn from_hex(text: &str) -> Option<Self> {
+        blake3::Hash::from_hex(text).ok().map(Self)
+    }
+
     /// As 64 hexadecimal digits.
     pub(super) fn to_hex(self) -> String {
         self.0.to_hex().to_string()

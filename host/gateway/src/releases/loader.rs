@@ -13,10 +13,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::artifact_cache::ArtifactCache;
+use super::board::Releases;
 use super::candidate::{Candidate, Requirements};
 use super::compiler::{Job, compile};
 use super::content_hash::ContentHash;
 use super::source::{Revision, Source, source_of};
+use super::versions::Versions;
 use crate::process::priority::Priority;
 use crate::state::{Limits as StoreLimits, Stores};
 use witgate_config::{Capability, CompileLimits, Config};
@@ -159,6 +161,17 @@ impl Loader {
         let state = self.lock();
         let is_loaded = state.loaded.get(name).is_some_and(|loaded| loaded.revision == revision);
         !is_loaded && state.refused.get(name) != Some(&revision)
+    }
+
+    /// The hash of the component that was loaded last for a filter.
+    pub fn content(&self, name: &str) -> Option<ContentHash> {
+        self.lock().loaded.get(name).map(|loaded| loaded.content)
+    }
+
+    /// The versions of the filters, as the state directory records them.
+    pub fn open_releases(&self) -> Releases {
+        let cache = ArtifactCache::open(&self.state_dir, &self.engine.fingerprint());
+        Releases::open(Versions::new(self.engine.clone(), cache), &self.state_dir)
     }
 
     /// Forgets the filters that this configuration does not contain.

@@ -1,19 +1,29 @@
-//! From a filter's source to code that can be called.
+//! From a filter's source to code that can be called, and from one version to the next.
 //!
 //! The order of the files: [`source`] (where a filter comes from), `private_copy` (its bytes in
 //! memory), `candidate` (the checks before compiling), [`compiler`] and `compiler_child` (the
 //! compilation in a process of its own), [`artifact_cache`] and `function_cache` (compiled code on
-//! disk, authenticated with `state_key`), [`loader`] (all of it).
+//! disk, authenticated with `state_key`), [`loader`] (all of it). A loaded version then takes over
+//! step by step: [`split`] (which exchanges use it), [`trial`] (the figures of a step), [`verdict`]
+//! (how a step is judged), [`versions`] (earlier versions), [`entry`] (one filter), [`board`] (all
+//! filters, and their record).
 //!
 //! This module does not know: routes, requests, when a reload happens.
 
 pub mod artifact_cache;
+pub mod board;
 pub mod candidate;
 pub mod compiler;
 pub mod compiler_child;
 mod content_hash;
+pub mod decision;
+pub mod entry;
 mod function_cache;
 pub mod loader;
 mod private_copy;
 pub mod source;
+pub mod split;
 mod state_key;
+pub mod trial;
+pub mod verdict;
+pub mod versions;

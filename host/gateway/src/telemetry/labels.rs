@@ -228,6 +228,15 @@ pub struct FilterLabels {
     pub digest: Arc<str>,
 }
 
+/// Labels of decisions about releases.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReleaseDecisionLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// What was decided, from a fixed list.
+    pub decision: &'static str,
+}
+
 /// Labels of the gateway itself.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct BuildLabels {

@@ -20,9 +20,9 @@ use super::buckets::Buckets;
 use super::labels::{
     BuildLabels, CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilesLabels,
     FilterLabels, FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels,
-    LoadFailureLabels, MIRROR_RESULTS, MirrorLabels, RETRY_RESULTS, ReloadLabels, RequestLabels, RetryLabels,
-    RouteClassLabels, RouteLabels, UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels,
-    UpstreamLabels,
+    LoadFailureLabels, MIRROR_RESULTS, MirrorLabels, RETRY_RESULTS, ReleaseDecisionLabels, ReloadLabels, RequestLabels,
+    RetryLabels, RouteClassLabels, RouteLabels, UPSTREAM_RESULTS, UpstreamCertificateFailureLabels,
+    UpstreamCertificateLabels, UpstreamLabels,
 };
 use super::owners::Owners;
 use super::series::{FilterSeries, RouteSeries};
@@ -147,6 +147,12 @@ metrics! {
         "files_checked_timestamp" seconds "Unix time at which the last check for changed files ended";
     filters: Family<FilterLabels, Gauge>,
         "filter_info" "1 for each loaded filter";
+    release_step: Family<FilterNameLabels, Gauge>,
+        "release_step" "The step of a filter's release, from 1; 0 if none runs";
+    release_share: Family<FilterNameLabels, Gauge<f64, AtomicU64>>,
+        "release_share" "The share of the exchanges that use the version that is released";
+    release_decisions: Family<ReleaseDecisionLabels, Counter>,
+        "release_decisions" "Decisions about releases of filters";
     mirrored: Family<MirrorLabels, Counter>,
         "mirrored" "Copies of requests for a mirror, by result";
     upstream_connections: Counter<u64, AtomicU64>,

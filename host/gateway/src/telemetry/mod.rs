@@ -36,8 +36,9 @@ pub use failures::FailedExchanges;
 pub use labels::{
     CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilesLabels, FilterLabels,
     FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels, LoadFailureLabels,
-    MirrorLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, STATUS_CLASSES,
-    UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels, method_label,
+    MirrorLabels, ReleaseDecisionLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels,
+    STATUS_CLASSES, UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
+    method_label,
 };
 pub use log::{flush_log, init_log, parse_level, set_level};
 pub use log_limit::WARNINGS;

@@ -153,7 +153,7 @@ fn rendezvous(candidates: &[Candidate], eligible: &[usize], key: u64) -> usize {
 
 /// A hash that is the same in every gateway and version: FNV-1a, then [`mix`]. The standard
 /// library's hash may change with its version.
-pub(super) fn hash(bytes: &[u8]) -> u64 {
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
     let fnv = bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));

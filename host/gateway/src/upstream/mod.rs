@@ -42,7 +42,9 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::telemetry::{AttemptRecord, Metrics, RetryLabels, TRACEPARENT, TraceContext, UpstreamRecord, new_span_id};
+pub(crate) use balance::hash;
 use balance::{ChooseError, Policy};
+pub(crate) use cluster::cookie;
 pub use cluster::{Cluster, EndpointSet, WeightedEndpoint};
 pub use endpoint::{Endpoint, EndpointStatus};
 pub use health::run_health_checks;

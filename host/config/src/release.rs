@@ -1,0 +1,127 @@
+//! `filters.NAME.release`: how a new version of a filter takes over from the one in service.
+//!
+//! This module does not know: what a version is, who counts its calls.
+
+use std::time::Duration;
+
+use crate::values::{HOUR, MILLISECOND, header_name, token};
+use crate::yaml::{Section, Value};
+
+const STEPS_MAX: usize = 20;
+
+/// How a new version takes over, step by step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Release {
+    /// The share of the exchanges that use the new version at each step, ascending, the last one
+    /// 100%. Default 1%, 10%, 50%, 100%.
+    pub steps: Vec<Share>,
+    /// How long each step lasts at least. Default 60 s; 100 ms to 24 h.
+    pub hold: Duration,
+    /// What makes exchanges use the same version. Default the client's address.
+    pub sticky: Sticky,
+    /// What the new version must satisfy at each step.
+    pub gates: Gates,
+}
+
+/// A share in hundredths of a percent: 10,000 is everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(pub u32);
+
+/// The part of a request that determines its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sticky {
+    /// `client`: the client's address.
+    Client,
+    /// `{header: NAME}`.
+    Header(http::HeaderName),
+    /// `{cookie: NAME}`.
+    Cookie(String),
+}
+
+/// Bounds on what the new version may do worse than the old one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gates {
+    /// How much larger its share of failed requests may be. Default 1%.
+    pub errors: Share,
+    /// How many times the old version's time per request it may take. Default 2; 1 to 1000.
+    pub latency_ratio: f64,
+    /// How many requests it must have had. Default 100; 1 to 1,000,000.
+    pub requests: u64,
+}
+
+impl Share {
+    /// Everything.
+    pub const ALL: Self = Self(10_000);
+
+    /// As a number between 0 and 1.
+    pub fn ratio(self) -> f64 {
+        f64::from(self.0) / f64::from(Self::ALL.0)
+    }
+}
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}%", f64::from(self.0) / 100.0)
+    }
+}
+
+impl Release {
+    pub(crate) fn read(section: &Section) -> Self {
+        Self {
+            steps: read_steps(section),
+            hold: section.duration("hold", 100 * MILLISECOND, 24 * HOUR).unwrap_or(Duration::from_secs(60)),
+            sticky: Sticky::read(section).unwrap_or(Sticky::Client),
+            gates: section.nested("gates", |gates| Gates {
+                errors: gates.scalar("errors", percent).unwrap_or(Share(100)),
+                latency_ratio: gates.scalar("latency_ratio", ratio).unwrap_or(2.0),
+                requests: gates.number("requests", 1, 1_000_000).unwrap_or(100),
+            }),
+        }
+    }
+}
+
+fn read_steps(section: &Section) -> Vec<Share> {
+    let Some(node) = section.get("steps") else {
+        return vec![Share(100), Share(1000), Share(5000), Share::ALL];
+    };
+    let steps = section.list("steps", percent);
+    let is_ascending = steps.windows(2).all(|pair| pair[0] < pair[1]);
+    if steps.first().is_some_and(|first| first.0 == 0) || !is_ascending || steps.len() > STEPS_MAX {
+        let message = format!("write 1 to {STEPS_MAX} shares above 0%, each larger than the one before");
+        section.error(node.line, "steps", message);
+    } else if steps.last() != Some(&Share::ALL) {
+        section.error(node.line, "steps", "the last step is 100%: add it");
+    }
+    steps
+}
+
+impl Sticky {
+    fn read(release: &Section) -> Option<Self> {
+        const ADVICE: &str = "write client, {header: NAME} or {cookie: NAME}";
+        if !matches!(release.get("sticky")?.value, Value::Map(_)) {
+            return release.choice("sticky", &[("client", Self::Client)], ADVICE);
+        }
+        release.nested("sticky", |section| {
+            let header = section.scalar("header", |text| header_name(text).map(Self::Header));
+            let cookie = section.scalar("cookie", |text| token(text).map(Self::Cookie));
+            if section.has("header") == section.has("cookie") {
+                section.error(section.line(), "header", "give either header or cookie");
+            }
+            header.or(cookie)
+        })
+    }
+}
+
+/// A share such as `1%` or `0.5%`.
+fn percent(text: &str) -> Result<Share, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    match number {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(Share((percent * 100.0).round() as u32)),
+        _ => Err("write a share between 0% and 100%, such as 1% or 0.5%".into()),
+    }
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio| (1.0..=1000.0).contains(ratio));
+    ratio.ok_or_else(|| "write a number between 1 and 1000, such as 2.0".into())
+}

@@ -1,0 +1,191 @@
+//! Who may give commands to the gateway: the holder of the token, or this host.
+//!
+//! Without a token, commands are taken only on a loopback address. A web page in a browser on this
+//! host could reach that address too, so two fields must show that none did. `host` must name this
+//! host: a page whose own name was made to resolve to 127.0.0.1 (DNS rebinding) sends that name.
+//! And `origin`, which browsers send with every POST, must be absent or this listener itself.
+//! This module does not know: what a command does.
+
+use std::net::SocketAddr;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::Authority;
+use http::{Response, StatusCode};
+
+use super::reply::{Reply, text};
+use witgate_config::Secret;
+use witgate_http::text::quoted;
+
+/// The other side of an admin connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    /// Its address.
+    pub(super) peer: SocketAddr,
+    /// Whether the listener has a loopback address.
+    pub(super) is_loopback_listener: bool,
+}
+
+/// Who gives a command, for the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Actor {
+    /// The holder of `admin.token`.
+    Token,
+    /// Somebody on this host.
+    Loopback,
+}
+
+/// Why a command is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The token is missing or wrong.
+    Token,
+    /// The listener is not on loopback, and there is no token.
+    NoToken,
+    /// `host` does not name this host.
+    Host(String),
+    /// The request comes from a web page.
+    Origin(String),
+}
+
+impl Actor {
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Token => "admin.token",
+            Self::Loopback => "loopback",
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) fn why(&self) -> String {
+        match self {
+            Self::Token => "this command needs `authorization: Bearer TOKEN` with the value of admin.token".into(),
+            Self::NoToken => {
+                "commands on an address that is not loopback need a token: set admin.token, or admin.address to 127.0.0.1:9901".into()
+            }
+            Self::Host(host) => format!("the field host is {host}: use the listener's address, 127.0.0.1 or localhost"),
+            Self::Origin(origin) => format!("web pages of {origin} may not give commands"),
+        }
+    }
+
+    pub(super) fn reply(&self) -> Reply {
+        let status = if *self == Self::Token { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
+        let mut reply: Response<_> = text(status, self.why() + "\n");
+        if *self == Self::Token {
+            reply.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        reply
+    }
+}
+
+/// Decides whether a request may give a command.
+///
+/// # Errors
+/// Why it may not.
+pub(super) fn authorize(caller: &Caller, token: Option<&Secret>, headers: &HeaderMap) -> Result<Actor, Refusal> {
+    let host = single(headers, header::HOST);
+    if let Some(token) = token {
+        check_origin(headers, host)?;
+        return if has_token(headers, token) { Ok(Actor::Token) } else { Err(Refusal::Token) };
+    }
+    if !caller.is_loopback_listener {
+        return Err(Refusal::NoToken);
+    }
+    if !host.is_some_and(names_this_host) {
+        return Err(Refusal::Host(quoted(host.unwrap_or_default())));
+    }
+    check_origin(headers, host)?;
+    Ok(Actor::Loopback)
+}
+
+fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
+    let sent = single(headers, header::AUTHORIZATION).and_then(|value| {
+        let (scheme, sent) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| sent.trim())
+    });
+    // The time of the comparison must not tell how many characters are right.
+    sent.is_some_and(|sent| {
+        aws_lc_rs::constant_time::verify_slices_are_equal(sent.as_bytes(), token.expose().as_bytes()).is_ok()
+    })
+}
+
+/// A port may differ: a forwarded port has another number, and an attacker cannot choose the host.
+fn names_this_host(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    !host.contains('@') && (name.eq_ignore_ascii_case("localhost") || is_loopback)
+}
+
+fn check_origin(headers: &HeaderMap, host: Option<&str>) -> Result<(), Refusal> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().unwrap_or_default();
+    match (origin.split_once("://"), host) {
+        (Some(("http" | "https", own)), Some(host)) if own.eq_ignore_ascii_case(host) => Ok(()),
+        _ => Err(Refusal::Origin(quoted(origin))),
+    }
+}
+
+/// The value of a field that occurs once.
+fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use witgate_config::Config;
+
+    const LOCAL: Caller = Caller {
+        peer: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1),
+        is_loopback_listener: true,
+    };
+    const PUBLIC: Caller = Caller { is_loopback_listener: false, ..LOCAL };
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn without_a_token_only_this_host_may_command() {
+        let of = |caller: &Caller, fields: &[(&'static str, &'static str)]| authorize(caller, None, &headers(fields));
+        for host in ["127.0.0.1:9901", "localhost", "LOCALHOST:1", "[::1]:9901", "127.8.8.8"] {
+            assert_eq!(of(&LOCAL, &[("host", host)]), Ok(Actor::Loopback), "{host}");
+        }
+        for host in
+            ["evil.example", "localhost.evil.example:9901", "127.0.0.1.evil.example", "u@localhost", "", "10.0.0.1"]
+        {
+            assert!(matches!(of(&LOCAL, &[("host", host)]), Err(Refusal::Host(_))), "{host}");
+        }
+        assert!(matches!(of(&LOCAL, &[]), Err(Refusal::Host(_))));
+        assert!(matches!(of(&LOCAL, &[("host", "localhost"), ("host", "localhost")]), Err(Refusal::Host(_))));
+        assert_eq!(of(&LOCAL, &[("host", "localhost:1"), ("origin", "http://localhost:1")]), Ok(Actor::Loopback));
+        for origin in ["http://localhost:3000", "https://evil.example", "null", "localhost:1"] {
+            let refused = of(&LOCAL, &[("host", "localhost:1"), ("origin", origin)]);
+            assert!(matches!(refused, Err(Refusal::Origin(_))), "{origin}");
+        }
+        assert_eq!(of(&PUBLIC, &[("host", "localhost")]), Err(Refusal::NoToken));
+    }
+
+    #[test]
+    fn with_a_token_only_its_holder_may_command() -> Result<(), String> {
+        let text = "admin: {address: \"0.0.0.0:1\", token: 0123456789abcdef}\nupstreams: {u: {builtin: echo}}\nroutes: [{upstream: u}]";
+        let config = Config::parse(text, "f", Path::new("/")).map_err(|errors| errors.to_string())?;
+        let of =
+            |fields: &[(&'static str, &'static str)]| authorize(&PUBLIC, config.admin_token.as_ref(), &headers(fields));
+        assert_eq!(of(&[("authorization", "Bearer 0123456789abcdef")]), Ok(Actor::Token));
+        assert_eq!(of(&[("authorization", "bearer 0123456789abcdef")]), Ok(Actor::Token));
+        for value in ["Bearer 0123456789abcde", "0123456789abcdef", "Basic 0123456789abcdef", "Bearer"] {
+            assert_eq!(of(&[("authorization", value)]), Err(Refusal::Token), "{value}");
+        }
+        assert_eq!(of(&[("host", "localhost")]), Err(Refusal::Token));
+        let foreign = of(&[("authorization", "Bearer 0123456789abcdef"), ("host", "a"), ("origin", "http://b")]);
+        assert!(matches!(foreign, Err(Refusal::Origin(_))));
+        Ok(())
+    }
+}

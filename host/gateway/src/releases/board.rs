@@ -1,0 +1,201 @@
+//! The versions of all filters, with a record of them in the state directory.
+//!
+//! The record (`releases.json`) survives a restart: a release goes on at its step, and a version
+//! that was rolled back stays out of service. It names compiled code by hash, and the cache checks
+//! that code, so the record is not a secret. This module does not know: traffic, snapshots.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::content_hash::ContentHash;
+use super::decision::{Decision, DecisionKind};
+use super::entry::{Change, Command, Entry};
+use super::trial::Trial;
+use super::versions::{Version, Versions};
+use witgate_config::{Config, Share};
+use witgate_runtime::filter::Filter;
+
+const RECORD_BYTES_MAX: u64 = 4 << 20;
+
+/// The versions of all filters.
+pub struct Releases {
+    entries: Entries,
+    versions: Versions,
+    /// Where they are recorded.
+    record: PathBuf,
+}
+
+/// The versions of each filter, by the filter's name.
+pub type Entries = BTreeMap<String, Entry>;
+
+/// A new version that serves a share of the exchanges.
+#[derive(Clone)]
+pub struct Canary {
+    /// The version.
+    pub filter: Arc<Filter>,
+    /// Which exchanges it serves, and how it does.
+    pub trial: Arc<Trial>,
+}
+
+/// Why a command has no effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// No filter has this name.
+    #[error("no filter has this name; the filters are {0}")]
+    NoSuchFilter(String),
+    /// The filter's state does not allow it.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+#[derive(Deserialize)]
+struct Record {
+    filters: Entries,
+}
+
+impl Releases {
+    /// Reads the record of a state directory. Without a readable one, every loaded version is the
+    /// first.
+    pub(super) fn open(versions: Versions, state_dir: &Path) -> Self {
+        let record = state_dir.join("releases.json");
+        let entries = read(&record).unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(file = %record.display(), %error, "the record of releases cannot be read: earlier versions and quarantined ones are forgotten");
+            }
+            Entries::new()
+        });
+        Self { entries, versions, record }
+    }
+
+    /// The state of each filter.
+    pub fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    /// Puts back what [`entries`](Self::entries) returned.
+    pub fn restore(&mut self, entries: Entries) {
+        self.entries = entries;
+    }
+
+    /// Takes the filters that were loaded for a configuration, and forgets those that it does not
+    /// contain. `settings_changed`: versions in memory have the settings of an earlier
+    /// configuration.
+    pub fn admit(
+        &mut self,
+        config: &Config,
+        loaded: &HashMap<String, Arc<Filter>>,
+        content: impl Fn(&str) -> Option<ContentHash>,
+        settings_changed: bool,
+    ) -> Vec<Decision> {
+        let Self { entries, versions, .. } = self;
+        entries.retain(|name, _| config.filters.contains_key(name));
+        let mut decisions = vec![];
+        for (name, settings) in &config.filters {
+            let (Some(filter), Some(content)) = (loaded.get(name), content(name)) else { continue };
+            let version = Version::new(filter.clone(), content);
+            let release = settings.release.as_ref();
+            match entries.get_mut(name) {
+                Some(entry) => {
+                    let change = entry.admit(version, release, settings_changed, versions);
+                    decisions.extend(change.map(|change| decision(name, entry, change)));
+                }
+                None => {
+                    entries.insert(name.clone(), Entry::new(version, release));
+                }
+            }
+        }
+        decisions
+    }
+
+    /// Judges the steps that run.
+    pub fn tick(&mut self, now: Instant) -> Vec<Decision> {
+        let judge = |(name, entry): (&String, &mut Entry)| {
+            let change = entry.tick(now)?;
+            Some(decision(name, entry, change))
+        };
+        self.entries.iter_mut().filter_map(judge).collect()
+    }
+
+    /// Carries out an operator's command.
+    ///
+    /// # Errors
+    /// Why it has no effect.
+    pub fn command(&mut self, name: &str, command: Command) -> Result<Decision, CommandError> {
+        let Self { entries, versions, .. } = self;
+        let names = || entries.keys().cloned().collect::<Vec<_>>().join(", ");
+        if !entries.contains_key(name) {
+            return Err(CommandError::NoSuchFilter(names()));
+        }
+        let entry = entries.get_mut(name).ok_or_else(|| CommandError::NoSuchFilter(String::new()))?;
+        let change = entry.command(command, versions, Instant::now()).map_err(CommandError::Impossible)?;
+        Ok(decision(name, entry, change))
+    }
+
+    /// Whether a release runs.
+    pub fn is_active(&self) -> bool {
+        self.entries.values().any(|entry| entry.running.is_some())
+    }
+
+    /// The versions in service, by filter.
+    pub fn in_service(&self) -> HashMap<String, Arc<Filter>> {
+        let serving = |(name, entry): (&String, &Entry)| Some((name.clone(), entry.stable.filter.clone()?));
+        self.entries.iter().filter_map(serving).collect()
+    }
+
+    /// The versions that are released, by filter.
+    pub fn canaries(&self) -> HashMap<String, Canary> {
+        let canary = |(name, entry): (&String, &Entry)| {
+            let running = entry.running.as_ref()?;
+            Some((name.clone(), Canary { filter: running.version.filter.clone()?, trial: running.trial.clone() }))
+        };
+        self.entries.iter().filter_map(canary).collect()
+    }
+
+    /// Writes the record. A failure is logged: the releases go on without it.
+    pub fn save(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.prepare_save();
+        }
+        if let Err(error) = write(&self.record, &self.entries) {
+            tracing::warn!(file = %self.record.display(), %error, "the record of releases cannot be written: a restart forgets what was decided");
+        }
+    }
+}
+
+fn decision(name: &str, entry: &Entry, (kind, version, why): Change) -> Decision {
+    let share = match &entry.running {
+        Some(running) => running.share(),
+        None if kind == DecisionKind::Completed => Share::ALL,
+        None => Share(0),
+    };
+    Decision { filter: name.to_owned(), kind, version, share, why }
+}
+
+fn read(path: &Path) -> io::Result<Entries> {
+    let length = fs::metadata(path)?.len();
+    if length > RECORD_BYTES_MAX {
+        return Err(io::Error::other(format!("{length} bytes are above the limit of {RECORD_BYTES_MAX}")));
+    }
+    let record: Record = serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)?;
+    Ok(record.filters)
+}
+
+/// Replaces the file as a whole, so that a crash leaves the old or the new one.
+fn write(path: &Path, entries: &Entries) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Written<'a> {
+        filters: &'a Entries,
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".releases").tempfile_in(folder)?;
+    serde_json::to_writer_pretty(&mut file, &Written { filters: entries }).map_err(io::Error::other)?;
+    file.flush()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
