@@ -1,9 +1,9 @@
 //! The bytes of bodies that the gateway holds in memory for filters: bodies that it buffers, and
 //! bodies that filters make. They count until they were sent or dropped.
 //!
-//! A [`Budget`] has three bounds: on the bytes of all exchanges, of one route, and of one client, so
-//! that neither a slow client nor a busy route uses up what all share. A body counts as its bytes
-//! arrive: a client that announces a large body and sends little of it holds little.
+//! A [`Budget`] has three bounds: on the bytes of all exchanges, of one route, and of one client,
+//! so that neither a slow client nor a busy route uses up what all share. A body counts as its
+//! bytes arrive: a client that announces a large body and sends little of it holds little.
 //!
 //! The counted bytes carry their [`Charge`] with them ([`hold`]), and the last copy of them returns
 //! it. Bodies below [`FREE_BYTES`] are not counted. Gain: small answers cost no counting. Price: an
@@ -41,7 +41,7 @@ struct Counters {
 
 /// The bounds of a route's exchanges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub struct HeldLimits {
     /// For all exchanges together.
     pub all: usize,
     /// For the exchanges of the route.
@@ -54,7 +54,7 @@ pub struct Bounds {
 pub struct Budget {
     held: HeldBytes,
     route: Limiter,
-    bounds: Bounds,
+    bounds: HeldLimits,
 }
 
 /// Counted bytes. Dropping the charge returns them.
@@ -112,13 +112,13 @@ impl HeldBytes {
 
 impl Budget {
     /// A budget for the exchanges of one route.
-    pub fn new(held: &HeldBytes, bounds: Bounds) -> Self {
+    pub fn new(held: &HeldBytes, bounds: HeldLimits) -> Self {
         Self { held: held.clone(), route: Limiter::default(), bounds }
     }
 
     /// Counts `bytes` for an exchange of this client.
     pub fn charge(&self, client: IpAddr, bytes: usize) -> Result<Charge, Exceeded> {
-        let Bounds { all, route, client: own } = self.bounds;
+        let HeldLimits { all, route, client: own } = self.bounds;
         let exceeded = |setting, max| move |_| Exceeded { setting, max };
         Ok(Charge {
             client: (self.held.client(client).try_acquire_many(bytes, own)).map_err(exceeded(CLIENT, own))?,
@@ -210,7 +210,7 @@ mod tests {
 
     fn budget(all: usize, route: usize, client: usize) -> (HeldBytes, Arc<Budget>) {
         let held = HeldBytes::default();
-        let budget = Arc::new(Budget::new(&held, Bounds { all, route, client }));
+        let budget = Arc::new(Budget::new(&held, HeldLimits { all, route, client }));
         (held, budget)
     }
 

@@ -1,5 +1,6 @@
 //! HTTP for both sides of the gateway: semantics, HTTP/1 and HTTP/2 messages, bodies, the minimum
-//! throughput of a peer, and limits on what is in use and on what is held in memory at the same time.
+//! throughput of a peer, and limits on what is in use and on what is held in memory at the same
+//! time.
 //!
 //! This crate does not know: sockets, WebAssembly, configuration.
 

@@ -81,7 +81,7 @@ pub async fn run(
     let _active = filter.calls.enter();
     let began = Instant::now();
     let Ok(_in_calls) = filter.in_calls.try_acquire(filter.settings.concurrency) else {
-        let outcome = Err(Failure::concurrency(&filter.settings));
+        let outcome = Err(Failure::concurrency(&filter.settings.name, filter.settings.concurrency));
         let stats = CallStats::default();
         return CallResult { exchange, outcome, took: began.elapsed(), stats, log_lines_dropped: 0 };
     };

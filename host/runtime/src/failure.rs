@@ -9,7 +9,6 @@ use witgate_http::error::FilterFailure;
 use witgate_http::text::{BoundedText, MESSAGE_BYTES_MAX, bounded};
 
 use crate::exchange::Refusal;
-use crate::settings::FilterSettings;
 
 /// The most frames of the guest's stack that a failure's detail shows, innermost first.
 const FRAMES_MAX: usize = 16;
@@ -34,9 +33,8 @@ impl Failure {
 
 impl Failure {
     /// The filter has as many calls as the operator allows.
-    pub(crate) fn concurrency(settings: &FilterSettings) -> Self {
-        let detail =
-            format!("{} calls at once, the limit is filters.{}.concurrency", settings.concurrency, settings.name);
+    pub(crate) fn concurrency(filter: &str, max: impl std::fmt::Display) -> Self {
+        let detail = format!("{max} calls at once, the limit is filters.{filter}.concurrency");
         Self { kind: FilterFailure::Saturated, detail }
     }
 }

@@ -1,9 +1,10 @@
 //! Runs filters. This is the only crate that names wasmtime.
 //!
 //! From the file to the call: `component` reads what a file declares, `proposals` limits what
-//! its code may use, `compiler` makes machine code of it, `engine` maps that code, `filter` links it under the operator's `settings`, `instance`
-//! runs it, and `call` is one call of it. `host` has the functions that a guest can call, and
-//! `keyvalue` is the service that the gateway provides for them.
+//! its code may use, `compiler` makes machine code of it, `engine` maps that code, `filter` links
+//! it under the operator's `settings`, `instance` runs it, and `call` is one call of it. `host` has
+//! the functions that a guest can call, and `keyvalue` is the service that the gateway provides for
+//! them.
 //!
 //! What makes a fresh instance per call cheap: `instance_cache` moves creation and drop out of the
 //! call, `pool_range` finds the pool's memories, `fault_around` and `coalesce` reduce the work of

@@ -5,7 +5,8 @@
 //! (`async_stack_zeroing`) writes the kept part of the stack after every call. Instead, the gateway
 //! advises the kernel itself, and only after calls that took long enough to have used a deep stack.
 //! Gain: short calls pay nothing for it. Price: one more call of the epoch callback at the begin of
-//! a call, where it learns the address of its stack; and a call of a millisecond pays a system call.
+//! a call, where it learns the address of its stack; and a call of a millisecond pays a system
+//! call.
 //!
 //! wasmtime does not tell the addresses of its pool. It shows as mappings of one stack each, with a
 //! guard page before each of them. This module does not know: filters, calls.
@@ -67,8 +68,8 @@ impl Stacks {
     #[allow(unsafe_code)]
     pub(crate) fn release_deep(self, address: usize) {
         let Some(deep) = self.deep_part(address) else { return };
-        // SAFETY: a stack on which no function runs holds no values, and its next user expects none.
-        // The range is within the one stack that the caller owns.
+        // SAFETY: a stack on which no function runs holds no values, and its next user expects
+        // none. The range is within the one stack that the caller owns.
         if let Err(error) =
             unsafe { madvise(with_exposed_provenance_mut(deep.start), deep.len(), Advice::LinuxDontNeed) }
         {

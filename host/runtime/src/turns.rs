@@ -51,8 +51,8 @@ pub(crate) async fn next() {
     let semaphore = TURN.with(|turn| turn.get_or_init(|| Arc::new(Semaphore::new(1))).clone());
     // The semaphore is never closed.
     let turn = semaphore.acquire_owned().await.ok();
-    // After the wait: whoever gets the turn runs after everybody else. tokio's own yield and not the
-    // future's waker: the I/O driver runs before the guest continues.
+    // After the wait: whoever gets the turn runs after everybody else. tokio's own yield and not
+    // the future's waker: the I/O driver runs before the guest continues.
     tokio::task::yield_now().await;
     HELD.set(turn);
 }

@@ -67,8 +67,8 @@ class notes:  # noqa: N801
     Use them to pass data from ``on_request`` to ``on_response``, or to a later filter. Neither the
     client nor the upstream sees them.
 
-    A filter may add 32 notes to an exchange, and one more ends the call. A name has 1 to 64 bytes, a
-    value at most 4 KiB. Begin a name with the name of your filter: ``limiter.remaining``.
+    A filter may add 32 notes to an exchange, and one more ends the call. A name has 1 to 64 bytes,
+    a value at most 4 KiB. Begin a name with the name of your filter: ``limiter.remaining``.
     """
 
     @staticmethod

@@ -113,9 +113,9 @@ export function route(): string {
  * Notes: named strings that are attached to the exchange. Use them to pass data from `onRequest` to
  * `onResponse`, or to a later filter. Neither the client nor the upstream sees them.
  *
- * A filter may add 32 notes to an exchange; one more ends the call. A name has 1 to 64 bytes, a value at
- * most 4 KiB: otherwise `set` throws a RangeError. Begin a name with the name of your filter:
- * `limiter.remaining`.
+ * A filter may add 32 notes to an exchange; one more ends the call. A name has 1 to 64 bytes, a
+ * value at most 4 KiB: otherwise `set` throws a RangeError. Begin a name with the name of your
+ * filter: `limiter.remaining`.
  */
 export const notes = {
   /** Returns the value of a note, or undefined if no filter has set it. */

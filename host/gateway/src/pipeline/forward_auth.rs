@@ -1,9 +1,9 @@
 //! Asks an upstream whether a request may pass (nginx's `auth_request`, Traefik's `forwardAuth`).
 //!
 //! The question is a GET without a body and with the request's fields. A status of 2xx lets the
-//! request pass, with the listed fields of the answer. Any other answer goes to the client. If there
-//! is no answer, the request fails: a policy that cannot be checked is not met.
-//! This module does not know: how a request is sent, what the upstream decides by.
+//! request pass, with the listed fields of the answer. Any other answer goes to the client. If
+//! there is no answer, the request fails: a policy that cannot be checked is not met. This module
+//! does not know: how a request is sent, what the upstream decides by.
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;

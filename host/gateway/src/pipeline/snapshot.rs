@@ -22,7 +22,7 @@ use crate::tls::ServerTls;
 use crate::upstream::{Cluster, EndpointRegistry};
 use witgate_config::{Config, ForwardAuth, OnError, Upstream};
 use witgate_http::error::Error;
-use witgate_http::held::{Bounds, Budget, HeldBytes};
+use witgate_http::held::{Budget, HeldBytes, HeldLimits};
 use witgate_http::limiter::Limiter;
 use witgate_runtime::engine::Engine;
 use witgate_runtime::exchange::Request;
@@ -186,9 +186,9 @@ fn build_route(
 }
 
 /// What the exchanges of a route may hold in memory.
-fn bounds(config: &Config, route: &witgate_config::Route) -> Bounds {
+fn bounds(config: &Config, route: &witgate_config::Route) -> HeldLimits {
     let limits = &config.limits;
-    Bounds {
+    HeldLimits {
         all: limits.buffered_bytes,
         route: route.limits.buffered_bytes.unwrap_or_else(|| limits.buffered_bytes_of_route()),
         client: limits.buffered_bytes_per_client,

@@ -21,7 +21,7 @@ use super::trace::context::{TraceContext, is_in_share};
 use witgate_http::body::Traffic;
 use witgate_http::error::{Error, FilterFailure, Kind};
 use witgate_runtime::call::CallStats;
-use witgate_runtime::exchange::{Client, Note, id_text};
+use witgate_runtime::exchange::{Client, ExchangeNote, id_text};
 use witgate_runtime::filter::Phase;
 
 /// What happened in one exchange.
@@ -58,7 +58,7 @@ pub struct ExchangeRecord {
     /// The calls of filters, in the order in which they ended.
     pub calls: SmallVec<[FilterCall; 2]>,
     /// The notes that filters attached.
-    pub notes: Vec<Note>,
+    pub notes: Vec<ExchangeNote>,
     /// What the upstream did.
     pub upstream: UpstreamRecord,
     /// What failed first. A failed call of a filter is also among `calls`.

@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use witgate_http::text::quoted;
 
 use super::checked::{BODY_BYTES_MAX, Refusal};
-use super::message::{Exchange, Note};
+use super::message::{Exchange, ExchangeNote};
 
 /// Notes of one filter on one exchange.
 const NOTES_MAX: usize = 32;
@@ -49,7 +49,7 @@ pub(crate) enum Edit {
 pub struct Journal {
     edits: Vec<Edit>,
     bytes: usize,
-    notes: Vec<Note>,
+    notes: Vec<ExchangeNote>,
 }
 
 impl Journal {
@@ -109,13 +109,14 @@ impl Journal {
         if !is_known(&name) && own + new >= NOTES_MAX {
             return Err(Refusal::Limit(format!("more than {NOTES_MAX} notes of one filter on one exchange")));
         }
-        self.notes.push(Note { name, value, owner: owner.clone() });
+        self.notes.push(ExchangeNote { name, value, owner: owner.clone() });
         Ok(())
     }
 
     /// A note, with the changes of this call.
     pub(crate) fn note<'a>(&'a self, exchange: &'a Exchange, name: &str) -> Option<&'a str> {
-        let find = |notes: &'a [Note]| notes.iter().find(|note| note.name == name).map(|note| note.value.as_str());
+        let find =
+            |notes: &'a [ExchangeNote]| notes.iter().find(|note| note.name == name).map(|note| note.value.as_str());
         find(&self.notes).or_else(|| find(&exchange.notes))
     }
 
@@ -206,7 +207,7 @@ impl Exchange {
         self.keep_notes(journal.notes);
     }
 
-    fn keep_notes(&mut self, notes: Vec<Note>) {
+    fn keep_notes(&mut self, notes: Vec<ExchangeNote>) {
         for new in notes {
             match self.notes.iter_mut().find(|note| note.name == new.name) {
                 Some(note) => note.value = new.value,

@@ -28,13 +28,13 @@ pub struct Exchange {
     /// The response as the client will see it. `None` in the request phase.
     pub response: Option<Response>,
     /// The notes that filters attached.
-    pub notes: Vec<Note>,
+    pub notes: Vec<ExchangeNote>,
     /// What the exchanges of the route may hold in memory. `None` if nothing is counted.
     pub budget: Option<Arc<Budget>>,
 }
 
 /// A named string that a filter attached to an exchange.
-pub struct Note {
+pub struct ExchangeNote {
     /// 1 to 64 bytes.
     pub name: String,
     /// At most 4 KiB.
