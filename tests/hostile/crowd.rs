@@ -17,7 +17,7 @@ fn gateway(concurrency: usize) -> Result<Gateway> {
 upstreams: {{echo: {{builtin: echo}}}}
 timeouts: {{filters: 2s}}
 filters:
-  hostile: {{source: hostile.wasm, timeout: 500ms, memory: 4MiB, concurrency: {concurrency}}}
+  hostile: {{source: hostile.wasm, timeout: 1s, memory: 4MiB, concurrency: {concurrency}}}
   tame: {{source: tame.wasm}}
 routes:
   - {{name: hostile, match: {{path: /hostile}}, filters: [hostile], upstream: echo}}
@@ -50,8 +50,10 @@ fn a_neighbour_is_served_among_300_endless_calls() -> Result<()> {
     // A busy machine may delay a neighbour by itself, so one quick attack is enough.
     for _ in 0..4 {
         let mut attackers = begin(&gateway, 300)?;
+        // 300 new connections cost time of their own.
+        std::thread::sleep(Duration::from_millis(250));
         let (began, mut slowest, mut served) = (Instant::now(), Duration::ZERO, 0);
-        while began.elapsed() < Duration::from_millis(450) {
+        while began.elapsed() < Duration::from_millis(500) {
             for path in ["/plain", "/tame"] {
                 let sent = Instant::now();
                 ensure!(neighbour.get(path, &[])?.status == 200);
