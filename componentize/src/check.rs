@@ -7,7 +7,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use wasmparser::{Encoding, Parser, Payload};
-use witgate_manifest::Manifest;
+use witgate_manifest::{Manifest, SERVICES};
 
 use crate::wit;
 
@@ -48,8 +48,8 @@ fn advice(import: &str, manifest: &Manifest) -> String {
             );
         }
     }
-    if import == wit::interface("keyvalue") {
-        return "which filter.toml does not request: add `services = [\"keyvalue\"]`, or remove the call".into();
+    if let Some(service) = SERVICES.iter().find(|service| import == wit::interface(service)) {
+        return format!("which filter.toml does not request: add `services = [\"{service}\"]`, or remove the call");
     }
     "which the gateway does not know: remove the code that needs it".into()
 }

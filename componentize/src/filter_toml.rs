@@ -195,7 +195,7 @@ default = 100
             (
                 "[request]",
                 "services = [\n\"disk\"]\n[request]",
-                "f:4: services: \"disk\" is not a service; the services are keyvalue",
+                "f:4: services: \"disk\" is not a service; the services are keyvalue, limiter",
             ),
             (
                 "[request]",

@@ -8,6 +8,8 @@ import { ABSENT, AuthorError, nodeModuleAdvice, sdk, shownPath, sourcePlace } fr
 
 /** Globals that the types have and QuickJS lacks. Uses are renamed, so that they can be found. */
 const TYPED_BUT_ABSENT = ["Intl", "Atomics"];
+/** Services of the gateway, each a module of the SDK. */
+const SERVICES = ["keyvalue", "limiter"];
 const RENAMED = /(typeof )?\b__WITGATE_NO_(\w+)/g;
 
 /**
@@ -30,7 +32,7 @@ export async function bundle(source, handlers, services, work) {
     sourcemap: "external",
     outfile: join(work, "filter.js"),
     external: ["witgate:*"],
-    alias: { "@witgate/filter": join(sdk, "src/index.ts"), "@witgate/filter/keyvalue": join(sdk, "src/keyvalue.ts") },
+    alias: { "@witgate/filter": join(sdk, "src/index.ts"), ...serviceModules() },
     define,
     plugins: [refuseNodeModules],
     legalComments: "none",
@@ -42,16 +44,21 @@ export async function bundle(source, handlers, services, work) {
   if (result instanceof Error) throw result;
   const inputs = Object.keys(result.metafile.inputs);
   const text = result.outputFiles.find((file) => file.path.endsWith(".js")).text;
-  if (!services.includes("keyvalue") && text.includes('"witgate:gateway/keyvalue@')) {
-    const advice = 'add `services = ["keyvalue"]`';
-    const text = "src/filter.ts: imports @witgate/filter/keyvalue, which filter.toml does not request";
-    throw new AuthorError(`${text}: ${advice}`);
+  for (const service of SERVICES) {
+    if (services.includes(service) || !text.includes(`"witgate:gateway/${service}@`)) continue;
+    const advice = `add \`services = ["${service}"]\``;
+    const what = `src/filter.ts: imports @witgate/filter/${service}, which filter.toml does not request`;
+    throw new AuthorError(`${what}: ${advice}`);
   }
   const map = JSON.parse(result.outputFiles.find((file) => file.path.endsWith(".map")).text);
   const table = await lineTable(map, source, work);
   const code = withoutPaths(text, inputs);
   refuseAbsent(code, table);
   return { code, table, inputs: outside(inputs, source) };
+}
+
+function serviceModules() {
+  return Object.fromEntries(SERVICES.map((name) => [`@witgate/filter/${name}`, join(sdk, `src/${name}.ts`)]));
 }
 
 /**

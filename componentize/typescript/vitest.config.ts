@@ -50,5 +50,6 @@ const FUNCTIONS: Record<string, string[]> = {
   log: ["write"],
   clock: ["now", "ticks"],
   random: ["bytes", "number"],
-  keyvalue: ["get", "set", "delete", "increment"],
+  keyvalue: ["get", "getMany", "set", "delete", "increment", "compareAndSwap"],
+  limiter: ["take"],
 };

@@ -12,6 +12,7 @@ pub mod frames;
 mod gateway;
 pub mod otlp;
 pub mod recording_upstream;
+pub mod redis;
 pub mod strict_http1;
 pub mod tls;
 mod upstream;

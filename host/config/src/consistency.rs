@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::filters::Filter;
 use crate::routes::{Route, RouteFilter};
+use crate::stores::SharedStore;
 use crate::upstreams::Upstream;
 use crate::upstreams::endpoints::UpstreamTarget;
 use crate::yaml::{Section, nearest};
@@ -51,6 +52,38 @@ fn check_references(
     for (index, RouteFilter { filter, .. }) in route.filters.iter().enumerate() {
         if !filter.is_empty() && !filters.contains_key(filter) {
             top.error_at(&[path, &format!("filters[{index}]")], unknown("filter", filter, filters));
+        }
+    }
+}
+
+/// The stores that filters and routes name exist, and no two filters share a namespace.
+pub(crate) fn check_stores(
+    top: &Section,
+    stores: &BTreeMap<String, SharedStore>,
+    filters: &BTreeMap<String, Filter>,
+    routes: &[Route],
+) {
+    let mut spaces: BTreeMap<(&str, &str, &str), &str> = BTreeMap::new();
+    for (name, filter) in filters {
+        let parts = [("keyvalue", &filter.keyvalue.store), ("limiter", &filter.limiter.store)];
+        for (key, store) in parts.into_iter().filter_map(|(key, store)| Some((key, store.as_ref()?))) {
+            if !stores.contains_key(&store.store) {
+                top.error_at(&["filters", name, key, "store"], unknown("store", &store.store, stores));
+            }
+            let namespace = store.namespace.as_deref().unwrap_or(name);
+            if let Some(other) = spaces.insert((key, &store.store, namespace), name) {
+                let message = format!(
+                    "{namespace}: filter {other} has this namespace in the same store, so each could read what the other writes: choose another"
+                );
+                top.error_at(&["filters", name, key, "namespace"], message);
+            }
+        }
+    }
+    for (index, route) in routes.iter().enumerate() {
+        let store = route.rate_limit.as_ref().and_then(|rate_limit| rate_limit.store.as_ref());
+        if let Some(store) = store.filter(|store| !stores.contains_key(*store)) {
+            let path = [&format!("routes[{index}]"), "rate_limit", "store"];
+            top.error_at(&path, unknown("store", store, stores));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::references::{FilterConfig, Reference};
 use crate::release::Release;
-use crate::values::{HOUR, MILLISECOND};
+use crate::values::{HOUR, MILLISECOND, name};
 use crate::yaml::{Section, Value, nearest};
 
 const CONFIG_KEYS_MAX: usize = 256;
@@ -46,19 +46,51 @@ pub struct Filter {
     pub config: FilterConfig,
     /// The same for each route that extends it, by the route's name.
     pub route_configs: Vec<(String, FilterConfig)>,
-    /// Bounds on its key-value store.
+    /// Where its key-value store is, and its bounds.
     pub keyvalue: KeyValue,
     /// How a new version takes over. Default all at once.
     pub release: Option<Release>,
+    /// Where the counts of its limiter are, and their bound.
+    pub limiter: Limiter,
 }
 
-/// Bounds on one filter's part of the key-value store.
+/// A filter's key-value store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyValue {
+    /// Default: this gateway's memory.
+    pub store: Option<StoreRef>,
     /// Default 100,000; 1 to 10,000,000.
     pub keys: usize,
-    /// Bytes of keys and values together. Default 64 MiB; 1 KiB to 4 GiB.
+    /// Bytes of keys and values together. Default 64 MiB; 1 KiB to 4 GiB. Holds in memory only.
     pub bytes: usize,
+}
+
+/// A filter's rate limiter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limiter {
+    /// Default: this gateway's memory.
+    pub store: Option<StoreRef>,
+    /// Keys that are counted in memory. Default 100,000; 1 to 10,000,000.
+    pub keys: usize,
+}
+
+/// A part of a shared store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreRef {
+    /// A name in `stores:`.
+    pub store: String,
+    /// Separates the entries from those of other filters. Default the filter's name.
+    pub namespace: Option<String>,
+}
+
+impl StoreRef {
+    fn read(section: &Section) -> Option<Self> {
+        let (store, namespace) = (section.string("store"), section.scalar("namespace", name));
+        if store.is_none() && namespace.is_some() {
+            section.error_at(&["namespace"], "has no effect without store: add `store: NAME`, or remove it");
+        }
+        store.map(|store| Self { store, namespace })
+    }
 }
 
 /// An import beyond the base world.
@@ -66,6 +98,8 @@ pub struct KeyValue {
 pub enum Capability {
     /// `keyvalue`: the interface `witgate:gateway/keyvalue`.
     KeyValue,
+    /// `limiter`: the interface `witgate:gateway/limiter`.
+    Limiter,
     /// `wasi`: WASI 0.2 with clocks, random numbers and standard streams that discard their
     /// output; without files, sockets, environment variables and arguments.
     Wasi,
@@ -101,7 +135,12 @@ impl Filter {
             capabilities: capabilities(section),
             config: read_config(section),
             route_configs: vec![],
+            limiter: section.nested("limiter", |section| Limiter {
+                store: StoreRef::read(section),
+                keys: section.number("keys", 1, 10_000_000).unwrap_or(100_000),
+            }),
             keyvalue: section.nested("keyvalue", |section| KeyValue {
+                store: StoreRef::read(section),
                 keys: section.number("keys", 1, 10_000_000).unwrap_or(100_000),
                 bytes: section.size("bytes", 1 << 10, 4 << 30).unwrap_or(64 << 20),
             }),
@@ -139,10 +178,11 @@ pub(crate) fn read_config(section: &Section) -> FilterConfig {
 fn capabilities(section: &Section) -> Vec<Capability> {
     let mut capabilities = section.list("capabilities", |text| match text {
         "keyvalue" => Ok(Capability::KeyValue),
+        "limiter" => Ok(Capability::Limiter),
         "wasi" => Ok(Capability::Wasi),
-        _ => Err(match nearest(text, &["keyvalue", "wasi"]) {
+        _ => Err(match nearest(text, &["keyvalue", "limiter", "wasi"]) {
             Some(near) => format!("unknown capability: did you mean {near}?"),
-            None => "unknown capability: write keyvalue or wasi".into(),
+            None => "unknown capability: write keyvalue, limiter or wasi".into(),
         }),
     });
     capabilities.sort();

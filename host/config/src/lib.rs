@@ -23,6 +23,7 @@ mod release;
 mod reload;
 mod routes;
 mod state;
+mod stores;
 mod telemetry;
 #[cfg(test)]
 mod tests;
@@ -42,7 +43,7 @@ use ipnet::IpNet;
 
 pub use compile::CompileLimits;
 pub use error::{ConfigError, ConfigErrors};
-pub use filters::{Capability, Filter, KeyValue, OnError};
+pub use filters::{Capability, Filter, KeyValue, Limiter, OnError, StoreRef};
 pub use limits::Limits;
 pub use listeners::{HalfClose, Hsts, Listener, RedirectToHttps};
 pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat};
@@ -54,8 +55,10 @@ pub use routes::compression::{Compression, Encoding};
 pub use routes::conditions::{Match, PathMatch, Pattern, ValueMatch};
 pub use routes::cors::{Cors, Origin};
 pub use routes::policies::{ClientNetworks, ForwardAuth, HeaderEdits, HeaderPolicy};
+pub use routes::rate_limit::{RateAlgorithm, RateKey, RateLimit};
 pub use routes::rewrite::{PathRewrite, Rewrite};
 pub use routes::{Action, Mirror, Route, RouteFilter, RouteLimits, WeightedUpstream};
+pub use stores::{OnStoreFailure, Redis, RedisAddress, SharedStore};
 pub use telemetry::{Otlp, OtlpProtocol, Secret, Telemetry, Traces};
 pub use timeouts::Timeouts;
 pub use tls::{Alpn, CertificateFiles, ClientAuth, ListenerTls, TlsVersion, UpstreamTls};
@@ -99,6 +102,8 @@ pub struct Config {
     pub dns_servers: Vec<SocketAddr>,
     /// By name.
     pub upstreams: BTreeMap<String, Upstream>,
+    /// Stores that several gateways share, by name.
+    pub stores: BTreeMap<String, SharedStore>,
     /// By name.
     pub filters: BTreeMap<String, Filter>,
     /// In the order of the file. The most specific match wins; of equal ones, the first.
@@ -166,6 +171,9 @@ impl Config {
             upstreams: top.named("upstreams", "{api: {endpoints: [\"http://127.0.0.1:3000\"]}}", |section| {
                 Upstream::read(section, base)
             }),
+            stores: top.named("stores", "{shared: {redis: {url: \"redis://127.0.0.1:6379\"}}}", |section| {
+                SharedStore::read(section, base)
+            }),
             routes,
             filters,
             trusted_proxies: top.list("trusted_proxies", values::network),
@@ -177,6 +185,7 @@ impl Config {
         };
         consistency::check(top, config.timeouts.filters, &config.upstreams, &config.filters, &config.routes);
         listeners::check_trust(top, &config.listeners, &config.trusted_proxies);
+        consistency::check_stores(top, &config.stores, &config.filters, &config.routes);
         routes::reach::check(top, &config.routes);
         routes::clear_text::check(top, &config.listeners, &config.routes);
         config
@@ -186,6 +195,7 @@ impl Config {
     pub fn certificate_files(&self) -> impl Iterator<Item = &Path> {
         let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(ListenerTls::files);
         let upstreams = self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref());
-        listeners.chain(upstreams.flat_map(UpstreamTls::files))
+        let stores = self.stores.values().filter_map(|store| store.redis.tls.as_ref());
+        listeners.chain(upstreams.chain(stores).flat_map(UpstreamTls::files))
     }
 }

@@ -56,7 +56,7 @@ pub struct Traces {
 
 /// A value that must not reach a log, a metric or an answer.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(pub(crate) String);
 
 impl Secret {
     /// The value.

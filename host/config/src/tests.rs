@@ -75,7 +75,7 @@ fn every_key_of_tls_is_read(config: &Config) {
     assert_eq!(tls.client_auth.as_ref().map(|auth| auth.required), Some(false));
     let tls = config.upstreams["secure"].tls.as_ref().expect("the example has TLS");
     assert_eq!(tls.server_name.as_ref().map(|name| name.to_str().into_owned()).as_deref(), Some("secure.internal"));
-    assert_eq!((tls.min_version, config.certificate_files().count()), (TlsVersion::V13, 8));
+    assert_eq!((tls.min_version, config.certificate_files().count()), (TlsVersion::V13, 9));
 }
 
 fn every_key_of_a_route_is_read(config: &Config) {
@@ -461,4 +461,67 @@ fn policies_of_a_route_name_their_mistakes() {
         let found = route(keys);
         assert!(found.contains(message), "{keys}: {found}");
     }
+}
+
+#[test]
+fn mistakes_in_stores_and_rate_limits_are_named() {
+    let base = "upstreams: {u: {builtin: echo}}\nfilters: {a: {source: a}, b: {source: b}}\nstores: {s: {redis: {url: \"redis://h\"}}}\nroutes: [{upstream: u}]\n";
+    for (from, to, expected) in [
+        ("url: \"redis://h\"", "url: \"http://h\"", "stores.s.redis.url: \"http://h\": write redis://host:port"),
+        ("redis://h", "redis://u:p@h", "write username and password as keys of their own"),
+        ("redis://h", "redis://h/3", "write the number of the database as `database`"),
+        ("redis://h", "redis://h:0", "write redis://host:port"),
+        ("url: \"redis://h\"", "database: 1", "give either url, such as redis://host:6379, or sentinel"),
+        ("redis: {url: \"redis://h\"}", "timeout: 20ms", "stores.s.redis: is missing"),
+        ("\"redis://h\"}", "\"redis://h\"}, timeout: 51ms", "stores.s.timeout"),
+        ("\"redis://h\"}", "\"redis://h\", tls: {ca: x}}", "has no effect, because the address is not rediss://"),
+        ("url: \"redis://h\"", "sentinel: {endpoints: []}", "stores.s.redis.sentinel.master: is missing"),
+        (
+            "source: a",
+            "source: a, keyvalue: {store: t}",
+            "filters.a.keyvalue.store: t: there is no such store: did you mean s?",
+        ),
+        ("source: a", "source: a, keyvalue: {namespace: t}", "has no effect without store"),
+        (
+            "source: a}, b: {source: b",
+            "source: a, limiter: {store: s}}, b: {source: b, limiter: {store: s, namespace: a}",
+            "filter a has this namespace in the same store",
+        ),
+        ("{upstream: u}", "{upstream: u, rate_limit: {window: 1s}}", "routes[0].rate_limit.limit: is missing"),
+        ("{upstream: u}", "{upstream: u, rate_limit: {limit: 1, burst: 2}}", "has no effect on a sliding window"),
+        ("{upstream: u}", "{upstream: u, rate_limit: {limit: 1, key: ip}}", "write client_ip, {header: NAME}"),
+        (
+            "{upstream: u}",
+            "{upstream: u, rate_limit: {limit: 1, store: t}}",
+            "routes[0].rate_limit.store: t: there is no such store",
+        ),
+    ] {
+        let found = errors(&base.replacen(from, to, 1));
+        assert!(found.contains(expected), "{to}: {expected} is not in\n{found}");
+    }
+    assert_eq!(errors(base), "no error");
+}
+
+#[test]
+fn stores_and_rate_limits_are_read() -> Result<(), ConfigErrors> {
+    let config = parse(include_str!("example.yaml"))?;
+    let shared = &config.stores["shared"];
+    assert_eq!((shared.timeout, shared.on_failure), (Duration::from_millis(20), OnStoreFailure::Local));
+    assert_eq!((shared.redis.addresses[0].to_string().as_str(), shared.redis.database), ("10.0.0.5:6379", 1));
+    assert_eq!(shared.redis.password.as_ref().map(Secret::expose), Some("hunter2"));
+    assert!(shared.redis.tls.is_some() && !format!("{config:?}").contains("hunter2"), "a password is never shown");
+    let failover = &config.stores["failover"].redis;
+    let addresses: Vec<_> = failover.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (failover.master.as_deref(), addresses.join(" ").as_str()),
+        (Some("main"), "10.0.0.6:26379 10.0.0.7:26380")
+    );
+    let filter = &config.filters["api-key"];
+    let namespace = filter.keyvalue.store.as_ref().and_then(|store| store.namespace.as_deref());
+    assert_eq!((namespace, filter.limiter.keys), (Some("keys"), 100_000));
+    let rate_limit = config.routes[0].rate_limit.as_ref();
+    let read = rate_limit.map(|limit| (limit.key.clone(), limit.algorithm, limit.limit, limit.window, limit.burst));
+    let key = RateKey::Header(http::HeaderName::from_static("x-api-key"));
+    assert_eq!(read, Some((key, RateAlgorithm::TokenBucket, 100, Duration::from_secs(60), Some(200))));
+    Ok(())
 }

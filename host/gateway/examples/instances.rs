@@ -159,7 +159,7 @@ fn load(engine: &Engine, file: &str, reuse: u32, state: &Path) -> Arc<Filter> {
         state.display()
     );
     let config = Config::parse(&yaml, "bench", &repository()).unwrap();
-    let mut loader = Loader::new(engine.clone(), &config);
+    let loader = Loader::new(engine.clone(), &config);
     let loaded = loader.load("f", &config.filters["f"]);
     loaded.unwrap_or_else(|error| panic!("{file}: {error}; run `just build-guests` and `just build-fixtures` first"))
 }

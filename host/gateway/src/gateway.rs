@@ -28,8 +28,9 @@ use crate::process::files;
 use crate::process::hardening::protect_memory;
 use crate::releases::board::Releases;
 use crate::releases::loader::Loader;
+use crate::state::RouteLimiters;
 use crate::telemetry::{Metrics, ReloadStatus, Telemetry};
-use crate::tls::reload::{CertificateErrors, Certificates};
+use crate::tls::reload::{CertificateErrors, Certificates, store_tls};
 use crate::upstream::{EndpointRegistry, run_health_checks};
 use crate::{admin, server};
 use witgate_config::{Config, Listener};
@@ -129,6 +130,9 @@ impl Gateway {
         // So is an address in use.
         let sockets = received.map_or_else(|| Sockets::bind(&config), Ok)?;
         let certificates = Certificates::open(&config, &metrics)?;
+        let connected = loader.connect_stores(&config, &store_tls(&certificates.upstream_tls()), &metrics);
+        connected.map_err(StartError::Snapshot)?;
+        let limiters = loader.route_limiters(&config);
         let filters = load_filters(&loader, &config, &metrics)?;
         let listeners = listener_urls(&config, &sockets);
         let admin = sockets.admin.as_ref().map(|listener| listener.address);
@@ -137,7 +141,7 @@ impl Gateway {
         let telemetry = Telemetry::new(metrics);
         let sinks = telemetry.open(None, &config).map_err(StartError::Telemetry)?;
         let releases = admit_filters(&loader, &config, &filters, &telemetry.metrics);
-        let shared = create_shared_state(config, releases, &certificates, engine, telemetry, files_max)?;
+        let shared = create_shared_state(config, (releases, limiters), &certificates, engine, telemetry, files_max)?;
         shared.telemetry.adopt(sinks);
         // Signals and file changes are received before `ready` is announced, because both may
         // follow at once.
@@ -276,7 +280,7 @@ fn admit_filters(loader: &Loader, config: &Config, filters: &Filters, metrics: &
 
 fn create_shared_state(
     config: Config,
-    releases: Releases,
+    (releases, limiters): (Releases, RouteLimiters),
     certificates: &Certificates,
     engine: Engine,
     telemetry: Telemetry,
@@ -286,8 +290,8 @@ fn create_shared_state(
     let registry = EndpointRegistry::new(&config.dns_servers, metrics.clone());
     let listener_tls = config.listeners.iter().map(|listener| certificates.listener(&listener.name)).collect();
     let held = HeldBytes::default();
-    let (filters, canaries, upstream_tls) = (releases.in_service(), releases.canaries(), certificates.upstream_tls());
-    let snapshot = Snapshot::new(Arc::new(config), filters, canaries, upstream_tls, &registry, &metrics, &held)
+    let (loaded, upstream_tls) = ((releases.in_service(), releases.canaries(), limiters), certificates.upstream_tls());
+    let snapshot = Snapshot::new(Arc::new(config), loaded, upstream_tls, &registry, &metrics, &held)
         .map_err(StartError::Snapshot)?;
     publish_filters(&metrics, &snapshot);
     let reloads = ReloadStatus::default();

@@ -62,6 +62,10 @@ pub enum Kind {
     ClientTimeout,
     /// The client disconnected.
     ClientGone,
+    /// The client has sent more requests than the route's rate limit allows.
+    RateLimited,
+    /// The store of the route's rate limit cannot be reached.
+    StoreUnavailable,
     /// Too many exchanges, instances or buffered bytes at the same time.
     Saturated,
     /// The client has too many exchanges at the same time.
@@ -151,6 +155,8 @@ impl Kind {
             Self::BodyTooLarge => "body-too-large",
             Self::ClientTimeout => "client-timeout",
             Self::ClientGone => "client-gone",
+            Self::RateLimited => "rate-limited",
+            Self::StoreUnavailable => "store-unavailable",
             Self::Saturated => "saturated",
             Self::ClientSaturated => "client-saturated",
             Self::Filter(failure) => failure.label(),
@@ -188,7 +194,9 @@ impl Kind {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ClientTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
-            Self::Saturated
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::StoreUnavailable
+            | Self::Saturated
             | Self::Filter(FilterFailure::Saturated)
             | Self::UpstreamUnavailable
             | Self::UpstreamSaturated => StatusCode::SERVICE_UNAVAILABLE,
@@ -225,6 +233,8 @@ impl Kind {
             Self::Forbidden => "access is not allowed",
             Self::BodyTooLarge => "the request body is too large",
             Self::ClientTimeout | Self::ClientGone => "the request took too long to arrive",
+            Self::RateLimited => "too many requests",
+            Self::StoreUnavailable => "the gateway cannot count requests, try again",
             Self::Saturated | Self::Filter(FilterFailure::Saturated) => "the gateway is busy, try again",
             Self::ClientSaturated => "too many requests at once, try again",
             Self::Filter(FilterFailure::Deadline) => "a filter took too long",
@@ -258,7 +268,8 @@ impl Kind {
             Self::MethodNotAllowed => "http_request_denied",
             Self::Loop => "proxy_loop_detected",
             Self::NoRoute => "destination_not_found",
-            Self::Forbidden | Self::BodyTooLarge => "http_request_denied",
+            Self::Forbidden | Self::BodyTooLarge | Self::RateLimited => "http_request_denied",
+            Self::StoreUnavailable => "proxy_internal_error",
             Self::ClientTimeout | Self::ClientGone => "http_request_error",
             Self::Saturated | Self::Filter(FilterFailure::Saturated) => "connection_limit_reached",
             Self::ClientSaturated => "connection_limit_reached",
@@ -283,7 +294,8 @@ impl Kind {
     pub const fn is_saturation(self) -> bool {
         matches!(
             self,
-            Self::Saturated
+            Self::StoreUnavailable
+                | Self::Saturated
                 | Self::ClientSaturated
                 | Self::Filter(FilterFailure::Saturated)
                 | Self::UpstreamUnavailable

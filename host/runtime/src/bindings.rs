@@ -2,8 +2,8 @@
 //!
 //! One world (`host`) holds every interface that the gateway offers; the linker (`filter.rs`)
 //! decides which of them a filter gets. Imports may trap, which ends the call. Exports run on a
-//! fiber, so that a long call can yield. The key-value store may be remote, so its functions can
-//! suspend that fiber.
+//! fiber, so that a long call can yield. The key-value store and the limiter may be remote, so
+//! their functions can suspend that fiber.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
 wasmtime::component::bindgen!({
@@ -11,6 +11,7 @@ wasmtime::component::bindgen!({
     world: "host",
     imports: {
         "witgate:gateway/keyvalue": async | trappable,
+        "witgate:gateway/limiter": async | trappable,
         default: trappable,
     },
     exports: { default: async },

@@ -194,6 +194,9 @@ fn linker(engine: &Engine, settings: &FilterSettings) -> wasmtime::Result<Linker
     if settings.grants(Grant::KeyValue) {
         wit::keyvalue::add_to_linker::<_, State>(&mut linker, |state| state)?;
     }
+    if settings.grants(Grant::Limiter) {
+        wit::limiter::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    }
     if settings.grants(Grant::Wasi) {
         // The asynchronous bindings: the synchronous ones block the thread and panic inside an
         // asynchronous runtime.

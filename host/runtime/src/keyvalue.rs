@@ -10,7 +10,9 @@ use std::time::Duration;
 /// The longest key in bytes.
 pub(crate) const KEY_BYTES_MAX: usize = 256;
 /// The largest value in bytes.
-pub(crate) const VALUE_BYTES_MAX: usize = 64 << 10;
+pub const VALUE_BYTES_MAX: usize = 64 << 10;
+/// The most keys of one `get_many`.
+pub const KEYS_PER_CALL_MAX: usize = 64;
 
 /// The store of one filter. All its instances, on all threads, share it.
 ///
@@ -20,6 +22,9 @@ pub trait KeyValue: Send + Sync {
     /// The value of a key, a counter as decimal text. `None` if it is absent or has expired.
     fn get<'a>(&'a self, key: &'a str) -> Outcome<'a, Option<Vec<u8>>>;
 
+    /// The values of keys, in their order. At most [`KEYS_PER_CALL_MAX`].
+    fn get_many<'a>(&'a self, keys: &'a [String]) -> Outcome<'a, Vec<Option<Vec<u8>>>>;
+
     /// Sets a key, and replaces its value and expiry.
     fn set<'a>(&'a self, key: &'a str, value: &'a [u8], ttl: Option<Duration>) -> Outcome<'a, ()>;
 
@@ -28,23 +33,32 @@ pub trait KeyValue: Send + Sync {
 
     /// Adds to a counter and returns the sum. `ttl` applies only to a counter that starts here.
     fn increment<'a>(&'a self, key: &'a str, delta: i32, ttl: Option<Duration>) -> Outcome<'a, i32>;
+
+    /// Sets a key if its value is `expected`, where `None` means that it is absent. True if it did.
+    fn compare_and_swap<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Option<&'a [u8]>,
+        value: &'a [u8],
+        ttl: Option<Duration>,
+    ) -> Outcome<'a, bool>;
 }
 
-/// What an operation returns: its result, or a future of it.
+/// What an operation returns: its result, or a future of it. `E` says why it failed.
 ///
 /// Gain: a store in memory allocates no future and never suspends the call. Price: two cases,
 /// which [`Outcome::wait`] hides from callers.
-pub enum Outcome<'a, T> {
+pub enum Outcome<'a, T, E = KeyValueError> {
     /// The operation is complete.
-    Ready(Result<T, KeyValueError>),
+    Ready(Result<T, E>),
     /// The operation waits for something, such as a remote store.
-    Pending(Pin<Box<dyn Future<Output = Result<T, KeyValueError>> + Send + 'a>>),
+    Pending(Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>),
 }
 
-impl<T> Outcome<'_, T> {
+impl<T, E> Outcome<'_, T, E> {
     /// Waits for the result. Returns at once if there is one.
     #[inline]
-    pub async fn wait(self) -> Result<T, KeyValueError> {
+    pub async fn wait(self) -> Result<T, E> {
         match self {
             Self::Ready(result) => result,
             Self::Pending(future) => future.await,
@@ -85,6 +99,14 @@ pub(crate) fn check_key(key: &str) -> Result<(), KeyValueError> {
     if (1..=KEY_BYTES_MAX).contains(&key.len()) { Ok(()) } else { Err(KeyValueError::TooLarge) }
 }
 
+/// Checks a list of keys: at most [`KEYS_PER_CALL_MAX`], each of a valid length.
+pub(crate) fn check_keys(keys: &[String]) -> Result<(), KeyValueError> {
+    if keys.len() > KEYS_PER_CALL_MAX {
+        return Err(KeyValueError::TooLarge);
+    }
+    keys.iter().try_for_each(|key| check_key(key))
+}
+
 /// Checks the length of a value: at most [`VALUE_BYTES_MAX`] bytes.
 pub(crate) fn check_value(value: &[u8]) -> Result<(), KeyValueError> {
     if value.len() <= VALUE_BYTES_MAX { Ok(()) } else { Err(KeyValueError::TooLarge) }
@@ -99,6 +121,11 @@ mod tests {
         assert_eq!(check_key(""), Err(KeyValueError::TooLarge));
         assert_eq!(check_key(&"k".repeat(KEY_BYTES_MAX)), Ok(()));
         assert_eq!(check_key(&"k".repeat(KEY_BYTES_MAX + 1)), Err(KeyValueError::TooLarge));
+        let key = || "k".to_owned();
+        assert_eq!(check_keys(&[]), Ok(()));
+        assert_eq!(check_keys(&vec![key(); KEYS_PER_CALL_MAX]), Ok(()));
+        assert_eq!(check_keys(&vec![key(); KEYS_PER_CALL_MAX + 1]), Err(KeyValueError::TooLarge));
+        assert_eq!(check_keys(&[key(), String::new()]), Err(KeyValueError::TooLarge));
         assert_eq!(check_value(&[]), Ok(()));
         assert_eq!(check_value(&[0; VALUE_BYTES_MAX]), Ok(()));
         assert_eq!(check_value(&[0; VALUE_BYTES_MAX + 1]), Err(KeyValueError::TooLarge));

@@ -1,10 +1,10 @@
 //! Runs filters. This is the only crate that names wasmtime.
 //!
-//! From the file to the call: `component` reads what a file declares, `proposals` limits what
-//! its code may use, `compiler` makes machine code of it, `engine` maps that code, `filter` links
-//! it under the operator's `settings`, `instance` runs it, and `call` is one call of it. `host` has
-//! the functions that a guest can call, and `keyvalue` is the service that the gateway provides for
-//! them.
+//! From the file to the call: `component` reads what a file declares, `proposals` limits what its
+//! code may use, `compiler` makes machine code of it, `engine` maps that code, `filter` links it
+//! under the operator's `settings`, `instance` runs it, and `call` is one call of it. `host` has the
+//! functions that a guest can call; `keyvalue` and `limiter` are the services that the gateway
+//! provides for them.
 //!
 //! What makes a fresh instance per call cheap: `instance_cache` moves creation and drop out of the
 //! call, `pool_range` finds the pool's memories, `fault_around` and `coalesce` reduce the work of
@@ -27,6 +27,7 @@ mod host;
 mod instance;
 pub mod instance_cache;
 pub mod keyvalue;
+pub mod limiter;
 pub mod load_error;
 mod log_limit;
 mod pool_range;

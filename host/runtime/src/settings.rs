@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::component::{ComponentInfo, PACKAGE, is_interface};
 use crate::engine::Artifact;
 use crate::keyvalue::KeyValue;
+use crate::limiter::RateLimiter;
 use crate::load_error::{LoadError, LoadErrorReason};
 use crate::store_limits::TABLE_ELEMENTS_MAX;
 
@@ -22,6 +23,8 @@ const BASE: [&str; 9] =
 pub enum Grant {
     /// `witgate:gateway/keyvalue`.
     KeyValue,
+    /// `witgate:gateway/limiter`.
+    Limiter,
     /// WASI 0.2 without files, sockets, environment and arguments.
     Wasi,
 }
@@ -45,6 +48,8 @@ pub struct FilterSettings {
     pub grants: BTreeSet<Grant>,
     /// The key-value store. All versions of the filter share it.
     pub store: Arc<dyn KeyValue>,
+    /// The rate limiter. All versions of the filter share its counts.
+    pub limiter: Arc<dyn RateLimiter>,
 }
 
 impl FilterSettings {
@@ -66,6 +71,10 @@ pub fn check_imports(info: &ComponentInfo, settings: &FilterSettings) -> Result<
         if is_interface(import, "keyvalue") {
             if !settings.grants(Grant::KeyValue) {
                 return Err(not_granted(import, &settings.name, "keyvalue"));
+            }
+        } else if is_interface(import, "limiter") {
+            if !settings.grants(Grant::Limiter) {
+                return Err(not_granted(import, &settings.name, "limiter"));
             }
         } else if import.starts_with("wasi:") {
             if !settings.grants(Grant::Wasi) {

@@ -22,6 +22,7 @@ use witgate_runtime::engine::Engine;
 use witgate_runtime::exchange::{Exchange, Reply};
 use witgate_runtime::filter::{Filter, Phase};
 use witgate_runtime::keyvalue::{KeyValue, KeyValueError, Outcome};
+use witgate_runtime::limiter::{Decision, LimiterError, Policy, RateLimiter};
 use witgate_runtime::settings::{FilterSettings, Grant};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -94,6 +95,20 @@ impl KeyValue for SecondReleasesFirst {
         Outcome::Ready(Ok(false))
     }
 
+    fn get_many<'a>(&'a self, _: &'a [String]) -> Outcome<'a, Vec<Option<Vec<u8>>>> {
+        Outcome::Ready(Ok(vec![]))
+    }
+
+    fn compare_and_swap<'a>(
+        &'a self,
+        _: &'a str,
+        _: Option<&'a [u8]>,
+        _: &'a [u8],
+        _: Option<Duration>,
+    ) -> Outcome<'a, bool> {
+        Outcome::Ready(Ok(false))
+    }
+
     fn increment<'a>(&'a self, _: &'a str, _: i32, _: Option<Duration>) -> Outcome<'a, i32> {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         if count > 1 {
@@ -128,8 +143,30 @@ impl KeyValue for Unreachable {
         Self::error()
     }
 
+    fn get_many<'a>(&'a self, _: &'a [String]) -> Outcome<'a, Vec<Option<Vec<u8>>>> {
+        Self::error()
+    }
+
+    fn compare_and_swap<'a>(
+        &'a self,
+        _: &'a str,
+        _: Option<&'a [u8]>,
+        _: &'a [u8],
+        _: Option<Duration>,
+    ) -> Outcome<'a, bool> {
+        Self::error()
+    }
+
     fn increment<'a>(&'a self, _: &'a str, _: i32, _: Option<Duration>) -> Outcome<'a, i32> {
         Self::error()
+    }
+}
+
+struct NoLimiter;
+
+impl RateLimiter for NoLimiter {
+    fn take<'a>(&'a self, _: &'a str, _: u32, _: &'a Policy) -> Outcome<'a, Decision, LimiterError> {
+        Outcome::Ready(Err(LimiterError::TooLarge))
     }
 }
 
@@ -161,6 +198,7 @@ fn filter(store: impl KeyValue + 'static) -> Result<Arc<Filter>> {
         reuse: 1,
         grants: BTreeSet::from([Grant::KeyValue]),
         store: Arc::new(store),
+        limiter: Arc::new(NoLimiter),
     };
     Ok(Arc::new(Filter::new(&engine, &artifact, describe(&component)?, settings)?))
 }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from witgate import _fake, config, keyvalue, log, notes, reply
+from witgate import Policy, _fake, config, keyvalue, limiter, log, notes, reply
 from witgate._errors import describe
 from witgate.testing import fake, reset
 
@@ -56,6 +56,41 @@ def test_a_key_expires_after_its_time_to_live() -> None:
     assert keyvalue.get("k") == "v"
     fake(now=101.1)
     assert keyvalue.get("k") is None
+
+
+def test_several_keys_are_read_at_once() -> None:
+    reset()
+    keyvalue.set("a", "1")
+    assert keyvalue.get_many(["a", "b", "a"]) == ["1", None, "1"]
+    assert keyvalue.get_many([]) == []
+    with pytest.raises(ValueError, match="at most 64 keys"):
+        keyvalue.get_many(["a"] * 65)
+
+
+def test_a_swap_needs_the_expected_value() -> None:
+    reset()
+    assert [keyvalue.compare_and_swap("k", None, "a"), keyvalue.compare_and_swap("k", None, "b")] == [True, False]
+    assert [keyvalue.compare_and_swap("k", "a", "b"), keyvalue.get("k")] == [True, "b"]
+    keyvalue.increment("n", 7)
+    assert keyvalue.compare_and_swap("n", "7", "x") is True
+
+
+def test_a_limiter_takes_units_until_the_limit() -> None:
+    reset()
+    fake(now=100.0)
+    window = Policy(limit=2, window_ms=1000)
+    assert [limiter.take("k", window).allowed for _ in range(3)] == [True, True, False]
+    refused = limiter.take("k", window)
+    assert (refused.remaining, refused.reset_ms, refused.retry_after_ms) == (0, 1000, 1000)
+    bucket = Policy(limit=10, window_ms=1000, algorithm="token-bucket", burst=20)
+    assert limiter.take("k", bucket, cost=20).remaining == 0
+    assert limiter.take("k", bucket).retry_after_ms == 100
+    fake(now=101.0)
+    assert (limiter.take("k", window).allowed, limiter.take("k", bucket, cost=0).remaining) == (True, 10)
+    with pytest.raises(RuntimeError, match="limiter.take of key 'k': invalid: a cost of 3 is more than the 2 units"):
+        limiter.take("k", window, cost=3)
+    with pytest.raises(ValueError, match="limit is 0"):
+        limiter.take("k", Policy(limit=0, window_ms=1))
 
 
 def test_a_body_that_is_not_json_raises_value_error() -> None:

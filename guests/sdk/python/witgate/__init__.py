@@ -13,9 +13,11 @@ The objects hold no state: each method calls one function of the gateway (wit/).
 """
 
 from witgate._message import ReadonlyRequest, Reply, Request, Response, reply
-from witgate._services import client, config, exchange_id, keyvalue, log, notes, route
+from witgate._services import Decision, Policy, client, config, exchange_id, keyvalue, limiter, log, notes, route
 
 __all__ = [
+    "Decision",
+    "Policy",
     "ReadonlyRequest",
     "Reply",
     "Request",
@@ -24,6 +26,7 @@ __all__ = [
     "config",
     "exchange_id",
     "keyvalue",
+    "limiter",
     "log",
     "notes",
     "reply",

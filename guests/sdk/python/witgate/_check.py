@@ -12,6 +12,7 @@ from typing import TypeGuard
 STATUS_MIN, STATUS_MAX = 200, 599
 BODY_BYTES_MAX = 8 << 20
 _TTL_MS_MAX = (1 << 32) - 1
+_KEYS_MAX = 64
 _NOTE_NAME_BYTES_MAX, _NOTE_BYTES_MAX = 64, 4096
 
 # Header fields that only the gateway writes (wit/request.wit).
@@ -131,6 +132,23 @@ def delta(value: object) -> int:
     number = integer(value, "delta")
     if not -(1 << 31) <= number < 1 << 31:
         raise ValueError(f"delta is {number}, which does not fit into 32 bits")
+    return number
+
+
+def keys(value: object) -> list[str]:
+    """Checks the keys of one read."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"keys is a list of texts, but this is {_kind(value)}: {value!r:.100}")
+    if len(value) > _KEYS_MAX:
+        raise ValueError(f"one call reads at most {_KEYS_MAX} keys, and these are {len(value)}")
+    return [text(key, "a key") for key in value]
+
+
+def units(value: object, what: str, least: int, most: int) -> int:
+    """Checks a whole number for the limiter."""
+    number = integer(value, what)
+    if not least <= number <= most:
+        raise ValueError(f"{what} is {number}, which is not between {least} and {most}")
     return number
 
 

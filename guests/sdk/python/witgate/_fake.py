@@ -7,6 +7,7 @@ know the objects of the SDK (``testing`` does): they import it.
 from __future__ import annotations
 
 import enum
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -37,6 +38,10 @@ _state = State()
 _store: dict[str, tuple[bytes, float]] = {}
 
 
+# Units taken, by key and policy, and when the window or the bucket began.
+_counts: dict[tuple[str, object], tuple[float, float]] = {}
+
+
 def enter(state: State) -> None:
     """Makes this the exchange that the functions below use."""
     global _state
@@ -44,8 +49,9 @@ def enter(state: State) -> None:
 
 
 def clear_store() -> None:
-    """Empties the key-value store."""
+    """Empties the key-value store and the limiter."""
     _store.clear()
+    _counts.clear()
 
 
 def _values(fields: Fields, name: str) -> list[str]:
@@ -209,3 +215,65 @@ class keyvalue:  # noqa: N801
         else:
             _store[key] = (str(total).encode(), _store[key][1])
         return total
+
+    @staticmethod
+    def get_many(keys: list[str]) -> list[bytes | None]:
+        return [keyvalue.get(key) for key in keys]
+
+    @staticmethod
+    def compare_and_swap(key: str, expected: bytes | None, value: bytes, ttl_ms: int) -> bool:
+        if keyvalue.get(key) != expected:
+            return False
+        keyvalue.set(key, value, ttl_ms)
+        return True
+
+
+class limiter:  # noqa: N801
+    class Algorithm(enum.Enum):
+        SLIDING_WINDOW = 0
+        TOKEN_BUCKET = 1
+
+    @dataclass(frozen=True)
+    class Policy:
+        algorithm: limiter.Algorithm
+        limit: int
+        window_ms: int
+        burst: int
+
+    @dataclass
+    class Decision:
+        allowed: bool
+        remaining: int
+        reset_ms: int
+        retry_after_ms: int
+
+    @dataclass
+    class Error_Invalid:  # noqa: N801 - the name that the bindings use
+        value: str
+
+    class Err(Exception):
+        def __init__(self, value: object) -> None:
+            self.value = value
+
+    @staticmethod
+    def take(key: str, cost: int, policy: limiter.Policy) -> limiter.Decision:
+        """A window that begins with the first unit and does not slide, or a token bucket."""
+        limit, window = policy.limit, policy.window_ms
+        is_bucket = policy.algorithm is limiter.Algorithm.TOKEN_BUCKET
+        most = policy.burst if is_bucket and policy.burst else limit
+        if cost > most:
+            text = f"a cost of {cost} is more than the {most} units that the policy ever allows"
+            raise limiter.Err(limiter.Error_Invalid(text))
+        since, used = _counts.get((key, policy), (_state.now, 0.0))
+        elapsed = (_state.now - since) * 1000
+        if is_bucket:
+            since, used = _state.now, max(0.0, used - elapsed * limit / window)
+        elif elapsed >= window:
+            since, used, elapsed = _state.now, 0.0, 0.0
+        allowed = used + cost <= most
+        if allowed:
+            used += cost
+        _counts[(key, policy)] = (since, used)
+        reset = used * window / limit if is_bucket else window - elapsed
+        retry = (used + cost - most) * window / limit if is_bucket else reset
+        return limiter.Decision(allowed, int(most - used), math.ceil(reset), 0 if allowed else math.ceil(retry))

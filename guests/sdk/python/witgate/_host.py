@@ -4,7 +4,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wit_world.imports import clock, config, exchange, keyvalue, log, random, request, request_edit, response
+    from wit_world.imports import clock, config, exchange, keyvalue, limiter, log, random, request, request_edit, response
 
     INSIDE = True
 else:
@@ -30,12 +30,17 @@ else:
             from wit_world.imports import keyvalue
         except ImportError:
             keyvalue = None
+        try:
+            from wit_world.imports import limiter
+        except ImportError:
+            limiter = None
     else:
         from witgate._fake import (
             clock,
             config,
             exchange,
             keyvalue,
+            limiter,
             log,
             random,
             request,
@@ -43,4 +48,16 @@ else:
             response,
         )
 
-__all__ = ["INSIDE", "clock", "config", "exchange", "keyvalue", "log", "random", "request", "request_edit", "response"]
+__all__ = [
+    "INSIDE",
+    "clock",
+    "config",
+    "exchange",
+    "keyvalue",
+    "limiter",
+    "log",
+    "random",
+    "request",
+    "request_edit",
+    "response",
+]

@@ -1,7 +1,8 @@
 """What a filter can ask of the gateway besides the request and the response."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from witgate import _check, _host
 
@@ -117,6 +118,14 @@ class keyvalue:  # noqa: N801
         return None if value is None else value.decode()
 
     @staticmethod
+    def get_many(keys: list[str]) -> list[str | None]:
+        """Returns the values of at most 64 keys, in their order. An absent or expired key gives
+        ``None``."""
+        checked = _check.keys(keys)
+        values = _call_store("get_many", ", ".join(checked[:2]), lambda: _host.keyvalue.get_many(checked))
+        return [None if value is None else value.decode() for value in values]
+
+    @staticmethod
     def set(key: str, value: str, ttl_ms: int = 0) -> None:
         """Sets a key. It expires after ``ttl_ms`` milliseconds; with 0 it does not expire."""
         key, data, ttl_ms = _check.text(key, "a key"), _check.text(value, "a value").encode(), _check.ttl_ms(ttl_ms)
@@ -137,6 +146,90 @@ class keyvalue:  # noqa: N801
         """
         key, delta, ttl_ms = _check.text(key, "a key"), _check.delta(delta), _check.ttl_ms(ttl_ms)
         return _call_store("increment", key, lambda: _host.keyvalue.increment(key, delta, ttl_ms))
+
+    @staticmethod
+    def compare_and_swap(key: str, expected: str | None, value: str, ttl_ms: int = 0) -> bool:
+        """Sets a key if its value is ``expected``, or if the key is absent and ``expected`` is
+        ``None``. Returns True if it did; on False read the value again and decide anew.
+
+        A counter has its decimal text as the value. The new value is no counter.
+        """
+        key, data, ttl_ms = _check.text(key, "a key"), _check.text(value, "a value").encode(), _check.ttl_ms(ttl_ms)
+        before = None if expected is None else _check.text(expected, "the expected value").encode()
+        return _call_store(
+            "compare_and_swap", key, lambda: _host.keyvalue.compare_and_swap(key, before, data, ttl_ms)
+        )
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A limit: ``limit`` units in a sliding window of ``window_ms``.
+
+    With ``algorithm="token-bucket"`` a bucket holds ``burst`` units and gains ``limit`` units in
+    ``window_ms``.
+    """
+
+    limit: int
+    """Units in a window, 1 to 1,000,000."""
+    window_ms: int
+    """The length of the window in milliseconds, 1 to 2,678,400,000 (31 days)."""
+    algorithm: Literal["sliding-window", "token-bucket"] = "sliding-window"
+    burst: int = 0
+    """The units that a token bucket holds, 1 to 1,000,000; with 0 it is ``limit``."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The answer of the limiter."""
+
+    allowed: bool
+    """Whether the units were taken. If not, nothing was taken."""
+    remaining: int
+    """The units that can be taken at this moment."""
+    reset_ms: int
+    """Milliseconds until the current window ends, or until the bucket is full again."""
+    retry_after_ms: int
+    """Milliseconds until the same request can succeed. 0 if it was allowed."""
+
+
+class limiter:  # noqa: N801
+    """Limits rates. Requires ``services = ["limiter"]`` in filter.toml and
+    ``capabilities: [limiter]`` in gateway.yaml.
+
+    All instances of the filter share the counts; other filters cannot see them.
+    """
+
+    @staticmethod
+    def take(key: str, policy: Policy, cost: int = 1) -> Decision:
+        """Takes ``cost`` units of a key if the policy allows it. A cost of 0 takes nothing and
+        shows what remains.
+
+        The function is atomic: of simultaneous calls exactly as many succeed as the policy allows.
+        A key has 1 to 256 bytes; each combination of key and policy has a count of its own.
+        Raises ``RuntimeError`` if the store cannot be reached or the policy can never allow the
+        cost.
+        """
+        key, cost = _check.text(key, "a key"), _check.units(cost, "cost", 0, 1_000_000)
+        limit = _check.units(policy.limit, "limit", 1, 1_000_000)
+        window_ms = _check.units(policy.window_ms, "window_ms", 1, 2_678_400_000)
+        burst = _check.units(policy.burst, "burst", 0, 1_000_000)
+        raw = _host.limiter
+        if raw is None:
+            raise RuntimeError('limiter is not available: add `services = ["limiter"]` to filter.toml')
+        if policy.algorithm not in ("sliding-window", "token-bucket"):
+            raise ValueError(f"algorithm is sliding-window or token-bucket, not {policy.algorithm!r:.100}")
+        is_bucket = policy.algorithm == "token-bucket"
+        algorithm = raw.Algorithm.TOKEN_BUCKET if is_bucket else raw.Algorithm.SLIDING_WINDOW
+        try:
+            decision = raw.take(key, cost, raw.Policy(algorithm, limit, window_ms, burst))
+        except Exception as refusal:
+            error = getattr(refusal, "value", None)
+            if error is None:
+                raise
+            kind = type(error).__name__.removeprefix("Error_").lower()
+            reason = "a key has 1 to 256 bytes" if kind == "toolarge" else getattr(error, "value", error)
+            raise RuntimeError(f"limiter.take of key {key!r}: {kind}: {reason}") from None
+        return Decision(decision.allowed, decision.remaining, decision.reset_ms, decision.retry_after_ms)
 
 
 _REASONS = {

@@ -69,7 +69,7 @@ def fake(
 
 
 def reset() -> None:
-    """Empties the key-value store."""
+    """Empties the key-value store and the limiter."""
     _fake.clear_store()
 
 

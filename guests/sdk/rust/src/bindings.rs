@@ -22,6 +22,7 @@ pub mod imports {
             import witgate:gateway/clock@0.1.0;
             import witgate:gateway/random@0.1.0;
             import witgate:gateway/keyvalue@0.1.0;
+            import witgate:gateway/limiter@0.1.0;
         }",
         world: "witgate:sdk/imports",
         generate_all,
@@ -29,7 +30,7 @@ pub mod imports {
 }
 
 pub use imports::witgate::gateway::{
-    clock, config, exchange, keyvalue, log, random, request, request_edit, response, types,
+    clock, config, exchange, keyvalue, limiter, log, random, request, request_edit, response, types,
 };
 
 macro_rules! world {

@@ -42,6 +42,8 @@ pub struct Fake {
     /// The time that the gateway's clock shows, in milliseconds since 1970.
     pub now_ms: u64,
     pub(crate) store: BTreeMap<String, Entry>,
+    /// Units taken by key and policy, and when the window or the bucket began.
+    pub(crate) counts: BTreeMap<String, (u64, f64)>,
 }
 
 /// A value of the key-value store, and the time at which it expires.
@@ -69,6 +71,7 @@ impl Default for Fake {
             log: vec![],
             now_ms: 1_700_000_000_000,
             store: BTreeMap::new(),
+            counts: BTreeMap::new(),
         }
     }
 }
@@ -385,6 +388,27 @@ pub mod keyvalue {
         })
     }
 
+    /// Returns the values of at most 64 keys, in their order. `None` stands for a key that is
+    /// absent or has expired.
+    pub fn get_many(keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        if keys.len() > 64 {
+            return Err(Error::TooLarge);
+        }
+        keys.iter().map(|key| get(key)).collect()
+    }
+
+    /// Sets a key if its value is `expected`, or if the key is absent and `expected` is `None`.
+    /// Returns true if it did; on false read the value again and decide anew.
+    ///
+    /// A counter has its decimal text as the value. The new value is no counter. The key expires
+    /// after `ttl_ms` milliseconds; with 0 it does not expire.
+    pub fn compare_and_swap(key: &str, expected: Option<&[u8]>, value: &[u8], ttl_ms: u32) -> Result<bool, Error> {
+        if get(key)?.as_deref() != expected {
+            return Ok(false);
+        }
+        set(key, value, ttl_ms).map(|()| true)
+    }
+
     fn with_key<T>(key: &str, access: impl FnOnce(&mut Fake) -> Result<T, Error>) -> Result<T, Error> {
         if (1..=256).contains(&key.len()) { with(access) } else { Err(Error::TooLarge) }
     }
@@ -395,5 +419,56 @@ pub mod keyvalue {
 
     fn expiry(fake: &Fake, ttl_ms: u32) -> u64 {
         if ttl_ms == 0 { u64::MAX } else { fake.now_ms + u64::from(ttl_ms) }
+    }
+}
+
+pub mod limiter {
+    //! Limits rates. Requires `services = ["limiter"]` in filter.toml and
+    //! `capabilities: [limiter]` in gateway.yaml.
+    //!
+    //! All instances of the filter share the counts; other filters cannot see them. In a test a
+    //! window begins with the first unit and does not slide.
+    use super::with;
+    pub use crate::bindings::limiter::{Algorithm, Decision, Error, Policy};
+
+    /// Takes `cost` units of a key if the policy allows it. A cost of 0 takes nothing and shows
+    /// what remains.
+    ///
+    /// The function is atomic: of simultaneous calls exactly as many succeed as the policy allows.
+    /// A key has 1 to 256 bytes; each combination of key and policy has a count of its own.
+    pub fn take(key: &str, cost: u32, policy: Policy) -> Result<Decision, Error> {
+        if !(1..=256).contains(&key.len()) {
+            return Err(Error::TooLarge);
+        }
+        let is_bucket = policy.algorithm == Algorithm::TokenBucket;
+        let most = if is_bucket && policy.burst > 0 { policy.burst } else { policy.limit };
+        if cost > most || policy.limit == 0 || policy.window_ms == 0 {
+            return Err(Error::Invalid(format!("a cost of {cost} with {policy:?}")));
+        }
+        let (most, cost, limit, window) =
+            (f64::from(most), f64::from(cost), f64::from(policy.limit), f64::from(policy.window_ms));
+        with(|fake| {
+            let now = fake.now_ms;
+            let count = fake.counts.entry(format!("{key} {policy:?}")).or_insert((now, 0.0));
+            let mut elapsed = (now - count.0) as f64;
+            if is_bucket {
+                *count = (now, (count.1 - elapsed * limit / window).max(0.0));
+            } else if elapsed >= window {
+                *count = (now, 0.0);
+                elapsed = 0.0;
+            }
+            let allowed = count.1 + cost <= most;
+            if allowed {
+                count.1 += cost;
+            }
+            let reset = if is_bucket { count.1 * window / limit } else { window - elapsed };
+            let retry = if is_bucket { (count.1 + cost - most) * window / limit } else { reset };
+            Ok(Decision {
+                allowed,
+                remaining: (most - count.1) as u32,
+                reset_ms: reset.ceil() as u32,
+                retry_after_ms: if allowed { 0 } else { retry.ceil() as u32 },
+            })
+        })
     }
 }

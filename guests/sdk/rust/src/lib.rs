@@ -45,7 +45,7 @@ pub mod testing;
 pub use bindings::types::{Certificate, ClientInfo, Tls};
 pub use entry::{OnRequest, OnResponse};
 pub use exchange::{Request, Response};
-pub use host::{clock, config, keyvalue, random};
+pub use host::{clock, config, keyvalue, limiter, random};
 pub use reply::{Action, Reply, reply, reply_json};
 
 /// Exports the handlers of a filter: `filter!(request: f)`, `filter!(response: g)` or

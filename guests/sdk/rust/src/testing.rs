@@ -120,8 +120,8 @@ impl Fake {
         let after = fake::leave();
         let kept = match action {
             Ok(Action::Proceed) => after,
-            Ok(Action::Reply(_)) => Self { notes: after.notes, log: after.log, store: after.store, ..before },
-            Err(_) => Self { log: after.log, store: after.store, ..before },
+            Ok(Action::Reply(_)) => Self { notes: after.notes, log: after.log, store: after.store, counts: after.counts, ..before },
+            Err(_) => Self { log: after.log, store: after.store, counts: after.counts, ..before },
         };
         (action, kept)
     }
@@ -140,7 +140,7 @@ impl Fake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock, config, keyvalue, log, random, reply};
+    use crate::{clock, config, keyvalue, limiter, log, random, reply};
 
     #[test]
     fn edits_are_visible_at_once_and_kept_only_if_the_filter_proceeds() {
@@ -223,6 +223,43 @@ mod tests {
         let (_, after) = after.later(999).run_request(count);
         let (_, after) = after.later(1).run_request(count);
         assert_eq!(after.log, ["info: 1", "info: 2", "info: 1"]);
+    }
+
+    #[test]
+    fn a_swap_needs_the_expected_value_and_several_keys_are_read_at_once() {
+        fn swap(_: &mut Request) -> Result<Action, String> {
+            let swap = |expected, value| keyvalue::compare_and_swap("k", expected, value, 0).ok();
+            assert_eq!((swap(None, b"a"), swap(None, b"b"), swap(Some(b"a"), b"b")), (Some(true), Some(false), Some(true)));
+            let keys = ["k".to_owned(), "absent".to_owned()];
+            assert_eq!(keyvalue::get_many(&keys).ok(), Some(vec![Some(b"b".to_vec()), None]));
+            assert!(matches!(keyvalue::get_many(&vec!["k".to_owned(); 65]), Err(keyvalue::Error::TooLarge)));
+            Ok(Action::Proceed)
+        }
+        assert_eq!(Fake::new().run_request(swap).0, Ok(Action::Proceed));
+    }
+
+    #[test]
+    fn a_limiter_takes_units_until_the_limit() {
+        fn take(_: &mut Request) -> Result<Action, String> {
+            let policy =
+                |algorithm| limiter::Policy { algorithm, limit: 2, window_ms: 1000, burst: 4 };
+            for (algorithm, cost) in [(limiter::Algorithm::SlidingWindow, 1), (limiter::Algorithm::TokenBucket, 2)] {
+                let decision = limiter::take("k", cost, policy(algorithm)).map_err(|error| error.to_string())?;
+                log::info(&format!("{} {} {}", decision.allowed, decision.remaining, decision.retry_after_ms));
+            }
+            let never = limiter::take("k", 3, policy(limiter::Algorithm::SlidingWindow));
+            assert!(matches!(never, Err(limiter::Error::Invalid(_))));
+            Ok(Action::Proceed)
+        }
+        let (_, after) = Fake::new().run_request(take);
+        let (_, after) = after.run_request(take);
+        let (_, after) = after.later(500).run_request(take);
+        let (_, after) = after.later(500).run_request(take);
+        let expected = [
+            "true 1 0", "true 2 0", "true 0 0", "true 0 0", "false 0 500", "false 1 500", "true 1 0", "true 0 0",
+        ];
+        let lines: Vec<_> = after.log.iter().map(|line| line.trim_start_matches("info: ")).collect();
+        assert_eq!(lines, expected);
     }
 
     #[test]

@@ -19,6 +19,7 @@ const NOTES_MAX = 32;
 const NOTE_NAME_BYTES_MAX = 64;
 const NOTE_VALUE_BYTES_MAX = 4 << 10;
 const KEY_BYTES_MAX = 256;
+const KEYS_MAX = 64;
 const STORED_BYTES_MAX = 64 << 10;
 const TTL_MS_MAX = 0xffff_ffff;
 
@@ -294,4 +295,18 @@ export function checkedDelta(delta: unknown): number {
   if (typeof delta !== "number") throw new TypeError(`delta must be a number, not ${shown(delta)}`);
   if (Number.isInteger(delta) && delta >= -(2 ** 31) && delta < 2 ** 31) return delta;
   throw new RangeError(`delta must be a whole number of 32 bits, not ${delta}`);
+}
+
+/** Returns a whole number for the limiter. */
+export function checkedUnits(name: string, value: unknown, min: number, max: number): number {
+  if (typeof value !== "number") throw new TypeError(`${name} must be a number, not ${shown(value)}`);
+  if (Number.isInteger(value) && value >= min && value <= max) return value;
+  throw new RangeError(`${name} must be a whole number from ${min} to ${max}, not ${value}`);
+}
+
+/** Returns the keys of one read. */
+export function checkedKeys(keys: unknown): string[] {
+  if (!Array.isArray(keys)) throw new TypeError(`keys must be an array, not ${shown(keys)}`);
+  if (keys.length > KEYS_MAX) throw new RangeError(`one call reads at most ${KEYS_MAX} keys, not ${keys.length}`);
+  return keys.map(checkedKey);
 }

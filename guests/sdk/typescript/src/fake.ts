@@ -28,15 +28,18 @@ export class FakeExchange {
 let current = new FakeExchange();
 /** Outlives an exchange, as the store of the gateway does. */
 const store = new Map<string, { value: Uint8Array; expires: number }>();
+/** Units taken, by key and policy, and when the window or the bucket began. */
+const counts = new Map<string, { since: number; used: number }>();
 
 /** Makes this the exchange that the functions below use. */
 export function enter(exchange: FakeExchange): void {
   current = exchange;
 }
 
-/** Empties the key-value store. */
+/** Empties the key-value store and the limiter. */
 export function clearStore(): void {
   store.clear();
+  counts.clear();
 }
 
 const valuesOf = (fields: Fields, name: string): string[] =>
@@ -66,6 +69,30 @@ const unexpired = (key: string) => {
   return entry !== undefined && entry.expires > current.now ? entry : undefined;
 };
 const expiry = (ttlMs: number) => (ttlMs === 0 ? Infinity : current.now + ttlMs);
+
+const sameBytes = (a: Uint8Array, b: Uint8Array) => a.length === b.length && a.every((byte, index) => byte === b[index]);
+
+type FakePolicy = { algorithm: string; limit: number; windowMs: number; burst: number };
+
+/** A window that begins with the first unit and does not slide, or a token bucket. */
+function take(key: string, cost: number, policy: FakePolicy) {
+  const { limit, windowMs } = policy;
+  const isBucket = policy.algorithm === "token-bucket";
+  const most = isBucket && policy.burst > 0 ? policy.burst : limit;
+  if (cost > most) throw { tag: "invalid", val: `a cost of ${cost} is more than the ${most} units that the policy ever allows` };
+  const id = `${key} ${JSON.stringify(policy)}`;
+  const count = counts.get(id) ?? { since: current.now, used: 0 };
+  const elapsed = current.now - count.since;
+  let used = elapsed < windowMs ? count.used : 0;
+  if (isBucket) used = Math.max(0, count.used - (elapsed * limit) / windowMs);
+  const allowed = used + cost <= most;
+  if (allowed) used += cost;
+  counts.set(id, { since: isBucket || elapsed >= windowMs ? current.now : count.since, used });
+  const windowEnd = elapsed < windowMs ? windowMs - elapsed : windowMs;
+  const resetMs = Math.ceil(isBucket ? (used * windowMs) / limit : windowEnd);
+  const retryAfterMs = isBucket ? Math.ceil(((used + cost - most) * windowMs) / limit) : windowEnd;
+  return { allowed, remaining: Math.floor(most - used), resetMs, retryAfterMs: allowed ? 0 : retryAfterMs };
+}
 
 /** The interfaces of the gateway, by their names in wit/. */
 export const interfaces = {
@@ -127,5 +154,13 @@ export const interfaces = {
       store.set(key, { value: encode(String(sum)), expires: entry?.expires ?? expiry(ttlMs) });
       return sum;
     },
+    getMany: (keys: string[]) => keys.map((key) => unexpired(key)?.value),
+    compareAndSwap: (key: string, expected: Uint8Array | undefined, value: Uint8Array, ttlMs: number) => {
+      const before = unexpired(key)?.value;
+      const isEqual = before === undefined ? expected === undefined : expected !== undefined && sameBytes(before, expected);
+      if (isEqual) store.set(key, { value, expires: expiry(ttlMs) });
+      return isEqual;
+    },
   },
+  limiter: { take },
 };

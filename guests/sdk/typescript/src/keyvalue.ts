@@ -2,7 +2,7 @@
 //
 // It is a module of its own because a component may import only what its manifest asks for.
 import * as raw from "witgate:gateway/keyvalue@0.1.0";
-import { checkedDelta, checkedKey, checkedStored, checkedTtl, type TextValue } from "./check.ts";
+import { checkedDelta, checkedKey, checkedKeys, checkedStored, checkedTtl, type TextValue } from "./check.ts";
 import { decode } from "./text.ts";
 
 /**
@@ -28,6 +28,18 @@ export const keyvalue = {
     const checked = checkedKey(key);
     return callStore("get", checked, () => raw.get(checked)) ?? undefined;
   },
+  /**
+   * Returns the values of at most 64 keys as text, in the order of `keys`. An absent or expired key
+   * gives undefined.
+   */
+  getMany(keys: readonly string[]): Array<string | undefined> {
+    return keyvalue.getManyBytes(keys).map((value) => (value === undefined ? undefined : decode(value)));
+  },
+  /** Like `getMany`, with the values as bytes. */
+  getManyBytes(keys: readonly string[]): Array<Uint8Array | undefined> {
+    const checked = checkedKeys(keys);
+    return callStore("getMany", checked[0] ?? "", () => raw.getMany(checked)).map((value) => value ?? undefined);
+  },
   /** Sets a key to a text, a number, a boolean or bytes. */
   set(key: string, value: TextValue | Uint8Array, ttlMs?: number): void {
     const checked = checkedKey(key);
@@ -51,6 +63,24 @@ export const keyvalue = {
     const added = checkedDelta(delta);
     const ttl = checkedTtl(ttlMs);
     return callStore("increment", checked, () => raw.increment(checked, added, ttl));
+  },
+  /**
+   * Sets a key if its value is `expected`, or if the key is absent and `expected` is undefined.
+   * Returns true if it did; on false read the value again and decide anew.
+   *
+   * A counter has its decimal text as the value. The new value is no counter.
+   */
+  compareAndSwap(
+    key: string,
+    expected: TextValue | Uint8Array | undefined,
+    value: TextValue | Uint8Array,
+    ttlMs?: number,
+  ): boolean {
+    const checked = checkedKey(key);
+    const before = expected === undefined ? undefined : checkedStored(checked, expected);
+    const bytes = checkedStored(checked, value);
+    const ttl = checkedTtl(ttlMs);
+    return callStore("compareAndSwap", checked, () => raw.compareAndSwap(checked, before, bytes, ttl));
   },
 };
 

@@ -66,7 +66,7 @@ export function fake(init: FakeInit = {}) {
   };
 }
 
-/** Empties the key-value store. */
+/** Empties the key-value store and the limiter. */
 fake.reset = clearStore;
 
 function fieldsOf(headers: Record<string, string> | undefined): Fields {

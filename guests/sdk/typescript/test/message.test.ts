@@ -4,6 +4,7 @@ import { config, log, notes, reply } from "../src/index.ts";
 import { failureMessage } from "../src/failure.ts";
 import { interfaces } from "../src/fake.ts";
 import { keyvalue } from "../src/keyvalue.ts";
+import { limiter } from "../src/limiter.ts";
 import { fake } from "../src/testing.ts";
 
 test("the type of the body sets content-type unless the filter sets it", () => {
@@ -47,6 +48,36 @@ test("a filter can use configuration, notes, log and key-value store", () => {
   expect([notes.get("a"), notes.get("b"), exchange.log]).toEqual(["1", undefined, ["warn: careful"]]);
   expect([keyvalue.increment("k"), keyvalue.increment("k", 2), keyvalue.get("k")]).toEqual([1, 3, "3"]);
   expect([keyvalue.delete("k"), keyvalue.get("k")]).toEqual([true, undefined]);
+});
+
+test("several keys are read at once", () => {
+  fake.reset();
+  keyvalue.set("a", 1);
+  expect(keyvalue.getMany(["a", "b", "a"])).toEqual(["1", undefined, "1"]);
+  expect(keyvalue.getMany([])).toEqual([]);
+  expect(() => keyvalue.getMany(Array(65).fill("a"))).toThrow("at most 64 keys");
+});
+
+test("a swap needs the expected value", () => {
+  fake.reset();
+  expect([keyvalue.compareAndSwap("k", undefined, "a"), keyvalue.compareAndSwap("k", undefined, "b")]).toEqual([true, false]);
+  expect([keyvalue.compareAndSwap("k", "a", "b"), keyvalue.get("k")]).toEqual([true, "b"]);
+  keyvalue.increment("n", 7);
+  expect(keyvalue.compareAndSwap("n", 7, "x")).toBe(true);
+});
+
+test("a limiter takes units until the limit", () => {
+  fake.reset();
+  fake({ now: 100_000 });
+  const window = { limit: 2, windowMs: 1000 };
+  expect([1, 2, 3].map(() => limiter.take("k", window).allowed)).toEqual([true, true, false]);
+  expect(limiter.take("k", window)).toEqual({ allowed: false, remaining: 0, resetMs: 1000, retryAfterMs: 1000 });
+  const bucket = { limit: 10, windowMs: 1000, algorithm: "token-bucket", burst: 20 } as const;
+  expect([limiter.take("k", bucket, 20).remaining, limiter.take("k", bucket).retryAfterMs]).toEqual([0, 100]);
+  fake({ now: 101_000 });
+  expect([limiter.take("k", window).allowed, limiter.take("k", bucket, 0).remaining]).toEqual([true, 10]);
+  expect(() => limiter.take("k", window, 3)).toThrow('limiter.take of key "k": invalid: a cost of 3');
+  expect(() => limiter.take("k", { limit: 0, windowMs: 1 })).toThrow("limit must be a whole number");
 });
 
 test("anything that is thrown has a failure message", () => {

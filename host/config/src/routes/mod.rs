@@ -9,6 +9,7 @@ pub(crate) mod compression;
 pub(crate) mod conditions;
 pub(crate) mod cors;
 pub(crate) mod policies;
+pub(crate) mod rate_limit;
 pub(crate) mod reach;
 pub(crate) mod rewrite;
 
@@ -24,6 +25,7 @@ use compression::Compression;
 use conditions::{Match, PathMatch};
 use cors::Cors;
 use policies::{ClientNetworks, ForwardAuth, HeaderPolicy};
+use rate_limit::RateLimit;
 use rewrite::{PathRewrite, Rewrite};
 
 const WEIGHT_MAX: u32 = 10_000;
@@ -47,6 +49,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// Bounds on this route alone.
     pub limits: RouteLimits,
+    /// How many requests a client may send in a time.
+    pub rate_limit: Option<RateLimit>,
     /// Changes to the request that the upstream receives.
     pub rewrite: Rewrite,
     /// Where copies of the requests go.
@@ -166,6 +170,7 @@ impl Route {
             action: Action::read(section),
             timeout: section.duration("timeout", MILLISECOND, HOUR),
             limits: section.nested("limits", RouteLimits::read),
+            rate_limit: section.optional("rate_limit", RateLimit::read),
             rewrite: section.nested("rewrite", Rewrite::read),
             mirror: section.optional("mirror", Mirror::read),
             cors: section.optional("cors", Cors::read),

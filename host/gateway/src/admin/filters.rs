@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::reply::{Reply, json};
 use crate::pipeline::snapshot::Shared;
+use witgate_config::{Capability, StoreRef};
 
 /// A list with an entry for each version, sorted by the filter's name.
 pub(super) fn get(shared: &Shared) -> Reply {
@@ -19,6 +20,11 @@ pub(super) fn get(shared: &Shared) -> Reply {
         .map(|(name, filter, state)| {
             let reload = reloads.filters.get(name).map(|own| &own.reload);
             let refused = reload.and_then(|reload| reload.refused.as_ref());
+            let settings = snapshot.config.filters.get(name);
+            let place = |capability, store: Option<&Option<StoreRef>>| {
+                let is_granted = settings.is_some_and(|settings| settings.capabilities.contains(&capability));
+                is_granted.then(|| shown_store(name, store.and_then(Option::as_ref)))
+            };
             serde_json::json!({
                 "name": name,
                 "version": &*filter.version,
@@ -27,6 +33,8 @@ pub(super) fn get(shared: &Shared) -> Reply {
                 "request_phase": filter.has_request_phase(),
                 "response_phase": filter.has_response_phase(),
                 "reuse": filter.settings.reuse,
+                "keyvalue": place(Capability::KeyValue, settings.map(|settings| &settings.keyvalue.store)),
+                "limiter": place(Capability::Limiter, settings.map(|settings| &settings.limiter.store)),
                 "instances_kept": filter.idle_instances(),
                 "state": state,
                 "serving_since": reload.map(|reload| unix_seconds(reload.serving_since)),
@@ -38,4 +46,12 @@ pub(super) fn get(shared: &Shared) -> Reply {
         .collect();
     list.sort_by_key(|filter| filter["name"].to_string());
     json(&list.into())
+}
+
+/// `memory`, or the name of the shared store and the namespace in it.
+fn shown_store(filter: &str, store: Option<&StoreRef>) -> String {
+    match store {
+        None => "memory".into(),
+        Some(StoreRef { store, namespace }) => format!("{store}/{}", namespace.as_deref().unwrap_or(filter)),
+    }
 }

@@ -11,7 +11,7 @@ use crate::process::files;
 use crate::releases::loader;
 use crate::telemetry::Metrics;
 use crate::tls::reload::Certificates;
-use witgate_config::Filter;
+use witgate_config::{Filter, SharedStore};
 use witgate_runtime::component::ComponentInfo;
 
 pub(super) fn check(file: &Path) -> Result<(), String> {
@@ -28,6 +28,9 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
             Ok(info) => print_filter(name, filter, &info)?,
             Err(error) => errors.push(format!("{shown}: filters.{name}: {}: {error}", filter.source.display())),
         }
+    }
+    for (name, store) in &config.stores {
+        print_store(name, store);
     }
     for warning in &config.warnings {
         print(format_args!("{shown}:{warning} (warning)"))?;
@@ -62,4 +65,18 @@ fn print_filter(name: &str, filter: &Filter, info: &ComponentInfo) -> Result<(),
         ))?;
     }
     Ok(())
+}
+
+/// Does not connect: a check has the same result on every machine.
+fn print_store(name: &str, store: &SharedStore) {
+    let redis = &store.redis;
+    let addresses: Vec<String> = redis.addresses.iter().map(ToString::to_string).collect();
+    println!(
+        "store {name}: {} {}{}, at most {:?} for an operation, on failure {}",
+        if redis.master.is_some() { "Redis by the Sentinels" } else { "Redis" },
+        addresses.join(", "),
+        if redis.tls.is_some() { " with TLS" } else { "" },
+        store.timeout,
+        store.on_failure.label()
+    );
 }

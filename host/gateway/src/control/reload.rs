@@ -18,7 +18,7 @@ use crate::pipeline::snapshot::{Filters, Shared};
 use crate::process::priority::shorten_time_slice;
 use crate::releases::loader::Loader;
 use crate::telemetry::{FilesLabels, Metrics, ReloadLabels};
-use crate::tls::reload::{CertificateErrors, Certificates, upstream_tls};
+use crate::tls::reload::{CertificateErrors, Certificates, UpstreamSet, store_tls, upstream_tls};
 use witgate_config::Config;
 use witgate_runtime::filter::Filter;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
@@ -194,7 +194,8 @@ impl Reloader {
     fn reload_config(self: &Arc<Self>, trigger: Trigger) {
         let Ok(text) = lock(&self.last_read).clone() else { return };
         let began = Instant::now();
-        match self.load_config(&text).and_then(|(config, filters)| self.apply_config(config, filters)) {
+        let loaded = self.load_config(&text);
+        match loaded.and_then(|(config, filters, upstreams)| self.apply_config(config, filters, upstreams)) {
             Ok(()) => tracing::info!(ms = began.elapsed().as_millis() as u64, "the configuration is in service"),
             Err(error) => {
                 self.loader.set_limits(&self.shared.snapshot.load().config);
@@ -206,7 +207,7 @@ impl Reloader {
     }
 
     /// Reads a configuration and loads its filters, which may take long.
-    fn load_config(&self, text: &str) -> Result<(Config, Filters), ReloadError> {
+    fn load_config(&self, text: &str) -> Result<(Config, Filters, UpstreamSet), ReloadError> {
         let config = self.source.parse(text);
         // The new text may refer to other files.
         *lock(&self.last_references) = self.source.references_digest_in_use();
@@ -215,11 +216,15 @@ impl Reloader {
         config_source::log_warnings(&config);
         lock(&self.replaced).clear();
         self.loader.set_limits(&config);
-        let filters = load_filters(&self.loader, &config, &self.shared.metrics)?;
-        Ok((config, filters))
+        let upstreams = lock(&self.certificates).prepare(&config)?;
+        let metrics = &self.shared.metrics;
+        let connected = self.loader.connect_stores(&config, &store_tls(&upstream_tls(&upstreams)), metrics);
+        connected.map_err(ReloadError::Snapshot)?;
+        let filters = load_filters(&self.loader, &config, metrics)?;
+        Ok((config, filters, upstreams))
     }
 
-    fn apply_config(&self, config: Config, mut filters: Filters) -> Result<(), ReloadError> {
+    fn apply_config(&self, config: Config, mut filters: Filters, upstreams: UpstreamSet) -> Result<(), ReloadError> {
         let replaced = lock(&self.replaced);
         let current = self.shared.snapshot.load_full();
         for (name, newer) in replaced.iter() {
@@ -233,18 +238,17 @@ impl Reloader {
             };
             filters.insert(name.clone(), filter);
         }
-        let mut certificates = lock(&self.certificates);
-        let upstreams = certificates.prepare(&config)?;
         let telemetry = &self.shared.telemetry;
         let sinks = telemetry.open(Some(&current.config), &config).map_err(ReloadError::Telemetry)?;
         let (config, upstream_tls) = (Arc::new(config), upstream_tls(&upstreams));
-        let publication = Loaded { config: config.clone(), filters: &filters, upstream_tls, is_new_config: true };
+        let route_limiters = self.loader.route_limiters(&config);
+        let publication =
+            Loaded { config: config.clone(), filters: &filters, route_limiters, upstream_tls, is_new_config: true };
         rollout::publish(&self.shared, &self.loader, publication).map_err(ReloadError::Snapshot)?;
         telemetry.adopt(sinks);
-        certificates.adopt(upstreams);
-        drop(certificates);
+        lock(&self.certificates).adopt(upstreams);
         self.forget_series(&current.config, &config);
-        self.loader.retain(&config);
+        self.loader.retain(&config, &self.shared.metrics);
         self.shared.reloads.apply_config();
         Ok(())
     }
@@ -285,7 +289,8 @@ impl Reloader {
         }
         let filters = Filters::from([(name.to_owned(), loaded.clone())]);
         let (config, upstream_tls) = (current.config.clone(), current.upstream_tls.clone());
-        let publication = Loaded { config, filters: &filters, upstream_tls, is_new_config: false };
+        let route_limiters = current.route_limiters.clone();
+        let publication = Loaded { config, filters: &filters, route_limiters, upstream_tls, is_new_config: false };
         self.shared.reloads.accept_filter(name);
         match rollout::publish(&self.shared, &self.loader, publication) {
             Ok(()) => {

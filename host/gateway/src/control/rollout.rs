@@ -14,6 +14,7 @@ use crate::releases::board::{CommandError, Entries, Releases};
 use crate::releases::decision::{Decision, DecisionKind};
 use crate::releases::entry::Command;
 use crate::releases::loader::Loader;
+use crate::state::RouteLimiters;
 use crate::telemetry::{FilterLabels, FilterNameLabels, Metrics, ReleaseDecisionLabels, ReloadLabels};
 use witgate_config::Config;
 use witgate_runtime::filter::Filter;
@@ -27,6 +28,8 @@ pub(super) struct Loaded<'a> {
     pub(super) config: Arc<Config>,
     /// The filters that were loaded. The others stay as they are.
     pub(super) filters: &'a Filters,
+    /// The rate limiters of the routes.
+    pub(super) route_limiters: RouteLimiters,
     /// TLS of the upstreams.
     pub(super) upstream_tls: UpstreamTls,
     /// Whether the configuration is a new one.
@@ -38,11 +41,11 @@ pub(super) struct Loaded<'a> {
 /// # Errors
 /// The parts do not fit together; nothing changed.
 pub(super) fn publish(shared: &Shared, loader: &Loader, loaded: Loaded<'_>) -> Result<(), String> {
-    let Loaded { config, filters, upstream_tls, is_new_config } = loaded;
+    let Loaded { config, filters, route_limiters, upstream_tls, is_new_config } = loaded;
     let mut releases = lock(&shared.releases);
     let before = releases.entries().clone();
     let decisions = releases.admit(&config, filters, |name| loader.content(name), is_new_config);
-    match new_snapshot(shared, &releases, config, upstream_tls) {
+    match new_snapshot(shared, &releases, config, (route_limiters, upstream_tls)) {
         Ok(snapshot) => {
             shared.metrics.reloads.get_or_create(&ReloadLabels { result: "applied" }).inc();
             swap(shared, &mut releases, snapshot, &decisions);
@@ -101,7 +104,8 @@ fn judge(shared: &Shared) {
 fn apply(shared: &Shared, releases: &mut Releases, before: Entries, decisions: &[Decision]) -> Result<(), String> {
     if decisions.iter().any(|decision| decision.kind.changes_service()) {
         let current = shared.snapshot.load_full();
-        match new_snapshot(shared, releases, current.config.clone(), current.upstream_tls.clone()) {
+        let services = (current.route_limiters.clone(), current.upstream_tls.clone());
+        match new_snapshot(shared, releases, current.config.clone(), services) {
             Ok(snapshot) => swap(shared, releases, snapshot, decisions),
             Err(why) => {
                 releases.restore(before);
@@ -119,10 +123,10 @@ fn new_snapshot(
     shared: &Shared,
     releases: &Releases,
     config: Arc<Config>,
-    upstream_tls: UpstreamTls,
+    (route_limiters, upstream_tls): (RouteLimiters, UpstreamTls),
 ) -> Result<Snapshot, String> {
-    let (filters, canaries) = (releases.in_service(), releases.canaries());
-    Snapshot::new(config, filters, canaries, upstream_tls, &shared.registry, &shared.metrics, &shared.held)
+    let loaded = (releases.in_service(), releases.canaries(), route_limiters);
+    Snapshot::new(config, loaded, upstream_tls, &shared.registry, &shared.metrics, &shared.held)
 }
 
 /// The metrics come first: an observer of the new state must find it counted. The record on disk

@@ -66,6 +66,15 @@ pub async fn connect_tls(
     Ok(Stream::Client(Box::new(connected)))
 }
 
+/// Makes a TLS connection to a server that speaks one protocol only, so that none is negotiated.
+pub async fn connect_tls_without_alpn(
+    stream: TcpStream,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> io::Result<Stream> {
+    Ok(Stream::Client(Box::new(TlsConnector::from(config).connect(name, stream).await?)))
+}
+
 /// Accepts a TLS connection from a client.
 pub async fn accept_tls(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Stream> {
     Ok(Stream::Server(Box::new(TlsAcceptor::from(config).accept(stream).await?)))

@@ -1,6 +1,6 @@
 //! The steps of one exchange, in their order:
-//! route → client networks → CORS → forward_auth → filters → header edits → rewrite → mirror →
-//! upstream → filters → header edits → compress → client.
+//! route → client networks → CORS → forward_auth → rate limit → filters → header edits → rewrite →
+//! mirror → upstream → filters → header edits → compress → client.
 //!
 //! Each step is a file of its own. This file decides three things:
 //! - Every response except a 101 passes the response phase of those filters that the chain passed
@@ -23,8 +23,9 @@ use crate::pipeline::cors::AllowedOrigin;
 use crate::pipeline::filters::{ChainRun, Decision};
 use crate::pipeline::https::ListenerPolicy;
 use crate::pipeline::normalize::{self, NormalizedRequest};
+use crate::pipeline::rate_limit::RateLimit;
 use crate::pipeline::snapshot::{Route, Shared, Snapshot};
-use crate::pipeline::{debug, forward, forward_auth, limits, policies, redirect, respond, rewrite, route};
+use crate::pipeline::{debug, forward, forward_auth, limits, policies, rate_limit, redirect, respond, rewrite, route};
 use crate::telemetry::{ExchangeRecord, OpenRecord, Telemetry, decisions};
 use crate::upstream::{SendOptions, UpstreamClient};
 use witgate_config::Action;
@@ -34,6 +35,7 @@ use witgate_http::limiter::{Limiter, Permit};
 use witgate_http::semantics::path::Slashes;
 use witgate_http::throughput::yield_to_ready_tasks;
 use witgate_runtime::exchange::{Client, Exchange, Request, Response};
+use witgate_runtime::limiter;
 
 /// Where a request comes from, and what its exchange may use.
 pub struct RequestContext<'a> {
@@ -172,7 +174,7 @@ async fn exchange(
     if let Some(answer) = route.cors.as_ref().and_then(|cors| cors.preflight(&request.method, &request.headers)) {
         return respond::finish(answer, Body::empty());
     }
-    let policy = ResponsePolicy::new(route, &request);
+    let mut policy = ResponsePolicy::new(route, &request);
     body.count_bytes(&record.traffic, Direction::Received);
     let budget = (!route.chain.is_empty()).then(|| route.budget.clone());
     let name = route.name.clone();
@@ -183,6 +185,13 @@ async fn exchange(
             Ok(Some(refusal)) => return policy.finish(route, refusal, Body::empty()),
             Err(error) => return policy.finish(route, fail(record, error), Body::empty()),
         }
+    }
+    // After forward_auth, whose fields can be the key. Before the filters: a request above the limit
+    // must not cost a call.
+    if let Some(rate_limit) = &route.rate_limit
+        && let Err(error) = policy.limit_rate(rate_limit, &exchange).await
+    {
+        return policy.finish(route, fail(record, error), Body::empty());
     }
     let (response, body) = match filter_and_forward(context, snapshot, route, exchange, body, open).await {
         Ok(answered) => answered,
@@ -272,11 +281,14 @@ async fn answer(
     Ok(forward::from_upstream(response))
 }
 
-/// The CORS origin and the content coding of the response. Both depend on the request as the client
+/// The CORS origin and the content coding of the response, and the decision of the rate limit. The
+/// first two depend on the request as the client
 /// sent it, so they are computed before filters can edit it.
 struct ResponsePolicy {
     origin: Option<AllowedOrigin>,
     coding: Option<NegotiatedCoding>,
+    /// Set by the rate limit of the route.
+    rate: Option<limiter::Decision>,
 }
 
 impl ResponsePolicy {
@@ -285,13 +297,24 @@ impl ResponsePolicy {
         Self {
             origin: route.cors.as_ref().map(|cors| cors.origin(&request.headers)),
             coding: compression.map(|policy| compress::negotiate(policy, &request.method, &request.headers)),
+            rate: None,
         }
+    }
+
+    /// Counts the request. The error is the refusal of a request above the limit.
+    async fn limit_rate(&mut self, rate_limit: &RateLimit, exchange: &Exchange) -> Result<(), Error> {
+        let decision = rate_limit.check(exchange).await?;
+        self.rate = Some(decision);
+        if decision.allowed { Ok(()) } else { Err(rate_limit::refusal()) }
     }
 
     /// The last steps. Nothing in the pipeline changes the response after them.
     fn finish(self, route: &Route, mut response: Response, body: Body) -> http::Response<Body> {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             return respond::finish(response, body);
+        }
+        if let (Some(rate_limit), Some(decision)) = (&route.rate_limit, &self.rate) {
+            rate_limit.describe(decision, &mut response.headers);
         }
         if let (Some(cors), Some(origin)) = (&route.cors, &self.origin) {
             cors.apply(origin, &mut response.headers);

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod mirror;
 pub mod normalize;
 pub mod policies;
+pub mod rate_limit;
 pub mod redirect;
 pub mod respond;
 pub mod rewrite;

@@ -15,8 +15,10 @@ use crate::net::tls::ClientTls;
 use crate::pipeline::cors;
 use crate::pipeline::filters::{CanaryEntry, ChainEntry};
 use crate::pipeline::mirror::Mirror;
+use crate::pipeline::rate_limit::RateLimit;
 use crate::pipeline::route::Router;
 use crate::releases::board::{Canary, Releases};
+use crate::state::RouteLimiters;
 use crate::telemetry::{FilterSeries, Metrics, ReloadStatus, RouteSeries, Telemetry};
 use crate::tls::ServerTls;
 use crate::upstream::{Cluster, EndpointRegistry};
@@ -45,6 +47,8 @@ pub struct Snapshot {
     pub filters: Filters,
     /// Their new versions, while these are released.
     pub canaries: Canaries,
+    /// The rate limiters of its routes, by the route's name.
+    pub route_limiters: RouteLimiters,
     /// How to speak TLS to the upstreams.
     pub upstream_tls: UpstreamTls,
     /// The upstreams, by name.
@@ -65,6 +69,8 @@ pub struct Route {
     pub config: witgate_config::Route,
     /// Where requests go, by weight. Empty for a route that answers itself.
     clusters: Vec<WeightedCluster>,
+    /// How many requests a client may send in a time.
+    pub rate_limit: Option<RateLimit>,
     /// For browsers on other sites.
     pub cors: Option<cors::Policy>,
     /// Exchanges of the route, if their number is bounded.
@@ -103,12 +109,11 @@ impl Route {
 }
 
 impl Snapshot {
-    /// Puts together a checked configuration, its loaded filters, and the known endpoints. An error
-    /// names what is missing.
+    /// Puts together a checked configuration, its loaded filters with their new versions, the rate
+    /// limiters, and the known endpoints. An error names what is missing.
     pub fn new(
         config: Arc<Config>,
-        filters: Filters,
-        canaries: Canaries,
+        (filters, canaries, route_limiters): (Filters, Canaries, RouteLimiters),
         upstream_tls: UpstreamTls,
         registry: &EndpointRegistry,
         metrics: &Metrics,
@@ -126,9 +131,18 @@ impl Snapshot {
         let routes = config
             .routes
             .iter()
-            .map(|route| build_route(&config, (&filters, &canaries), &upstreams, metrics, held, route))
+            .map(|route| build_route(&config, (&filters, &canaries), &route_limiters, &upstreams, metrics, held, route))
             .collect::<Result<_, _>>()?;
-        Ok(Self { router: Router::new(&config.routes), routes, filters, canaries, upstream_tls, upstreams, config })
+        Ok(Self {
+            router: Router::new(&config.routes),
+            routes,
+            filters,
+            canaries,
+            route_limiters,
+            upstream_tls,
+            upstreams,
+            config,
+        })
     }
 
     /// The name and digest of each filter.
@@ -155,6 +169,7 @@ impl Snapshot {
 fn build_route(
     config: &Config,
     filters: (&Filters, &Canaries),
+    limiters: &RouteLimiters,
     upstreams: &BTreeMap<String, Arc<Cluster>>,
     metrics: &Metrics,
     held: &HeldBytes,
@@ -171,8 +186,13 @@ fn build_route(
         Ok::<_, String>(Mirror::new(mirror.percent, cluster(&mirror.upstream)?, metrics.mirrored.clone(), name.clone()))
     });
     let auth = route.forward_auth.as_ref().map(|auth| Ok::<_, String>((auth.clone(), cluster(&auth.upstream)?)));
+    let rate_limit = route.rate_limit.as_ref().map(|settings| {
+        let limiter = limiters.get(&route.name).ok_or_else(|| format!("route {name} has no rate limiter"))?;
+        RateLimit::new(settings, limiter.clone(), metrics.rate_limited.clone(), name.clone())
+    });
     Ok(Route {
         forward_auth: auth.transpose()?,
+        rate_limit: rate_limit.transpose()?,
         series: Arc::new(metrics.route(name.clone())),
         chain: chain.collect::<Result<_, String>>()?,
         clusters: clusters.collect::<Result<_, String>>()?,

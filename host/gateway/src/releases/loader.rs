@@ -20,14 +20,14 @@ use super::content_hash::ContentHash;
 use super::source::{Revision, Source, source_of};
 use super::versions::Versions;
 use crate::process::priority::Priority;
-use crate::state::{Limits as StoreLimits, Stores};
+use crate::state::{FilterState, RouteLimiters, StoreTls, Stores};
+use crate::telemetry::Metrics;
 use witgate_config::{Capability, CompileLimits, Config};
 use witgate_http::error::FilterFailure;
 use witgate_runtime::call::try_instantiate;
 use witgate_runtime::component::ComponentInfo;
 use witgate_runtime::engine::{Artifact, Engine};
 use witgate_runtime::filter::Filter;
-use witgate_runtime::keyvalue::KeyValue;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 use witgate_runtime::proposals;
 use witgate_runtime::settings::{FilterSettings, Grant};
@@ -174,13 +174,26 @@ impl Loader {
         Releases::open(Versions::new(self.engine.clone(), cache), &self.state_dir)
     }
 
-    /// Forgets the filters that this configuration does not contain.
-    pub fn retain(&self, config: &Config) {
+    /// Begins to connect to the shared stores of a configuration, before its filters are loaded.
+    ///
+    /// # Errors
+    /// Why that is not possible. A server that cannot be reached is no error.
+    pub fn connect_stores(&self, config: &Config, tls: &StoreTls, metrics: &Metrics) -> Result<(), String> {
+        self.lock().stores.connect(config, tls, metrics)
+    }
+
+    /// The rate limiters of the routes of a configuration.
+    pub fn route_limiters(&self, config: &Config) -> RouteLimiters {
+        self.lock().stores.routes(config)
+    }
+
+    /// Forgets the filters and stores that this configuration does not contain.
+    pub fn retain(&self, config: &Config, metrics: &Metrics) {
         let mut state = self.lock();
         state.loaded.retain(|name, _| config.filters.contains_key(name));
         state.refused.retain(|name, _| config.filters.contains_key(name));
         state.loading.retain(|name, _| config.filters.contains_key(name));
-        state.stores.retain(|name| config.filters.contains_key(name));
+        state.stores.retain(config, metrics);
     }
 
     fn load_revision(
@@ -190,7 +203,7 @@ impl Loader {
         source: &dyn Source,
         revision: &Revision,
     ) -> Result<Filter, LoadError> {
-        let settings = settings(name, filter, self.store(name, filter));
+        let settings = settings(name, filter, self.lock().stores.filter(name, filter));
         let requirements = Requirements { filter, settings: &settings };
         let location = source.location();
         let known = self.lock().loaded.get(name).cloned();
@@ -277,10 +290,6 @@ impl Loader {
         state.unwrap_or_else(PoisonError::into_inner).compilations += 1;
         CompilationPlace(self)
     }
-
-    fn store(&self, name: &str, filter: &witgate_config::Filter) -> Arc<dyn KeyValue> {
-        self.lock().stores.get(name, StoreLimits { keys_max: filter.keyvalue.keys, bytes_max: filter.keyvalue.bytes })
-    }
 }
 
 /// One of the compilations that run at the same time.
@@ -300,17 +309,18 @@ impl Drop for CompilationPlace<'_> {
 pub fn check(name: &str, filter: &witgate_config::Filter, limits: &CompileLimits) -> Result<ComponentInfo, LoadError> {
     let source = source_of(filter);
     let revision = source.revision()?;
-    let store = Stores::default().get(name, StoreLimits { keys_max: 1, bytes_max: 1 });
-    let settings = settings(name, filter, store);
+    let state = Stores::default().filter(name, filter);
+    let settings = settings(name, filter, state);
     let requirements = Requirements { filter, settings: &settings };
     let candidate = Candidate::read(&*source, &revision, Some(&requirements), limits)?;
     proposals::check(candidate.copy.bytes())?;
     Ok(candidate.info)
 }
 
-fn settings(name: &str, filter: &witgate_config::Filter, store: Arc<dyn KeyValue>) -> FilterSettings {
+fn settings(name: &str, filter: &witgate_config::Filter, state: FilterState) -> FilterSettings {
     let grant = |capability: &Capability| match capability {
         Capability::KeyValue => Grant::KeyValue,
+        Capability::Limiter => Grant::Limiter,
         Capability::Wasi => Grant::Wasi,
     };
     FilterSettings {
@@ -321,7 +331,8 @@ fn settings(name: &str, filter: &witgate_config::Filter, store: Arc<dyn KeyValue
         concurrency: filter.concurrency,
         reuse: filter.reuse,
         grants: filter.capabilities.iter().map(grant).collect(),
-        store,
+        store: state.store,
+        limiter: state.limiter,
     }
 }
 

@@ -80,10 +80,7 @@ impl MemoryStore {
 
     fn get_now(&self, key: &str) -> Option<Vec<u8>> {
         let shard = self.shard(key);
-        shard.entries.get(key).filter(|entry| entry.is_live()).map(|entry| match &entry.value {
-            Value::Bytes(bytes) => bytes.clone(),
-            Value::Counter(number) => number.to_string().into_bytes(),
-        })
+        shard.entries.get(key).filter(|entry| entry.is_live()).map(|entry| entry.value.to_bytes())
     }
 
     fn set_now(&self, key: &str, value: &[u8], ttl: Option<Duration>) -> Result<(), KeyValueError> {
@@ -110,6 +107,25 @@ impl MemoryStore {
             // The lock is still held: two first increments cannot both start the counter.
             let entry = Entry { value: Value::Counter(delta), expires: ttl.map(|ttl| Instant::now() + ttl) };
             self.insert(shard, key, entry).map(|()| delta)
+        })
+    }
+
+    fn compare_and_swap_now(
+        &self,
+        key: &str,
+        expected: Option<&[u8]>,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<bool, KeyValueError> {
+        let expires = ttl.map(|ttl| Instant::now() + ttl);
+        self.with_room(|| {
+            let shard = self.shard(key);
+            let current = shard.entries.get(key).filter(|entry| entry.is_live()).map(|entry| entry.value.to_bytes());
+            if current.as_deref() != expected {
+                return Ok(false);
+            }
+            // The lock is still held: nobody can change the value in between.
+            self.insert(shard, key, Entry { value: Value::Bytes(value.to_vec()), expires }).map(|()| true)
         })
     }
 
@@ -213,6 +229,10 @@ impl KeyValue for MemoryStore {
         Outcome::Ready(Ok(self.get_now(key)))
     }
 
+    fn get_many<'a>(&'a self, keys: &'a [String]) -> Outcome<'a, Vec<Option<Vec<u8>>>> {
+        Outcome::Ready(Ok(keys.iter().map(|key| self.get_now(key)).collect()))
+    }
+
     fn set<'a>(&'a self, key: &'a str, value: &'a [u8], ttl: Option<Duration>) -> Outcome<'a, ()> {
         Outcome::Ready(self.set_now(key, value, ttl))
     }
@@ -223,6 +243,26 @@ impl KeyValue for MemoryStore {
 
     fn increment<'a>(&'a self, key: &'a str, delta: i32, ttl: Option<Duration>) -> Outcome<'a, i32> {
         Outcome::Ready(self.increment_now(key, delta, ttl))
+    }
+
+    fn compare_and_swap<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Option<&'a [u8]>,
+        value: &'a [u8],
+        ttl: Option<Duration>,
+    ) -> Outcome<'a, bool> {
+        Outcome::Ready(self.compare_and_swap_now(key, expected, value, ttl))
+    }
+}
+
+impl Value {
+    /// What a filter reads.
+    fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Bytes(bytes) => bytes.clone(),
+            Self::Counter(number) => number.to_string().into_bytes(),
+        }
     }
 }
 
@@ -325,9 +365,26 @@ mod tests {
     }
 
     #[test]
+    fn a_swap_needs_the_expected_value() {
+        let store = store(2);
+        assert_eq!(store.compare_and_swap_now("k", Some(b""), b"a", None), Ok(false));
+        assert_eq!(store.compare_and_swap_now("k", None, b"a", None), Ok(true));
+        assert_eq!(store.compare_and_swap_now("k", None, b"b", None), Ok(false));
+        assert_eq!(store.compare_and_swap_now("k", Some(b"a"), b"b", Some(Duration::ZERO)), Ok(true));
+        assert_eq!(store.compare_and_swap_now("k", None, b"c", None), Ok(true), "an expired value is absent");
+        assert_eq!(store.increment_now("n", 7, None), Ok(7));
+        assert_eq!(store.compare_and_swap_now("n", Some(b"7"), b"8", None), Ok(true));
+        assert_eq!(store.increment_now("n", 1, None), Err(KeyValueError::NotANumber), "the new value is no counter");
+        assert_eq!(store.compare_and_swap_now("m", None, b"x", None), Err(KeyValueError::Full));
+    }
+
+    #[test]
     fn every_operation_is_complete_at_once() {
         let store = store(2);
         assert!(matches!(store.set("k", b"v", None), Outcome::Ready(Ok(()))));
+        assert!(
+            matches!(store.get_many(&["k".into(), "l".into()]), Outcome::Ready(Ok(found)) if found == [Some(b"v".to_vec()), None])
+        );
         assert!(matches!(store.get("k"), Outcome::Ready(Ok(Some(_)))));
         assert!(matches!(store.delete("k"), Outcome::Ready(Ok(true))));
         assert!(matches!(store.increment("k", 1, None), Outcome::Ready(Ok(1))));

@@ -55,6 +55,10 @@ pub(super) fn advice(record: &ExchangeRecord) -> &'static str {
             "Raise limits.request_body_bytes, the route's limit, or body_bytes_max in the filter's filter.toml."
         }
         Kind::ClientTimeout | Kind::ClientGone => "Look at the client and the network before it.",
+        Kind::RateLimited => "The client comes back as Retry-After says, or raise the route's rate_limit.",
+        Kind::StoreUnavailable => {
+            "Look at the store of the route's rate_limit (witgate_store_up) and at its on_failure."
+        }
         Kind::Saturated => "Find what is slow, then raise the limit that the text names.",
         Kind::Filter(failure) => filter_advice(failure),
         Kind::UpstreamConnect => "Check that the server runs and listens at this address.",

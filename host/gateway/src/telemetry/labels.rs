@@ -198,6 +198,33 @@ pub struct UpstreamLabels {
 /// HTTP, unsent because of a limit, or with a client that left.
 pub const UPSTREAM_RESULTS: [&str; 8] = ["ok", "5xx", "connect", "reset", "timeout", "protocol", "limit", "client"];
 
+/// Labels of a shared store.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StoreLabels {
+    /// The store's name in gateway.yaml.
+    pub store: Arc<str>,
+}
+
+/// Labels of a store's operations.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StoreOperationLabels {
+    /// The store's name in gateway.yaml.
+    pub store: Arc<str>,
+    /// A function of `keyvalue`, or `take`.
+    pub operation: &'static str,
+    /// `ok`, `error`, `timeout`, or `refused`: not sent, because the store was out of service.
+    pub result: &'static str,
+}
+
+/// Labels of a route's rate limit.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RateLimitLabels {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// `allowed`, `limited`, or `unavailable`.
+    pub result: &'static str,
+}
+
 /// Labels of retries.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RetryLabels {

@@ -20,12 +20,12 @@ use super::buckets::Buckets;
 use super::labels::{
     BuildLabels, CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilesLabels,
     FilterLabels, FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels,
-    LoadFailureLabels, MIRROR_RESULTS, MirrorLabels, RETRY_RESULTS, ReleaseDecisionLabels, ReloadLabels, RequestLabels,
-    RetryLabels, RouteClassLabels, RouteLabels, UPSTREAM_RESULTS, UpstreamCertificateFailureLabels,
-    UpstreamCertificateLabels, UpstreamLabels,
+    LoadFailureLabels, MIRROR_RESULTS, MirrorLabels, RETRY_RESULTS, RateLimitLabels, ReleaseDecisionLabels,
+    ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, StoreLabels, StoreOperationLabels,
+    UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
 };
 use super::owners::Owners;
-use super::series::{FilterSeries, RouteSeries};
+use super::series::{FilterSeries, RouteSeries, StoreSeries};
 use super::trace::TraceExport;
 use super::usage::{FilterFamilies, FilterUsage, RouteFamilies, RouteUsage};
 
@@ -173,6 +173,14 @@ metrics! {
         "endpoint_connections" "Open connections to the endpoint";
     endpoint_pending: Family<EndpointLabels, Gauge>,
         "endpoint_pending" "Requests that wait for a connection to the endpoint";
+    store_operations: Family<StoreOperationLabels, Counter>,
+        "store_operations" "Operations of shared stores by result";
+    store_seconds: Family<StoreLabels, Histogram, Buckets> = Family::new_with_constructor(Buckets(CALL_SECONDS)),
+        "store_operation_duration" seconds "Time that operations of a shared store took";
+    store_up: Family<StoreLabels, Gauge>,
+        "store_up" "1 while a shared store is in service, 0 while its circuit breaker is open";
+    rate_limited: Family<RateLimitLabels, Counter>,
+        "rate_limit_decisions" "Decisions of routes' rate limits by result";
     handshakes: Family<HandshakeLabels, Counter>,
         "tls_handshakes" "TLS handshakes with clients, by result";
     certificate_expiry: Family<CertificateLabels, Gauge>,
@@ -254,6 +262,22 @@ impl Metrics {
         for result in MIRROR_RESULTS {
             self.mirrored.remove(&MirrorLabels { route: route.into(), result });
         }
+    }
+
+    /// The series of a shared store.
+    pub fn store(&self, name: &str) -> StoreSeries {
+        let labels = StoreLabels { store: name.into() };
+        StoreSeries {
+            duration: self.store_seconds.get_or_create_owned(&labels),
+            up: self.store_up.get_or_create_owned(&labels),
+            operations: self.store_operations.clone(),
+            name: labels.store,
+        }
+    }
+
+    /// Removes the series of a store that no configuration names any more.
+    pub fn forget_store(&self, name: &str) {
+        self.store_up.remove(&StoreLabels { store: name.into() });
     }
 
     /// Removes the counters of an endpoint that no configuration names any more.

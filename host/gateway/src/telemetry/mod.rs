@@ -36,9 +36,9 @@ pub use failures::FailedExchanges;
 pub use labels::{
     CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilesLabels, FilterLabels,
     FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels, LoadFailureLabels,
-    MirrorLabels, ReleaseDecisionLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels,
-    STATUS_CLASSES, UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
-    method_label,
+    MirrorLabels, RateLimitLabels, ReleaseDecisionLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels,
+    RouteLabels, STATUS_CLASSES, UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels,
+    UpstreamLabels, method_label,
 };
 pub use log::{flush_log, init_log, parse_level, set_level};
 pub use log_limit::WARNINGS;
@@ -46,7 +46,7 @@ pub use metrics::Metrics;
 pub use prometheus_text::from_openmetrics;
 pub use record::{AttemptRecord, CallOutcome, ExchangeRecord, FilterCall, UpstreamRecord};
 pub use reload_status::{LastReloads, ReloadStatus};
-pub use series::{FilterSeries, RouteSeries};
+pub use series::{FilterSeries, RouteSeries, StoreSeries};
 pub use sinks::{OpenedSinks, Telemetry};
 pub(crate) use trace::{TRACEPARENT, new_span_id};
 pub use trace::{TraceContext, TraceExport, Tracer};

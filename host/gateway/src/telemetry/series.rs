@@ -9,10 +9,11 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::buckets::Buckets;
-use super::labels::{CallLabels, FailureLabels, RequestLabels, RouteLabels};
+use super::labels::{CallLabels, FailureLabels, RequestLabels, RouteLabels, StoreOperationLabels};
 use super::owners::Owner;
 use super::usage::{FilterUsage, RouteUsage, RunningCall};
 use witgate_http::body::Traffic;
@@ -50,6 +51,15 @@ pub struct FilterSeries {
     /// The series of the request phase and of the response phase.
     pub(super) phases: [OnceLock<(Histogram, Counter)>; 2],
     pub(super) usage: FilterUsage,
+}
+
+/// The series of a shared store.
+pub struct StoreSeries {
+    /// 1 while the store is in service.
+    pub up: Gauge,
+    pub(super) name: Arc<str>,
+    pub(super) duration: Histogram,
+    pub(super) operations: Family<StoreOperationLabels, Counter>,
 }
 
 impl RouteSeries {
@@ -133,6 +143,17 @@ impl FilterSeries {
     pub(super) fn count_failure(&self, kind: &'static str) {
         let labels = FailureLabels { filter: self.name.clone(), version: self.version.clone(), kind };
         self.owner.series(&self.failures, &labels).inc();
+    }
+}
+
+impl StoreSeries {
+    /// Counts an operation. `seconds` is its duration if it was sent.
+    pub fn count(&self, operation: &'static str, result: &'static str, seconds: Option<f64>) {
+        let labels = StoreOperationLabels { store: self.name.clone(), operation, result };
+        self.operations.get_or_create(&labels).inc();
+        if let Some(seconds) = seconds {
+            self.duration.observe(seconds);
+        }
     }
 }
 

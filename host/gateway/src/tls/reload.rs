@@ -21,7 +21,10 @@ use crate::net::tls::ClientTls;
 use crate::telemetry::Metrics;
 use witgate_config::{CertificateFiles, Config, ListenerTls, UpstreamTls};
 
-/// The certificates of all listeners and upstreams.
+/// Begins the names of shared stores among the upstreams. No upstream's name has a colon.
+const STORE: &str = "store:";
+
+/// The certificates of all listeners, upstreams and shared stores.
 pub struct Certificates {
     metrics: Metrics,
     listeners: Vec<ListenerCertificates>,
@@ -98,16 +101,21 @@ impl Certificates {
     /// All refusals at once.
     pub fn prepare(&self, config: &Config) -> Result<UpstreamSet, CertificateErrors> {
         let (mut upstreams, mut errors) = (UpstreamSet::new(), vec![]);
-        for (name, upstream) in &config.upstreams {
-            let Some(settings) = &upstream.tls else { continue };
-            let known = self.upstreams.get(name).filter(|known| known.settings == *settings);
+        let of_upstreams = config.upstreams.iter().filter_map(|(name, upstream)| {
+            Some((name.clone(), format!("upstreams.{name}.tls"), upstream.tls.as_ref()?))
+        });
+        let of_stores = config.stores.iter().filter_map(|(name, store)| {
+            Some((format!("{STORE}{name}"), format!("stores.{name}.redis.tls"), store.redis.tls.as_ref()?))
+        });
+        for (name, section, settings) in of_upstreams.chain(of_stores) {
+            let known = self.upstreams.get(&name).filter(|known| known.settings == *settings);
             match known.cloned().map_or_else(|| UpstreamCertificates::open(settings), Ok) {
                 Ok(upstream) => {
-                    upstreams.insert(name.clone(), upstream);
+                    upstreams.insert(name, upstream);
                 }
                 Err(error) => {
-                    Owner::Upstream(name).count(&self.metrics, error.reason);
-                    errors.push((format!("upstreams.{name}.tls"), error));
+                    Owner::Upstream(&name).count(&self.metrics, error.reason);
+                    errors.push((section, error));
                 }
             }
         }
@@ -178,6 +186,11 @@ impl Certificates {
             upstream.authority_files().iter().for_each(|files| owner.publish_expiry(files, &self.metrics));
         }
     }
+}
+
+/// TLS of the shared stores among these upstreams, by the store's name.
+pub fn store_tls(upstreams: &UpstreamTlsMap) -> HashMap<String, Arc<ClientTls>> {
+    upstreams.iter().filter_map(|(name, tls)| Some((name.strip_prefix(STORE)?.to_owned(), tls.clone()))).collect()
 }
 
 /// TLS of these upstreams, for a snapshot.

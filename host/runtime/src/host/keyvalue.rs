@@ -10,7 +10,7 @@ use wasmtime::Result;
 
 use crate::bindings::witgate::gateway::keyvalue;
 use crate::filter::CallState;
-use crate::keyvalue::{KeyValueError, check_key, check_value};
+use crate::keyvalue::{KeyValueError, VALUE_BYTES_MAX, check_key, check_keys, check_value};
 
 impl keyvalue::Host for CallState {
     async fn get(&mut self, key: String) -> Result<Result<Option<Vec<u8>>, keyvalue::Error>> {
@@ -18,6 +18,13 @@ impl keyvalue::Host for CallState {
             return Ok(Err(error.into()));
         }
         Ok(self.filter.settings.store.get(&key).wait().await.map_err(Into::into))
+    }
+
+    async fn get_many(&mut self, keys: Vec<String>) -> Result<Result<Vec<Option<Vec<u8>>>, keyvalue::Error>> {
+        if let Err(error) = check_keys(&keys) {
+            return Ok(Err(error.into()));
+        }
+        Ok(self.filter.settings.store.get_many(&keys).wait().await.map_err(Into::into))
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>, ttl_ms: u32) -> Result<Result<(), keyvalue::Error>> {
@@ -39,6 +46,22 @@ impl keyvalue::Host for CallState {
             return Ok(Err(error.into()));
         }
         Ok(self.filter.settings.store.increment(&key, delta, ttl(ttl_ms)).wait().await.map_err(Into::into))
+    }
+
+    async fn compare_and_swap(
+        &mut self,
+        key: String,
+        expected: Option<Vec<u8>>,
+        value: Vec<u8>,
+        ttl_ms: u32,
+    ) -> Result<Result<bool, keyvalue::Error>> {
+        if let Err(error) = check_key(&key).and_then(|()| check_value(&value)) {
+            return Ok(Err(error.into()));
+        }
+        // No stored value equals a longer one.
+        let expected = expected.as_deref().map(|bytes| &bytes[..bytes.len().min(VALUE_BYTES_MAX + 1)]);
+        let store = &self.filter.settings.store;
+        Ok(store.compare_and_swap(&key, expected, &value, ttl(ttl_ms)).wait().await.map_err(Into::into))
     }
 }
 

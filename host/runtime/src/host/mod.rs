@@ -11,6 +11,7 @@ mod config;
 mod exchange;
 mod fields;
 mod keyvalue;
+mod limiter;
 mod log;
 mod random;
 mod request;
