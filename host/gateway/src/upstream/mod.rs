@@ -5,10 +5,10 @@
 //! `endpoint` the shared state of one endpoint. `balance` chooses, `retry` decides, `verdict`
 //! classifies results, and `health` checks endpoints in the background. `pool` keeps this thread's
 //! connections; `connect` makes them, `resolve` finds the addresses of names, and `h1` and `h2`
-//! send one exchange over one. `websocket_accept` proves an upgrade, `interim` bounds interim responses,
-//! `response_timeout` and `deadline` limit time, and `echo` is the built-in upstream. A retry does
-//! not call the filters again: it sends the request that they made. This module does not know:
-//! routes, filters, clients.
+//! send one exchange over one. `websocket_accept` proves an upgrade, `interim` bounds interim
+//! responses, `response_timeout` and `deadline` limit time, and `echo` is the built-in upstream. A
+//! retry does not call the filters again: it sends the request that they made. This module does
+//! not know: routes, filters, clients.
 
 mod balance;
 mod cluster;
