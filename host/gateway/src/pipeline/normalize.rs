@@ -116,7 +116,7 @@ fn set_host(headers: &mut HeaderMap, uri: &Parts, version: Version) -> Result<()
             headers.insert(header::HOST, host);
         }
         (None, Some(sent)) if !sent.is_empty() => {
-            if !headers.get(header::HOST).is_some_and(|own| own.len() == sent.len()) {
+            if headers.get(header::HOST).is_none_or(|own| own.len() != sent.len()) {
                 let host = HeaderValue::from_str(sent).map_err(|_| bad("its host is not valid"))?;
                 headers.insert(header::HOST, host);
             }

@@ -91,7 +91,7 @@ impl AccessLog {
             }
             out.push(b'\n');
             // The writer takes a line or counts it as dropped.
-            let _ = (&mut self.writer.clone()).write_all(out);
+            let _ = self.writer.clone().write_all(out);
         });
     }
 

@@ -129,7 +129,7 @@ mod tests {
         let (context, headers) = begin(&[("traceparent", PARENT), ("tracestate", "a=b")], 0.0);
         assert_eq!(
             (context.trace_id, context.parent),
-            (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, Some(0xf067_aa0b_a902_b7))
+            (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, Some(0x00f0_67aa_0ba9_02b7))
         );
         assert!(context.is_sampled);
         let expected = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{:016x}-01", context.span_id);
