@@ -36,7 +36,7 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
         print(format_args!("{shown}:{warning} (warning)"))?;
     }
     if let Some(why) = files::shortage(files::raise_limit(), &config) {
-        println!("{shown}: {why} (warning)");
+        print(format_args!("{shown}: {why} (warning)"))?;
     }
     if !errors.is_empty() {
         return Err(errors.join("\n"));
