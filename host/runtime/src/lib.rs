@@ -2,8 +2,8 @@
 //!
 //! From the file to the call: `component` reads what a file declares, `proposals` limits what its
 //! code may use, `compiler` makes machine code of it, `engine` maps that code, `filter` links it
-//! under the operator's `settings`, `instance` runs it, and `call` is one call of it. `host` has the
-//! functions that a guest can call; `keyvalue` and `limiter` are the services that the gateway
+//! under the operator's `settings`, `instance` runs it, and `call` is one call of it. `host` has
+//! the functions that a guest can call; `keyvalue` and `limiter` are the services that the gateway
 //! provides for them.
 //!
 //! What makes a fresh instance per call cheap: `instance_cache` moves creation and drop out of the

@@ -186,8 +186,8 @@ async fn exchange(
             Err(error) => return policy.finish(route, fail(record, error), Body::empty()),
         }
     }
-    // After forward_auth, whose fields can be the key. Before the filters: a request above the limit
-    // must not cost a call.
+    // After forward_auth, whose fields can be the key. Before the filters: a request above the
+    // limit must not cost a call.
     if let Some(rate_limit) = &route.rate_limit
         && let Err(error) = policy.limit_rate(rate_limit, &exchange).await
     {

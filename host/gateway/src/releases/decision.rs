@@ -58,9 +58,9 @@ impl DecisionKind {
         }
     }
 
-    /// Whether it changes which version serves which exchanges.
+    /// Whether it changes which version serves which exchanges, or begins to count anew.
     pub const fn changes_service(self) -> bool {
-        !matches!(self, Self::Held | Self::Quarantined | Self::Paused)
+        !matches!(self, Self::Quarantined | Self::Paused)
     }
 
     /// Whether an operator should look.
