@@ -1,5 +1,7 @@
 // grpc-go, whose default settings the gRPC tests use.
 
+module witgate.test/grpc
+
 go 1.26.0
 
 require google.golang.org/grpc v1.85.0
