@@ -164,11 +164,11 @@ fn a_client_and_a_route_have_shares() -> Result<()> {
     let wasm = with_manifest(module(READ_BODY, "(i32.const 0)")?, READS);
     let limits = "buffered_bytes: 16MiB, buffered_bytes_per_client: 256KiB";
     let gateway = gateway(limits, "", &wasm)?;
-    let _own = stuck_upload(&gateway, "/other", "192.0.2.1", 200_000)?;
+    let _own = stuck_upload(&gateway, "/other", "192.0.2.1", 100_000)?;
     wait_until("the client has used its share", || {
-        upload(&gateway, "192.0.2.1", 100_000).is_ok_and(|status| status == 503)
+        upload(&gateway, "192.0.2.1", 200_000).is_ok_and(|status| status == 503)
     });
-    ensure!(upload(&gateway, "192.0.2.2", 100_000)? == 200, "another client has its own share");
+    ensure!(upload(&gateway, "192.0.2.2", 200_000)? == 200, "another client has its own share");
     // The refused upload returns its bytes when its connection has been closed.
     wait_until("the rest of the share can be used", || {
         upload(&gateway, "192.0.2.1", 50_000).is_ok_and(|status| status == 200)
