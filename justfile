@@ -97,7 +97,7 @@ hostile: build
     cargo test --release --locked --workspace --test hostile -- --nocapture
 
 # run each fuzz target for so many seconds; new inputs stay in tests/fuzz/corpus
-fuzz SECONDS="40":
+fuzz SECONDS="60":
     tests/fuzz/run {{ SECONDS }}
 
 # send 100,000 requests to filters that look for traces of other calls
