@@ -5,10 +5,11 @@
 //! This module does not know: what a connection or an exchange is for.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use witgate_http::limiter::Limiter;
+use witgate_http::semantics::client_network::client_network;
 
 /// What each client with a connection or an exchange uses.
 #[derive(Debug, Default)]
@@ -44,7 +45,7 @@ impl Clients {
     }
 
     fn permit(self: &Arc<Self>, client: IpAddr, connections_max: Option<usize>) -> Option<ClientPermit> {
-        let network = network(client);
+        let network = client_network(client);
         let mut clients = self.lock();
         let used = clients.get(&network).map_or(0, |usage| usage.connections);
         if connections_max.is_some_and(|max| used >= max) {
@@ -81,13 +82,6 @@ impl Drop for ClientPermit {
 /// clients cannot use up the resource, while one alone gets far.
 pub fn fair_share(max: usize, in_use: usize, floor: usize) -> usize {
     max.saturating_sub(in_use).max(floor)
-}
-
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        v4 => v4,
-    }
 }
 
 #[cfg(test)]

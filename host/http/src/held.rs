@@ -16,12 +16,13 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::limiter::{Limiter, Permit};
+use crate::semantics::client_network::client_network;
 
 /// Bodies with fewer bytes are not counted.
 pub const FREE_BYTES: usize = 4 << 10;
@@ -102,11 +103,7 @@ impl HeldBytes {
     }
 
     fn client(&self, client: IpAddr) -> &Limiter {
-        let network = match client.to_canonical() {
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-            v4 => v4,
-        };
-        &self.0.clients[self.0.hasher.hash_one(network) as usize % CLIENT_COUNTERS]
+        &self.0.clients[self.0.hasher.hash_one(client_network(client)) as usize % CLIENT_COUNTERS]
     }
 }
 

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use harness::wat::{filter, header_setter, with_manifest};
 use harness::{Gateway, Setup, Upstream, wait_until, wait_up_to};
 use rustix::process::Signal;
 use serde_json::Value;
+
+use super::eventful_gateway;
 
 const ECHO: &str = "upstreams: {echo: {builtin: echo}}\nroutes: [{name: all, upstream: echo}]";
 
@@ -18,22 +19,8 @@ fn line(gateway: &Gateway, text: &str) -> Result<Value> {
 
 #[test]
 fn a_line_tells_the_whole_exchange() -> Result<()> {
-    let (upstream, refusing) = (Upstream::start()?, harness::refusing_address()?);
-    let yaml = format!(
-        "filters: {{a: {{source: a.wasm}}, b: {{source: b.wasm, on_error: open}}}}\n\
-         upstreams: {{u: {{endpoints: [\"http://{refusing}\", \"http://{}\"], outlier: off}}}}\n\
-         routes: [{{name: api, filters: [a, b], upstream: u}}]",
-        upstream.address
-    );
-    let gateway = Setup::new(&yaml)?
-        .workers(1)
-        .access_log("")
-        .with(
-            "a.wasm",
-            with_manifest(header_setter("x-a", "1", "")?, r#"{"name":"a","version":"1.2.3","request":{}}"#),
-        )?
-        .with("b.wasm", filter("(unreachable)")?)?
-        .start()?;
+    let upstream = Upstream::start()?;
+    let gateway = eventful_gateway(&upstream, "")?;
     let mut client = gateway.client()?;
     for _ in 0..2 {
         assert_eq!(client.send("POST", "/length?token=s3cret", &[], b"abcde")?.status, 200);

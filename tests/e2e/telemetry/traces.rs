@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use harness::otlp::{OtlpReceiver, Span};
-use harness::wat::{filter, header_setter, with_manifest};
 use harness::{Gateway, Setup, Upstream, wait_until, wait_up_to};
 use rustix::process::Signal;
+
+use super::eventful_gateway;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const UNSAMPLED: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
@@ -27,24 +28,10 @@ fn wait_spans(receiver: &OtlpReceiver, count: usize) -> Vec<Span> {
 #[test]
 fn a_trace_has_the_request_each_filter_and_each_try() -> Result<()> {
     for (receiver, protocol) in [(OtlpReceiver::http()?, "http"), (OtlpReceiver::grpc()?, "grpc")] {
-        let (upstream, refusing) = (Upstream::start()?, harness::refusing_address()?);
-        let yaml = format!(
-            "{}, traces: {{sample: 0}}}}\n\
-             filters: {{a: {{source: a.wasm}}, b: {{source: b.wasm, on_error: open}}}}\n\
-             upstreams: {{u: {{endpoints: [\"http://{refusing}\", \"http://{}\"], outlier: off}}}}\n\
-             routes: [{{name: api, filters: [a, b], upstream: u}}]",
-            telemetry(&receiver, &format!(", protocol: {protocol}, headers: {{authorization: Bearer s3cret}}")),
-            upstream.address
-        );
-        let gateway = Setup::new(&yaml)?
-            .workers(1)
-            .access_log("")
-            .with(
-                "a.wasm",
-                with_manifest(header_setter("x-a", "1", "")?, r#"{"name":"a","version":"1.2.3","request":{}}"#),
-            )?
-            .with("b.wasm", filter("(unreachable)")?)?
-            .start()?;
+        let upstream = Upstream::start()?;
+        let exporter =
+            telemetry(&receiver, &format!(", protocol: {protocol}, headers: {{authorization: Bearer s3cret}}"));
+        let gateway = eventful_gateway(&upstream, &format!("{exporter}, traces: {{sample: 0}}}}\n"))?;
         let mut client = gateway.client()?;
         for _ in 0..2 {
             let parent = format!("traceparent: {PARENT}");

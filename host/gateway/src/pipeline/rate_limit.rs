@@ -6,7 +6,6 @@
 //! credentials, which do not belong in a store. This module does not know: where requests are
 //! counted.
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use prometheus_client::metrics::family::Family;
 use crate::telemetry::RateLimitLabels;
 use witgate_config::{RateAlgorithm, RateKey};
 use witgate_http::error::{Error, Kind};
+use witgate_http::semantics::client_network::client_network;
 use witgate_runtime::exchange::Exchange;
 use witgate_runtime::limiter::{Algorithm, Decision, Policy, RateLimiter};
 
@@ -99,7 +99,7 @@ impl RateLimit {
                 exchange.notes.iter().find(|note| *note.name == **name).map(|note| hashed('n', note.value.as_bytes()))
             }
         };
-        found.unwrap_or_else(|| format!("i{}", network(exchange.client.address.ip())))
+        found.unwrap_or_else(|| format!("i{}", client_network(exchange.client.address.ip())))
     }
 }
 
@@ -118,15 +118,6 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     lines
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
         .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-}
-
-/// The network that counts as one client: an IPv6 address stands for its /64, the smallest that a
-/// site is given.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        v4 => v4,
-    }
 }
 
 fn ceil_seconds(milliseconds: u32) -> u64 {

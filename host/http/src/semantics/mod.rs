@@ -4,6 +4,7 @@
 //! No function reads the configuration, a clock or a socket, so the fuzz targets (`tests/fuzz`) can
 //! call them directly. This module does not know: routes, filters, upstreams.
 
+pub mod client_network;
 pub mod fields;
 pub mod forwarded;
 pub mod path;
