@@ -4,7 +4,7 @@
 //! code may use, `compiler` makes machine code of it, `engine` maps that code, `filter` links it
 //! under the operator's `settings`, `instance` runs it, and `call` is one call of it. `host` has
 //! the functions that a guest can call; `keyvalue` and `limiter` are the services that the gateway
-//! provides for them.
+//! provides for them, and `crypto` has algorithms for guests and for the gateway.
 //!
 //! What makes a fresh instance per call cheap: `instance_cache` moves creation and drop out of the
 //! call, `pool_range` finds the pool's memories, `fault_around` and `coalesce` reduce the work of
@@ -18,6 +18,7 @@ mod clock;
 mod coalesce;
 pub mod compiler;
 pub mod component;
+pub mod crypto;
 pub mod engine;
 pub mod exchange;
 pub mod failure;
