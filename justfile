@@ -24,6 +24,11 @@ dist: build build-guests build-fixtures
     cargo build --release --locked --workspace --examples
     deploy/dist
 
+# pack target/dist/witgate for npm, PyPI and Debian, and try each package in an empty folder
+packages BINARY="target/dist/witgate":
+    deploy/packages/build {{ BINARY }}
+    deploy/packages/check
+
 # build the filters whose sources changed, and precompile them for `just demo`
 build-guests *FOLDERS="guests": build
     target/release/componentize build {{ FOLDERS }} --precompile state
@@ -35,7 +40,7 @@ build-fixtures: build
     target/release/componentize build guests/python/api-key guests/python/redact tests/fixtures/python/corpus --no-optimize --out-dir tests/fixtures/dist/python/unoptimized
 
 # run all checks: lints, licences, unit tests in every language, end-to-end tests, fuzzing
-test: lint deny test-host build-guests build-fixtures test-guests test-e2e fuzz
+test: lint deny test-host build-guests build-fixtures test-guests test-e2e (fuzz "20")
 
 # check formatting and lints
 lint:
@@ -133,6 +138,10 @@ bench-abi: build
 otel-collector:
     test -x target/tools/otelcol/otelcol-witgate || go run go.opentelemetry.io/collector/cmd/builder@v0.165.0 --config deploy/otel/builder.yaml
     target/tools/otelcol/otelcol-witgate --config deploy/otel/collector.yaml
+
+# build the documentation as a website in target/site/book, and check its links
+docs:
+    tests/docs/site
 
 # drive the console in headless Chromium (Debian: chromium) and write screenshots into docs/console
 console: build
