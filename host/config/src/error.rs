@@ -9,6 +9,7 @@ use std::path::Path;
 use witgate_http::text::bounded;
 
 use crate::references::References;
+use crate::yaml::{Shapes, file_of};
 
 /// The most mistakes of a file that are shown.
 const SHOWN_MAX: usize = 100;
@@ -22,6 +23,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) errors: RefCell<Vec<ConfigError>>,
     /// What can work but is probably not what the operator means.
     pub(crate) warnings: RefCell<Vec<ConfigError>>,
+    /// What each key may be, if the readers are to note it: that is how the JSON Schema is made.
+    pub(crate) shapes: Option<RefCell<Shapes>>,
 }
 
 /// All mistakes of a file: at least one.
@@ -36,6 +39,8 @@ pub struct ConfigErrors {
 /// One mistake, or one warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
+    /// The included file that has the mistake; `None` for gateway.yaml.
+    pub file: Option<String>,
     /// Counted from 1.
     pub line: usize,
     /// Such as `filters.api-key.timeout`; empty if the text is not valid YAML.
@@ -46,7 +51,7 @@ pub struct ConfigError {
 
 impl<'a> Reading<'a> {
     pub(crate) fn new(references: &'a dyn References, base: &'a Path) -> Self {
-        Self { references, base, errors: RefCell::default(), warnings: RefCell::default() }
+        Self { references, base, errors: RefCell::default(), warnings: RefCell::default(), shapes: None }
     }
 }
 
@@ -60,11 +65,24 @@ impl ConfigErrors {
         }
         Self { file: file.to_owned(), errors }
     }
+
+    /// Names the included file of each mistake.
+    pub(crate) fn name_files(mut self, included: &[String]) -> Self {
+        self.errors.iter_mut().for_each(|error| error.name_file(included));
+        self
+    }
 }
 
 impl ConfigError {
     pub(crate) fn new(line: usize, path: &str, message: impl Into<String>) -> Self {
-        Self { line: line.max(1), path: bounded(path), message: message.into() }
+        Self { file: None, line: line.max(1), path: bounded(path), message: message.into() }
+    }
+
+    /// Splits the line into the file, which is one of `included`, and the line in it.
+    pub(crate) fn name_file(&mut self, included: &[String]) {
+        let (file, line) = file_of(self.line);
+        self.line = line.max(1);
+        self.file = file.checked_sub(1).and_then(|index| included.get(index).cloned());
     }
 }
 
@@ -74,7 +92,7 @@ impl fmt::Display for ConfigErrors {
             if index > 0 {
                 formatter.write_str("\n")?;
             }
-            write!(formatter, "{}:{error}", self.file)?;
+            write!(formatter, "{}:{error}", error.file.as_ref().unwrap_or(&self.file))?;
         }
         Ok(())
     }

@@ -175,7 +175,7 @@ pub(crate) fn read_config(section: &Section) -> FilterConfig {
 }
 
 /// Sorted, each at most once.
-fn capabilities(section: &Section) -> Vec<Capability> {
+pub(crate) fn capabilities(section: &Section) -> Vec<Capability> {
     let mut capabilities = section.list("capabilities", |text| match text {
         "keyvalue" => Ok(Capability::KeyValue),
         "limiter" => Ok(Capability::Limiter),

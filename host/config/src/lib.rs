@@ -15,6 +15,7 @@ mod consistency;
 mod dns;
 mod error;
 mod filters;
+mod include;
 mod limits;
 mod listeners;
 mod log;
@@ -22,6 +23,7 @@ mod references;
 mod release;
 mod reload;
 mod routes;
+mod schema;
 mod state;
 mod stores;
 mod telemetry;
@@ -58,6 +60,7 @@ pub use routes::policies::{ClientNetworks, ForwardAuth, HeaderEdits, HeaderPolic
 pub use routes::rate_limit::{RateAlgorithm, RateKey, RateLimit};
 pub use routes::rewrite::{PathRewrite, Rewrite};
 pub use routes::{Action, Mirror, Route, RouteFilter, RouteLimits, WeightedUpstream};
+pub use schema::schema;
 pub use stores::{OnStoreFailure, Redis, RedisAddress, SharedStore};
 pub use telemetry::{Otlp, OtlpProtocol, Secret, Telemetry, Traces};
 pub use timeouts::Timeouts;
@@ -70,6 +73,7 @@ pub use upstreams::retries::Retries;
 pub use upstreams::{Protocol, Upstream, UpstreamLimits};
 
 use error::Reading;
+use include::Included;
 use witgate_http::semantics::fields::FieldNames;
 use yaml::Section;
 
@@ -139,19 +143,24 @@ impl Config {
 
     /// Like [`parse`](Self::parse), for a text that may contain `{env: NAME}` and `{file: PATH}`.
     pub fn parse_with(text: &str, file: &str, base: &Path, references: &dyn References) -> Result<Self, ConfigErrors> {
-        let fail = |errors| ConfigErrors::new(file, errors);
-        let root = yaml::parse(text).map_err(|error| fail(vec![error]))?;
+        let mut root = yaml::parse(text).map_err(|error| ConfigErrors::new(file, vec![error]))?;
+        let mut errors = vec![];
+        // The first reading only looks for the files to include. The second one reports mistakes.
+        let entries = include::read(&Section::root(&root, &Reading::new(references, base)));
+        let included = Included::append(&mut root, entries, references, base, &mut errors);
         let reading = Reading::new(references, base);
-        let mut config = Section::read(Some(&root), "", &reading, |top| Self::read(top, base));
-        let Reading { errors, warnings, .. } = reading;
+        let mut config = Section::read_file(&root, &reading, |top| Self::read(top, base, &included));
+        let Reading { errors: found, warnings, .. } = reading;
+        errors.extend(found.into_inner());
         config.warnings = warnings.into_inner();
         config.warnings.sort_by_key(|warning| warning.line);
-        let errors = errors.into_inner();
-        if errors.is_empty() { Ok(config) } else { Err(fail(errors)) }
+        config.warnings.iter_mut().for_each(|warning| warning.name_file(&included.files));
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors::new(file, errors).name_files(&included.files)) }
     }
 
     /// Reads all top-level keys, then checks the rules between them.
-    fn read(top: &Section, base: &Path) -> Self {
+    fn read(top: &Section, base: &Path, included: &Included) -> Self {
+        include::read(top);
         let mut filters =
             top.named("filters", "{api-key: {source: api-key.wasm}}", |section| Filter::read(section, base));
         let routes = routes::read(top, &filters);
@@ -183,6 +192,7 @@ impl Config {
             telemetry: top.nested("telemetry", Telemetry::read),
             warnings: vec![],
         };
+        included.check(top, &config.filters, &config.routes);
         consistency::check(top, config.timeouts.filters, &config.upstreams, &config.filters, &config.routes);
         listeners::check_trust(top, &config.listeners, &config.trusted_proxies);
         consistency::check_stores(top, &config.stores, &config.filters, &config.routes);

@@ -22,6 +22,13 @@ pub trait References {
     /// # Errors
     /// The file cannot be read, is too large or is not UTF-8.
     fn file(&self, path: &Path) -> Result<String, String>;
+
+    /// The name and text of each file that `include` names by a path, whose last part may have `*`.
+    /// In the order of their names.
+    ///
+    /// # Errors
+    /// No file matches, or one cannot be read, is too large or is not UTF-8.
+    fn include(&self, pattern: &Path) -> Result<Vec<(String, String)>, String>;
 }
 
 /// Refuses every reference.
@@ -34,6 +41,10 @@ impl References for NoReferences {
 
     fn file(&self, _: &Path) -> Result<String, String> {
         Err("references are not available here".into())
+    }
+
+    fn include(&self, _: &Path) -> Result<Vec<(String, String)>, String> {
+        Err("files cannot be included here".into())
     }
 }
 

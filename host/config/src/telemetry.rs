@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::values::{HOUR, MILLISECOND, header_name, share};
-use crate::yaml::{Node, Section, Value};
+use crate::yaml::Section;
 
 /// Traces, and the token for debugging.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,24 +103,17 @@ impl Otlp {
 }
 
 fn read_headers(section: &Section) -> Vec<(HeaderName, Secret)> {
+    const ADVICE: &str = "is not a header value (RFC 9110, section 5.5)";
     let headers = section.free_form("headers");
+    let is_valid = |text: &str| HeaderValue::from_str(text).is_ok().then(|| Secret(text.to_owned()));
     let mut read = vec![];
     for (key, node) in headers.entries() {
-        match (header_name(&key.text), secret_value(node)) {
-            (Ok(name), Some(value)) => read.push((name, value)),
-            (Err(why), _) => headers.error(key.line, &key.text, why),
-            // The message must not show the value.
-            (_, None) => headers.error(node.line, &key.text, "is not a header value (RFC 9110, section 5.5)"),
+        match header_name(&key.text) {
+            Ok(name) => read.extend(headers.secret(&key.text, node, is_valid, ADVICE).map(|value| (name, value))),
+            Err(why) => headers.error(key.line, &key.text, why),
         }
     }
     read
-}
-
-fn secret_value(node: &Node) -> Option<Secret> {
-    match &node.value {
-        Value::Scalar { text, .. } if HeaderValue::from_str(text).is_ok() => Some(Secret(text.clone())),
-        _ => None,
-    }
 }
 
 fn service_name(text: &str) -> Result<String, String> {
@@ -146,15 +139,10 @@ fn endpoint(text: &str) -> Result<String, String> {
 /// A token that cannot be guessed. A message about it does not show it.
 pub(crate) fn read_token(section: &Section, key: &'static str) -> Option<Secret> {
     let node = section.get(key)?;
-    let is_valid = |text: &str| {
-        (TOKEN_CHARS_MIN..=TOKEN_CHARS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    let parse = |text: &str| {
+        let is_valid = (TOKEN_CHARS_MIN..=TOKEN_CHARS_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_valid.then(|| Secret(text.to_owned()))
     };
-    match &node.value {
-        Value::Scalar { text, .. } if is_valid(text) => Some(Secret(text.clone())),
-        // The message must not show the value.
-        _ => {
-            section.error(node.line, key, "write 16 to 256 visible ASCII characters");
-            None
-        }
-    }
+    section.secret(key, node, parse, "write 16 to 256 visible ASCII characters")
 }

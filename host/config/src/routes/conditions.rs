@@ -103,8 +103,8 @@ impl PathMatch {
 impl ValueMatch {
     fn read<'a>(parent: &Section<'a>, key: &str, node: &'a Node) -> Option<Self> {
         match &node.value {
-            Value::Scalar { text, .. } if !node.is_null() => Some(Self::Exact(text.clone())),
-            _ if node.reference().is_some() => parent.value(key, node, |text| Ok(text.to_owned())).map(Self::Exact),
+            Value::Scalar { .. } if !node.is_null() => Self::read_exact(parent, key, node),
+            _ if node.reference().is_some() => Self::read_exact(parent, key, node),
             Value::Map(entries) if entries.len() == 1 => parent.child(key, node, |section| {
                 let exact = section.string("exact").map(Self::Exact);
                 let regex = section.scalar("regex", pattern).map(Self::Regex);
@@ -117,6 +117,10 @@ impl ValueMatch {
                 None
             }
         }
+    }
+
+    fn read_exact(parent: &Section, key: &str, node: &Node) -> Option<Self> {
+        parent.value(key, node, |text| Ok(text.to_owned())).map(Self::Exact)
     }
 }
 

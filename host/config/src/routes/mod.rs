@@ -252,8 +252,9 @@ impl RouteFilter {
     /// `api-key`, or `{filter: api-key, match: …, config: …}`.
     fn read<'a>(route: &Section<'a>, index: usize, node: &'a Node, filters: &BTreeMap<String, Filter>) -> Self {
         let mut route_filter = match &node.value {
-            Value::Scalar { text, .. } => {
-                Self { filter: text.clone(), matches: Match::default(), config: FilterConfig::default() }
+            Value::Scalar { .. } => {
+                let filter = route.value(&format!("filters[{index}]"), node, |text| Ok(text.to_owned()));
+                Self { filter: filter.unwrap_or_default(), matches: Match::default(), config: FilterConfig::default() }
             }
             _ => route.item("filters", index, node, |section| {
                 section.require("filter", "name one of the filters");

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use witgate_http::semantics::fields::is_hop_by_hop;
 
 use crate::values::{header_name, network, path};
-use crate::yaml::{Key, Node, Section, Value};
+use crate::yaml::Section;
 
 /// Which clients may use a route.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -88,11 +88,14 @@ impl ForwardAuth {
 /// A mapping from names to values.
 fn read_fields(section: &Section, key: &'static str) -> Vec<(HeaderName, HeaderValue)> {
     let fields = section.free_form(key);
-    let read = |(name, node): &(Key, Node)| {
-        let field = editable_name(&name.text).and_then(|name| Ok((name, field_value(node)?)));
-        field.map_err(|why| fields.error(name.line, &name.text, why)).ok()
-    };
-    fields.entries().iter().filter_map(read).collect()
+    let mut read = vec![];
+    for (name, node) in fields.entries() {
+        match editable_name(&name.text) {
+            Ok(field) => read.extend(fields.value(&name.text, node, field_value).map(|value| (field, value))),
+            Err(why) => fields.error(name.line, &name.text, why),
+        }
+    }
+    read
 }
 
 fn editable_name(text: &str) -> Result<HeaderName, String> {
@@ -103,9 +106,6 @@ fn editable_name(text: &str) -> Result<HeaderName, String> {
     Ok(name)
 }
 
-fn field_value(node: &Node) -> Result<HeaderValue, String> {
-    let Value::Scalar { text, .. } = &node.value else {
-        return Err(format!("expected one value, found {}", node.describe()));
-    };
+fn field_value(text: &str) -> Result<HeaderValue, String> {
     HeaderValue::from_str(text).map_err(|_| "the value of a field is one line of visible text".into())
 }

@@ -2,7 +2,8 @@
 //!
 //! A reader never stops at a mistake: it records an error and returns nothing, so that the caller
 //! uses a default and one run reports all mistakes. A section remembers which keys were read; the
-//! rest are unknown keys. This module does not know: which sections and keys exist.
+//! rest are unknown keys. It can also note which form of value each key has (`shape.rs`).
+//! This module does not know: which sections and keys exist.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::shape::{ANY_NAME, Form};
 use super::suggest::nearest;
 use super::tree::{Key, Node, Value};
 use crate::error::{ConfigError, Reading};
@@ -24,6 +26,10 @@ const UNKNOWN_SHOWN_MAX: usize = 101;
 pub(crate) struct Section<'a> {
     /// Such as `routes[0].match`; empty for the whole file.
     path: String,
+    /// The path in the shape of the file, such as `routes[].match` (only while shapes are noted).
+    shape_path: String,
+    /// Whether the keys are names that the file chooses.
+    has_any_names: bool,
     /// `None` if the file does not have this section.
     node: Option<&'a Node>,
     entries: &'a [(Key, Node)],
@@ -32,15 +38,25 @@ pub(crate) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// Reads the mapping `node` with `read`, then reports the keys that `read` did not ask for.
-    /// An absent value counts as an empty mapping; so does another kind of value, with an error.
-    pub(crate) fn read<T>(
-        node: Option<&'a Node>,
-        path: impl Into<String>,
-        reading: &'a Reading<'a>,
-        read: impl FnOnce(&Self) -> T,
-    ) -> T {
-        let section = Self::open(node, path.into(), reading);
+    /// The whole file.
+    pub(crate) fn root(root: &'a Node, reading: &'a Reading<'a>) -> Self {
+        Self::open(Some(root), String::new(), String::new(), reading)
+    }
+
+    /// Reads the whole file with `read`, then reports the keys that `read` did not ask for.
+    pub(crate) fn read_file<T>(root: &'a Node, reading: &'a Reading<'a>, read: impl FnOnce(&Self) -> T) -> T {
+        let section = Self::root(root, reading);
+        let value = read(&section);
+        section.report_unknown_keys();
+        value
+    }
+
+    /// Reads the mapping `node` of `key` with `read`, then reports the keys that `read` did not ask
+    /// for. An absent value counts as an empty mapping; so does another kind of value, with an
+    /// error.
+    fn read<T>(&self, node: Option<&'a Node>, key: &str, read: impl FnOnce(&Self) -> T) -> T {
+        self.note(key, || Form::Section);
+        let section = Self::open(node, self.path_of(key), self.shape_path_of(key), self.reading);
         let value = read(&section);
         section.report_unknown_keys();
         value
@@ -48,7 +64,7 @@ impl<'a> Section<'a> {
 
     /// The section `key`; an absent one counts as empty.
     pub(crate) fn nested<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> T {
-        Self::read(self.get(key), self.path_of(key), self.reading, read)
+        self.read(self.get(key), key, read)
     }
 
     /// The section `key`, if the file has it.
@@ -69,7 +85,7 @@ impl<'a> Section<'a> {
 
     /// The value `node` of `key` as a section.
     pub(crate) fn child<T>(&self, key: &str, node: &'a Node, read: impl FnOnce(&Self) -> T) -> T {
-        Self::read(Some(node), self.path_of(key), self.reading, read)
+        self.read(Some(node), key, read)
     }
 
     /// The mapping `key` from names to sections. `example` shows an entry of it.
@@ -92,7 +108,9 @@ impl<'a> Section<'a> {
 
     /// The mapping `key`, which may have any keys.
     pub(crate) fn free_form(&self, key: &'static str) -> Self {
-        Self::open(self.get(key), self.path_of(key), self.reading)
+        self.note(key, || Form::AnyNames);
+        let all = Self::open(self.get(key), self.path_of(key), self.shape_path_of(key), self.reading);
+        Self { has_any_names: true, ..all }
     }
 
     pub(crate) fn entries(&self) -> &'a [(Key, Node)] {
@@ -101,6 +119,9 @@ impl<'a> Section<'a> {
 
     /// The value of `key`, if the file has one.
     pub(crate) fn get(&self, key: &'static str) -> Option<&'a Node> {
+        if let Some(shapes) = &self.reading.shapes {
+            shapes.borrow_mut().ask(&self.shape_path, key);
+        }
         let mut keys_read = self.keys_read.borrow_mut();
         if !keys_read.contains(&key) {
             keys_read.push(key);
@@ -114,6 +135,7 @@ impl<'a> Section<'a> {
 
     /// Whether the value of `key` is the word `off`.
     pub(crate) fn is_off(&self, key: &'static str) -> bool {
+        self.note(key, || Form::Words(vec!["off".into()]));
         matches!(self.get(key).map(|node| &node.value), Some(Value::Scalar { text, .. }) if text == "off")
     }
 
@@ -124,11 +146,15 @@ impl<'a> Section<'a> {
 
     /// Whether the value of `key` is the word `false`.
     pub(crate) fn is_false(&self, key: &'static str) -> bool {
+        self.note(key, || Form::Boolean);
         matches!(self.get(key).map(|node| &node.value), Some(Value::Scalar { text, plain: true }) if text == "false")
     }
 
     /// Reports an error if `key` is absent.
     pub(crate) fn require(&self, key: &'static str, advice: &str) {
+        if let Some(shapes) = &self.reading.shapes {
+            shapes.borrow_mut().require(&self.shape_path, key);
+        }
         if !self.has(key) {
             self.error(self.line(), key, format!("is missing: {advice}"));
         }
@@ -162,12 +188,22 @@ impl<'a> Section<'a> {
 
     /// A single value. `parse` returns the end of the error message.
     pub(crate) fn scalar<T>(&self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-        let node = self.get(key)?;
-        self.value(key, node, parse)
+        self.note(key, || Form::Text);
+        self.single(key, parse)
     }
 
     /// A single value in `node`, which belongs to `key`, or the value that it refers to.
     pub(crate) fn value<T>(&self, key: &str, node: &Node, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        self.note(key, || Form::Text);
+        self.parse_value(key, node, parse)
+    }
+
+    fn single<T>(&self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let node = self.get(key)?;
+        self.parse_value(key, node, parse)
+    }
+
+    fn parse_value<T>(&self, key: &str, node: &Node, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let parsed = match (&node.value, node.reference()) {
             (Value::Scalar { text, .. }, _) => parse(text).map_err(|why| format!("{}: {why}", node.describe())),
             (_, Some(reference)) => {
@@ -175,6 +211,24 @@ impl<'a> Section<'a> {
             }
             _ => Err(format!("expected one value, found {}", node.describe())),
         };
+        parsed.map_err(|message| self.error(node.line, key, message)).ok()
+    }
+
+    /// Like [`value`](Self::value), but a message never contains the value.
+    pub(crate) fn secret<T>(
+        &self,
+        key: &str,
+        node: &Node,
+        parse: impl FnOnce(&str) -> Option<T>,
+        advice: &str,
+    ) -> Option<T> {
+        self.note(key, || Form::Text);
+        let text = match (&node.value, node.reference()) {
+            (Value::Scalar { text, .. }, _) => Ok(text.clone()),
+            (_, Some(reference)) => self.look_up(&reference),
+            _ => Err(advice.to_owned()),
+        };
+        let parsed = text.and_then(|text| parse(&text).ok_or_else(|| advice.to_owned()));
         parsed.map_err(|message| self.error(node.line, key, message)).ok()
     }
 
@@ -188,12 +242,14 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn bool(&self, key: &'static str) -> Option<bool> {
-        self.choice(key, &[("true", true), ("false", false)], "write true or false")
+        self.note(key, || Form::Boolean);
+        self.single(key, |text| choose(text, &[("true", true), ("false", false)], "write true or false"))
     }
 
     /// The value of one of these words.
     pub(crate) fn choice<T: Clone>(&self, key: &'static str, choices: &[(&str, T)], advice: &str) -> Option<T> {
-        self.scalar(key, |text| choose(text, choices, advice))
+        self.note(key, || Form::words(choices));
+        self.single(key, |text| choose(text, choices, advice))
     }
 
     pub(crate) fn number<T: FromStr + PartialOrd + Display + Copy>(
@@ -202,7 +258,8 @@ impl<'a> Section<'a> {
         min: T,
         max: T,
     ) -> Option<T> {
-        self.scalar(key, |text| {
+        self.note(key, || Form::Number(min.to_string(), max.to_string()));
+        self.single(key, |text| {
             let number = text.parse().ok().filter(|number| *number >= min && *number <= max);
             number.ok_or_else(|| format!("expected a whole number between {min} and {max}"))
         })
@@ -210,11 +267,13 @@ impl<'a> Section<'a> {
 
     /// In bytes.
     pub(crate) fn size(&self, key: &'static str, min: usize, max: usize) -> Option<usize> {
-        self.scalar(key, |text| values::size(text, min, max))
+        self.note(key, || Form::Size(min, max));
+        self.single(key, |text| values::size(text, min, max))
     }
 
     pub(crate) fn duration(&self, key: &'static str, min: Duration, max: Duration) -> Option<Duration> {
-        self.scalar(key, |text| values::duration(text, min, max))
+        self.note(key, || Form::Duration);
+        self.single(key, |text| values::duration(text, min, max))
     }
 
     /// A duration, or `Some(None)` for `off`.
@@ -229,13 +288,24 @@ impl<'a> Section<'a> {
 
     /// A list of single values; a single value counts as a list of one.
     pub(crate) fn list<T>(&self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        self.note(key, || Form::List(Box::new(Form::Text)));
+        self.items(key, parse)
+    }
+
+    fn items<T>(&self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
         let items = self.get(key).map_or(&[][..], Node::as_list);
-        items.iter().filter_map(|item| self.value(key, item, &parse)).collect()
+        items.iter().filter_map(|item| self.parse_value(key, item, &parse)).collect()
     }
 
     /// A list of these words' values.
     pub(crate) fn choices<T: Clone>(&self, key: &'static str, choices: &[(&str, T)], advice: &str) -> Vec<T> {
-        self.list(key, |text| choose(text, choices, advice))
+        self.note(key, || Form::List(Box::new(Form::words(choices))));
+        self.items(key, |text| choose(text, choices, advice))
+    }
+
+    /// The items of a list that holds sections or values; a single one counts as a list of one.
+    pub(crate) fn nodes_or_value(&self, key: &'static str) -> &'a [Node] {
+        self.get(key).map_or(&[], Node::as_list)
     }
 
     /// The items of a list that holds sections.
@@ -249,7 +319,7 @@ impl<'a> Section<'a> {
         &[]
     }
 
-    fn open(node: Option<&'a Node>, path: String, reading: &'a Reading<'a>) -> Self {
+    fn open(node: Option<&'a Node>, path: String, shape_path: String, reading: &'a Reading<'a>) -> Self {
         let entries: &[(Key, Node)] = match node {
             Some(Node { value: Value::Map(entries), .. }) => entries,
             Some(node) if !node.is_null() => {
@@ -259,7 +329,23 @@ impl<'a> Section<'a> {
             }
             _ => &[],
         };
-        Self { path, node, entries, keys_read: RefCell::default(), reading }
+        Self { path, shape_path, has_any_names: false, node, entries, keys_read: RefCell::default(), reading }
+    }
+
+    /// Notes a form that the value of `key`, such as `endpoints` or `endpoints[0]`, may have.
+    fn note(&self, key: &str, form: impl FnOnce() -> Form) {
+        if let Some(shapes) = &self.reading.shapes {
+            let key = if self.has_any_names { ANY_NAME } else { key };
+            shapes.borrow_mut().note(&self.shape_path, key, form());
+        }
+    }
+
+    fn shape_path_of(&self, key: &str) -> String {
+        match &self.reading.shapes {
+            None => String::new(),
+            Some(_) if self.has_any_names => super::shape::child_path(&self.shape_path, ANY_NAME),
+            Some(_) => super::shape::child_path(&self.shape_path, key),
+        }
     }
 
     fn path_of(&self, key: &str) -> String {

@@ -16,6 +16,8 @@ use crate::references::Reference;
 
 const DEPTH_MAX: usize = 32;
 const NODES_MAX: usize = 200_000;
+/// A line carries the number of its file above this bit. A file has fewer lines.
+const FILE_SHIFT: u32 = 32;
 const NO_ANCHORS: &str = "anchors and aliases (& and *) are not supported: write the value out";
 
 /// A value and the line on which it begins, from 1.
@@ -69,6 +71,34 @@ impl Node {
     /// Whether the value is absent, `~` or `null`.
     pub(crate) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null"))
+    }
+
+    /// The line of the first reference in the value.
+    pub(crate) fn first_reference(&self) -> Option<usize> {
+        match &self.value {
+            _ if self.reference().is_some() => Some(self.line),
+            Value::Scalar { .. } => None,
+            Value::List(items) => items.iter().find_map(Self::first_reference),
+            Value::Map(entries) => entries.iter().find_map(|(_, node)| node.first_reference()),
+        }
+    }
+
+    /// The value of `key` in this mapping, which gets `default` if it has none. `None` if this is
+    /// no mapping.
+    pub(crate) fn entry(&mut self, key: &str, line: usize, default: Value) -> Option<&mut Value> {
+        let Value::Map(entries) = &mut self.value else { return None };
+        let at = match entries.iter().position(|(entry, _)| entry.text == key) {
+            Some(at) => at,
+            None => {
+                entries.push((Key { line, text: key.to_owned() }, Node { line, value: default.clone() }));
+                entries.len() - 1
+            }
+        };
+        let node = &mut entries[at].1;
+        if node.is_null() {
+            node.value = default;
+        }
+        Some(&mut node.value)
     }
 
     /// The items of a list; any other value is a list of one.
@@ -130,18 +160,31 @@ fn plain_to_json(text: &str) -> serde_json::Value {
 
 /// Parses one YAML document. It stops at the first error in the YAML itself.
 pub(crate) fn parse(text: &str) -> Result<Node, ConfigError> {
-    let mut builder = Builder { parser: Parser::new_from_str(text), nodes: 0, errors: vec![] };
+    parse_file(text, 0)
+}
+
+/// Like [`parse`], for the file with this number: its lines say so ([`file_of`]).
+pub(crate) fn parse_file(text: &str, file: usize) -> Result<Node, ConfigError> {
+    let first_line = file << FILE_SHIFT;
+    let mut builder = Builder { parser: Parser::new_from_str(text), first_line, nodes: 0, errors: vec![] };
     let root = builder.document()?;
     match builder.errors.into_iter().next() {
         Some(error) => Err(error),
-        None => Ok(root.unwrap_or(Node { line: 1, value: Value::Map(vec![]) })),
+        None => Ok(root.unwrap_or(Node { line: first_line + 1, value: Value::Map(vec![]) })),
     }
+}
+
+/// The number of the file and the line in it.
+pub(crate) fn file_of(line: usize) -> (usize, usize) {
+    (line >> FILE_SHIFT, line & ((1 << FILE_SHIFT) - 1))
 }
 
 type TextParser<'a> = Parser<'a, granit_parser::StrInput<'a>>;
 
 struct Builder<'a> {
     parser: TextParser<'a>,
+    /// What the lines of this file are counted from.
+    first_line: usize,
     nodes: usize,
     errors: Vec<ConfigError>,
 }
@@ -150,9 +193,9 @@ impl<'a> Builder<'a> {
     fn next(&mut self) -> Result<Option<(Event<'a>, usize)>, ConfigError> {
         match self.parser.next_event() {
             None => Ok(None),
-            Some(Ok((event, span))) => Ok(Some((event, span.start.line()))),
+            Some(Ok((event, span))) => Ok(Some((event, self.first_line + span.start.line()))),
             Some(Err(error)) => {
-                let line = error.marker().line();
+                let line = self.first_line + error.marker().line();
                 Err(ConfigError::new(line, "", format!("this is not YAML: {}", error.info())))
             }
         }

@@ -17,7 +17,7 @@ use witgate_runtime::component::ComponentInfo;
 pub(super) fn check(file: &Path) -> Result<(), String> {
     let source = ConfigSource::file(file.to_owned());
     let config = source.parse(&source.read()?)?;
-    let shown = file.display();
+    let shown = file.display().to_string();
     let mut errors = vec![];
     match Certificates::open(&config, &Metrics::new()) {
         Ok(certificates) => certificates.describe().iter().try_for_each(print)?,
@@ -33,7 +33,8 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
         print_store(name, store);
     }
     for warning in &config.warnings {
-        print(format_args!("{shown}:{warning} (warning)"))?;
+        let file = warning.file.as_ref().unwrap_or(&shown);
+        print(format_args!("{file}:{warning} (warning)"))?;
     }
     if let Some(why) = files::shortage(files::raise_limit(), &config) {
         print(format_args!("{shown}: {why} (warning)"))?;

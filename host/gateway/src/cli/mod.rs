@@ -1,4 +1,4 @@
-//! The command line: `run`, `check`, `ctl`, `inspect`, `precompile`.
+//! The command line: `run`, `check`, `ctl`, `inspect`, `precompile`, `schema`.
 //!
 //! The exit code is 0 on success, 1 for invalid input and failures, and 2 for an invalid command
 //! line. This module does not know: how the commands work.
@@ -67,6 +67,8 @@ enum Command {
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Print the JSON Schema of gateway.yaml, for editors
+    Schema,
     /// Show the state of a running gateway, and give it commands
     Ctl(ctl::Options),
     /// Compile the component on standard input; the gateway starts this command itself
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { config, takeover } => run::run(config, takeover),
         Command::Check { config } => check::check(&config),
+        Command::Schema => output::print(witgate_config::schema()),
         Command::Ctl(options) => ctl::run(options),
         Command::Inspect { file, json } => inspect::inspect(&file, json),
         Command::Precompile { config, state, files } => precompile::precompile(config, state, files),

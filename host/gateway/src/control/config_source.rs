@@ -34,7 +34,8 @@ enum Origin {
 /// Logs what `check` would print as warnings.
 pub fn log_warnings(config: &Config) {
     for warning in &config.warnings {
-        tracing::warn!(line = warning.line, key = warning.path, "gateway.yaml: {}", warning.message);
+        let file = warning.file.as_deref().unwrap_or("gateway.yaml");
+        tracing::warn!(line = warning.line, key = warning.path, "{file}: {}", warning.message);
     }
 }
 
@@ -107,7 +108,7 @@ impl ConfigSource {
     /// The folders of the file and of those that it refers to, to watch them. Empty for a text.
     pub(super) fn folders(&self) -> Vec<PathBuf> {
         let Origin::File(path) = &self.origin else { return vec![] };
-        let own = std::path::absolute(path).ok();
-        own.into_iter().chain(self.references.paths()).filter_map(|path| path.parent().map(Path::to_owned)).collect()
+        let own = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned));
+        own.into_iter().chain(self.references.folders()).collect()
     }
 }
