@@ -15,6 +15,7 @@ mod filters;
 mod guests;
 mod handover;
 mod hotload;
+mod include;
 mod isolation;
 mod layering;
 mod logs;
