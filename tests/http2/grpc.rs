@@ -1,5 +1,5 @@
-//! gRPC through the gateway, between a `grpcio` client and a `grpcio` server, with and without a
-//! filter on the route.
+//! gRPC through the gateway, between clients of Python, Go and Node.js and servers of Python and Go,
+//! with and without a filter on the route.
 
 use std::process::Command;
 use std::time::Duration;
@@ -82,6 +82,18 @@ fn grpcio_keeps_one_connection_over_many_small_messages() -> Result<()> {
     let gateway = Setup::new(&upstream.plain_yaml())?.start()?;
     let [messages, calls, _] = load();
     run_clients(Command::new(&python).arg(&script).args(["load", &gateway.address.to_string(), &messages, &calls]))
+}
+
+#[test]
+fn grpc_js_keeps_one_connection_over_many_small_messages() -> Result<()> {
+    let tools = tools::install("grpc")?;
+    tools::install("grpc-node")?;
+    let script = repository().join("tests/grpc/calls.py");
+    let upstream = Upstream::start(Command::new(tools.join("grpc/bin/python")).arg(&script))?;
+    let gateway = Setup::new(&upstream.plain_yaml())?.start()?;
+    let [messages, calls, _] = load();
+    let client = tools.join("grpc-node/load.mjs");
+    run_clients(Command::new("node").arg(client).args([&gateway.address.to_string(), &messages, &calls]))
 }
 
 #[test]
