@@ -60,7 +60,7 @@ advisories:
 
 # run the unit tests of the gateway and of componentize
 test-host:
-    cargo test --release --locked --workspace --lib --bins --test keyvalue
+    cargo test --release --locked --workspace --lib --bins --test keyvalue --test docs
 
 # run the unit tests of the filters and SDKs, each in its own language
 test-guests: build

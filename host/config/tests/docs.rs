@@ -1,0 +1,90 @@
+//! The YAML of the documentation is what the gateway reads: each block of it parses, alone or as a
+//! part of a file, and has no key that does not exist.
+
+use std::path::{Path, PathBuf};
+
+use witgate_config::{Config, References};
+
+/// What a part of a file may lack, and what the documentation need not have.
+const ALLOWED: &[&str] = &["there is no such ", "there is no route"];
+/// Keys of other programs' files, such as Kubernetes and Prometheus.
+const FOREIGN: &[&str] = &["apiVersion:", "services:", "scrape_configs:", "receivers:", "groups:", "on:", "request:"];
+
+struct AnyValue;
+
+impl References for AnyValue {
+    fn env(&self, _: &str) -> Result<String, String> {
+        Ok("any-value-of-16-characters".into())
+    }
+
+    fn file(&self, _: &Path) -> Result<String, String> {
+        self.env("")
+    }
+
+    fn include(&self, _: &Path) -> Result<Vec<(String, String)>, String> {
+        Ok(vec![])
+    }
+}
+
+fn markdown_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("the folder is readable").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            markdown_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+/// The YAML blocks of a page, each with the line on which it begins. The indentation of a block in
+/// a list is removed.
+fn yaml_blocks(page: &str) -> Vec<(usize, String)> {
+    let mut blocks = vec![];
+    let mut lines = page.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        let Some(indent) = line.find("```yaml").filter(|at| line[..*at].trim().is_empty()) else { continue };
+        let body = lines.by_ref().map(|(_, line)| line).take_while(|line| !line.trim_start().starts_with("```"));
+        let text: String = body.map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect();
+        blocks.push((number + 1, text));
+    }
+    blocks
+}
+
+/// The block as a whole file: what it lacks is added.
+fn complete(block: &str) -> String {
+    let has = |key: &str| block.lines().any(|line| line.starts_with(key));
+    let mut file = block.to_owned();
+    if !has("upstreams:") {
+        file.push_str("\nupstreams: { api: { builtin: echo } }\n");
+    }
+    if !has("routes:") {
+        file.push_str("\nroutes: [{ upstream: api }]\n");
+    }
+    file
+}
+
+#[test]
+fn every_yaml_block_of_the_documentation_is_read_without_a_mistake() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut pages = vec![root.join("README.md"), root.join("SECURITY.md")];
+    markdown_files(&root.join("docs"), &mut pages);
+    markdown_files(&root.join("guests"), &mut pages);
+    pages.retain(|page| !page.components().any(|part| part.as_os_str() == "node_modules"));
+    let (mut blocks, mut mistakes) = (0, vec![]);
+    for page in &pages {
+        let text = std::fs::read_to_string(page).expect("the page is readable");
+        for (line, block) in yaml_blocks(&text) {
+            if block.contains('…') || block.lines().any(|line| FOREIGN.iter().any(|key| line.starts_with(key))) {
+                continue;
+            }
+            blocks += 1;
+            let parsed = Config::parse_with(&complete(&block), "block", Path::new("/"), &AnyValue);
+            let errors = parsed.err().map(|errors| errors.errors).unwrap_or_default();
+            let wrong = errors.iter().filter(|error| !ALLOWED.iter().any(|allowed| error.message.contains(allowed)));
+            mistakes.extend(wrong.map(|error| format!("{}:{line} + {error}", page.display())));
+        }
+    }
+    assert!(blocks > 20, "only {blocks} blocks were found");
+    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+}
