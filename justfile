@@ -127,6 +127,10 @@ bench-instances: build build-guests
     cargo build --release --locked --workspace --examples
     target/release/examples/instances
 
+# measure calls of other services and cryptography: cost per function, waiting requests, tokens
+bench-calls: build build-guests build-fixtures
+    cargo test --release --locked --workspace --test e2e -- --ignored --nocapture --test-threads 1 outbound::figures
+
 # measure three shapes of the filter interface (docs/decisions/0001-plain-function-abi.md)
 bench-abi: build
     target/release/componentize setup

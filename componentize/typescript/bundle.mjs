@@ -9,7 +9,9 @@ import { ABSENT, AuthorError, nodeModuleAdvice, sdk, shownPath, sourcePlace } fr
 /** Globals that the types have and QuickJS lacks. Uses are renamed, so that they can be found. */
 const TYPED_BUT_ABSENT = ["Intl", "Atomics"];
 /** Services of the gateway, each a module of the SDK. */
-const SERVICES = ["keyvalue", "limiter"];
+const SERVICES = ["keyvalue", "limiter", "http", "crypto"];
+/** Services that come with globals, for packages that expect them. */
+const SERVICE_GLOBALS = ["http", "crypto"];
 const RENAMED = /(typeof )?\b__WITGATE_NO_(\w+)/g;
 
 /**
@@ -21,7 +23,7 @@ export async function bundle(source, handlers, services, work) {
   const define = { "process.env.NODE_ENV": '"production"', global: "globalThis", self: "globalThis" };
   for (const name of TYPED_BUT_ABSENT) define[name] = `__WITGATE_NO_${name}`;
   const result = await build({
-    stdin: { contents: entry(source, handlers), resolveDir: source, sourcefile: "entry.ts", loader: "ts" },
+    stdin: { contents: entry(source, handlers, services), resolveDir: source, sourcefile: "entry.ts", loader: "ts" },
     bundle: true,
     write: false,
     metafile: true,
@@ -65,10 +67,14 @@ function serviceModules() {
  * The entry of the bundle. The globals come first: they replace the clock and randomness before the
  * author's module runs.
  */
-function entry(source, handlers) {
+function entry(source, handlers, services) {
   const filter = JSON.stringify(join(source, "src/filter.ts"));
   const module = (name) => JSON.stringify(join(sdk, "src", name));
-  let text = `import ${module("globals.ts")};\nimport * as filter from ${filter};\n`;
+  let text = `import ${module("globals.ts")};\n`;
+  for (const service of services) {
+    if (SERVICE_GLOBALS.includes(service)) text += `import ${module(`${service}-globals.ts`)};\n`;
+  }
+  text += `import * as filter from ${filter};\n`;
   text += `import * as sdk from ${module("entry.ts")};\n`;
   for (const { phase, name, line, hasBody } of handlers) {
     const title = JSON.stringify(`${name}, src/filter.ts:${line}`);

@@ -52,4 +52,6 @@ const FUNCTIONS: Record<string, string[]> = {
   random: ["bytes", "number"],
   keyvalue: ["get", "getMany", "set", "delete", "increment", "compareAndSwap"],
   limiter: ["take"],
+  http: ["send"],
+  crypto: ["digest", "hmac", "equal", "verify", "sign", "encrypt", "decrypt", "derive"],
 };

@@ -308,7 +308,7 @@ fn a_mistake_is_refused_at_build_with_file_line_and_advice() -> Result<()> {
             format!("{IMPORT}{handler}setTimeout(() => 1, 5);"),
             "src/filter.ts(3,1): error TS2304: setTimeout: a filter has no timers",
         ),
-        ("request", format!("{IMPORT}{handler}void fetch(\"/\");"), "fetch: a filter cannot send requests"),
+        ("request", format!("{IMPORT}{handler}void fetch(\"/\");"), "fetch: add services = "),
         (
             "environment",
             format!("{IMPORT}{handler}export const e = process.env[\"A\"];"),

@@ -20,6 +20,7 @@ mod isolation;
 mod layering;
 mod logs;
 mod newcomer;
+mod outbound;
 mod pages;
 mod policies;
 mod proxy;

@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use crate::filters::Filter;
+use crate::filters::{Capability, Filter};
+use crate::outbound::Destination;
 use crate::routes::{Route, RouteFilter};
 use crate::stores::SharedStore;
 use crate::upstreams::Upstream;
@@ -52,6 +53,26 @@ fn check_references(
     for (index, RouteFilter { filter, .. }) in route.filters.iter().enumerate() {
         if !filter.is_empty() && !filters.contains_key(filter) {
             top.error_at(&[path, &format!("filters[{index}]")], unknown("filter", filter, filters));
+        }
+    }
+}
+
+/// The upstreams that filters may call exist, and a filter that may call services has some.
+pub(crate) fn check_calls(top: &Section, upstreams: &BTreeMap<String, Upstream>, filters: &BTreeMap<String, Filter>) {
+    for (filter_name, filter) in filters {
+        for (origin, destination) in &filter.http.origins {
+            if let Destination::Upstream(name) = destination
+                && !upstreams.contains_key(name)
+            {
+                top.error_at(
+                    &["filters", filter_name, "http", "origins", origin],
+                    unknown("upstream", name, upstreams),
+                );
+            }
+        }
+        if filter.capabilities.contains(&Capability::Http) && filter.http.origins.is_empty() {
+            let message = "grants http, but no origin: each call will be denied; list origins under http.origins";
+            top.warn_at(&["filters", filter_name, "capabilities"], message);
         }
     }
 }

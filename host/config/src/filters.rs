@@ -2,16 +2,22 @@
 //!
 //! This module does not know: what a .wasm file contains, which routes use a filter.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::outbound::FilterHttp;
 use crate::references::{FilterConfig, Reference};
 use crate::release::Release;
+use crate::telemetry::Secret;
 use crate::values::{HOUR, MILLISECOND, name};
 use crate::yaml::{Section, Value, nearest};
 
 const CONFIG_KEYS_MAX: usize = 256;
 const CONFIG_BYTES_MAX: usize = 64 << 10;
+const CRYPTO_KEYS_MAX: usize = 64;
+const KEY_ADVICE: &str =
+    "write {file: PATH} or {env: NAME} with 1 byte to 16 KiB; after hex: there are only pairs of hexadecimal digits";
 /// The largest body that the interface of filters has room for.
 const BODY_BYTES_MAX: usize = 8 << 20;
 
@@ -52,6 +58,10 @@ pub struct Filter {
     pub release: Option<Release>,
     /// Where the counts of its limiter are, and their bound.
     pub limiter: Limiter,
+    /// What it may call.
+    pub http: FilterHttp,
+    /// Its keys for `crypto`, by name. At most 64.
+    pub keys: BTreeMap<String, Secret>,
 }
 
 /// A filter's key-value store.
@@ -100,6 +110,10 @@ pub enum Capability {
     KeyValue,
     /// `limiter`: the interface `witgate:gateway/limiter`.
     Limiter,
+    /// `http`: the interface `witgate:gateway/http`.
+    Http,
+    /// `crypto`: the interface `witgate:gateway/crypto`.
+    Crypto,
     /// `wasi`: WASI 0.2 with clocks, random numbers and standard streams that discard their
     /// output; without files, sockets, environment variables and arguments.
     Wasi,
@@ -122,6 +136,12 @@ impl Filter {
             &[("closed", OnError::Closed), ("open", OnError::Open)],
             "write closed (the exchange fails) or open (it goes on without the filter)",
         );
+        let capabilities = capabilities(section);
+        for (key, capability) in [("http", Capability::Http), ("crypto", Capability::Crypto)] {
+            if section.has(key) && !capabilities.contains(&capability) {
+                section.error_at(&[key], format!("has no effect without `capabilities: [{key}]`: add it"));
+            }
+        }
         Self {
             source: section.file("source", base).unwrap_or_default(),
             version: section.string("version"),
@@ -132,7 +152,7 @@ impl Filter {
             concurrency: section.number("concurrency", 1, 1_000_000).unwrap_or(256),
             on_error: on_error.unwrap_or(OnError::Closed),
             reuse: section.number("reuse", 1, 1_000_000).unwrap_or(1),
-            capabilities: capabilities(section),
+            capabilities,
             config: read_config(section),
             route_configs: vec![],
             limiter: section.nested("limiter", |section| Limiter {
@@ -145,8 +165,28 @@ impl Filter {
                 bytes: section.size("bytes", 1 << 10, 4 << 30).unwrap_or(64 << 20),
             }),
             release: section.optional("release", Release::read),
+            http: section.nested("http", |section| FilterHttp::read(section, base)),
+            keys: section.nested("crypto", read_keys),
         }
     }
+}
+
+/// Reads `keys:` under `crypto:`. No message shows a value.
+fn read_keys(section: &Section) -> BTreeMap<String, Secret> {
+    let all = section.free_form("keys");
+    if all.entries().len() > CRYPTO_KEYS_MAX {
+        section.error_at(&["keys"], format!("has more than {CRYPTO_KEYS_MAX} keys"));
+    }
+    let mut keys = BTreeMap::new();
+    for (key, node) in all.entries().iter().take(CRYPTO_KEYS_MAX) {
+        if let Err(why) = name(&key.text) {
+            all.error(key.line, &key.text, why);
+        }
+        if let Some(secret) = all.secret(&key.text, node, Secret::key, KEY_ADVICE) {
+            keys.insert(key.text.clone(), secret);
+        }
+    }
+    keys
 }
 
 /// Reads `config:` of a filter or of a filter in a route: strings as they are, other values as
@@ -179,10 +219,12 @@ pub(crate) fn capabilities(section: &Section) -> Vec<Capability> {
     let mut capabilities = section.list("capabilities", |text| match text {
         "keyvalue" => Ok(Capability::KeyValue),
         "limiter" => Ok(Capability::Limiter),
+        "http" => Ok(Capability::Http),
+        "crypto" => Ok(Capability::Crypto),
         "wasi" => Ok(Capability::Wasi),
-        _ => Err(match nearest(text, &["keyvalue", "limiter", "wasi"]) {
+        _ => Err(match nearest(text, &["keyvalue", "limiter", "http", "crypto", "wasi"]) {
             Some(near) => format!("unknown capability: did you mean {near}?"),
-            None => "unknown capability: write keyvalue, limiter or wasi".into(),
+            None => "unknown capability: write keyvalue, limiter, http, crypto or wasi".into(),
         }),
     });
     capabilities.sort();

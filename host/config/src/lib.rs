@@ -19,6 +19,7 @@ mod include;
 mod limits;
 mod listeners;
 mod log;
+mod outbound;
 mod references;
 mod release;
 mod reload;
@@ -49,6 +50,7 @@ pub use filters::{Capability, Filter, KeyValue, Limiter, OnError, StoreRef};
 pub use limits::Limits;
 pub use listeners::{HalfClose, Hsts, Listener, RedirectToHttps};
 pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat};
+pub use outbound::{Destination, FilterHttp};
 pub use references::{FilterConfig, NoReferences, References};
 pub use release::{Gates, Release, Share, Sticky};
 pub use reload::Reload;
@@ -166,7 +168,7 @@ impl Config {
         let routes = routes::read(top, &filters);
         routes::collect_configs(&routes, &mut filters);
         let (admin, admin_token) = admin::read(top);
-        let config = Self {
+        let mut config = Self {
             workers: workers::read(top),
             listeners: listeners::read(top, base),
             timeouts: top.nested("timeouts", Timeouts::read),
@@ -196,6 +198,10 @@ impl Config {
         consistency::check(top, config.timeouts.filters, &config.upstreams, &config.filters, &config.routes);
         listeners::check_trust(top, &config.listeners, &config.trusted_proxies);
         consistency::check_stores(top, &config.stores, &config.filters, &config.routes);
+        consistency::check_calls(top, &config.upstreams, &config.filters);
+        // After the checks: nobody can change the timeouts of these.
+        let direct = config.filters.values().flat_map(|filter| filter.http.direct());
+        config.upstreams.extend(direct.map(|(name, upstream)| (name.clone(), upstream.clone())).collect::<Vec<_>>());
         routes::reach::check(top, &config.routes);
         routes::clear_text::check(top, &config.listeners, &config.routes);
         config

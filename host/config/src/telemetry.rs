@@ -63,6 +63,18 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// The value as a key: of a text that begins with `hex:`, the bytes that the digits stand for.
+    pub fn key_bytes(&self) -> Vec<u8> {
+        let digits = self.0.strip_prefix("hex:").and_then(|digits| hex::decode(digits.trim()).ok());
+        digits.unwrap_or_else(|| self.0.clone().into_bytes())
+    }
+
+    /// A key for `crypto.keys`. `None` if it is empty, too long, or not what follows `hex:`.
+    pub(crate) fn key(text: &str) -> Option<Self> {
+        let is_valid = text.strip_prefix("hex:").is_none_or(|digits| hex::decode(digits.trim()).is_ok());
+        ((1..=KEY_BYTES_MAX).contains(&text.len()) && is_valid).then(|| Self(text.to_owned()))
+    }
 }
 
 impl std::fmt::Debug for Secret {
@@ -74,6 +86,7 @@ impl std::fmt::Debug for Secret {
 /// The fewest characters of the token, so that it cannot be guessed.
 const TOKEN_CHARS_MIN: usize = 16;
 const TOKEN_CHARS_MAX: usize = 256;
+const KEY_BYTES_MAX: usize = 16 << 10;
 
 impl Telemetry {
     pub(crate) fn read(section: &Section) -> Self {

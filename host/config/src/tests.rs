@@ -31,7 +31,7 @@ fn every_key_is_read() -> Result<(), ConfigErrors> {
     let filter = &config.filters["api-key"];
     assert_eq!(filter.source, Path::new("/etc/witgate/filters/api-key.wasm"));
     assert_eq!(filter.version.as_deref(), Some("1.10"), "a version keeps its text");
-    assert_eq!((filter.memory_bytes, filter.on_error, filter.capabilities.len()), (16 << 20, OnError::Open, 1));
+    assert_eq!((filter.memory_bytes, filter.on_error, filter.capabilities.len()), (16 << 20, OnError::Open, 3));
     let route_filter = &config.routes[0].filters[1];
     assert_eq!(
         route_filter.matches,
@@ -45,6 +45,10 @@ fn every_key_is_read() -> Result<(), ConfigErrors> {
     assert_eq!(route_filter.config["mode"], "strict");
     assert_eq!(route_filter.config["names"], r#"["a",1]"#);
     assert_eq!(config.routes[0].filters[0].config["limit"], "5");
+    let calls: Vec<_> = filter.http.upstreams().collect();
+    assert_eq!(calls, [("http://auth", "api"), ("https://issuer.example.com", "https://issuer.example.com")]);
+    assert!(config.upstreams["https://issuer.example.com"].public_only && !config.upstreams["api"].public_only);
+    assert_eq!(filter.keys["session"].key_bytes().len(), 16);
     assert_eq!(config.admin, None);
     let release = config.filters["redact"].release.as_ref();
     let gates = Gates { errors: Share(50), latency_ratio: 1.5, requests: 200 };

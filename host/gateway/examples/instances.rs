@@ -26,7 +26,7 @@ use witgate::releases::loader::Loader;
 use witgate_config::Config;
 use witgate_runtime::call::{measure, run};
 use witgate_runtime::engine::Engine;
-use witgate_runtime::exchange::{Client, Exchange, Request};
+use witgate_runtime::exchange::{Client, Exchange, Passed, Request};
 use witgate_runtime::filter::{Filter, Phase};
 
 const LANGUAGES: [&str; 3] = ["rust", "typescript", "python"];
@@ -190,6 +190,7 @@ fn exchange(path: &str) -> Box<Exchange> {
         response: None,
         notes: vec![],
         budget: None,
+        passed: Passed::default(),
     })
 }
 

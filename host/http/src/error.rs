@@ -86,6 +86,8 @@ pub enum Kind {
     UpstreamTls,
     /// The upstream closed the connection before the response was complete.
     UpstreamClosed,
+    /// A filter's direct call would go to an address that is not public.
+    UpstreamForbidden,
     /// No endpoint of the upstream is available.
     UpstreamUnavailable,
     /// All endpoints of the upstream are at their limit of requests or connections.
@@ -120,6 +122,8 @@ pub enum FilterFailure {
     Error,
     /// No instance was free.
     Saturated,
+    /// The filter called another service for an exchange that several such calls led to.
+    Loop,
 }
 
 impl FilterFailure {
@@ -133,6 +137,7 @@ impl FilterFailure {
             Self::InvalidOutput => "invalid-output",
             Self::Error => "error",
             Self::Saturated => "saturated",
+            Self::Loop => "loop",
         }
     }
 }
@@ -167,6 +172,7 @@ impl Kind {
             Self::UpstreamCertificate => "upstream-certificate",
             Self::UpstreamTls => "upstream-tls",
             Self::UpstreamClosed => "upstream-closed",
+            Self::UpstreamForbidden => "upstream-forbidden",
             Self::UpstreamUnavailable => "upstream-unavailable",
             Self::UpstreamSaturated => "upstream-saturated",
             Self::UpstreamProtocol => "upstream-protocol",
@@ -189,7 +195,7 @@ impl Kind {
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::NotImplemented | Self::UpgradeUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::Loop | Self::Filter(FilterFailure::Loop) => StatusCode::LOOP_DETECTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -211,6 +217,7 @@ impl Kind {
             | Self::UpstreamCertificate
             | Self::UpstreamTls
             | Self::UpstreamClosed
+            | Self::UpstreamForbidden
             | Self::UpstreamProtocol
             | Self::ResponseTooLarge => StatusCode::BAD_GATEWAY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -228,7 +235,7 @@ impl Kind {
             Self::Version => "this version of HTTP is not served",
             Self::NotImplemented => "this transfer coding is not implemented",
             Self::Misdirected => "this connection does not serve that host",
-            Self::Loop => "the request goes round in circles",
+            Self::Loop | Self::Filter(FilterFailure::Loop) => "the request goes round in circles",
             Self::NoRoute => "no route for this request",
             Self::Forbidden => "access is not allowed",
             Self::BodyTooLarge => "the request body is too large",
@@ -243,6 +250,7 @@ impl Kind {
             | Self::UpstreamConnectTimeout
             | Self::UpstreamUnroutable
             | Self::UpstreamDns
+            | Self::UpstreamForbidden
             | Self::UpstreamUnavailable => "the upstream cannot be reached",
             Self::UpstreamCertificate => "the upstream's certificate is not accepted",
             Self::UpstreamTls => "no secure connection to the upstream",
@@ -266,7 +274,7 @@ impl Kind {
             | Self::NotImplemented
             | Self::Misdirected => "http_request_error",
             Self::MethodNotAllowed => "http_request_denied",
-            Self::Loop => "proxy_loop_detected",
+            Self::Loop | Self::Filter(FilterFailure::Loop) => "proxy_loop_detected",
             Self::NoRoute => "destination_not_found",
             Self::Forbidden | Self::BodyTooLarge | Self::RateLimited => "http_request_denied",
             Self::StoreUnavailable => "proxy_internal_error",
@@ -281,6 +289,7 @@ impl Kind {
             Self::UpstreamCertificate => "tls_certificate_error",
             Self::UpstreamTls => "tls_protocol_error",
             Self::UpstreamClosed => "connection_terminated",
+            Self::UpstreamForbidden => "destination_ip_prohibited",
             Self::UpstreamUnavailable => "destination_unavailable",
             Self::UpstreamSaturated => "connection_limit_reached",
             Self::UpstreamProtocol => "http_protocol_error",

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// The services that a filter may request beyond the base world.
-pub const SERVICES: [&str; 2] = ["keyvalue", "limiter"];
+pub const SERVICES: [&str; 4] = ["keyvalue", "limiter", "http", "crypto"];
 /// The longest name of a filter, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
 /// The longest version of a filter, in characters.

@@ -28,6 +28,10 @@ use crate::filter::{CallState, Filter, Phase};
 use crate::instance::{CallRemains, GuestAction, HandlerResult, Instance};
 use crate::instance_cache;
 use crate::turns;
+use crate::waiting::WaitClock;
+
+/// How often the timer of a call looks at one that waits for another service, at most.
+const WAIT_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How a call ended, and the exchange.
 pub struct CallResult {
@@ -37,6 +41,9 @@ pub struct CallResult {
     pub outcome: Result<Action, Failure>,
     /// The time of instantiation and call.
     pub took: Duration,
+    /// The part of it in which the call waited for other services. It does not count against the
+    /// timeout.
+    pub waited: Duration,
     /// What the call used.
     pub stats: CallStats,
     /// The log lines of the filter that were dropped because they were too many.
@@ -83,7 +90,8 @@ pub async fn run(
     let Ok(_in_calls) = filter.in_calls.try_acquire(filter.settings.concurrency) else {
         let outcome = Err(Failure::concurrency(&filter.settings.name, filter.settings.concurrency));
         let stats = CallStats::default();
-        return CallResult { exchange, outcome, took: began.elapsed(), stats, log_lines_dropped: 0 };
+        let took = began.elapsed();
+        return CallResult { exchange, outcome, took, waited: Duration::ZERO, stats, log_lines_dropped: 0 };
     };
     let deadline = deadline(filter, began, timeout);
     let idle = instance_cache::take(filter, config);
@@ -92,6 +100,7 @@ pub async fn run(
         Some(idle) => idle.with_call(phase, exchange, config, deadline),
         None => Instance::new(filter, CallState::new(filter, phase, exchange, config, deadline)),
     };
+    let waits = instance.waits();
     let running = async {
         // Calls of a filter whose calls are long begin one after the other.
         if filter.long_calls.load(Ordering::Relaxed) > 0 {
@@ -100,7 +109,7 @@ pub async fn run(
         instance.run(filter, phase).await
     };
     let waiting = WaitTime::default();
-    let returned = within(timeout, waiting.measure(running)).await;
+    let returned = within(timeout, waits.as_deref(), waiting.measure(running)).await;
     let waited = waiting.total();
     let took = began.elapsed();
     instance.release_deep_stack(filter, took);
@@ -115,7 +124,8 @@ pub async fn run(
         instance_cache::defer_drop(instance);
     }
     let stats = CallStats { began: Some(began), busy: took.saturating_sub(waited), edits, memory_bytes, is_reused };
-    CallResult { exchange, outcome, took, stats, log_lines_dropped }
+    let waited = waits.map_or(Duration::ZERO, |waits| waits.total());
+    CallResult { exchange, outcome, took, waited, stats, log_lines_dropped }
 }
 
 /// Creates and drops an instance of `filter`, within its time and limits, to find out whether its
@@ -133,7 +143,7 @@ pub async fn try_instantiate(filter: &Arc<Filter>, config: &Arc<BTreeMap<String,
     let deadline = deadline(filter, Instant::now(), timeout);
     let state = CallState::new(filter, phase, Box::new(Exchange::blank()), config, deadline);
     let mut instance = Instance::new(filter, state);
-    match within(timeout, instance.prepare(filter)).await {
+    match within(timeout, None, instance.prepare(filter)).await {
         Some(created) => created.map_err(Failure::from),
         None => Err(Failure::deadline()),
     }
@@ -233,10 +243,12 @@ impl WaitTime {
     }
 }
 
-/// Awaits `future` for at most `timeout`. `None` if the time is up.
+/// Awaits `future` for at most `timeout` and the time of its waits. `None` if the time is up.
 ///
-/// A future that is ready at the first poll registers no timer.
-async fn within<F: Future>(timeout: Duration, future: F) -> Option<F::Output> {
+/// A future that is ready at the first poll registers no timer. Each wait for a service has a bound
+/// of its own, so the timer is not exact while one is running.
+async fn within<F: Future>(timeout: Duration, waits: Option<&WaitClock>, future: F) -> Option<F::Output> {
+    let began = tokio::time::Instant::now();
     let mut future = pin!(future);
     let future = poll_fn(move |context| {
         let polled = future.as_mut().poll(context);
@@ -252,6 +264,20 @@ async fn within<F: Future>(timeout: Duration, future: F) -> Option<F::Output> {
     });
     match first.await {
         Some(output) => Some(output),
-        None => tokio::time::timeout(timeout, future).await.ok(),
+        None => {
+            let mut until = began + timeout;
+            loop {
+                if let Ok(output) = tokio::time::timeout_at(until, future.as_mut()).await {
+                    return Some(output);
+                }
+                let waits = waits?;
+                let extended = began + timeout + waits.total();
+                if extended <= until {
+                    return None;
+                }
+                let least = if waits.is_waiting() { WAIT_CHECK_INTERVAL } else { Duration::ZERO };
+                until = extended.max(tokio::time::Instant::now() + least);
+            }
+        }
     }
 }

@@ -27,6 +27,7 @@ use crate::settings::{FilterSettings, Grant, check_imports, check_resources};
 use crate::stacks::Stacks;
 use crate::store_limits::StoreLimits;
 use crate::turns::LongCall;
+use crate::waiting::WaitClock;
 use witgate_http::limiter::Limiter;
 use witgate_http::text::bounded;
 
@@ -197,12 +198,23 @@ fn linker(engine: &Engine, settings: &FilterSettings) -> wasmtime::Result<Linker
     if settings.grants(Grant::Limiter) {
         wit::limiter::add_to_linker::<_, State>(&mut linker, |state| state)?;
     }
+    if settings.grants(Grant::Http) {
+        wit::http::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    }
+    if settings.grants(Grant::Crypto) {
+        wit::crypto::add_to_linker::<_, State>(&mut linker, |state| state)?;
+    }
     if settings.grants(Grant::Wasi) {
         // The asynchronous bindings: the synchronous ones block the thread and panic inside an
         // asynchronous runtime.
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     }
     Ok(linker)
+}
+
+/// The clock of the waits of one call, if the filter may wait for other services.
+pub(crate) fn wait_clock(filter: &Filter) -> Option<Arc<WaitClock>> {
+    filter.settings.grants(Grant::Http).then(|| Arc::new(WaitClock::new()))
 }
 
 /// The data of a store: the exchange, the guest's edits so far, and the limits of the instance.
@@ -223,6 +235,12 @@ pub(crate) struct CallState {
     pub(crate) stack_address: usize,
     /// Set once the call met a tick.
     pub(crate) long_call: Option<LongCall>,
+    /// How long the call waits for other services. Only if it may call them.
+    pub(crate) waits: Option<Arc<WaitClock>>,
+    /// Its calls of other services.
+    pub(crate) http_calls: u32,
+    /// Whether it has waited since the last tick that it met.
+    pub(crate) has_waited: bool,
 }
 
 impl CallState {
@@ -251,6 +269,9 @@ impl CallState {
             limits: StoreLimits::new(filter.settings.memory_bytes),
             stack_address: 0,
             long_call: None,
+            waits: wait_clock(filter),
+            http_calls: 0,
+            has_waited: false,
         }
     }
 }

@@ -22,9 +22,10 @@ use crate::bindings::exports::witgate::gateway::{request_handler, response_handl
 use crate::bindings::witgate::gateway::types;
 use crate::exchange::{Exchange, HELD_BYTES_MAX, Journal};
 use crate::failure::HostTrap;
-use crate::filter::{CallState, Filter, HANDLES_MAX, Phase};
+use crate::filter::{CallState, Filter, HANDLES_MAX, Phase, wait_clock};
 use crate::stacks;
 use crate::turns::{self, LongCall};
+use crate::waiting::WaitClock;
 
 /// Bytes that the guest may pass to the host in one function call, or with the result of its
 /// handler: a body of at most 8 MiB with its header fields, or an error's text. The host copies
@@ -83,6 +84,10 @@ impl Instance {
             if Instant::now() >= state.deadline {
                 return Err(HostTrap::new(FilterFailure::Deadline, "its time was up").into());
             }
+            // The ticks passed while the call waited, not while it ran.
+            if std::mem::take(&mut state.has_waited) {
+                return Ok(UpdateDeadline::Continue(2));
+            }
             state.filter.calls.request_fast_ticks();
             state.long_call.get_or_insert_with(|| LongCall::new(&state.filter.long_calls));
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(turns::next())))
@@ -114,6 +119,7 @@ impl Instance {
         state.phase = phase;
         state.config.clone_from(config);
         state.deadline = deadline;
+        state.waits = wait_clock(&state.filter);
         self
     }
 
@@ -174,11 +180,18 @@ impl Instance {
         let state = self.store.data_mut();
         state.log_lines = 0;
         state.long_call = None;
+        state.http_calls = 0;
+        state.has_waited = false;
         CallRemains {
             exchange: std::mem::replace(&mut state.exchange, blank()),
             journal: std::mem::take(&mut state.journal),
             log_lines_dropped: std::mem::take(&mut state.log_lines_dropped),
         }
+    }
+
+    /// The clock of the call's waits for other services, if the filter may have them.
+    pub(crate) fn waits(&self) -> Option<Arc<WaitClock>> {
+        self.store.data().waits.clone()
     }
 
     /// Linear memory of the instance.

@@ -3,8 +3,8 @@
 //! From the file to the call: `component` reads what a file declares, `proposals` limits what its
 //! code may use, `compiler` makes machine code of it, `engine` maps that code, `filter` links it
 //! under the operator's `settings`, `instance` runs it, and `call` is one call of it. `host` has
-//! the functions that a guest can call; `keyvalue` and `limiter` are the services that the gateway
-//! provides for them, and `crypto` has algorithms for guests and for the gateway.
+//! the functions that a guest can call; `keyvalue`, `limiter` and `outbound` are the services that
+//! the gateway provides for them, and `crypto` has algorithms for guests and for the gateway.
 //!
 //! What makes a fresh instance per call cheap: `instance_cache` moves creation and drop out of the
 //! call, `pool_range` finds the pool's memories, `fault_around` and `coalesce` reduce the work of
@@ -31,9 +31,11 @@ pub mod keyvalue;
 pub mod limiter;
 pub mod load_error;
 mod log_limit;
+pub mod outbound;
 mod pool_range;
 pub mod proposals;
 pub mod settings;
 mod stacks;
 mod store_limits;
 mod turns;
+mod waiting;

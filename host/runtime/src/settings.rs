@@ -3,20 +3,26 @@
 //! A component is refused here before anything is compiled or linked for it. This module does not
 //! know: configuration files, HTTP.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::component::{ComponentInfo, PACKAGE, is_interface};
+use crate::crypto::SecretKey;
 use crate::engine::Artifact;
 use crate::keyvalue::KeyValue;
 use crate::limiter::RateLimiter;
 use crate::load_error::{LoadError, LoadErrorReason};
+use crate::outbound::HttpGrant;
 use crate::store_limits::TABLE_ELEMENTS_MAX;
 
 /// The interfaces that every filter may import.
 const BASE: [&str; 9] =
     ["types", "request", "request-edit", "response", "exchange", "log", "config", "clock", "random"];
+
+/// The interfaces that need a grant.
+const SERVICES: [(&str, Grant); 4] =
+    [("keyvalue", Grant::KeyValue), ("limiter", Grant::Limiter), ("http", Grant::Http), ("crypto", Grant::Crypto)];
 
 /// What a filter may import beyond the base world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +31,10 @@ pub enum Grant {
     KeyValue,
     /// `witgate:gateway/limiter`.
     Limiter,
+    /// `witgate:gateway/http`.
+    Http,
+    /// `witgate:gateway/crypto`.
+    Crypto,
     /// WASI 0.2 without files, sockets, environment and arguments.
     Wasi,
 }
@@ -50,6 +60,10 @@ pub struct FilterSettings {
     pub store: Arc<dyn KeyValue>,
     /// The rate limiter. All versions of the filter share its counts.
     pub limiter: Arc<dyn RateLimiter>,
+    /// What it may call, if it may call anything.
+    pub http: Option<HttpGrant>,
+    /// Its keys, by name.
+    pub keys: Arc<BTreeMap<String, SecretKey>>,
 }
 
 impl FilterSettings {
@@ -68,13 +82,9 @@ pub fn check_imports(info: &ComponentInfo, settings: &FilterSettings) -> Result<
         if BASE.iter().any(|interface| is_interface(import, interface)) {
             continue;
         }
-        if is_interface(import, "keyvalue") {
-            if !settings.grants(Grant::KeyValue) {
-                return Err(not_granted(import, &settings.name, "keyvalue"));
-            }
-        } else if is_interface(import, "limiter") {
-            if !settings.grants(Grant::Limiter) {
-                return Err(not_granted(import, &settings.name, "limiter"));
+        if let Some((capability, grant)) = SERVICES.iter().find(|(interface, _)| is_interface(import, interface)) {
+            if !settings.grants(*grant) {
+                return Err(not_granted(import, &settings.name, capability));
             }
         } else if import.starts_with("wasi:") {
             if !settings.grants(Grant::Wasi) {

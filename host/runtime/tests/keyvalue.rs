@@ -199,6 +199,8 @@ fn filter(store: impl KeyValue + 'static) -> Result<Arc<Filter>> {
         grants: BTreeSet::from([Grant::KeyValue]),
         store: Arc::new(store),
         limiter: Arc::new(NoLimiter),
+        http: None,
+        keys: Arc::default(),
     };
     Ok(Arc::new(Filter::new(&engine, &artifact, describe(&component)?, settings)?))
 }

@@ -2,9 +2,23 @@
 
 import pytest
 
-from witgate import Policy, _fake, config, keyvalue, limiter, log, notes, reply
+from witgate import (
+    CryptoError,
+    HttpError,
+    Policy,
+    Secret,
+    _fake,
+    config,
+    crypto,
+    http,
+    keyvalue,
+    limiter,
+    log,
+    notes,
+    reply,
+)
 from witgate._errors import describe
-from witgate.testing import fake, reset
+from witgate.testing import FakeCall, answer, fake, reset
 
 
 def test_the_type_of_the_body_sets_content_type_unless_the_filter_sets_it() -> None:
@@ -170,3 +184,52 @@ def test_a_description_has_the_causes_notes_and_places() -> None:
     assert text.startswith("ExceptionGroup: all (1 sub-exception) [KeyError: 'k'] (test_sdk.py:")
     assert "; caused by ValueError: invalid literal for int() with base 10: 'x'; note: in a (test_sdk.py:" in text
     assert "a filter cannot end the process" in describe(SystemExit(1))
+
+
+def test_a_call_of_a_service_has_the_parts_that_the_filter_gives() -> None:
+    calls = []
+
+    def service(call: FakeCall) -> object:
+        calls.append((call.method, call.url, dict(call.headers), call.body, call.timeout_ms))
+        return answer(201, '{"a": 1}', {"X-A": "1"})
+
+    fake(http=service)  # type: ignore[arg-type]
+    response = http.post("https://a.example", {"b": 2}, {"x-b": "1"}, timeout_ms=50)
+    assert (response.status, response.ok, response.header("x-a"), response.json()) == (201, True, "1", {"a": 1})
+    assert http.get("https://a.example/y").text == '{"a": 1}'
+    assert calls == [
+        ("POST", "https://a.example", {"x-b": "1", "content-type": "application/json"}, b'{"b": 2}', 50),
+        ("GET", "https://a.example/y", {}, b"", 0),
+    ]
+
+
+def test_a_call_without_a_response_raises_an_error_of_its_kind() -> None:
+    fake()
+    with pytest.raises(HttpError, match="GET https://a.example: denied: give the fake") as caught:
+        http.get("https://a.example")
+    assert caught.value.kind == "denied"
+    with pytest.raises(ValueError, match="only the gateway writes"):
+        http.get("https://a.example", {"host": "b"})
+    with pytest.raises(ValueError, match="timeout_ms"):
+        http.get("https://a.example", timeout_ms=-1)
+
+
+def test_digests_codes_signatures_and_encryption() -> None:
+    fake(secrets={"shared": b"Jefe"})
+    assert crypto.digest("SHA-1", "abc").hex() == "a9993e364706816aba3e25717850c26c9cd0d89d"
+    code = crypto.hmac("SHA-256", Secret("shared"), "what do ya want for nothing?")
+    assert code.hex() == "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+    assert crypto.equal(code, bytes(code)) and not crypto.equal("a", "b")
+    signed = crypto.sign("ES256", {"kid": "k"}, "data")
+    assert crypto.verify("ES256", '{"kid": "k"}', b"data", signed)
+    assert not crypto.verify("RS256", {"kid": "k"}, b"data", signed)
+    sealed = crypto.encrypt(bytes(32), "text", "more")
+    assert crypto.decrypt(bytes(32), sealed, "more") == b"text"
+    assert crypto.decrypt(bytes(32), sealed) is None and crypto.decrypt(bytes(32), b"short") is None
+    assert len(crypto.derive("SHA-256", "password", "salt", 2, 32)) == 32
+    with pytest.raises(CryptoError, match="crypto.hmac: denied: there is no key 'absent'"):
+        crypto.hmac("SHA-256", Secret("absent"), "x")
+    with pytest.raises(ValueError, match="the hash is one of"):
+        crypto.digest("MD5", "x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="iterations"):
+        crypto.derive("SHA-256", "p", "s", 0, 32)

@@ -12,19 +12,27 @@ A filter is a module ``filter.py`` that defines ``on_request(request)``,
 The objects hold no state: each method calls one function of the gateway (wit/).
 """
 
+from witgate._crypto import CryptoError, Secret, crypto
 from witgate._message import ReadonlyRequest, Reply, Request, Response, reply
+from witgate._outbound import HttpError, HttpResponse, http
 from witgate._services import Decision, Policy, client, config, exchange_id, keyvalue, limiter, log, notes, route
 
 __all__ = [
+    "CryptoError",
     "Decision",
+    "HttpError",
+    "HttpResponse",
     "Policy",
     "ReadonlyRequest",
     "Reply",
     "Request",
     "Response",
+    "Secret",
     "client",
     "config",
+    "crypto",
     "exchange_id",
+    "http",
     "keyvalue",
     "limiter",
     "log",

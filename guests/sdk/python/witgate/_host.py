@@ -4,7 +4,20 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wit_world.imports import clock, config, exchange, keyvalue, limiter, log, random, request, request_edit, response
+    from wit_world.imports import (
+        clock,
+        config,
+        crypto,
+        exchange,
+        http,
+        keyvalue,
+        limiter,
+        log,
+        random,
+        request,
+        request_edit,
+        response,
+    )
 
     INSIDE = True
 else:
@@ -34,6 +47,14 @@ else:
             from wit_world.imports import limiter
         except ImportError:
             limiter = None
+        try:
+            from wit_world.imports import http
+        except ImportError:
+            http = None
+        try:
+            from wit_world.imports import crypto
+        except ImportError:
+            crypto = None
     else:
         from witgate._fake import (
             clock,
@@ -47,12 +68,15 @@ else:
             request_edit,
             response,
         )
+        from witgate._fake_services import crypto, http
 
 __all__ = [
     "INSIDE",
     "clock",
     "config",
+    "crypto",
     "exchange",
+    "http",
     "keyvalue",
     "limiter",
     "log",

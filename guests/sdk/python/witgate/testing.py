@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from witgate import _fake
+from witgate import _fake, _fake_services
 from witgate._fake import Fields, State
+from witgate._fake_services import FakeAnswer, FakeCall, Service
 from witgate._message import Request, Response
 
-__all__ = ["Fake", "State", "fake", "load", "reset"]
+__all__ = ["Fake", "FakeCall", "State", "answer", "fake", "load", "reset"]
 
 
 @dataclass
@@ -43,8 +44,13 @@ def fake(
     config: dict[str, str] | None = None,
     client_ip: str = "192.0.2.1",
     now: float = 1_700_000_000.0,
+    http: Service | None = None,
+    secrets: dict[str, bytes] | None = None,
 ) -> Fake:
     """Makes an exchange. Each call starts a new one; the key-value store is kept until ``reset()``.
+
+    ``http`` answers the calls of other services: ``http=lambda call: answer(200, call.url)``.
+    Without it, each call is denied. ``secrets`` are the keys that the operator gives to the filter.
 
     ``now`` is the time that the gateway's clock shows, in seconds since 1970. It does not advance.
 
@@ -65,7 +71,13 @@ def fake(
         now=now,
     )
     _fake.enter(state)
+    _fake_services.set_up(http, secrets)
     return Fake(Request(), Response(), state)
+
+
+def answer(status: int, body: bytes | str = b"", headers: dict[str, str] | None = None) -> FakeAnswer:
+    """Makes the answer of a service."""
+    return FakeAnswer(status, _fields(headers), body.encode() if isinstance(body, str) else body)
 
 
 def reset() -> None:

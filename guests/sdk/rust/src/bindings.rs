@@ -23,6 +23,8 @@ pub mod imports {
             import witgate:gateway/random@0.1.0;
             import witgate:gateway/keyvalue@0.1.0;
             import witgate:gateway/limiter@0.1.0;
+            import witgate:gateway/http@0.1.0;
+            import witgate:gateway/crypto@0.1.0;
         }",
         world: "witgate:sdk/imports",
         generate_all,
@@ -30,7 +32,7 @@ pub mod imports {
 }
 
 pub use imports::witgate::gateway::{
-    clock, config, exchange, keyvalue, limiter, log, random, request, request_edit, response, types,
+    clock, config, crypto, exchange, http, keyvalue, limiter, log, random, request, request_edit, response, types,
 };
 
 macro_rules! world {

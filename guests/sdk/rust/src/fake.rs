@@ -44,7 +44,12 @@ pub struct Fake {
     pub(crate) store: BTreeMap<String, Entry>,
     /// Units taken by key and policy, and when the window or the bucket began.
     pub(crate) counts: BTreeMap<String, (u64, f64)>,
+    /// Answers the calls of other services.
+    pub(crate) http: Option<Service>,
 }
+
+/// Answers a call of another service.
+pub type Service = fn(&http::Request) -> Result<http::Response, http::Error>;
 
 /// A value of the key-value store, and the time at which it expires.
 #[derive(Debug, Clone)]
@@ -72,6 +77,7 @@ impl Default for Fake {
             now_ms: 1_700_000_000_000,
             store: BTreeMap::new(),
             counts: BTreeMap::new(),
+            http: None,
         }
     }
 }
@@ -470,5 +476,60 @@ pub mod limiter {
                 retry_after_ms: if allowed { 0 } else { retry.ceil() as u32 },
             })
         })
+    }
+}
+
+pub mod http {
+    //! Sends requests to other services. In a test, the function of
+    //! [`Fake::with_http`](crate::testing::Fake::with_http) answers.
+    use super::with;
+    pub use crate::bindings::http::{Error, Request, Response};
+
+    /// Sends a request and waits for the whole response.
+    pub fn send(request: &Request) -> Result<Response, Error> {
+        match with(|fake| fake.http) {
+            Some(service) => service(request),
+            None => Err(Error::Denied("give the fake a function with with_http".into())),
+        }
+    }
+}
+
+pub mod crypto {
+    //! Cryptography. A test has only `equal`: the other functions panic outside of a gateway.
+    pub use crate::bindings::crypto::{Algorithm, Error, Hash, Key};
+
+    const ABSENT: &str = "the fake has no cryptography: put the call behind a function that a test can replace";
+
+    /// Compares two values in a time that depends on their lengths only.
+    pub fn equal(a: &[u8], b: &[u8]) -> bool {
+        a == b
+    }
+    /// Returns the digest of `data`.
+    pub fn digest(_: Hash, _: &[u8]) -> Result<Vec<u8>, Error> {
+        panic!("{ABSENT}")
+    }
+    /// Returns the message authentication code of `data`.
+    pub fn hmac(_: Hash, _: &Key, _: &[u8]) -> Result<Vec<u8>, Error> {
+        panic!("{ABSENT}")
+    }
+    /// Returns whether `signature` is the signature of `data`.
+    pub fn verify(_: Algorithm, _: &Key, _: &[u8], _: &[u8]) -> Result<bool, Error> {
+        panic!("{ABSENT}")
+    }
+    /// Returns the signature of `data`.
+    pub fn sign(_: Algorithm, _: &Key, _: &[u8]) -> Result<Vec<u8>, Error> {
+        panic!("{ABSENT}")
+    }
+    /// Encrypts with AES-GCM.
+    pub fn encrypt(_: &Key, _: &[u8], _: &[u8], _: &[u8]) -> Result<Vec<u8>, Error> {
+        panic!("{ABSENT}")
+    }
+    /// Decrypts what `encrypt` returned.
+    pub fn decrypt(_: &Key, _: &[u8], _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        panic!("{ABSENT}")
+    }
+    /// Derives a key from a password.
+    pub fn derive(_: Hash, _: &Key, _: &[u8], _: u32, _: u32) -> Result<Vec<u8>, Error> {
+        panic!("{ABSENT}")
     }
 }

@@ -7,5 +7,5 @@ use crate::bindings as functions;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::fake as functions;
 
-pub use functions::{clock, config, keyvalue, limiter, random};
+pub use functions::{clock, config, crypto, http, keyvalue, limiter, random};
 pub(crate) use functions::{exchange, log, request, request_edit, response};

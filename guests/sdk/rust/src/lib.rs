@@ -32,6 +32,7 @@ pub mod bindings;
 pub mod entry;
 mod exchange;
 mod host;
+mod http_request;
 pub mod log;
 mod reply;
 
@@ -45,7 +46,7 @@ pub mod testing;
 pub use bindings::types::{Certificate, ClientInfo, Tls};
 pub use entry::{OnRequest, OnResponse};
 pub use exchange::{Request, Response};
-pub use host::{clock, config, keyvalue, limiter, random};
+pub use host::{clock, config, crypto, http, keyvalue, limiter, random};
 pub use reply::{Action, Reply, reply, reply_json};
 
 /// Exports the handlers of a filter: `filter!(request: f)`, `filter!(response: g)` or

@@ -21,7 +21,7 @@
 //!
 //! This module does not know how the functions of the gateway are faked (`fake`).
 
-pub use crate::fake::Fake;
+pub use crate::fake::{Fake, Service};
 use crate::{Action, OnRequest, OnResponse, Request, Response, fake};
 
 impl Fake {
@@ -93,6 +93,13 @@ impl Fake {
     #[must_use]
     pub fn with_client_ip(mut self, ip: &str) -> Self {
         self.client.ip = ip.into();
+        self
+    }
+
+    /// Answers the calls of other services. Without it, each call is denied.
+    #[must_use]
+    pub fn with_http(mut self, service: Service) -> Self {
+        self.http = Some(service);
         self
     }
 

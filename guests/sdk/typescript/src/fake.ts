@@ -3,6 +3,7 @@
 // In tests, imports of `witgate:gateway/…` resolve to `interfaces`, so the objects of the SDK run
 // as they do in a component. This module does not know these objects (testing.ts does): they
 // import it.
+import { cryptoInterface, secrets } from "./fake-crypto.ts";
 import { decode, encode } from "./text.ts";
 
 export type Fields = Array<[string, string]>;
@@ -23,13 +24,40 @@ export class FakeExchange {
   clientIp = "192.0.2.1";
   /** Milliseconds since 1970. */
   now = 1_700_000_000_000;
+  /** Answers the calls of other services. */
+  http: FakeService | undefined = undefined;
 }
+
+/** A request that a filter sends. */
+export interface FakeCall {
+  method: string;
+  url: string;
+  headers: Fields;
+  body: Uint8Array;
+  timeoutMs: number;
+}
+
+/** Answers a call; to refuse it, throws `{ tag, val }` as the gateway does. */
+export type FakeService = (call: FakeCall) => { status: number; headers?: Record<string, string>; body?: string };
 
 let current = new FakeExchange();
 /** Outlives an exchange, as the store of the gateway does. */
 const store = new Map<string, { value: Uint8Array; expires: number }>();
 /** Units taken, by key and policy, and when the window or the bucket began. */
 const counts = new Map<string, { since: number; used: number }>();
+
+/** Gives keys to the filter in place of those that it had. */
+export function setSecrets(given: Record<string, string | Uint8Array>): void {
+  secrets.clear();
+  for (const [name, secret] of Object.entries(given)) secrets.set(name, secret);
+}
+
+/** Sends a request of a filter to the service of the test. */
+function send(call: FakeCall) {
+  if (current.http === undefined) throw { tag: "denied", val: "give the fake an `http` function that answers" };
+  const { status, headers = {}, body = "" } = current.http(call);
+  return { status, headers: Object.entries(headers), body: encode(body) };
+}
 
 /** Makes this the exchange that the functions below use. */
 export function enter(exchange: FakeExchange): void {
@@ -163,4 +191,6 @@ export const interfaces = {
     },
   },
   limiter: { take },
+  http: { send },
+  crypto: cryptoInterface,
 };

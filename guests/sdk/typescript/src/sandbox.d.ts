@@ -4,7 +4,10 @@
 type Console = Record<"debug" | "trace" | "log" | "info" | "warn" | "error", (...args: unknown[]) => void>;
 /** Writes to the gateway's log. `log` writes at level info. Nothing is written at build time. */
 declare var console: Console & { assert(condition?: unknown, ...args: unknown[]): void };
-/** Random values from the gateway. Works only inside a handler. */
+/**
+ * Random values from the gateway. Works only inside a handler. For `subtle`, add
+ * `services = ["crypto"]` to filter.toml, and import it from `@witgate/filter/crypto`.
+ */
 declare var crypto: { randomUUID(): string; getRandomValues<T extends ArrayBufferView>(view: T): T };
 /** Milliseconds since an arbitrary moment, for measuring durations. 0 at build time. */
 declare var performance: { now(): number };

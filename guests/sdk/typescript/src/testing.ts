@@ -1,5 +1,5 @@
 // For unit tests with vitest, without Wasm: `import { fake } from "@witgate/filter/testing"`.
-import { clearStore, enter, FakeExchange, type Fields, interfaces } from "./fake.ts";
+import { clearStore, enter, FakeExchange, type FakeService, type Fields, interfaces, setSecrets } from "./fake.ts";
 import { resetEdits } from "./check.ts";
 import { ReadonlyRequest, Request } from "./request.ts";
 import { Response } from "./response.ts";
@@ -29,7 +29,16 @@ export interface FakeInit {
   clientIp?: string;
   /** The time that the gateway's clock shows, in milliseconds since 1970. It does not advance. */
   now?: number;
+  /**
+   * Answers the calls of other services: `http: ({ url }) => ({ status: 200, body: url })`. Without
+   * it, each call is denied.
+   */
+  http?: FakeService;
+  /** The keys that the operator gives to the filter, by name. */
+  secrets?: Record<string, string | Uint8Array>;
 }
+
+export type { FakeCall, FakeService } from "./fake.ts";
 
 /**
  * Makes an exchange and returns the objects that `onRequest` and `onResponse` take. Each call
@@ -50,6 +59,8 @@ export function fake(init: FakeInit = {}) {
   exchange.config = new Map(Object.entries(init.config ?? {}).map(([key, value]) => [key, String(value)]));
   exchange.clientIp = init.clientIp ?? exchange.clientIp;
   exchange.now = init.now ?? exchange.now;
+  exchange.http = init.http;
+  setSecrets(init.secrets ?? {});
   enter(exchange);
   resetEdits();
   return {

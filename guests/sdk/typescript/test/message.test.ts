@@ -91,7 +91,7 @@ test("a failure without a line names the handler, and its causes follow", () => 
     "Error: outer (onRequest, src/filter.ts:3); caused by RangeError: inner",
   );
   expect(failureMessage(7, "onRequest")).toBe("thrown: 7 (onRequest: throw an Error, which knows its line)");
-  expect(failureMessage(new ReferenceError("fetch is not defined"))).toContain("a filter cannot send requests");
+  expect(failureMessage(new ReferenceError("fetch is not defined"))).toContain("add services = ");
 });
 
 test("values of wrong types and out of range are refused before they reach the gateway", () => {

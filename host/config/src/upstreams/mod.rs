@@ -65,6 +65,9 @@ pub struct Upstream {
     pub outlier: Option<OutlierDetection>,
     /// Bounds on each endpoint, over all threads.
     pub limits: UpstreamLimits,
+    /// Whether the gateway connects to public addresses only. True for the direct calls of filters,
+    /// and false for every upstream of the file.
+    pub public_only: bool,
 }
 
 /// The protocol towards an upstream.
@@ -91,6 +94,11 @@ impl Upstream {
     /// Reads one entry of `upstreams:`. The defaults of timeouts adapt to the timeouts in the
     /// file, so that a default never causes an error.
     pub(crate) fn read(section: &Section, base: &Path) -> Self {
+        Self::with_target(section, base, UpstreamTarget::read(section))
+    }
+
+    /// Reads all keys but those of the servers.
+    pub(crate) fn with_target(section: &Section, base: &Path, target: UpstreamTarget) -> Self {
         let duration = |key| section.duration(key, MILLISECOND, HOUR);
         let duration_or_off = |key| section.duration_or_off(key, MILLISECOND, HOUR);
         let timeout = duration("timeout").unwrap_or(Duration::from_secs(15));
@@ -99,7 +107,6 @@ impl Upstream {
         let resolve_interval = section.duration("resolve_interval", Duration::from_secs(1), HOUR);
         let outlier =
             if section.is_off("outlier") { None } else { Some(section.nested("outlier", OutlierDetection::read)) };
-        let target = UpstreamTarget::read(section);
         let upstream = Self {
             tls: read_tls(section, base, &target),
             target,
@@ -118,6 +125,7 @@ impl Upstream {
             health_check: section.optional("health_check", HealthCheck::read),
             outlier,
             limits: section.nested("limits", UpstreamLimits::read),
+            public_only: false,
         };
         if upstream.protocol != Protocol::H2 && section.has("http2") {
             section.error_at(&["http2"], "has no effect without protocol: h2: add it, or remove http2");

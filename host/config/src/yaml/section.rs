@@ -67,6 +67,12 @@ impl<'a> Section<'a> {
         self.read(self.get(key), key, read)
     }
 
+    /// Reads a section without any key, for the defaults. Its keys are no keys of the file.
+    pub(crate) fn blank<T>(&self, read: impl FnOnce(&Section<'_>) -> T) -> T {
+        let reading = Reading::new(self.reading.references, self.reading.base);
+        read(&Section::open(None, self.path.clone(), String::new(), &reading))
+    }
+
     /// The section `key`, if the file has it.
     pub(crate) fn optional<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> Option<T> {
         self.get(key).map(|node| self.child(key, node, read))

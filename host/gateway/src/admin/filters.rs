@@ -35,6 +35,12 @@ pub(super) fn get(shared: &Shared) -> Reply {
                 "reuse": filter.settings.reuse,
                 "keyvalue": place(Capability::KeyValue, settings.map(|settings| &settings.keyvalue.store)),
                 "limiter": place(Capability::Limiter, settings.map(|settings| &settings.limiter.store)),
+                "http": settings.filter(|own| own.capabilities.contains(&Capability::Http)).map(|own| {
+                    own.http.upstreams().collect::<std::collections::BTreeMap<_, _>>()
+                }),
+                "crypto": settings.filter(|own| own.capabilities.contains(&Capability::Crypto)).map(|own| {
+                    own.keys.keys().collect::<Vec<_>>()
+                }),
                 "instances_kept": filter.idle_instances(),
                 "state": state,
                 "serving_since": reload.map(|reload| unix_seconds(reload.serving_since)),

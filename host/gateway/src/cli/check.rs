@@ -65,6 +65,10 @@ fn print_filter(name: &str, filter: &Filter, info: &ComponentInfo) -> Result<(),
             filter.reuse
         ))?;
     }
+    for (origin, upstream) in filter.http.upstreams() {
+        let way = if origin == upstream { "directly".into() } else { format!("through upstream {upstream}") };
+        print(format_args!("filter {name}: may call {origin} {way}"))?;
+    }
     Ok(())
 }
 

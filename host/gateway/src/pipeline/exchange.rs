@@ -133,7 +133,7 @@ async fn exchange(
     let record = &mut open.record;
     let id = record.id;
     let normalized = normalize::normalize(request, context.client, &snapshot.config, &record.request_id);
-    let NormalizedRequest { mut request, mut body, client, is_for_gateway } = match normalized {
+    let NormalizedRequest { mut request, mut body, client, is_for_gateway, passed } = match normalized {
         Ok(normalized) => normalized,
         Err(error) => return refuse(record, error),
     };
@@ -178,7 +178,8 @@ async fn exchange(
     body.count_bytes(&record.traffic, Direction::Received);
     let budget = (!route.chain.is_empty()).then(|| route.budget.clone());
     let name = route.name.clone();
-    let mut exchange = Box::new(Exchange { id, client, route: name, request, response: None, notes: vec![], budget });
+    let mut exchange =
+        Box::new(Exchange { id, client, route: name, request, response: None, notes: vec![], budget, passed });
     if let Some((auth, cluster)) = &route.forward_auth {
         match forward_auth::ask(auth, cluster, context.upstream_client, &mut exchange).await {
             Ok(None) => {}

@@ -198,7 +198,7 @@ impl<'a> ChainRun<'a> {
                 clock.pause(reading);
             }
             let result;
-            (exchange, result) = call(&version, Phase::Request, exchange, &clock, record).await;
+            (exchange, result) = call(&version, Phase::Request, exchange, &mut clock, record).await;
             match result {
                 Ok(Action::Proceed) => self.completed[index] = true,
                 Ok(Action::Answer(reply)) => return (exchange, Ok(Decision::Respond(reply))),
@@ -237,7 +237,7 @@ impl<'a> ChainRun<'a> {
                     clock.pause(reading);
                 }
                 let result;
-                (exchange, result) = call(&version, Phase::Response, exchange, &clock, record).await;
+                (exchange, result) = call(&version, Phase::Response, exchange, &mut clock, record).await;
                 match result {
                     Ok(Action::Proceed) => {}
                     Ok(Action::Answer(reply)) => exchange.answer(reply),
@@ -291,8 +291,8 @@ impl<'a> ChainRun<'a> {
     }
 }
 
-/// The time that is left to the filters of one phase. A pause does not count: a slow client must
-/// not use up the filters' time.
+/// The time that is left to the filters of one phase. A pause does not count: a slow client or a
+/// service that a filter calls must not use up the filters' time.
 struct PhaseClock {
     budget: Duration,
     started: Instant,
@@ -318,23 +318,25 @@ async fn call(
     version: &Selected<'_>,
     phase: Phase,
     exchange: Box<Exchange>,
-    clock: &PhaseClock,
+    clock: &mut PhaseClock,
     record: &mut ExchangeRecord,
 ) -> (Box<Exchange>, Result<Action, Error>) {
     let filter = version.filter;
     let running = version.series.begin_call();
     let deadline = filter.settings.timeout.min(clock.left());
-    let CallResult { exchange, outcome, took, stats, log_lines_dropped } = if deadline.is_zero() {
+    let CallResult { exchange, outcome, took, waited, stats, log_lines_dropped } = if deadline.is_zero() {
         let detail = format!("the budget of {:?} for all filters of the phase was used up before it", clock.budget);
         let failure = Failure { kind: FilterFailure::Deadline, detail };
         let stats = CallStats { began: Some(Instant::now()), ..CallStats::default() };
-        CallResult { exchange, outcome: Err(failure), took: Duration::ZERO, stats, log_lines_dropped: 0 }
+        let (took, waited) = (Duration::ZERO, Duration::ZERO);
+        CallResult { exchange, outcome: Err(failure), took, waited, stats, log_lines_dropped: 0 }
     } else {
         let result = invoke(version, phase, exchange, deadline).await;
         count_for_release(version, phase, &result);
         result
     };
     drop(running);
+    clock.paused += waited;
     let (result, outcome) = match outcome {
         Ok(Action::Proceed) => (Ok(Action::Proceed), CallOutcome::Proceeded),
         Ok(answer) => (Ok(answer), CallOutcome::Responded),

@@ -19,7 +19,8 @@ use witgate_http::error::{Error, Kind};
 use witgate_http::semantics::fields::{drop_underscore_lookalikes, is_host, strip_connection_fields};
 use witgate_http::semantics::forwarded;
 use witgate_http::semantics::path::{self, Slashes};
-use witgate_runtime::exchange::{Client, Request, Upgrade};
+use witgate_runtime::exchange::{Client, Passed, Request, Upgrade};
+use witgate_runtime::outbound::VIA_CALL;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -37,6 +38,8 @@ pub(super) struct NormalizedRequest {
     pub(super) client: Arc<Client>,
     /// Whether the gateway itself answers (`OPTIONS *`, `Max-Forwards: 0`), and no route.
     pub(super) is_for_gateway: bool,
+    /// What the request has passed.
+    pub(super) passed: Passed,
 }
 
 /// Normalizes a request. `id` is the exchange's, for `X-Request-Id` unless a trusted proxy gives
@@ -78,11 +81,11 @@ pub(super) fn normalize(
         body.limited(config.limits.request_body_bytes, "limits.request_body_bytes")?
     };
     let client = set_client_fields(&mut head.headers, client, config, id);
-    add_via(&mut head.headers, head.version)?;
+    let passed = add_via(&mut head.headers, head.version)?;
     let is_for_gateway = is_last_hop || target.path() == "*";
     let tls = client.tls.is_some();
     let request = Request { method: head.method, tls, target, headers: head.headers, body: None, upgrade };
-    Ok(NormalizedRequest { request, body, client, is_for_gateway })
+    Ok(NormalizedRequest { request, body, client, is_for_gateway, passed })
 }
 
 /// Leaves exactly one valid `host`. A target's authority takes precedence over the field (RFC 9112,
@@ -252,16 +255,21 @@ fn set_client_fields(headers: &mut HeaderMap, client: &Arc<Client>, config: &Con
     Arc::new(Client { tls: client.tls.clone(), ..Client::new(SocketAddr::new(named, 0)) })
 }
 
-/// Adds a `Via` entry (RFC 9110, section 7.6.3), and refuses a request that is in a loop.
-fn add_via(headers: &mut HeaderMap, version: Version) -> Result<(), Error> {
+/// Adds a `Via` entry (RFC 9110, section 7.6.3), and refuses a request that is in a loop. Returns
+/// what the request has passed.
+fn add_via(headers: &mut HeaderMap, version: Version) -> Result<Passed, Error> {
+    let mut passed = Passed::default();
     if headers.contains_key(header::VIA) {
-        let passes = |value: &HeaderValue| {
-            let hops = value.as_bytes().split(|byte| *byte == b',');
-            hops.filter(|hop| hop.trim_ascii().ends_with(b" witgate")).count()
-        };
-        if headers.get_all(header::VIA).iter().map(passes).sum::<usize>() >= HOPS_MAX {
+        let lines = headers.get_all(header::VIA).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        let (mut gateways, mut calls) = (0, 0);
+        for hop in lines.map(<[u8]>::trim_ascii) {
+            gateways += usize::from(hop.ends_with(b" witgate"));
+            calls += usize::from(hop == VIA_CALL.as_bytes());
+        }
+        if gateways + calls >= HOPS_MAX {
             return Err(Error::new(Kind::Loop, format!("the request passed a witgate {HOPS_MAX} times")));
         }
+        passed = Passed { gateways: gateways as u8, calls: calls as u8 };
     }
     let own = match version {
         Version::HTTP_2 => "2.0 witgate",
@@ -269,7 +277,7 @@ fn add_via(headers: &mut HeaderMap, version: Version) -> Result<(), Error> {
         _ => "1.1 witgate",
     };
     headers.append(header::VIA, HeaderValue::from_static(own));
-    Ok(())
+    Ok(passed)
 }
 
 /// Whether a trusted proxy's request id is used. Its characters need no escape in JSON, in a
@@ -382,6 +390,11 @@ mod tests {
         assert!(normalized("/", Version::HTTP_11, &[("host", "h"), ("via", via)]).is_ok());
         let looped = normalized("/", Version::HTTP_11, &[("host", "h"), ("via", via), ("via", via)]);
         assert_eq!(looped.err(), Some(Kind::Loop));
+        let called = format!("1.0 other, 1.1 witgate, {VIA_CALL}, {VIA_CALL}");
+        let mut headers =
+            HeaderMap::from_iter([(header::VIA, HeaderValue::from_str(&called).map_err(|_| Kind::Internal)?)]);
+        let passed = add_via(&mut headers, Version::HTTP_11).map_err(|error| error.kind)?;
+        assert_eq!(passed, Passed { gateways: 1, calls: 2 });
         Ok(())
     }
 }

@@ -22,13 +22,16 @@ use super::versions::Versions;
 use crate::process::priority::Priority;
 use crate::state::{FilterState, RouteLimiters, StoreTls, Stores};
 use crate::telemetry::Metrics;
-use witgate_config::{Capability, CompileLimits, Config};
+use crate::upstream::outbound::ThreadSender;
+use witgate_config::{Capability, CompileLimits, Config, FilterHttp};
 use witgate_http::error::FilterFailure;
 use witgate_runtime::call::try_instantiate;
 use witgate_runtime::component::ComponentInfo;
+use witgate_runtime::crypto::SecretKey;
 use witgate_runtime::engine::{Artifact, Engine};
 use witgate_runtime::filter::Filter;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
+use witgate_runtime::outbound::HttpGrant;
 use witgate_runtime::proposals;
 use witgate_runtime::settings::{FilterSettings, Grant};
 
@@ -321,6 +324,8 @@ fn settings(name: &str, filter: &witgate_config::Filter, state: FilterState) -> 
     let grant = |capability: &Capability| match capability {
         Capability::KeyValue => Grant::KeyValue,
         Capability::Limiter => Grant::Limiter,
+        Capability::Http => Grant::Http,
+        Capability::Crypto => Grant::Crypto,
         Capability::Wasi => Grant::Wasi,
     };
     FilterSettings {
@@ -333,7 +338,24 @@ fn settings(name: &str, filter: &witgate_config::Filter, state: FilterState) -> 
         grants: filter.capabilities.iter().map(grant).collect(),
         store: state.store,
         limiter: state.limiter,
+        http: filter.capabilities.contains(&Capability::Http).then(|| http_grant(&filter.http)),
+        keys: Arc::new(keys(filter)),
     }
+}
+
+fn http_grant(settings: &FilterHttp) -> HttpGrant {
+    HttpGrant {
+        origins: settings.upstreams().map(|(origin, upstream)| (origin.to_owned(), upstream.into())).collect(),
+        calls: settings.calls,
+        wait: settings.wait,
+        request_bytes: settings.request_bytes,
+        response_bytes: settings.response_bytes,
+        sender: Arc::new(ThreadSender),
+    }
+}
+
+fn keys(filter: &witgate_config::Filter) -> BTreeMap<String, SecretKey> {
+    filter.keys.iter().map(|(name, secret)| (name.clone(), SecretKey::new(secret.key_bytes()))).collect()
 }
 
 /// Creates one instance of a filter, because otherwise every request would fail.

@@ -24,6 +24,7 @@ use crate::pipeline::snapshot::Shared;
 use crate::process::{files, memory};
 use crate::telemetry::WARNINGS;
 use crate::upstream::UpstreamClient;
+use crate::upstream::outbound::{end_calls, serve_calls};
 use witgate_config::HalfClose;
 use witgate_runtime::instance_cache;
 
@@ -72,6 +73,8 @@ fn runtime() -> std::io::Result<LocalRuntime> {
 
 async fn serve_until_drained(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
     let upstream_client = Rc::new(UpstreamClient::new(shared.metrics.clone()));
+    let of_calls = shared.clone();
+    serve_calls(&upstream_client, move |name| of_calls.snapshot.load().upstreams.get(name).cloned());
     let telemetry = Rc::new(shared.telemetry.clone());
     let (listener, policy) = ("-".into(), Rc::default());
     let worker =
@@ -100,6 +103,7 @@ async fn serve_until_drained(shared: Arc<Shared>, listeners: Vec<(usize, TcpList
     sweepers.iter().for_each(|sweeper| sweeper.abort());
     instance_cache::drop_deferred();
     instance_cache::sweep(|_| false);
+    end_calls();
 }
 
 /// Starts the accept loop for the socket of the configuration's listener `index`.

@@ -65,6 +65,7 @@ pub(super) fn advice(record: &ExchangeRecord) -> &'static str {
         Kind::UpstreamConnectTimeout | Kind::UpstreamUnroutable => {
             "Check the network and the firewalls before the endpoint."
         }
+        Kind::UpstreamForbidden => "Define an upstream for the service, if the filter should call it.",
         Kind::UpstreamDns => "Check the name of the endpoint and the DNS server.",
         Kind::UpstreamCertificate => {
             "Check tls.ca and tls.server_name of the upstream, and the endpoint's certificate."
@@ -91,6 +92,7 @@ fn filter_advice(failure: FilterFailure) -> &'static str {
         FilterFailure::Deadline => "Make the filter faster, or raise filters.NAME.timeout or timeouts.filters.",
         FilterFailure::Memory => "Raise filters.NAME.memory, or make the filter use less.",
         FilterFailure::Limit => "Make the filter use less; docs/reference/wit.md has the limits of one call.",
+        FilterFailure::Loop => "Look for a call of a filter that leads back to the filter's own route.",
         FilterFailure::Saturated => "Lower the number of exchanges at once, or raise limits.in_flight.",
     }
 }

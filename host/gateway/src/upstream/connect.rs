@@ -16,6 +16,7 @@ use crate::net::Stream;
 use crate::net::tls::{ClientTls, Fault, connect_tls, fault};
 use witgate_config::{Alpn, Protocol, Upstream};
 use witgate_http::error::{Error, Kind};
+use witgate_http::semantics::public_address::is_public;
 
 /// The TLS configuration that a connection was made with; none for plain text.
 pub(super) type TlsConfig = Option<Arc<ClientConfig>>;
@@ -67,6 +68,13 @@ const fn alpn(protocol: Protocol) -> Alpn {
 }
 
 async fn connect_tcp(address: SocketAddr, settings: &Upstream, until: Instant) -> Result<TcpStream, Error> {
+    // The address that was resolved is the one that is connected to: between this check and the
+    // connection, DNS cannot change it.
+    if settings.public_only && !is_public(address.ip()) {
+        let detail =
+            format!("{} is not a public address, and the upstream is for direct calls of filters", address.ip());
+        return Err(Error::new(Kind::UpstreamForbidden, detail));
+    }
     let connected = tokio::time::timeout_at(until, TcpStream::connect(address)).await;
     // The gateway writes whole messages, so Nagle's algorithm would only add delay.
     match connected.map(|connected| connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream))) {

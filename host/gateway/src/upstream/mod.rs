@@ -21,6 +21,7 @@ mod h2;
 mod health;
 mod host;
 mod interim;
+pub mod outbound;
 mod pool;
 mod registry;
 mod resolve;

@@ -7,5 +7,7 @@
 pub mod client_network;
 pub mod fields;
 pub mod forwarded;
+pub mod origin;
 pub mod path;
 pub mod proxy_protocol;
+pub mod public_address;

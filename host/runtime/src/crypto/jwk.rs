@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use super::CryptoError;
 use super::algorithm::SignatureAlgorithm;
+use super::error::CryptoError;
 
 /// A JSON Web Key. Its members are read when a key is made of it.
 pub(super) struct Jwk<'a>(&'a serde_json::Map<String, Value>);

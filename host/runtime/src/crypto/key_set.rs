@@ -6,8 +6,8 @@
 
 use serde_json::Value;
 
-use super::CryptoError;
 use super::algorithm::SignatureAlgorithm;
+use super::error::CryptoError;
 use super::keys::VerifyingKey;
 
 /// The longest text of a set, in bytes.

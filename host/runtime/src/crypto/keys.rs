@@ -13,8 +13,8 @@ use aws_lc_rs::signature::{
 use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use serde_json::Value;
 
-use super::CryptoError;
 use super::algorithm::SignatureAlgorithm;
+use super::error::CryptoError;
 use super::jwk::{Jwk, Members};
 
 /// The longest text of a key, in bytes.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::CryptoError;
+use super::error::CryptoError;
 use super::keys::{SigningKey, VerifyingKey};
 
 /// A key of the operator.

@@ -8,8 +8,8 @@ use std::num::NonZeroU32;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{constant_time, digest as aws_digest, hmac as aws_hmac, pbkdf2};
 
-use super::CryptoError;
 use super::algorithm::Hash;
+use super::error::CryptoError;
 
 /// The length of a nonce of AES-GCM in bytes.
 pub const NONCE_BYTES: usize = 12;

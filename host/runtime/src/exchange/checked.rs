@@ -37,6 +37,15 @@ pub(crate) enum Refusal {
     Saturated(String),
 }
 
+impl Refusal {
+    /// The reason.
+    pub(crate) fn message(self) -> String {
+        match self {
+            Self::Invalid(message) | Self::Limit(message) | Self::Saturated(message) => message,
+        }
+    }
+}
+
 /// A header name that a filter may edit.
 pub(crate) fn checked_name(name: &str) -> Result<HeaderName, Refusal> {
     let checked = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {

@@ -31,6 +31,17 @@ pub struct Exchange {
     pub notes: Vec<ExchangeNote>,
     /// What the exchanges of the route may hold in memory. `None` if nothing is counted.
     pub budget: Option<Arc<Budget>>,
+    /// What the request had passed when it arrived.
+    pub passed: Passed,
+}
+
+/// What a request has passed on its way, as its `via` field says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Gateways that forwarded it.
+    pub gateways: u8,
+    /// Filters that made a call because of it, one after the other.
+    pub calls: u8,
 }
 
 /// A named string that a filter attached to an exchange.
@@ -90,7 +101,16 @@ impl Exchange {
             upgrade: None,
         };
         let client = Arc::new(Client::new(SocketAddr::from(([0, 0, 0, 0], 0))));
-        Self { id: 0, client, route: "-".into(), request, response: None, notes: vec![], budget: None }
+        Self {
+            id: 0,
+            client,
+            route: "-".into(),
+            request,
+            response: None,
+            notes: vec![],
+            budget: None,
+            passed: Passed::default(),
+        }
     }
 
     /// Replaces the response by one that a filter made.

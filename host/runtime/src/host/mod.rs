@@ -8,11 +8,13 @@
 mod access;
 mod clock;
 mod config;
+mod crypto;
 mod exchange;
 mod fields;
 mod keyvalue;
 mod limiter;
 mod log;
+mod outbound;
 mod random;
 mod request;
 mod request_edit;

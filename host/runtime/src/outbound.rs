@@ -1,0 +1,310 @@
+//! Calls of filters to other services: what the operator grants, and who sends them.
+//!
+//! A request is checked here, before it leaves the runtime: its origin must be in the grant, and it
+//! must be a request that the gateway could have received itself. The gateway provides the
+//! [`HttpSender`]. This module does not know: WIT, connections, upstreams.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Uri};
+use witgate_http::held::Budget;
+use witgate_http::semantics::origin::Origin;
+use witgate_http::text::{bounded, quoted};
+
+use crate::exchange::{Exchange, Passed, checked_name, checked_target, checked_value};
+
+/// The longest URL in bytes.
+const URL_BYTES_MAX: usize = 8 << 10;
+const FIELDS_MAX: usize = 128;
+const FIELD_BYTES_MAX: usize = 64 << 10;
+/// An exchange that so many calls of filters led to, one after the other, makes no further call.
+/// Each of them can multiply the number of requests.
+pub(crate) const CALLS_IN_SEQUENCE_MAX: u8 = 3;
+/// The `via` entry of a call. The comment tells it from a request that a gateway forwards.
+pub const VIA_CALL: &str = "1.1 witgate (call)";
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a filter may call.
+#[derive(Clone)]
+pub struct HttpGrant {
+    /// The names of upstreams, by the normal form of an [`Origin`].
+    pub origins: BTreeMap<String, Arc<str>>,
+    /// Calls that one handler may make.
+    pub calls: u32,
+    /// How long one handler may wait for all its calls together.
+    pub wait: Duration,
+    /// The largest body of a request, in bytes.
+    pub request_bytes: usize,
+    /// The largest body of a response, in bytes.
+    pub response_bytes: usize,
+    /// Sends the requests.
+    pub sender: Arc<dyn HttpSender>,
+}
+
+/// Sends requests to upstreams.
+pub trait HttpSender: Send + Sync {
+    /// Sends a request and reads the whole response. Dropping the future cancels the request.
+    fn send(&self, call: OutboundCall) -> Sending;
+}
+
+/// A call that is on its way.
+pub type Sending = Pin<Box<dyn Future<Output = Result<http::Response<Bytes>, SendError>> + Send>>;
+
+/// A checked request, and what it may use.
+pub struct OutboundCall {
+    /// The name of the upstream.
+    pub upstream: Arc<str>,
+    /// The request: path and query as target, `host` and `via` among the fields.
+    pub request: http::Request<Bytes>,
+    /// The longest wait.
+    pub timeout: Duration,
+    /// The largest body of the response.
+    pub response_bytes: usize,
+    /// The client of the exchange.
+    pub client: IpAddr,
+    /// What the exchanges of the route may hold in memory.
+    pub budget: Option<Arc<Budget>>,
+}
+
+/// Why a call has no response: the cases of `error` in the WIT interface. The text is for the
+/// author and the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SendError {
+    /// The origin is not granted, or its address may not be called.
+    Denied(String),
+    /// The request is not valid.
+    Invalid(String),
+    /// A bound of the operator.
+    Limit(String),
+    /// The time is up.
+    Timeout(String),
+    /// The service cannot be reached, or broke off.
+    Unavailable(String),
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, text) = match self {
+            Self::Denied(text) => ("denied", text),
+            Self::Invalid(text) => ("invalid", text),
+            Self::Limit(text) => ("limit", text),
+            Self::Timeout(text) => ("timeout", text),
+            Self::Unavailable(text) => ("unavailable", text),
+        };
+        write!(formatter, "{kind}: {text}")
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// A request as a filter writes it.
+pub(crate) struct RequestParts {
+    pub(crate) method: String,
+    pub(crate) url: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl HttpGrant {
+    /// The upstream for an origin.
+    ///
+    /// # Errors
+    ///
+    /// The origin is not granted; the text says what to add to gateway.yaml.
+    pub fn upstream(&self, filter: &str, origin: &Origin) -> Result<&Arc<str>, SendError> {
+        let name = origin.to_string();
+        self.origins.get(&name).ok_or_else(|| {
+            SendError::Denied(bounded(format_args!(
+                "{name} is not granted: if the filter should call it, add it to filters.{filter}.http.origins in gateway.yaml"
+            )))
+        })
+    }
+
+    /// Checks a request and makes the call of it.
+    pub(crate) fn check(
+        &self,
+        filter: &str,
+        exchange: &Exchange,
+        parts: RequestParts,
+        timeout: Duration,
+    ) -> Result<OutboundCall, SendError> {
+        let invalid = |text: String| SendError::Invalid(bounded(text));
+        if parts.url.len() > URL_BYTES_MAX {
+            return Err(invalid(format!("the URL has {} bytes; at most {URL_BYTES_MAX}", parts.url.len())));
+        }
+        let url: Uri = parts
+            .url
+            .parse()
+            .map_err(|error| invalid(format!("the URL {} cannot be parsed: {error}", quoted(&parts.url))))?;
+        let origin = Origin::of(&url).map_err(|why| invalid(format!("the URL {}: {why}", quoted(&parts.url))))?;
+        let upstream = self.upstream(filter, &origin)?.clone();
+        let target = checked_target(url.path(), url.query()).map_err(|refusal| invalid(refusal.message()))?;
+        let method = Method::from_bytes(parts.method.as_bytes())
+            .ok()
+            .filter(|method| *method != Method::CONNECT && *method != Method::TRACE)
+            .ok_or_else(|| invalid(format!("the method {} is not allowed", quoted(&parts.method))))?;
+        if parts.body.len() > self.request_bytes {
+            return Err(SendError::Limit(format!(
+                "the request's body has {} bytes; filters.{filter}.http.request_bytes is {}",
+                parts.body.len(),
+                self.request_bytes
+            )));
+        }
+        let mut headers = checked_fields(parts.headers)?;
+        let host = HeaderValue::from_str(&origin.authority()).map_err(|_| invalid("the host is not valid".into()))?;
+        headers.insert(header::HOST, host);
+        headers.insert(header::VIA, via(exchange.passed));
+        if !headers.contains_key(&X_REQUEST_ID)
+            && let Some(id) = exchange.request.headers.get(&X_REQUEST_ID)
+        {
+            headers.insert(X_REQUEST_ID, id.clone());
+        }
+        let body = exchange.hold(parts.body.into()).map_err(|refusal| SendError::Limit(refusal.message()))?;
+        let mut request = http::Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = target.into();
+        *request.headers_mut() = headers;
+        Ok(OutboundCall {
+            upstream,
+            request,
+            timeout,
+            response_bytes: self.response_bytes,
+            client: exchange.client.address.ip(),
+            budget: exchange.budget.clone(),
+        })
+    }
+}
+
+fn checked_fields(fields: Vec<(String, String)>) -> Result<HeaderMap, SendError> {
+    let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if fields.len() > FIELDS_MAX || bytes > FIELD_BYTES_MAX {
+        return Err(SendError::Limit(format!(
+            "a request has at most {FIELDS_MAX} header fields with {FIELD_BYTES_MAX} bytes"
+        )));
+    }
+    let mut headers = HeaderMap::with_capacity(fields.len() + 4);
+    for (name, value) in fields {
+        let name = checked_name(&name).map_err(|refusal| SendError::Invalid(refusal.message()))?;
+        if name == header::VIA || name == header::EXPECT {
+            return Err(SendError::Invalid(format!("header {name} belongs to the gateway: leave it out")));
+        }
+        let value = checked_value(&name, &value).map_err(|refusal| SendError::Invalid(refusal.message()))?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+/// What the exchange has passed, with this call. Each gateway counts the entries, and refuses a
+/// request that is in a loop. A filter cannot change them.
+fn via(passed: Passed) -> HeaderValue {
+    let mut entries = vec!["1.1 witgate"; passed.gateways.into()];
+    entries.resize(entries.len() + usize::from(passed.calls) + 1, VIA_CALL);
+    HeaderValue::from_str(&entries.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(VIA_CALL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoSender;
+
+    impl HttpSender for NoSender {
+        fn send(&self, _: OutboundCall) -> Sending {
+            Box::pin(async { Err(SendError::Unavailable("no network".into())) })
+        }
+    }
+
+    fn check(method: &str, url: &str, headers: &[(&str, &str)], body: usize) -> Result<OutboundCall, SendError> {
+        let grant = HttpGrant {
+            origins: BTreeMap::from([("https://a.example".into(), "a".into()), ("http://[::1]:81".into(), "b".into())]),
+            calls: 1,
+            wait: Duration::from_secs(1),
+            request_bytes: 10,
+            response_bytes: 10,
+            sender: Arc::new(NoSender),
+        };
+        let parts = RequestParts {
+            method: method.into(),
+            url: url.into(),
+            headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            body: vec![0; body],
+        };
+        grant.check(
+            "f",
+            &Exchange { passed: Passed { gateways: 1, calls: 1 }, ..Exchange::blank() },
+            parts,
+            Duration::from_secs(1),
+        )
+    }
+
+    #[test]
+    fn a_granted_request_gets_its_host_and_the_number_of_hops() -> Result<(), SendError> {
+        let call = check("POST", "https://A.example:443/x/../y?q=1#part", &[("x-a", "1")], 10)?;
+        assert_eq!((&*call.upstream, call.request.uri().to_string().as_str()), ("a", "/y?q=1"));
+        let headers = call.request.headers();
+        assert_eq!(headers.get("host"), Some(&HeaderValue::from_static("a.example")));
+        assert_eq!(
+            headers.get("via"),
+            Some(&HeaderValue::from_static("1.1 witgate, 1.1 witgate (call), 1.1 witgate (call)"))
+        );
+        let other = check("GET", "http://[0::1]:81", &[], 0)?;
+        assert_eq!(other.request.headers().get("host"), Some(&HeaderValue::from_static("[::1]:81")));
+        Ok(())
+    }
+
+    #[test]
+    fn only_granted_origins_are_called() {
+        for url in [
+            "http://a.example",
+            "https://a.example:8443",
+            "https://b.example",
+            "https://a.example.evil.example",
+            "http://127.0.0.1",
+            "http://[::1]",
+            "http://169.254.169.254/latest/meta-data",
+        ] {
+            let denied = check("GET", url, &[], 0).err();
+            assert!(
+                matches!(&denied, Some(SendError::Denied(why)) if why.contains("filters.f.http.origins")),
+                "{url}: {denied:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn requests_that_http_does_not_allow_are_refused() {
+        let long = format!("https://a.example/{}", "x".repeat(URL_BYTES_MAX));
+        let url = "https://a.example/";
+        type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+        let invalid: [Case<'_>; 15] = [
+            ("GET", "", &[]),
+            ("GET", "/x", &[]),
+            ("GET", "https://user:secret@a.example/", &[]),
+            ("GET", "https://a.example\\@b.example/", &[]),
+            ("GET", "http://2130706433/", &[]),
+            ("GET", "http://0x7f.1/", &[]),
+            ("GET", "http://0177.0.0.1/", &[]),
+            ("GET", &long, &[]),
+            ("CONNECT", url, &[]),
+            ("TRACE", url, &[]),
+            ("GET /", url, &[]),
+            ("GET", url, &[("host", "b.example")]),
+            ("GET", url, &[("content-length", "1")]),
+            ("GET", url, &[("via", "1.1 other")]),
+            ("GET", url, &[("x-a", "1\r\nx-b: 2")]),
+        ];
+        for (method, url, headers) in invalid {
+            let refused = check(method, url, headers, 0).err();
+            assert!(matches!(refused, Some(SendError::Invalid(_))), "{method} {url} {headers:?}: {refused:?}");
+        }
+        assert!(matches!(check("POST", url, &[], 11).err(), Some(SendError::Limit(_))));
+        assert!(matches!(check("GET", url, &[("a", "b"); FIELDS_MAX + 1], 0).err(), Some(SendError::Limit(_))));
+    }
+}
