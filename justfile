@@ -147,6 +147,18 @@ otel-collector:
 docs:
     tests/docs/site
 
+# build filters with 44 packages of npm and 44 of PyPI and compare what they compute (40 minutes)
+corpus *KINDS="npm pypi": build
+    for kind in {{ KINDS }}; do python3 tests/packages/run.py "$kind"; done
+
+# write the tables of docs/reference/differences.md from what filters, Node.js and CPython answer
+differences: build build-fixtures
+    DIFFERENCES_WRITE=1 cargo test --release --locked --workspace --test e2e -- --test-threads=1 expressions_have
+
+# build filters with every typical mistake of an author and check what is printed (5 minutes)
+mistakes: build
+    ALL_MISTAKES=1 cargo test --release --locked --workspace --test e2e -- mistake
+
 # drive the console in headless Chromium (Debian: chromium) and write screenshots into docs/console
 console: build
     npm install --silent --no-package-lock --prefix tests/console

@@ -147,7 +147,8 @@ def author_errors(output: str, source: Path, phases: list[str]) -> str:
     lines = []
     for line in output.splitlines():
         if "_witgate_check.py" not in line:
-            lines.append(line)
+            if not re.search(r"missing-imports$|note: Hint: .*pip install|note: \(or run .mypy --install-types", line):
+                lines.append(missing_package(line))
             continue
         phase = next((phase for phase in phases if f"on_{phase}" in line), None)
         found = re.search(r'expression has type "(.*?)", variable has type', line)
@@ -164,11 +165,26 @@ def author_errors(output: str, source: Path, phases: list[str]) -> str:
     return "\n".join(dict.fromkeys(lines)) + "\n"
 
 
+def missing_package(line: str) -> str:
+    """An error of mypy about a module that is not there, with what to do."""
+    words = "Cannot find implementation or library stub for module named|Library stubs not installed for"
+    found = re.match(rf'(.*: )error: (?:{words}) "(.*?)"', line)
+    if found is None:
+        return line
+    name = found[2].partition(".")[0]
+    if name in sys.stdlib_module_names:
+        return f"{found[1]}error: {name} is not part of Python for WebAssembly, so a filter cannot use it"
+    advice = f"add `{name}==VERSION` to requirements.txt beside filter.toml, or correct the name"
+    return f"{found[1]}error: there is no module {found[2]}: {advice}"
+
+
 def definition(source: Path, name: str) -> str:
     """The line of filter.py that defines ``name``."""
     for node in ast.walk(ast.parse((source / "filter.py").read_text())):
         match node:
-            case ast.FunctionDef(name=found) | ast.AsyncFunctionDef(name=found) if found == name:
+            case (
+                ast.FunctionDef(name=found) | ast.AsyncFunctionDef(name=found) | ast.ClassDef(name=found)
+            ) if found == name:
                 return f"filter.py:{node.lineno}"
             case ast.Assign() | ast.AnnAssign():
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -215,6 +231,9 @@ def build(options: argparse.Namespace, phases: list[str], site: Path, native: se
         text = re.search(r"witgate: author's error\n(.*)\nwitgate: end", output, re.DOTALL)
         if text is not None:
             fail(text[1] + "\n")
+        if trap := re.search(r"wasm trap: (.*)", output):
+            advice = "a recursion without an end" if "stack" in trap[1] else "too much work or memory"
+            fail(f"filter.py: the code at module level ended the interpreter ({trap[1]}): look for {advice}\n")
         sys.exit(output)
 
 

@@ -1,7 +1,8 @@
 """Installs the packages that a filter asks for, in ``requirements.txt`` or under ``[project]
 dependencies`` of ``pyproject.toml``, into a folder of the build.
 
-A filter runs pure Python. The first attempt takes only wheels that have no machine code. If a
+Without exact versions the same source would become another filter tomorrow, so a note says what to
+write. A filter runs pure Python. The first attempt takes only wheels that have no machine code. If a
 package has none, the second takes wheels of this machine and removes their C extensions, because
 many packages work without them. This module does not know: components.
 """
@@ -42,18 +43,49 @@ def requirements(source: Path) -> tuple[str, list[str]] | None:
 def install(source: Path, work: Path) -> tuple[Path, set[str]]:
     """Returns the folder of the packages, and the names of the C extensions that were left out."""
     folder = work / "packages/lib/site-packages"
-    stamp, native = work / "packages/stamp", work / "packages/native"
+    stamp, native, note = (work / "packages" / name for name in ("stamp", "native", "note"))
     wanted = requirements(source)
     text = "\n".join(wanted[1]) if wanted else ""
     digest = hashlib.sha256(text.encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == digest:
+    has_paths = any(re.match(r"[./]|.*(@ *|^)file:", line) for line in text.splitlines())
+    if stamp.exists() and stamp.read_text() == digest and not has_paths:
+        _show(note.read_text())
         return folder, set(native.read_text().split())
     shutil.rmtree(work / "packages", ignore_errors=True)
     folder.mkdir(parents=True)
     removed = _install(source, folder, *wanted) if wanted else set()
     native.write_text(" ".join(sorted(removed)))
+    note.write_text(_unpinned(folder, *wanted) if wanted else "")
+    _show(note.read_text())
     stamp.write_text(digest)
     return folder, removed
+
+
+def _show(note: str) -> None:
+    """Prints a note for the author, if there is one."""
+    if note:
+        print(f"note: {note}", flush=True)
+
+
+def _unpinned(folder: Path, name: str, lines: list[str]) -> str:
+    """A note that names the installed packages without an exact version. Empty if there are none."""
+    pinned = {_normal(found[1]) for line in lines if (found := _PINNED.match(line))}
+    loose = []
+    for path in sorted(folder.glob("*.dist-info")):
+        package, _, version = path.name.removesuffix(".dist-info").rpartition("-")
+        if _normal(package) not in pinned:
+            loose.append(f"{_normal(package)}=={version}")
+    advice = "write these exact versions, so that later builds use the same"
+    return f"{name}: {advice}: {', '.join(loose)}" if loose else ""
+
+
+# A requirement with an exact version, or from an address.
+_PINNED = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:\(?\s*={2,3}\s*[^*,\s]+\s*\)?\s*(?:[;#\\].*)?$|@)")
+
+
+def _normal(name: str) -> str:
+    """The name of a package as the index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _install(source: Path, folder: Path, name: str, lines: list[str]) -> set[str]:

@@ -15,17 +15,24 @@ use witgate_manifest::{BODY_BYTES_DEFAULT, BodyMode, Field, Manifest, Phase, che
 
 /// Reads and checks the filter.toml at `path`.
 ///
-/// The error has one line for each mistake: `FILE:LINE: KEY: message`.
-pub(crate) fn read(path: &Path) -> Result<Manifest, String> {
+/// The error has one line for each mistake: `FILE:LINE: KEY: message`. `has_auth` is asked if the
+/// file has no `auth`.
+pub(crate) fn read(path: &Path, has_auth: impl FnOnce() -> bool) -> Result<Manifest, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    parse(&text, &path.display().to_string())
+    parse_with(&text, &path.display().to_string(), has_auth)
 }
 
-/// Like [`read`], for the text of the file named `file`.
+/// Like [`read`], for the text of the file named `file`, whose filter refuses nobody.
+#[cfg(test)]
 pub(crate) fn parse(text: &str, file: &str) -> Result<Manifest, String> {
+    parse_with(text, file, || false)
+}
+
+fn parse_with(text: &str, file: &str, has_auth: impl FnOnce() -> bool) -> Result<Manifest, String> {
     let mut report = Report { text, file, offsets: BTreeMap::new(), mistakes: vec![] };
     let raw: Raw = toml::from_str(text).map_err(|error| report.syntax_error(&error))?;
-    let manifest = raw.into_manifest(&mut report);
+    let auth = raw.auth.unwrap_or_else(has_auth);
+    let manifest = Manifest { auth, ..raw.into_manifest(&mut report) };
     for problem in manifest.problems() {
         report.add(problem.field, &problem.message);
     }
@@ -40,6 +47,7 @@ struct Raw {
     description: Option<Spanned<String>>,
     #[serde(default)]
     services: Vec<Spanned<String>>,
+    auth: Option<bool>,
     request: Option<RawPhase>,
     response: Option<RawPhase>,
     #[serde(default)]
@@ -62,6 +70,7 @@ impl Raw {
             version: report.locate(Field::Version, self.version),
             description: self.description.map_or_else(String::new, |text| report.locate(Field::Description, text)),
             services: services.map(|(index, service)| report.locate(Field::Service(index), service)).collect(),
+            auth: false,
             request: self.request.map(|phase| phase.into_phase("request", report)),
             response: self.response.map(|phase| phase.into_phase("response", report)),
             config: schemas(self.config, report),

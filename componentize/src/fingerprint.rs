@@ -18,7 +18,7 @@ use crate::wit;
 
 /// The source files of this program that shape a component. The executable itself does not serve:
 /// cargo links it differently depending on the other packages of the build.
-const PROGRAM: [&str; 30] = [
+const PROGRAM: [&str; 31] = [
     include_str!("../../host/manifest/src/manifest.rs"),
     include_str!("../../host/manifest/src/section.rs"),
     include_str!("../Cargo.toml"),
@@ -44,6 +44,7 @@ const PROGRAM: [&str; 30] = [
     include_str!("optimize/renumber.rs"),
     include_str!("optimize/wasi_stubs.rs"),
     include_str!("optimize/world.rs"),
+    include_str!("refusals.rs"),
     include_str!("toolchain/cargo.rs"),
     include_str!("toolchain/debian.rs"),
     include_str!("toolchain/mod.rs"),

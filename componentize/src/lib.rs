@@ -20,6 +20,7 @@ mod fingerprint;
 mod optimize;
 mod progress;
 mod project;
+mod refusals;
 mod toolchain;
 mod wit;
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use witgate_manifest::Manifest;
 
-use crate::filter_toml;
 use crate::toolchain::language::{BuildError, Language};
+use crate::{filter_toml, refusals};
 
 /// How many levels below a named folder a filter.toml is searched for: `guests/LANGUAGE/NAME` needs
 /// two, and one more is allowed.
@@ -31,7 +31,8 @@ impl Project {
     /// the language's folder: `guests/rust/api-key` is built to `guests/dist/rust`.
     pub(crate) fn read(source: &Path, out_dir: Option<&Path>) -> Result<Self, BuildError> {
         let source = source.canonicalize().with_context(|| format!("{}", source.display()))?;
-        let manifest = filter_toml::read(&source.join("filter.toml")).map_err(BuildError::Author)?;
+        let manifest = filter_toml::read(&source.join("filter.toml"), || refusals::refuses_clients(&source))
+            .map_err(BuildError::Author)?;
         let language = Language::of(&source).ok_or_else(|| {
             BuildError::Author(format!(
                 "{}: there is no source file: a filter has src/filter.ts, filter.py, or Cargo.toml and src/lib.rs",

@@ -131,7 +131,8 @@ async function lineTable(map, source, work) {
   const lines = decode(map.mappings).map((segments) => {
     const changes = [];
     for (const [column, file, line] of segments) {
-      if (file === undefined || files[file].startsWith("@witgate/")) continue;
+      // A module that stands for one of Node.js has no source.
+      if (file === undefined || /^@witgate\/|(^|\/)absent:/.test(files[file])) continue;
       const isSame = changes.at(-2) === file && changes.at(-1) === line + 1;
       if (!isSame) changes.push(column, file, line + 1);
     }

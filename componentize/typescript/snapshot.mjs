@@ -1,5 +1,6 @@
 // Evaluates the bundle in QuickJS and makes the component from the memory that this leaves.
 import { AuthorError, sourcePlace } from "./common.mjs";
+import { fixedRuntime } from "./runtime.mjs";
 import { limitRecursion } from "./stack.mjs";
 
 /** How long the code at module level may run, in milliseconds. */
@@ -21,8 +22,10 @@ export async function snapshot({ code, table }, witPath, world) {
 async function evaluate(code, table, witPath, world) {
   const { componentize } = await import("componentize-qjs");
   // A string takes less of every instance's memory than the objects that it describes.
-  const jsSource = `${code}\nvar __WITGATE_LINES = ${JSON.stringify(JSON.stringify(table))};\n`;
-  const settings = { witPath, world, jsSource, sync: true, stubWasi: true };
+  const jsSource = `${code}\nvar __WITGATE_LINES = ${JSON.stringify(JSON.stringify({ witgateLines: 1, ...table }))};\n`;
+  const runtimeBytes = fixedRuntime();
+  const runtime = runtimeBytes === undefined ? { sync: true } : { runtimeBytes };
+  const settings = { witPath, world, jsSource, stubWasi: true, ...runtime };
   try {
     return (await componentize(settings)).component;
   } catch (error) {

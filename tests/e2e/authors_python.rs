@@ -4,9 +4,6 @@
 //! The filter is tests/fixtures/python/authors, with one probe for each path. These tests do not
 //! know: how the SDK does it.
 
-use std::path::Path;
-use std::process::Command;
-
 use anyhow::{Context as _, Result};
 use harness::{Gateway, Setup, repository};
 use serde_json::{Value, json};
@@ -46,6 +43,7 @@ fn without_an_operating_system_code_works_or_raises_what_can_be_caught() -> Resu
                 "LookupError"
             ]),
         ),
+        ("data_files", json!(["a line\n", "a line\n", "a line\n", ["text.txt"], ["data/text.txt"], [true, false, 7]])),
         ("network", json!(["refused", "refused", "refused", "refused"])),
         ("types_of_files", json!("text/html")),
         ("time_zone", json!(true)),
@@ -110,7 +108,7 @@ fn a_failure_is_logged_with_the_authors_file_and_line_and_its_causes() -> Result
             "number_as_header",
             "TypeError: the value of the header field 'x-user' is text, but this is int: 42 (use str(…)) (filter.py:168 in number_as_header)",
         ),
-        ("bad_reply", "ValueError: the status 65736 is not between 200 and 599 (filter.py:298 in on_request)"),
+        ("bad_reply", "ValueError: the status 65736 is not between 200 and 599 (filter.py:357 in on_request)"),
         ("text_as_reply", "TypeError: on_request returned ellipsis, not a Reply or None"),
         ("json_of_set", "TypeError: Object of type set is not JSON serializable"),
         ("json_of_set", "(filter.py:227 in json_of_set)"),
@@ -146,53 +144,90 @@ fn the_standard_library_behaves_as_elsewhere() -> Result<()> {
     Ok(())
 }
 
-/// What `componentize build` prints for a filter with these files. The build must fail.
-fn refusal(files: &[(&str, &str)]) -> Result<String> {
-    let folder = tempfile::tempdir()?;
-    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
-    write("filter.toml", "name = \"wrong\"\nversion = \"1.0.0\"\n[request]\n")?;
-    for (name, text) in files {
-        write(name, text)?;
-    }
-    build(folder.path())
-}
-
-fn build(folder: &Path) -> Result<String> {
-    let componentize = repository().join("target/release/componentize");
-    let output =
-        Command::new(componentize).arg("build").arg(folder).arg("--out-dir").arg(folder.join("out")).output()?;
-    anyhow::ensure!(!output.status.success(), "the build worked");
-    Ok(String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-const IMPORTS: &str = "from witgate import Reply, Request, reply\n";
+/// The mistakes of tests/fixtures/python/authors/mistakes.py with a text that the log must have.
+const MISTAKES: [(&str, &str); 53] = [
+    ("name-number", "TypeError: the name of a header field is text, but this is int: 42 (use str(…))"),
+    ("name-space", "ValueError: 'x a' cannot be the name of a header field: use letters, digits and -"),
+    ("name-gateway", "ValueError: only the gateway writes the header field 'Content-Length': leave it out"),
+    ("name-host", "ValueError: only the gateway writes the header field 'host': leave it out"),
+    ("read-name", "TypeError: a name is text, but this is None: None (check for None first)"),
+    ("value-number", "TypeError: the value of the header field 'x-user' is text, but this is int: 42 (use str(…))"),
+    ("value-none", "'x-user' is text, but this is None: None (check for None first)"),
+    ("value-bytes", "'x-user' is text, but this is bytes: b'a' (use .decode())"),
+    ("value-line-break", "has the control character '\\r': remove it"),
+    ("path-space", "ValueError: '/a b' is not a path: begin with / and percent-encode it (urllib.parse.quote)"),
+    ("path-relative", "ValueError: 'a' is not a path: begin with /"),
+    ("query-hash", "ValueError: 'a#b' is not a query: percent-encode it (urllib.parse.urlencode)"),
+    ("query-dict", "TypeError: a query is text, but this is dict: {'a': 1} (use str(…))"),
+    ("status-large", "ValueError: the status 700 is not between 200 and 599: use one of those"),
+    ("status-text", "TypeError: a status is a whole number (int), but this is str: '200'; use int(…)"),
+    ("status-float", "TypeError: a status is a whole number (int), but this is float: 200.0; use int(…)"),
+    ("status-bool", "but this is bool: True; use int(…)"),
+    ("headers-list", "TypeError: headers is a dict of names and values, but this is list; for pairs use Reply"),
+    ("body-large", "ValueError: the body has 8388609 bytes, above the limit of 8388608: send less"),
+    ("body-set", "TypeError: Object of type set is not JSON serializable"),
+    ("body-time", "TypeError: Object of type datetime is not JSON serializable"),
+    ("body-coroutine", "TypeError: the body is a coroutine: write `await` before it"),
+    ("body-cycle", "ValueError: Circular reference detected"),
+    ("ttl-negative", "ValueError: ttl_ms is -1, which is not between 0 and 4294967295"),
+    ("ttl-float", "TypeError: ttl_ms, in milliseconds, is a whole number (int), but this is float: 0.5; use int(…)"),
+    ("delta-float", "TypeError: delta is a whole number (int), but this is float: 0.5; use int(…)"),
+    ("key-empty", "RuntimeError: keyvalue.get of key '': too-large: a key has 1 to 256 bytes"),
+    ("key-number", "TypeError: a key is text, but this is int: 5 (use str(…))"),
+    ("stored-large", "too-large: a key has 1 to 256 bytes and a value at most 64 KiB"),
+    ("stored-dict", "this is dict: {'a': 1}"),
+    ("note-name", "ValueError: the name of a note has 1 to 64 bytes, not 'nnnn"),
+    ("note-number", "TypeError: the value of the note 'n' is text, but this is int: 1 (use str(…))"),
+    ("note-large", "ValueError: the note 'n' has 5000 bytes, above the limit of 4096: store less"),
+    ("config-key", "TypeError: a key is text, but this is int: 1 (use str(…))"),
+    ("json-syntax", "JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+    ("json-empty", "JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
+    ("missing-key", "KeyError: 'GET'"),
+    ("missing-header", "AttributeError: 'NoneType' object has no attribute 'lower'"),
+    ("number-of-none", "TypeError: int() argument must be a string"),
+    ("import-late", "No module named 'wave': a call of a filter has no files; import it at the top of a module"),
+    ("file-read", "FileNotFoundError: [Errno 44] No such file or directory: '/etc/passwd'"),
+    ("file-write", "FileNotFoundError: [Errno 44] No such file or directory: '/tmp/a'"),
+    ("environment", "KeyError: 'HOME'"),
+    ("socket", "PermissionError: "),
+    ("process", "OSError: "),
+    ("thread", "RuntimeError: can't start new thread"),
+    ("sleep", "RuntimeError: time.sleep is not available in a filter: a call has to end within its timeout"),
+    ("exit", "SystemExit: done: a filter cannot end the process; return a reply or None"),
+    ("recursion", "RecursionError: maximum recursion depth exceeded"),
+    ("memory", "above its limit of 65536 KiB: use less, or raise its memory in gateway.yaml"),
+    ("group", "ExceptionGroup: two (2 sub-exceptions) [ValueError: first | TypeError: second]"),
+    ("returned-text", "TypeError: on_request returned str, not a Reply or None: use `return reply(status, body)`"),
+    ("returned-pair", "TypeError: on_request returned tuple, not a Reply or None"),
+];
 
 #[test]
-fn a_mistake_is_refused_by_the_build_with_its_file_and_line() -> Result<()> {
-    for (source, expected) in [
-        (
-            "def on_requests(request: Request) -> Reply | None:\n    return None\n",
-            "filter.py: does not define on_request",
-        ),
-        (
-            "def on_request(request: Request) -> str:\n    return \"a\"\n",
-            "filter.py:2: error: on_request is Callable[[Request], str], but the gateway calls `def on_request(request: Request) -> Reply | None`",
-        ),
-        (
-            "def on_request(request: Request, more: int) -> Reply | None:\n    return None\n",
-            "filter.py:2: error: on_request is Callable[[Request, int], Reply | None]",
-        ),
-        (
-            "def on_request(request: Request) -> Reply | None:\n    return reply(\"200\")\n",
-            "filter.py:3: error: Argument 1 to \"reply\"",
-        ),
-        (
-            "TABLE: dict[str, str] = {}\n\ndef find() -> str:\n    return TABLE[\"a\"]\n\nFOUND = find()\n\ndef on_request(request: Request) -> Reply | None:\n    return None\n",
-            "KeyError: 'a' (filter.py:5 in find)",
-        ),
-    ] {
-        let printed = refusal(&[("filter.py", &format!("{IMPORTS}{source}"))])?;
-        assert!(printed.contains(expected), "{expected} not in {printed}");
+fn a_typical_mistake_is_logged_with_its_line_and_what_to_do() -> Result<()> {
+    let gateway = start()?;
+    let source = std::fs::read_to_string(repository().join("tests/fixtures/python/authors/mistakes.py"))?;
+    let mut wrong = vec![];
+    for (name, expected) in MISTAKES {
+        let line = source.lines().position(|line| line.contains(&format!("    \"{name}\": ")));
+        let line = line.with_context(|| name.to_owned())? + 1;
+        // A mistake in what the handler returns has no other line than that of the handler, and some
+        // are raised in a function that the line calls.
+        let place = match name {
+            "recursion" => "(mistakes.py:28 in recurse".to_owned(),
+            "group" => "(mistakes.py:38 in raises".to_owned(),
+            _ if name.starts_with("returned") => " in on_request)".to_owned(),
+            _ => format!("(mistakes.py:{line} in <lambda>"),
+        };
+        // The gateway logs at most 20 failures of a filter in a second.
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        let before = gateway.logged("a filter failed").len();
+        let response = gateway.get(&format!("/mistakes/{name}"), &[])?;
+        anyhow::ensure!(response.status == 502, "{name}: {}", response.status);
+        let lines = gateway.wait_logged("a filter failed", before + 1);
+        let logged = lines.last().context("a line")?;
+        if !logged.contains(expected) || !logged.contains(&place) {
+            wrong.push(format!("{name}: {expected} or {place} is missing in {logged}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }

@@ -4,7 +4,6 @@
 //! The fixture tests/fixtures/typescript/authors has a probe for each path. These tests do not
 //! know: how the SDK checks.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -226,37 +225,6 @@ fn a_package_may_read_clock_and_chance_while_it_is_loaded() -> Result<()> {
     Ok(())
 }
 
-/// Expressions whose value differs from that of Node.js, with the value in a filter. The page
-/// docs/reference/typescript.md lists them for authors.
-const DIFFERENCES: [(&str, &str); 3] =
-    [("typeof Intl", "\"undefined\""), ("typeof setTimeout", "\"undefined\""), ("({...'ab'})", "{}")];
-/// Functions that Node.js 20 lacks, so there is nothing to compare.
-const NEWER_THAN_NODE: [&str; 5] = ["groupBy", ".union(", "withResolvers", "Iterator.from", ".drop("];
-/// Node.js 20 decodes windows-1252 as ISO-8859-1, against the Encoding Standard.
-const WRONG_IN_NODE: &str = "new TextDecoder('latin1').decode(new Uint8Array([0x80";
-
-#[test]
-fn expressions_have_the_values_that_they_have_in_node() -> Result<()> {
-    let file = repository().join(FIXTURE).join("src/expressions.json");
-    let sources: Vec<String> = serde_json::from_slice(&fs::read(&file)?)?;
-    let script = "console.log(JSON.stringify(JSON.parse(require('fs').readFileSync(process.argv[1])).map(s => {
-        try { return String(JSON.stringify((0, eval)(s))) } catch (e) { return `throws ${e.name}` } })))";
-    let output = Command::new("node").args(["-e", script]).arg(&file).env("TZ", "UTC").output()?;
-    let in_node: Vec<String> = serde_json::from_slice(&output.stdout)?;
-    let in_filter: Vec<String> = serde_json::from_value(start()?.get("/expressions?0", &[])?.json())?;
-    assert!(sources.len() > 300 && sources.len() == in_node.len() && sources.len() == in_filter.len());
-    let known: BTreeMap<&str, &str> = DIFFERENCES.into_iter().collect();
-    for ((source, in_node), in_filter) in sources.iter().zip(in_node).zip(in_filter) {
-        if NEWER_THAN_NODE.iter().any(|name| source.contains(name)) || source.starts_with(WRONG_IN_NODE) {
-            assert!(!in_filter.starts_with("throws"), "{source}: {in_filter}");
-            continue;
-        }
-        let expected = known.get(source.as_str()).copied().unwrap_or(&in_node);
-        assert_eq!(in_filter, expected, "{source}");
-    }
-    Ok(())
-}
-
 /// Writes a filter with this source, and returns its folder.
 fn write_filter(folder: &Path, name: &str, source: &str) -> Result<()> {
     fs::create_dir_all(folder.join("src"))?;
@@ -400,6 +368,13 @@ fn a_component_names_no_folder_and_is_built_again_when_an_input_changes() -> Res
     for path in [root.path().to_string_lossy(), repository().to_string_lossy()] {
         assert!(!component.windows(path.len()).any(|window| window == path.as_bytes()), "{path} is in the component");
     }
+    let elsewhere = root.path().join("there/in/another/folder");
+    write_filter(&elsewhere, "same", &source)?;
+    fs::create_dir_all(elsewhere.join("src/dist"))?;
+    fs::copy(&input, elsewhere.join("src/dist/two.ts"))?;
+    let (is_built, text) = build(&elsewhere, &root.path().join("out-too"))?;
+    ensure!(is_built, "{text}");
+    assert!(fs::read(root.path().join("out-too/same.wasm"))? == component, "two folders make different bytes");
     // A file in a folder that tools usually write is a source all the same.
     assert!(build(&folder, &out)?.1.contains("unchanged"));
     fs::write(&input, "export const two = 3;\n")?;

@@ -133,3 +133,18 @@ fn a_manifest_with_control_characters_or_long_texts_is_refused() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn check_warns_if_a_filter_that_decides_who_may_pass_fails_open() -> Result<()> {
+    let guard = MANIFEST.replace("\"request\"", "\"auth\":true,\"request\"");
+    let open = yaml("{}").replace("source: f.wasm", "source: f.wasm, on_error: open");
+    for (manifest, yaml, is_warned) in
+        [(guard.as_str(), &open, true), (guard.as_str(), &yaml("{}"), false), (MANIFEST, &open, false)]
+    {
+        let wasm = with_manifest(responder(401, None, "who?")?, manifest);
+        let (code, text) = Setup::new(yaml)?.with("f.wasm", &wasm)?.check()?;
+        let warning = "filters.f.on_error: with open, a request passes if it makes the filter fail";
+        ensure!(code == Some(0) && text.contains(warning) == is_warned, "{is_warned}: {text}");
+    }
+    Ok(())
+}

@@ -3,7 +3,11 @@
 //! These tests do not know: the gateway's sources, which only `layering` and `words` read.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod authors_differences;
+mod authors_places;
 mod authors_python;
+mod authors_python_builds;
+mod authors_rust;
 mod authors_typescript;
 mod cli;
 mod clients;

@@ -20,6 +20,9 @@ use super::language::{BuildError, Job};
 use crate::progress::{self, Progress};
 
 const TARGET: &str = "wasm32-unknown-unknown";
+/// The crate `getrandom` then calls the SDK. Cargo adds these flags to those of `.cargo/config.toml`.
+const RUSTFLAGS_VARIABLE: &str = "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS";
+const RUSTFLAGS: &str = "--cfg getrandom_backend=\"custom\"";
 /// The environment variable that selects the compiler. `debian` ignores rustup.
 const COMPILER_VARIABLE: &str = "COMPONENTIZE_RUST";
 
@@ -33,6 +36,7 @@ pub(crate) fn build(job: &Job, progress: &mut Progress) -> Result<Vec<u8>, Build
         .args(["--color", if std::io::stderr().is_terminal() { "always" } else { "never" }])
         .args(&setup.arguments)
         .envs(setup.environment)
+        .env(RUSTFLAGS_VARIABLE, RUSTFLAGS)
         .current_dir(job.source)
         .stdin(Stdio::null())
         .output()
@@ -64,7 +68,8 @@ pub(crate) fn build(job: &Job, progress: &mut Progress) -> Result<Vec<u8>, Build
 pub fn run_cargo(arguments: &[OsString]) -> Result<bool> {
     let setup = cargo_setup(&std::env::current_dir()?)?;
     let mut cargo = Command::new("cargo");
-    let status = cargo.args(arguments).args(&setup.arguments).envs(setup.environment).status();
+    cargo.args(arguments).args(&setup.arguments).envs(setup.environment).env(RUSTFLAGS_VARIABLE, RUSTFLAGS);
+    let status = cargo.status();
     Ok(status.with_context(|| format!("cargo cannot be run: {INSTALL_RUST}"))?.success())
 }
 

@@ -12,7 +12,7 @@
 //!
 //! The environment variable COMPONENTIZE_BODIES lists the phases whose body the gateway buffers.
 //! The script writes a component to FILE. It prints `step: NAME` on standard output when a step
-//! begins. Exit code 2 means that the author's source is wrong; the other output is then shown to
+//! begins, and `note: TEXT` for something that the author should know. Exit code 2 means that the author's source is wrong; the other output is then shown to
 //! the author unchanged. This module does not know: the steps of a script.
 
 use std::ffi::OsStr;
@@ -83,7 +83,10 @@ fn run(command: &mut Command, progress: &mut Progress) -> anyhow::Result<ScriptO
         let line = String::from_utf8_lossy(&line);
         match line.trim_end().strip_prefix("step: ") {
             Some(step) => progress.step(step),
-            None => writeln!(text, "{line}")?,
+            None => match line.trim_end().strip_prefix("note: ") {
+                Some(note) => progress.note(note),
+                None => writeln!(text, "{line}")?,
+            },
         }
     }
     let status = child.wait()?;

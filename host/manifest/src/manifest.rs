@@ -39,6 +39,10 @@ pub struct Manifest {
     /// Services beyond the base world, each at most once.
     #[serde(default)]
     pub services: Vec<String>,
+    /// Whether the filter decides who may pass, so that a failed call must not let the exchange go
+    /// on. `witgate check` warns of `on_error: open`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub auth: bool,
     /// The request phase. A filter has at least one phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Phase>,

@@ -114,6 +114,13 @@ pub async fn run(
     let took = began.elapsed();
     instance.release_deep_stack(filter, took);
     let ended_well = matches!(returned, Some(Ok(Ok(_))));
+    let returned = returned.map(|returned| {
+        returned.map_err(|error| {
+            // Nobody reads the place of a failure that is not logged.
+            let places = filter.log_limit.has_line().then(|| instance.author_places(filter, &error)).flatten();
+            Failure::at(&error, places.as_deref())
+        })
+    });
     let CallRemains { mut exchange, journal, log_lines_dropped } = instance.take_remains();
     let (edits, memory_bytes) = (journal.edits(), instance.memory_bytes());
     let outcome = apply_result(filter, &mut exchange, journal, returned);
@@ -176,11 +183,11 @@ fn apply_result(
     filter: &Filter,
     exchange: &mut Exchange,
     journal: Journal,
-    returned: Option<wasmtime::Result<HandlerResult>>,
+    returned: Option<Result<HandlerResult, Failure>>,
 ) -> Result<Action, Failure> {
     let action = match returned {
         None => return Err(Failure::deadline()),
-        Some(Err(error)) => return Err(error.into()),
+        Some(Err(failure)) => return Err(failure),
         Some(Ok(Err(message))) => return Err(Failure { kind: FilterFailure::Error, detail: bounded(message) }),
         Some(Ok(Ok(action))) => action,
     };

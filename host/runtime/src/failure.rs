@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Write as _};
 
-use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace, WasmCoreDump};
 use witgate_http::error::FilterFailure;
 use witgate_http::text::{BoundedText, MESSAGE_BYTES_MAX, bounded};
 
@@ -12,6 +12,8 @@ use crate::exchange::Refusal;
 
 /// The most frames of the guest's stack that a failure's detail shows, innermost first.
 const FRAMES_MAX: usize = 16;
+/// The same for a trap whose place in the author's source is known.
+const FRAMES_WITH_PLACES: usize = 4;
 /// The most bytes of one function's name in it.
 const FUNCTION_NAME_BYTES_MAX: usize = 128;
 
@@ -39,18 +41,25 @@ impl Failure {
     }
 }
 
-impl From<wasmtime::Error> for Failure {
-    fn from(error: wasmtime::Error) -> Self {
+impl Failure {
+    /// A call that ended with `error`. `places` are the lines of the author's source that ran then.
+    pub(crate) fn at(error: &wasmtime::Error, places: Option<&str>) -> Self {
         let kind = if let Some(trap) = error.downcast_ref::<HostTrap>() {
             trap.kind
         } else if error.is::<PoolConcurrencyLimitError>() {
             FilterFailure::Saturated
-        } else if is_hostcall_limit(&error) {
+        } else if is_hostcall_limit(error) {
             FilterFailure::Limit
         } else {
             FilterFailure::Trap
         };
-        Self { kind, detail: describe(&error) }
+        Self { kind, detail: describe(error, kind, places) }
+    }
+}
+
+impl From<wasmtime::Error> for Failure {
+    fn from(error: wasmtime::Error) -> Self {
+        Self::at(&error, None)
     }
 }
 
@@ -60,17 +69,30 @@ impl From<HostTrap> for Failure {
     }
 }
 
-/// The cause, and the guest's stack where the error has one: `wasm trap: … in inner < outer`.
+/// The cause, the author's lines, and the guest's stack where the error has one:
+/// `wasm trap: … (filter.py:12 in find) in inner < outer`.
 ///
+/// With the author's lines, the functions of an interpreter say something only about a trap.
 /// Function names are as long as the filter's file makes them, and a serving thread formats them.
 /// So each name is cut, each stack has few frames, and names stay as the compiler wrote them:
 /// demangling one hostile name can take seconds.
-fn describe(error: &wasmtime::Error) -> String {
-    let Some(stack) = error.downcast_ref::<WasmBacktrace>() else { return bounded(format_args!("{error:#}")) };
+fn describe(error: &wasmtime::Error, kind: FilterFailure, places: Option<&str>) -> String {
+    let stack = error.downcast_ref::<WasmBacktrace>();
+    if stack.is_none() && !error.is::<WasmCoreDump>() {
+        return bounded(format_args!("{error:#}"));
+    }
     let mut text = BoundedText::new(MESSAGE_BYTES_MAX);
     // A write fails when the text is full; then it says so at its end.
     let _ = write!(text, "{}", error.root_cause());
-    for (depth, frame) in stack.frames().iter().take(FRAMES_MAX).enumerate() {
+    if let Some(places) = places {
+        let _ = write!(text, " ({places})");
+    }
+    let frames = match places {
+        None => FRAMES_MAX,
+        Some(_) if kind == FilterFailure::Trap => FRAMES_WITH_PLACES,
+        Some(_) => 0,
+    };
+    for (depth, frame) in stack.map_or(&[][..], WasmBacktrace::frames).iter().take(frames).enumerate() {
         let _ = text.write_str(if depth == 0 { " in " } else { " < " });
         let _ = match frame.func_name() {
             Some(name) => text.write_str(&name[..name.floor_char_boundary(FUNCTION_NAME_BYTES_MAX)]),

@@ -14,6 +14,7 @@ use std::time::Instant;
 use wasmtime::component::{HasSelf, InstancePre, Linker, ResourceTable};
 use wasmtime_wasi::WasiCtx;
 
+use crate::author_place::Interpreter;
 use crate::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use crate::bindings::witgate::gateway as wit;
 use crate::clock::ActiveCalls;
@@ -51,6 +52,7 @@ pub struct Filter {
     pub short_digest: Arc<str>,
     /// Bounds the log lines about failures of this filter.
     pub log_limit: LogLimit,
+    pub(crate) interpreter: Interpreter,
     /// Whether its machine code displaces everything else from a processor's caches, as that of an
     /// interpreter does.
     pub is_large: bool,
@@ -129,6 +131,7 @@ impl Filter {
             version,
             short_digest,
             log_limit: LogLimit::new(),
+            interpreter: Interpreter::default(),
             is_large: artifact.length() > LARGE_BYTES,
             engine: engine.inner().clone(),
             pool_range: engine.pool_range(),

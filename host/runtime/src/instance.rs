@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use wasmtime::{Store, UpdateDeadline};
+use wasmtime::{Store, UpdateDeadline, WasmCoreDump};
 use witgate_http::error::FilterFailure;
 
 use crate::bindings::exports::witgate::gateway::{request_handler, response_handler};
@@ -82,7 +82,13 @@ impl Instance {
                 return Ok(UpdateDeadline::Continue(2));
             }
             if Instant::now() >= state.deadline {
-                return Err(HostTrap::new(FilterFailure::Deadline, "its time was up").into());
+                let settings = &state.filter.settings;
+                let message = format!(
+                    "its time was up: filters.{}.timeout is {:?}, and timeouts.filters bounds all filters of an \
+                    exchange; make it faster, or raise the timeout",
+                    settings.name, settings.timeout
+                );
+                return Err(HostTrap::new(FilterFailure::Deadline, message).into());
             }
             // The ticks passed while the call waited, not while it ran.
             if std::mem::take(&mut state.has_waited) {
@@ -192,6 +198,14 @@ impl Instance {
     /// The clock of the call's waits for other services, if the filter may have them.
     pub(crate) fn waits(&self) -> Option<Arc<WaitClock>> {
         self.store.data().waits.clone()
+    }
+
+    /// The lines of the author's source that ran when the call ended with this error. `None` if the
+    /// filter is not in a language with an interpreter, or if the error did not end running code.
+    pub(crate) fn author_places(&self, filter: &Filter, error: &wasmtime::Error) -> Option<String> {
+        let memories = error.downcast_ref::<WasmCoreDump>()?.memories().iter();
+        let memory = memories.map(|memory| memory.data(&self.store)).max_by_key(|memory| memory.len())?;
+        filter.interpreter.places(memory)
     }
 
     /// Linear memory of the instance.

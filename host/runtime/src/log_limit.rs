@@ -36,6 +36,11 @@ impl LogLimit {
         })
     }
 
+    /// Whether a line about a failure would be written now.
+    pub(crate) fn has_line(&self) -> bool {
+        self.with_window(|window| window.lines < Self::LINES_PER_SECOND)
+    }
+
     /// Whether the filter may write a line of so many bytes. A line that does not fit uses nothing.
     pub fn allow_bytes(&self, bytes: usize) -> bool {
         self.with_window(|window| {
@@ -73,8 +78,10 @@ mod tests {
     #[test]
     fn lines_and_bytes_are_bounded_apart() {
         let limit = LogLimit::new();
+        assert!(limit.has_line());
         let lines = (0..100).filter(|_| limit.allow_line()).count();
         assert_eq!(lines, LogLimit::LINES_PER_SECOND as usize);
+        assert!(!limit.has_line());
         let written = (0..1000).filter(|_| limit.allow_bytes(4 << 10)).count();
         assert_eq!(written, LogLimit::BYTES_PER_SECOND / (4 << 10));
         assert!(!limit.allow_bytes(1), "the second's bytes are used up");

@@ -55,7 +55,7 @@ impl ResourceLimiter for StoreLimits {
         if self.memory_bytes > self.memory_bytes_max {
             // A trap and not a refusal: few guests handle a refused allocation correctly.
             let message = format!(
-                "it asked for {} KiB of memory, above its limit of {} KiB",
+                "it asked for {} KiB of memory, above its limit of {} KiB: use less, or raise its memory in gateway.yaml",
                 self.memory_bytes >> 10,
                 self.memory_bytes_max >> 10
             );

@@ -73,7 +73,7 @@ def field_value(value: object, name: str) -> str:
         return value
     checked = text(value, f"the value of the header field {name!r}")
     if not checked.isprintable() and (control := _find_control(checked)):
-        raise ValueError(f"the value of the header field {name!r} has the control character {control[0]!r}")
+        raise ValueError(f"the value of the header field {name!r} has the control character {control[0]!r}: remove it")
     return checked
 
 
@@ -83,7 +83,7 @@ def status(value: object) -> int:
         return value
     number = integer(value, "a status")
     if not STATUS_MIN <= number <= STATUS_MAX:
-        raise ValueError(f"the status {number} is not between {STATUS_MIN} and {STATUS_MAX}")
+        raise ValueError(f"the status {number} is not between {STATUS_MIN} and {STATUS_MAX}: use one of those")
     return number
 
 
@@ -108,14 +108,14 @@ def query(value: object) -> str | None:
 def body(value: bytes) -> bytes:
     """Checks the size of a body."""
     if len(value) > BODY_BYTES_MAX:
-        raise ValueError(f"the body has {len(value)} bytes, above the limit of {BODY_BYTES_MAX}")
+        raise ValueError(f"the body has {len(value)} bytes, above the limit of {BODY_BYTES_MAX}: send less")
     return value
 
 
 def integer(value: object, what: str) -> int:
     """Checks that a value is a whole number. A subclass such as ``http.HTTPStatus`` is one."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{what} is a whole number (int), but this is {_kind(value)}: {value!r:.100}")
+        raise TypeError(f"{what} is a whole number (int), but this is {_kind(value)}: {value!r:.100}; use int(…)")
     return int(value)
 
 
@@ -156,7 +156,7 @@ def note_name(value: object) -> str:
     """Checks the name of a note."""
     name = text(value, "the name of a note")
     if not 1 <= len(name.encode()) <= _NOTE_NAME_BYTES_MAX:
-        raise ValueError(f"the name of a note has 1 to {_NOTE_NAME_BYTES_MAX} bytes, and {name!r:.100} has not")
+        raise ValueError(f"the name of a note has 1 to {_NOTE_NAME_BYTES_MAX} bytes, not {name!r:.100}: shorten it")
     return name
 
 
@@ -164,7 +164,8 @@ def note_value(value: object, name: str) -> str:
     """Checks the value of a note."""
     checked = text(value, f"the value of the note {name!r}")
     if len(checked.encode()) > _NOTE_BYTES_MAX:
-        raise ValueError(f"the note {name!r} has {len(checked.encode())} bytes, above the limit of {_NOTE_BYTES_MAX}")
+        size = len(checked.encode())
+        raise ValueError(f"the note {name!r} has {size} bytes, above the limit of {_NOTE_BYTES_MAX}: store less")
     return checked
 
 
@@ -193,4 +194,4 @@ def _kind(value: object) -> str:
 def _hint(value: object) -> str:
     if isinstance(value, (bytes, bytearray)):
         return " (use .decode())"
-    return "" if value is None else " (use str(…))"
+    return " (check for None first)" if value is None else " (use str(…))"

@@ -24,7 +24,7 @@ _MODULES_MAX = 400
 _ALWAYS = """_strptime calendar locale heapq traceback linecache tracemalloc warnings unicodedata
     encodings.ascii encodings.latin_1 encodings.iso8859_1 encodings.cp1252 encodings.utf_8_sig
     encodings.utf_16 encodings.utf_16_le encodings.utf_16_be encodings.utf_32 encodings.idna
-    encodings.punycode encodings.unicode_escape encodings.raw_unicode_escape encodings.hex_codec
+    encodings.punycode encodings.utf_7 encodings.unicode_escape encodings.raw_unicode_escape encodings.hex_codec
     encodings.base64_codec stringprep""".split()
 # Further modules, for filters that have imported the first one.
 _LATE = {
@@ -40,7 +40,7 @@ _LATE = {
     "http.client": "email.parser",
     "http.cookies": "string",
     "importlib.metadata": "importlib.metadata._adapters email.message",
-    "importlib.resources": "importlib.resources.readers importlib.resources._adapters",
+    "importlib.resources": "importlib.resources.readers importlib.readers importlib.resources._adapters",
     "json": "json.scanner json.decoder json.encoder",
     "pickle": "_compat_pickle",
     "pprint": "dataclasses",
@@ -52,6 +52,8 @@ _LATE = {
     "xml.etree.ElementTree": "xml.etree.ElementPath pyexpat",
     "zoneinfo": "zoneinfo._common zoneinfo._tzpath importlib.resources",
 }
+# The same for modules that this package imports itself: only if the author or a package does too.
+_LATE_IF_WANTED = {"ast": "_ast_unparse"}
 # Modules that no call can use; some print or open things when they are imported.
 _NEVER = set("this antigravity tkinter turtle idlelib pdb test pydoc webbrowser _pyrepl readline curses".split())
 # Modules that the standard library imports late for uses that no filter has, and that are large.
@@ -94,6 +96,8 @@ def load() -> None:
                 for wanted in _imports(module):
                     if not is_standard or wanted.partition(".")[0] not in _LARGE:
                         _try_import(wanted)
+                    if not is_standard:
+                        _try_import(_LATE_IF_WANTED.get(wanted, wanted))
     if "zoneinfo" in sys.modules:
         _load_time_zones()
 

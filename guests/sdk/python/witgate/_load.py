@@ -8,6 +8,8 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -25,10 +27,33 @@ def load(name: str, phases: list[str], native: set[str]) -> ModuleType:
     _late_imports.remember_base()
     root = next((folder for folder in sys.path if os.path.exists(f"{folder}/{name}.py")), "")
     _errors.author_root = f"{root}/"
-    module = _import(name, native)
+    with _without_gateway():
+        module = _import(name, native)
     for phase in phases:
         _check_handler(module, phase)
     return module
+
+
+@contextmanager
+def _without_gateway() -> Iterator[None]:
+    """Makes every function of the gateway raise: there is none while the filter is built, and a call
+    would end the interpreter without a place."""
+    runtime = sys.modules.get("componentize_py_runtime")
+    original = getattr(runtime, "call_import", None)
+
+    def refuse(*_: object) -> NoReturn:
+        raise RuntimeError(
+            "the functions of the gateway (config, keyvalue, log, request …) cannot be used while the filter is "
+            "built: call them inside on_request or on_response"
+        )
+
+    if runtime is not None:
+        setattr(runtime, "call_import", refuse)
+    try:
+        yield
+    finally:
+        if runtime is not None:
+            setattr(runtime, "call_import", original)
 
 
 def _import(name: str, native: set[str]) -> ModuleType:
@@ -113,7 +138,8 @@ def _advice(failure: BaseException, native: set[str]) -> str:
     """What to do about an import that fails."""
     if isinstance(failure, ModuleNotFoundError) and failure.name:
         top = failure.name.partition(".")[0]
-        if top in sys.stdlib_module_names:
+        if top in sys.stdlib_module_names or top.removeprefix("_") in sys.stdlib_module_names:
+            top = top.removeprefix("_")
             return f"\n{top} is not part of Python for WebAssembly, so a filter cannot use it"
         if failure.name in native or top in native:
             return f"\n{failure.name} is a C extension, which cannot run in a filter: use a package in pure Python"

@@ -37,6 +37,9 @@ def reply(status: int, body: object = None, headers: dict[str, str] | None = Non
     Raises ``TypeError`` or ``ValueError`` for what HTTP does not allow.
     """
     status = _check.status(status)
+    if headers is not None and not hasattr(headers, "items"):
+        kind = type(headers).__name__
+        raise TypeError(f"headers is a dict of names and values, but this is {kind}; for pairs use Reply(status, pairs, body)")
     fields = _check.fields(list(headers.items())) if headers else []
     if body is None:
         return Reply(status, fields)
@@ -244,6 +247,8 @@ def _encode(body: object) -> bytes:
     """A body as bytes: text in UTF-8, bytes as they are, any other value as JSON."""
     if isinstance(body, (bytes, bytearray, memoryview)):
         return _check.body(bytes(body))
+    if hasattr(body, "__await__"):
+        raise TypeError("the body is a coroutine: write `await` before it")
     text = body if isinstance(body, str) else json.dumps(body)
     try:
         return _check.body(text.encode())

@@ -9,13 +9,15 @@ operator allows, and reference counts still free objects without cycles.
 import gc
 import logging
 
-from witgate import _coroutines, _image, _late_imports, _sandbox, _warmup
+from witgate import _coroutines, _files, _image, _late_imports, _sandbox, _warmup
 
 
 def finish() -> None:
     """Prepares the memory. The order of the steps matters: each one leaves holes or garbage that a
     later one handles."""
     _late_imports.load()
+    _files.keep()
+    _files.install()
     _coroutines.install()
     _late_imports.close()
     # The time at which logging was imported would make each build different.

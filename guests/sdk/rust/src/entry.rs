@@ -32,9 +32,11 @@ pub fn handle_response(on_response: OnResponse) -> Result<types::ResponseAction,
 fn set_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("panic");
+        // `SystemTime::now` and `Instant::now`, which do not say where they were called.
+        let advice = if message.starts_with("time not implemented") { ": use witgate_filter::now()" } else { "" };
         let text = match panic.location() {
-            Some(place) => format!("panic: {message} ({}:{}:{})", place.file(), place.line(), place.column()),
-            None => format!("panic: {message}"),
+            Some(place) => format!("panic: {message}{advice} ({}:{}:{})", place.file(), place.line(), place.column()),
+            None => format!("panic: {message}{advice}"),
         };
         log::write(log::Level::Error, &text);
     }));

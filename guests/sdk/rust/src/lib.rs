@@ -24,6 +24,9 @@
 //! After an `Err` or a panic the gateway discards the edits, logs the message and answers with
 //! status 502. With `on_error: open` in gateway.yaml, the exchange continues without this filter.
 //!
+//! A filter has no operating system. [`now`], [`fill_random`], [`HashMap`] and [`println!`] take the
+//! place of what the standard library lacks there.
+//!
 //! This crate does not know any particular filter.
 
 #[doc(hidden)]
@@ -35,6 +38,7 @@ mod host;
 mod http_request;
 pub mod log;
 mod reply;
+mod system;
 
 #[cfg(not(target_arch = "wasm32"))]
 mod fake;
@@ -48,6 +52,7 @@ pub use entry::{OnRequest, OnResponse};
 pub use exchange::{Request, Response};
 pub use host::{clock, config, crypto, http, keyvalue, limiter, random};
 pub use reply::{Action, Reply, reply, reply_json};
+pub use system::{HashMap, HashSet, RandomState, fill_random, now};
 
 /// Exports the handlers of a filter: `filter!(request: f)`, `filter!(response: g)` or
 /// `filter!(request: f, response: g)`. The phases must be those of filter.toml.

@@ -45,7 +45,8 @@ export function consoleText(args: unknown[]): string {
 function describeError(error: Error, depth = 0, thrower?: string): string {
   const place = sourceLine(String(error.stack ?? "")) ?? thrower;
   const advice = adviceFor(error);
-  let text = `${error.name}: ${error.message}${advice}${place === undefined ? "" : ` (${place})`}`;
+  const message = error.message.replace("__WITGATE_NO_", "");
+  let text = `${error.name}: ${message}${advice}${place === undefined ? "" : ` (${place})`}`;
   if (depth >= DEPTH_MAX) return text;
   const nested = (value: unknown): string =>
     value instanceof Error ? describeError(value, depth + 1) : formatValue(value, describeError);

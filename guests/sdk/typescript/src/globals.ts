@@ -9,9 +9,10 @@
 import * as clock from "witgate:gateway/clock@0.1.0";
 import * as log from "witgate:gateway/log@0.1.0";
 import * as random from "witgate:gateway/random@0.1.0";
-import ABSENT from "./absent.json" with { type: "json" };
 import { shown } from "./check.ts";
+import { makeConsole } from "./console.ts";
 import { consoleText } from "./failure.ts";
+import { installLocale } from "./locale.ts";
 import { structuredClone } from "./web/clone.ts";
 import { TextDecoder, TextEncoder } from "./web/encoding.ts";
 import { Headers } from "./web/headers.ts";
@@ -70,12 +71,13 @@ function randomFraction(): number {
   return ((number() >>> 5) * 67108864 + (number() >>> 6)) / 9007199254740992;
 }
 
-type Level = "debug" | "info" | "warn" | "error";
-const writer =
-  (level: Level) =>
-  (...args: unknown[]): void => {
-    if (running) log.write(level, consoleText(args));
-  };
+function writeLine(level: "debug" | "info" | "warn" | "error", args: unknown[]): void {
+  if (running) log.write(level, consoleText(args));
+}
+
+function milliseconds(): number {
+  return running ? clock.ticks() / 1000 : 0;
+}
 
 function randomUUID(): string {
   requireGateway("crypto.randomUUID");
@@ -118,39 +120,16 @@ class StrongRef {
 }
 Object.defineProperty(StrongRef, "name", { value: "WeakRef" });
 
-/** Refuses locales and options of a `toLocaleString`, which QuickJS would ignore. */
-function refuseLocales(prototype: object, method: string): void {
-  const native = (prototype as Record<string, (this: unknown) => string>)[method] as (this: unknown) => string;
-  Object.defineProperty(prototype, method, {
-    configurable: true,
-    writable: true,
-    value: function (this: unknown, locales?: unknown, options?: unknown): string {
-      if (locales === undefined && options === undefined) return native.call(this);
-      throw new TypeError(`${method} with a locale or options: ${ABSENT.Intl}`);
-    },
-  });
-}
-for (const method of ["toLocaleString", "toLocaleDateString", "toLocaleTimeString"]) {
-  refuseLocales(Date.prototype, method);
-}
-for (const prototype of [Number.prototype, BigInt.prototype]) refuseLocales(prototype, "toLocaleString");
+installLocale();
 
 const globals = {
   Date: GatewayDate,
   Promise: FilterPromise,
   WeakRef: StrongRef,
   queueMicrotask: queueJob,
-  console: {
-    debug: writer("debug"),
-    trace: writer("debug"),
-    log: writer("info"),
-    info: writer("info"),
-    warn: writer("warn"),
-    error: writer("error"),
-    assert: (condition: unknown, ...args: unknown[]) => condition || writer("error")("assertion failed:", ...args),
-  },
+  console: makeConsole(writeLine, milliseconds),
   crypto: { randomUUID, getRandomValues },
-  performance: { now: () => (running ? clock.ticks() / 1000 : 0) },
+  performance: { now: milliseconds },
   ...{ structuredClone, Headers, TextDecoder, TextEncoder, URL, URLSearchParams },
 };
 for (const [name, value] of Object.entries(globals)) {

@@ -1,7 +1,11 @@
 // The types of the globals that globals.ts and QuickJS define. A filter has neither the DOM nor
 // Node. absent.json says what to use in place of a global that is missing here.
 
-type Console = Record<"debug" | "trace" | "log" | "info" | "warn" | "error", (...args: unknown[]) => void>;
+type Console = Record<
+  "debug" | "trace" | "log" | "info" | "warn" | "error" | "table" | "dir" | "group" | "groupCollapsed" | "groupEnd",
+  (...args: unknown[]) => void
+> &
+  Record<"count" | "countReset" | "time" | "timeEnd", (label?: string) => void>;
 /** Writes to the gateway's log. `log` writes at level info. Nothing is written at build time. */
 declare var console: Console & { assert(condition?: unknown, ...args: unknown[]): void };
 /**

@@ -3,6 +3,7 @@
 //!
 //! This module does not know: how certificates and filters are checked.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use super::output::print;
@@ -11,7 +12,7 @@ use crate::process::files;
 use crate::releases::loader;
 use crate::telemetry::Metrics;
 use crate::tls::reload::Certificates;
-use witgate_config::{Filter, SharedStore};
+use witgate_config::{Filter, OnError, SharedStore};
 use witgate_runtime::component::ComponentInfo;
 
 pub(super) fn check(file: &Path) -> Result<(), String> {
@@ -25,7 +26,7 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
     }
     for (name, filter) in &config.filters {
         match loader::check(name, filter, &config.compile) {
-            Ok(info) => print_filter(name, filter, &info)?,
+            Ok(info) => print_filter(&shown, name, filter, &info)?,
             Err(error) => errors.push(format!("{shown}: filters.{name}: {}: {error}", filter.source.display())),
         }
     }
@@ -51,7 +52,7 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-fn print_filter(name: &str, filter: &Filter, info: &ComponentInfo) -> Result<(), String> {
+fn print_filter(shown: &impl Display, name: &str, filter: &Filter, info: &ComponentInfo) -> Result<(), String> {
     print(format_args!(
         "filter {name}: {} {}, {} KiB, sha256 {}",
         filter.source.display(),
@@ -59,6 +60,11 @@ fn print_filter(name: &str, filter: &Filter, info: &ComponentInfo) -> Result<(),
         info.size >> 10,
         &info.digest[..12]
     ))?;
+    if filter.on_error == OnError::Open && info.manifest.as_ref().is_some_and(|manifest| manifest.auth) {
+        print(format_args!(
+            "{shown}: filters.{name}.on_error: with open, a request passes if it makes the filter fail, and this filter decides who may pass (`auth` in its manifest): write closed (warning)"
+        ))?;
+    }
     if filter.reuse > 1 {
         print(format_args!(
             "filter {name}: calls are not isolated from each other: an instance serves up to {} calls (reuse), and a call can read what earlier calls left in memory",

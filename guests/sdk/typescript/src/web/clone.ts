@@ -12,6 +12,7 @@ const ERRORS: Record<string, ErrorConstructor> = {
 
 /** Copies a value deeply. Cycles and shared objects stay as they are. */
 export function structuredClone(value: unknown, options?: { transfer?: unknown[] }): unknown {
+  if (arguments.length === 0) throw new TypeError("structuredClone needs a value to copy");
   const memory = new Map<unknown, unknown>();
   const buffers = options?.transfer === undefined ? [] : [...options.transfer];
   for (const buffer of buffers) {
@@ -57,6 +58,7 @@ function shell(value: object, tag: string, memory: Map<unknown, unknown>): { cop
     const items = [...value];
     return { copy, fill: () => items.forEach((item) => copy.add(clone(item, memory))) };
   }
+  if (value instanceof DOMException) return { copy: new DOMException(value.message, value.name) };
   if (value instanceof Error) return cloneError(value, memory);
   if (value instanceof Promise || value instanceof WeakMap || value instanceof WeakSet || value instanceof WeakRef) {
     throw refused(`a ${tag} cannot be cloned`);

@@ -22,6 +22,9 @@ const WINDOWS_1252 =
   "\x90\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\x9d\u017e\u0178";
 
 export class TextEncoder {
+  get [Symbol.toStringTag](): string {
+    return "TextEncoder";
+  }
   get encoding(): "utf-8" {
     return "utf-8";
   }
@@ -35,6 +38,9 @@ export class TextEncoder {
 }
 
 export class TextDecoder {
+  get [Symbol.toStringTag](): string {
+    return "TextDecoder";
+  }
   readonly encoding: string;
   readonly fatal: boolean;
   readonly ignoreBOM: boolean;

@@ -75,4 +75,7 @@ export class Headers {
   [Symbol.iterator](): IterableIterator<[string, string]> {
     return this.entries();
   }
+  get [Symbol.toStringTag](): string {
+    return "Headers";
+  }
 }

@@ -1,0 +1,75 @@
+//! Finds the line of the author's source that an interpreter was running when the gateway ended
+//! its call.
+//!
+//! A trap, a deadline and a memory limit end an interpreter before it could raise an exception, so
+//! it cannot say where it was. Its memory still has the frames of the running functions, and they
+//! are read here, after the call.
+//!
+//! Gain: the log names the author's file and line, and a call that ends well pays nothing. Price:
+//! the gateway knows where two interpreters keep their frames. CPython describes that in its own
+//! memory (`python`); the positions for QuickJS are constants, and a memory that does not look like
+//! them gives no line (`quickjs`). Each filter that fails is searched once for its interpreter.
+//!
+//! A memory is a guest's data: every read is checked, every walk is bounded, and what is found is
+//! shown as text and never used. This module does not know: calls, failures.
+
+mod memory;
+mod python;
+mod quickjs;
+
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+
+use memory::Memory;
+use python::Python;
+use quickjs::QuickJs;
+use witgate_http::text::BoundedText;
+
+/// How many places are named, the innermost first.
+const PLACES_MAX: usize = 4;
+/// The most bytes of all places.
+const TEXT_BYTES_MAX: usize = 512;
+/// The most frames that a walk passes.
+const FRAMES_MAX: usize = 4096;
+
+/// The interpreter of one filter, which is searched for at its first failure.
+#[derive(Default)]
+pub(crate) struct Interpreter(OnceLock<Option<Kind>>);
+
+enum Kind {
+    Python(Python),
+    QuickJs(QuickJs),
+}
+
+/// A line of a source file, and the function. QuickJS has no names here.
+struct Place {
+    file: String,
+    line: u32,
+    function: String,
+}
+
+impl Interpreter {
+    /// The places in the author's source that the memory shows, the innermost first:
+    /// `filter.py:12 in find < filter.py:30 in on_request`. `None` if there is none, or if the
+    /// memory is not that of a known interpreter.
+    pub(crate) fn places(&self, memory: &[u8]) -> Option<String> {
+        let memory = Memory(memory);
+        let kind = self.0.get_or_init(|| {
+            let python = Python::find(memory).map(Kind::Python);
+            python.or_else(|| QuickJs::find(memory).map(Kind::QuickJs))
+        });
+        let places = match kind.as_ref()? {
+            Kind::Python(python) => python.places(memory),
+            Kind::QuickJs(quickjs) => quickjs.places(memory),
+        };
+        let mut text = BoundedText::new(TEXT_BYTES_MAX);
+        for (depth, place) in places.iter().take(PLACES_MAX).enumerate() {
+            // A write fails when the text is full, which its end says.
+            let _ = write!(text, "{}{}:{}", if depth == 0 { "" } else { " < " }, place.file, place.line);
+            if !place.function.is_empty() {
+                let _ = write!(text, " in {}", place.function);
+            }
+        }
+        (!places.is_empty()).then(|| text.finish())
+    }
+}
