@@ -9,6 +9,7 @@ mod flood_writer;
 mod floods;
 mod measure;
 mod slow;
+mod slow_readers;
 
 use std::sync::Mutex;
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -141,6 +141,15 @@ fn http2_attacks() -> Vec<SlowAttack> {
     ]
 }
 
+/// Connects with a small buffer, because the kernel's buffer for a client hides how slowly it reads.
+pub(crate) fn connect_with_small_buffer(gateway: SocketAddr) -> Result<TcpStream> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    // Set before the connect, because a receive window cannot shrink.
+    set_socket_recv_buffer_size(&socket, 16 << 10)?;
+    rustix::net::connect(&socket, &gateway)?;
+    Ok(TcpStream::from(socket))
+}
+
 /// A connection of an attack.
 struct Connection {
     stream: TcpStream,
@@ -151,12 +160,7 @@ struct Connection {
 
 impl Connection {
     fn open(gateway: &Gateway, attack: &SlowAttack) -> Result<Self> {
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
-        // Small, because the kernel's buffer for a client hides how slowly it reads. Set before the
-        // connect, because a receive window cannot shrink.
-        set_socket_recv_buffer_size(&socket, 16 << 10)?;
-        rustix::net::connect(&socket, &gateway.address)?;
-        let mut stream = TcpStream::from(socket);
+        let mut stream = connect_with_small_buffer(gateway.address)?;
         stream.write_all(&attack.opening)?;
         stream.set_nonblocking(true)?;
         Ok(Self { stream, received: vec![], open: true })

@@ -3,14 +3,15 @@
 //!
 //! Read in this order: `options`, `cases` (what is compared), `witgate` and `peers` (how gateways
 //! start), `load` and `upstream` (what generates and receives requests), `machine` (CPU, memory,
-//! cores), `memory`, `swap` and `scaling` (measurements of witgate alone), `results`, `targets`,
-//! `report`, `plot`.
+//! cores), `memory`, `swap` and `scaling` (measurements of witgate alone), `transfers` and
+//! `generators` (bodies, HTTP/2 and idle connections), `results`, `targets`, `report`, `plot`.
 //!
 //! The CPU of a gateway is the user and system time of its processes, divided by the number of
 //! responses. The gateway has one core; load and upstream share another. Rounds alternate between
 //! the cases, so that noise affects all of them. Only ratios within one run are meaningful.
 
 mod cases;
+mod generators;
 mod load;
 mod machine;
 mod memory;
@@ -23,6 +24,7 @@ mod results;
 mod scaling;
 mod swap;
 mod targets;
+mod transfers;
 mod upstream;
 mod witgate;
 
@@ -70,9 +72,16 @@ fn main() -> Result<()> {
     let noise = Noise::now();
     let mut bench =
         Bench { driver, upstream, cores, lengths, progress: Progress::new(steps), results: Results::default() };
+    if options.transfers {
+        bench.measure_transfers(&chosen);
+        println!("{}", report::transfers(&bench.results));
+        return Ok(());
+    }
     let peers = bench.start_peers(&chosen)?;
     bench.measure_witgate(options.reloads);
     bench.compare(&peers)?;
+    drop(peers);
+    bench.measure_transfers(&chosen);
     bench.results.run.noise = bench.describe_noise(&load_before, noise);
     bench.results.run.seconds = bench.progress.seconds();
     bench.results.run.command = options.command();
@@ -89,8 +98,7 @@ fn main() -> Result<()> {
 impl Bench {
     /// Installs and starts the peers. If one cannot start, the results say why.
     fn start_peers(&mut self, chosen: &[&str]) -> Result<Vec<Peer>> {
-        let folder = harness::repository().join("target/bench");
-        let environment = Environment { folder, upstream: self.upstream, cores: self.cores };
+        let environment = self.environment()?;
         let mut peers = vec![];
         for known in PEERS.iter().filter(|known| chosen.contains(&known.name)) {
             self.progress.step(&format!("installing and starting {}", known.name));
@@ -110,6 +118,26 @@ impl Bench {
             }
         }
         Ok(peers)
+    }
+
+    fn environment(&self) -> Result<Environment> {
+        Environment::new(harness::repository().join("target/bench"), self.upstream, self.cores)
+    }
+
+    /// Measures bodies, HTTP/2 and idle connections. If that fails, the results say why.
+    fn measure_transfers(&mut self, chosen: &[&str]) {
+        self.progress.expect(chosen.len() + (self.lengths.transfer_rounds + 1) * transfers::MEASURES.len());
+        let measured = self
+            .environment()
+            .and_then(|environment| transfers::measure(&environment, chosen, self.lengths, &mut self.progress));
+        match measured {
+            Ok(transfers) => self.results.transfers = transfers,
+            Err(error) => {
+                self.progress.print(&format!("bodies and HTTP/2: {error:#}"));
+                self.results.transfers.missing.push(format!("{error:#}"));
+            }
+        }
+        self.results.transfers.missing.iter().for_each(|why| self.progress.print(why));
     }
 
     /// Measures what concerns witgate alone. If a part fails, the error is printed and the run goes

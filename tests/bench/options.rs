@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// Also reload a filter 100 times with 10,000 requests after each (minutes)
     #[arg(long)]
     pub(crate) reloads: bool,
+    /// Measure only bodies, HTTP/2, TLS and idle connections; prints that table
+    #[arg(long)]
+    pub(crate) transfers: bool,
 }
 
 /// The number and length of the measurements.
@@ -36,6 +39,14 @@ pub(crate) struct Lengths {
     pub(crate) open: Duration,
     pub(crate) swaps: usize,
     pub(crate) memory: Duration,
+    pub(crate) transfer_rounds: usize,
+    /// Requests of h2load in one round.
+    pub(crate) requests: u64,
+    /// Bodies in one round.
+    pub(crate) downloads: usize,
+    pub(crate) idle_connections: usize,
+    /// From the last request of an idle connection until memory is read.
+    pub(crate) settle: Duration,
 }
 
 /// A run whose figures are published.
@@ -46,6 +57,11 @@ pub(crate) const FULL: Lengths = Lengths {
     open: Duration::from_secs(3),
     swaps: 5,
     memory: Duration::from_secs(5),
+    transfer_rounds: 5,
+    requests: 30_000,
+    downloads: 4,
+    idle_connections: 5000,
+    settle: Duration::from_secs(12),
 };
 /// `--quick`.
 pub(crate) const QUICK: Lengths = Lengths {
@@ -55,6 +71,11 @@ pub(crate) const QUICK: Lengths = Lengths {
     open: Duration::from_millis(800),
     swaps: 1,
     memory: Duration::from_secs(1),
+    transfer_rounds: 1,
+    requests: 1000,
+    downloads: 1,
+    idle_connections: 500,
+    settle: Duration::from_secs(2),
 };
 
 impl Options {

@@ -16,6 +16,7 @@ use crate::plot;
 use crate::results::Results;
 use crate::swap::Swap;
 use crate::targets::targets;
+use crate::transfers::{GATEWAYS, MEASURES};
 
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
@@ -29,6 +30,7 @@ pub(crate) fn markdown(results: &Results) -> String {
         targets_table(results),
         cpu_table(results),
         latency_table(results),
+        transfers(results),
         swap_table(results),
         settings(results),
     ]
@@ -147,6 +149,35 @@ fn latency_table(results: &Results) -> String {
     for case in CASES.iter().filter(|case| results.p50(case.id).is_some()) {
         let _ =
             writeln!(text, "| {} | {} | {} |", case.title, number(results.p50(case.id)), number(results.p99(case.id)));
+    }
+    text
+}
+
+/// Returns the table of bodies, HTTP/2 and idle connections.
+pub(crate) fn transfers(results: &Results) -> String {
+    let transfers = &results.transfers;
+    let prose = wrap(&format!(
+        "CPU time of the gateway, the minimum of the rounds. nginx is the upstream of every gateway, so requests cost \
+         another time than in the closed loop above, whose upstream answers in batches. Memory is the growth of the \
+         process, divided by {} connections that made one request each.",
+        transfers.connections
+    ));
+    let mut text = format!("### Bodies, HTTP/2 and idle connections\n\n{prose}\n\n| |");
+    GATEWAYS.iter().for_each(|(_, title)| text.push_str(&format!(" {title} |")));
+    text.push_str("\n|---|");
+    GATEWAYS.iter().for_each(|_| text.push_str("---|"));
+    text.push('\n');
+    for (measure, title) in MEASURES {
+        text.push_str(&format!("| {title} |"));
+        for (gateway, _) in GATEWAYS {
+            text.push_str(&format!(" {} |", number(transfers.minimum(measure, gateway))));
+        }
+        text.push('\n');
+    }
+    let versions = format!("Load: curl, {}.", transfers.versions.join(", "));
+    let _ = writeln!(text, "\n{}", wrap(&versions));
+    for why in &transfers.missing {
+        let _ = writeln!(text, "\n{}", wrap(&format!("Missing: {}.", cell(why))));
     }
     text
 }

@@ -8,6 +8,7 @@ use crate::cases::{CASES, Case, Readings, median, minimum};
 use crate::memory::{Growth, Memory};
 use crate::scaling::Scaling;
 use crate::swap::Swap;
+use crate::transfers::Transfers;
 
 /// The results of one run.
 #[derive(Debug, Default)]
@@ -21,6 +22,7 @@ pub(crate) struct Results {
     pub(crate) growth: Option<Growth>,
     pub(crate) swaps: Vec<Swap>,
     pub(crate) scaling: Option<Scaling>,
+    pub(crate) transfers: Transfers,
     pub(crate) run: Run,
 }
 

@@ -5,6 +5,7 @@
 //! This module does not know: how anything is measured.
 
 use crate::results::Results;
+use crate::transfers::Measure;
 
 /// One target.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(crate) fn targets(results: &Results) -> Vec<Target> {
     all.extend(memory(results));
     all.extend(swaps(results));
     all.extend(reuse(results));
+    all.extend(transfers(results));
     all
 }
 
@@ -116,4 +118,25 @@ fn reuse(results: &Results) -> Vec<Target> {
         at_most(format!("CPU over the plain proxy with `reuse`, {language}"), "µs", over, 25.0, results.why_missing(id))
     };
     limits.into_iter().map(target).collect()
+}
+
+fn transfers(results: &Results) -> Vec<Target> {
+    let transfers = &results.transfers;
+    let limits = [
+        ("CPU, download ÷ Envoy", Measure::Download, "envoy", 0.8),
+        ("CPU, download over TLS ÷ Envoy", Measure::DownloadTls, "envoy", 1.0),
+        ("CPU, upload ÷ Envoy", Measure::Upload, "envoy", 0.8),
+        ("CPU, upload over TLS ÷ Envoy", Measure::UploadTls, "envoy", 1.0),
+        ("CPU, HTTP/2 ÷ HAProxy", Measure::Http2, "haproxy", 1.0),
+        ("CPU, HTTP/2 over TLS ÷ HAProxy", Measure::Http2Tls, "haproxy", 1.0),
+        ("CPU, GET of wrk ÷ nginx", Measure::WrkGet, "nginx", 0.95),
+        ("CPU, POST of wrk with 1 KB ÷ nginx", Measure::WrkPost, "nginx", 0.95),
+    ];
+    let target = |(what, measure, other, limit): (&str, Measure, &'static str, f64)| {
+        let ratio = transfers.minimum(measure, "witgate").zip(transfers.minimum(measure, other));
+        at_most(what, "×", ratio.map(|(own, other)| own / other), limit, "not measured".to_owned())
+    };
+    let idle = transfers.minimum(Measure::Idle, "witgate");
+    let idle = at_most("memory, an idle connection", "KiB", idle, 2.0, "not measured".to_owned());
+    limits.into_iter().map(target).chain([idle]).collect()
 }

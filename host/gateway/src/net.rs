@@ -2,29 +2,26 @@
 //!
 //! It is an enum rather than a trait object, so that reading and writing are direct calls. All
 //! connections of a thread read through one shared buffer, so an idle connection holds no read
-//! buffer; the price is one copy of the received bytes. This module does not know: HTTP messages,
-//! configuration.
+//! buffer; the price is one copy of the received bytes. Long bodies are read into large buffers
+//! without that copy. This module does not know: HTTP messages, configuration.
 
 pub mod tls;
+pub mod write_batch;
 
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{BufMut as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
-use witgate_http::h1::io::Io;
-
-/// The most bytes that one read returns. It bounds the memory that the gateway holds for a peer
-/// that reads nothing.
-const READ_BYTES_MAX: usize = 16 << 10;
+use witgate_http::h1::io::{Io, READ_BYTES};
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES_MAX]);
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
 /// A connection to a client or an upstream.
@@ -50,6 +47,30 @@ impl Stream {
             buffer.extend_from_slice(read.filled());
             Poll::Ready(Ok(read.filled().len()))
         })
+    }
+
+    /// Reads at most `bytes_max` into `buffer` and returns their number; 0 means end of stream. TLS
+    /// returns one record at a time, so all that have arrived are read.
+    fn poll_read_large(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        bytes_max: usize,
+    ) -> Poll<io::Result<usize>> {
+        let is_plain = self.is_plain();
+        let begin = buffer.len();
+        loop {
+            let filled = buffer.len() - begin;
+            let mut rest = (&mut *buffer).limit(bytes_max - filled);
+            match pin!(self.read_buf(&mut rest)).poll(context) {
+                Poll::Pending if filled > 0 => return Poll::Ready(Ok(filled)),
+                // An error or the end comes again with the next read.
+                Poll::Ready(Ok(0) | Err(_)) if filled > 0 => return Poll::Ready(Ok(filled)),
+                Poll::Ready(Ok(read)) if read > 0 && !is_plain && filled + read < bytes_max => {}
+                Poll::Ready(Ok(read)) => return Poll::Ready(Ok(filled + read)),
+                other => return other,
+            }
+        }
     }
 
     /// Whether the kernel holds neither bytes nor the end of the stream. This asks the kernel,
@@ -98,6 +119,15 @@ impl Io for Stream {
     #[inline]
     fn poll_fill(&mut self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         Self::poll_fill(self, context, buffer)
+    }
+
+    fn poll_read_large(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        bytes_max: usize,
+    ) -> Poll<io::Result<usize>> {
+        Self::poll_read_large(self, context, buffer, bytes_max)
     }
 }
 

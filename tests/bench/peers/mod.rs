@@ -15,7 +15,9 @@ mod process;
 
 use anyhow::Result;
 
-pub(crate) use process::{Environment, NOT_STARTED, Peer};
+pub(crate) use install::Root;
+pub(crate) use nginx::upstream as nginx_upstream;
+pub(crate) use process::{Environment, NOT_STARTED, Peer, Ports, free_address};
 
 /// How a peer is installed and started.
 pub(crate) struct PeerSpec {

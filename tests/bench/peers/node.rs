@@ -24,6 +24,7 @@ pub(super) fn start(environment: &Environment) -> Result<Peer> {
             running_case("node", address, "/plain", &process),
             running_case("node-filter", address, "/filter", &process),
         ],
+        ports: None,
         _process: process,
     })
 }

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use harness::tls::Authority;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cases::RunningCase;
@@ -26,6 +27,23 @@ pub(crate) struct Environment {
     pub(crate) folder: PathBuf,
     pub(crate) upstream: SocketAddr,
     pub(crate) cores: Cores,
+    /// The certificate of every TLS listener, and its key.
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// Where a peer without a filter serves which protocol.
+#[derive(Debug, Clone)]
+pub(crate) struct Ports {
+    /// HTTP/1.1.
+    pub(crate) plain: SocketAddr,
+    /// HTTP/1.1 and HTTP/2 over TLS.
+    pub(crate) tls: SocketAddr,
+    /// HTTP/2 in plain text.
+    pub(crate) http2: SocketAddr,
+    /// What precedes the path.
+    pub(crate) path: String,
+    pub(crate) process: u32,
 }
 
 /// A running peer. It is stopped on drop.
@@ -33,10 +51,33 @@ pub(crate) struct Environment {
 pub(crate) struct Peer {
     pub(crate) version: String,
     pub(crate) cases: Vec<RunningCase>,
+    /// None if the peer takes no part in the comparison of bodies and HTTP/2.
+    pub(crate) ports: Option<Ports>,
     pub(super) _process: Process,
 }
 
 impl Environment {
+    /// Issues the certificate of all TLS listeners.
+    pub(crate) fn new(folder: PathBuf, upstream: SocketAddr, cores: Cores) -> Result<Self> {
+        fs::create_dir_all(&folder)?;
+        let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+        let issued = Authority::new("bench")?.issue(&["bench.test", "127.0.0.1"])?;
+        fs::write(&certificate, issued.certificate)?;
+        fs::write(&key, issued.key)?;
+        Ok(Self { folder, upstream, cores, certificate, key })
+    }
+
+    /// The same with another upstream.
+    pub(crate) fn with_upstream(&self, upstream: SocketAddr) -> Self {
+        Self {
+            folder: self.folder.clone(),
+            upstream,
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            ..*self
+        }
+    }
+
     /// The folder of a peer, which is created if it is missing.
     pub(super) fn folder_of(&self, name: &str) -> Result<PathBuf> {
         let folder = self.folder.join(name);
@@ -46,20 +87,23 @@ impl Environment {
 
     /// Starts a peer on the gateway's core. Its standard error goes to a file in its folder.
     pub(super) fn spawn(&self, name: &str, command: &mut Command) -> Result<Process> {
+        self.spawn_on(self.cores.gateway, name, command)
+    }
+
+    /// Starts a process on a core.
+    pub(super) fn spawn_on(&self, core: usize, name: &str, command: &mut Command) -> Result<Process> {
         let log = self.folder_of(name)?.join("log");
         let out = File::create(&log).with_context(|| format!("{}", log.display()))?;
         command.stdin(Stdio::null()).stderr(out);
         let program = command.get_program().to_string_lossy().into_owned();
-        let child = machine::run_on_core(self.cores.gateway, || {
-            command.spawn().with_context(|| format!("cannot run {program}"))
-        })?;
+        let child = machine::run_on_core(core, || command.spawn().with_context(|| format!("cannot run {program}")))?;
         Ok(Process { child, log })
     }
 }
 
 /// The process of a running peer. It is stopped on drop.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
@@ -119,7 +163,7 @@ impl Drop for Process {
 }
 
 /// Returns an address that was free a moment ago, for peers that cannot choose and report a port.
-pub(super) fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 

@@ -25,6 +25,7 @@ use crate::process::files;
 use crate::telemetry::WARNINGS;
 use crate::tls::ServerTls;
 use witgate_config::HalfClose;
+use witgate_http::limiter::Permit;
 use witgate_http::semantics::{forwarded, proxy_protocol};
 use witgate_runtime::exchange::Client;
 
@@ -45,27 +46,57 @@ pub struct ListenerOptions {
     pub half_close: HalfClose,
 }
 
-/// Serves a connection to its end.
-pub(super) async fn serve(
-    mut worker: Worker,
-    mut stream: TcpStream,
+/// Serves a connection to its end. `permit` counts it until then.
+///
+/// The task of an idle connection is small: the state of the handshakes and of HTTP/2 has boxes of
+/// its own, and the arguments move into the first of them.
+pub(super) fn serve(
+    worker: Worker,
+    stream: TcpStream,
     peer: SocketAddr,
     options: ListenerOptions,
-    connection: &Rc<ThreadConnection>,
-) {
+    connection: Rc<ThreadConnection>,
+    permit: Permit,
+) -> impl Future<Output = ()> + 'static {
+    let half_close = options.half_close;
+    let opening = Box::pin(open(worker, stream, peer, options));
+    async move {
+        let _until_closed = permit;
+        let Some(Opened { worker, io, input, is_h2, client, _client_permit }) = opening.await else { return };
+        if is_h2 {
+            Box::pin(h2::serve(&worker, &connection, io, input, &client)).await;
+        } else {
+            h1::serve(&worker, &connection, io, input, &client, half_close).await;
+        }
+    }
+}
+
+/// A connection whose client and protocol are known.
+struct Opened {
+    worker: Worker,
+    io: Stream,
+    /// Bytes that were read from `io`.
+    input: BytesMut,
+    is_h2: bool,
+    client: Arc<Client>,
+    _client_permit: Option<ClientPermit>,
+}
+
+/// Finds out the client and the protocol. None if the connection must be closed.
+async fn open(mut worker: Worker, mut stream: TcpStream, peer: SocketAddr, options: ListenerOptions) -> Option<Opened> {
     let timeouts = worker.settings().timeouts;
     let address = if options.proxy_protocol {
         // Anybody could name any client.
         if !forwarded::is_trusted(peer.ip(), &worker.shared.snapshot.load().config.trusted_proxies) {
-            return warn_untrusted(&worker, peer);
+            warn_untrusted(&worker, peer);
+            return None;
         }
-        client_address(&mut stream, peer, timeouts.head).await
+        client_address(&mut stream, peer, timeouts.head).await?
     } else {
-        Some(peer)
+        peer
     };
-    let Some(address) = address else { return };
-    let Ok(client_permit) = enter_client(&worker.shared, address) else { return };
-    worker.client_in_flight = client_permit.as_ref().map(|permit| permit.in_flight.clone());
+    let permit = enter_client(&worker.shared, address).ok()?;
+    worker.client_in_flight = permit.as_ref().map(|permit| permit.in_flight.clone());
     let mut client = Client::new(address);
     let mut input = BytesMut::new();
     let (io, is_h2) = match options.tls {
@@ -75,25 +106,18 @@ pub(super) async fn serve(
             let is_h2 = tokio::select! {
                 biased;
                 is_h2 = tokio::time::timeout(timeouts.first_byte(), speaks_h2) => is_h2,
-                () = worker.drained_for(DRAIN_GRACE) => return,
+                () = worker.drained_for(DRAIN_GRACE) => return None,
             };
-            let Ok(is_h2) = is_h2 else { return };
-            (io, is_h2)
+            (io, is_h2.ok()??)
         }
         Some(tls) => {
-            let accepted = handshake::accept(&worker, stream, client.address, &tls, timeouts.head).await;
-            let Some((io, info)) = accepted else { return };
+            let (io, info) = handshake::accept(&worker, stream, client.address, &tls, timeouts.head).await?;
             let is_h2 = info.alpn == Some("h2");
             client.tls = Some(Arc::new(info));
-            (io, Some(is_h2))
+            (io, is_h2)
         }
     };
-    let client = Arc::new(client);
-    match is_h2 {
-        Some(true) => h2::serve(&worker, connection, io, input, &client).await,
-        Some(false) => h1::serve(&worker, connection, (io, input), &client, options.half_close).await,
-        None => {}
-    }
+    Some(Opened { worker, io, input, is_h2, client: Arc::new(client), _client_permit: permit })
 }
 
 /// Takes the permit for a connection of the client. `Ok(None)` for a trusted proxy, whose

@@ -26,6 +26,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::Stream;
+use crate::net::write_batch::WriteBatch;
 use budget::{Budget, TokenBucket};
 use frame::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_HEAD_BYTES, HEADERS, PADDED, PING, PRIORITY, RST_STREAM,
@@ -59,9 +60,12 @@ const UPDATES_PER_SENT_FRAME: f64 = 4.0;
 const UPDATES_PER_BYTE: f64 = 2.0 / 1024.0;
 
 /// A client connection whose incoming frames are counted. Writing fails if the client accepts too
-/// few bytes.
-pub(super) struct FrameLimiter<I = Stream> {
-    io: I,
+/// few bytes. The `h2` crate owns one clone, and the task of the connection another one, to send
+/// what the library has written.
+pub(super) struct FrameLimiter<I = Stream>(Rc<RefCell<Limited<I>>>);
+
+struct Limited<I> {
+    io: WriteBatch<I>,
     /// Bytes that were read before the limiter existed.
     input: BytesMut,
     stats: Rc<RefCell<FrameStats>>,
@@ -70,36 +74,54 @@ pub(super) struct FrameLimiter<I = Stream> {
     min_rate: MinRate,
 }
 
-impl<I> FrameLimiter<I> {
+impl<I> Clone for FrameLimiter<I> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<I: AsyncWrite + Unpin> FrameLimiter<I> {
     /// Wraps `io`, from which `input` has been read. The client must accept `min_rate`.
     pub(super) fn new(io: I, input: BytesMut, min_rate: MinRate) -> (Self, Rc<RefCell<FrameStats>>) {
         let stats = Rc::new(RefCell::new(FrameStats::new()));
         stats.borrow_mut().received(&input);
-        let sending = Throughput::default();
-        (Self { io, input, stats: stats.clone(), sending, timer: Timer::default(), min_rate }, stats)
+        let (io, sending, timer) = (WriteBatch::new(io), Throughput::default(), Timer::default());
+        let limited = Limited { io, input, stats: stats.clone(), sending, timer, min_rate };
+        (Self(Rc::new(RefCell::new(limited))), stats)
     }
 
-    /// Notes that the socket accepted `written` of the bytes in `slices`.
-    fn wrote<'b>(
+    /// From here on, written frames leave with [`FrameLimiter::poll_send`] if `is_batching`, and
+    /// with each flush otherwise.
+    pub(super) fn set_batching(&self, is_batching: bool) {
+        self.0.borrow_mut().io.is_batching = is_batching;
+    }
+
+    /// Sends the frames that the library has written.
+    pub(super) fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_io(context, WriteBatch::poll_send)
+    }
+}
+
+/// Counts the bytes that the client accepts.
+type Written<'a> = &'a mut dyn FnMut(&[u8]);
+
+impl<I: AsyncWrite + Unpin> Limited<I> {
+    /// Writes or flushes. If the socket is full, ready with an error once the client has been too
+    /// slow for too long.
+    fn poll_io<T>(
         &mut self,
-        written: io::Result<usize>,
-        slices: impl Iterator<Item = &'b [u8]>,
-    ) -> Poll<io::Result<usize>> {
-        if let Ok(written) = &written {
-            self.sending.progressed(*written);
-            let mut left = *written;
-            let stats = &mut *self.stats.borrow_mut();
-            for slice in slices {
-                let part = left.min(slice.len());
-                stats.sent.scan(&slice[..part]);
-                left -= part;
-            }
+        context: &mut Context<'_>,
+        work: impl FnOnce(&mut WriteBatch<I>, &mut Context<'_>, Written<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Self { io, stats, sending, .. } = self;
+        let mut note_written = |bytes: &[u8]| {
+            sending.progressed(bytes.len());
+            stats.borrow_mut().sent.scan(bytes);
+        };
+        if let Poll::Ready(done) = work(io, context, &mut note_written) {
+            self.sending.progressed(0);
+            return Poll::Ready(done);
         }
-        Poll::Ready(written)
-    }
-
-    /// The socket is full: ready with an error once the client has been too slow for too long.
-    fn poll_write_timeout<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         let deadline = self.sending.deadline(&self.min_rate);
         ready!(self.timer.poll_until(context, deadline));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client accepts the response too slowly")))
@@ -108,7 +130,7 @@ impl<I> FrameLimiter<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for FrameLimiter<I> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
+        let this = &mut *self.0.borrow_mut();
         if !this.input.is_empty() {
             let take = this.input.len().min(buffer.remaining());
             buffer.put_slice(&this.input[..take]);
@@ -116,7 +138,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameLimiter<I> {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
+        ready!(Pin::new(&mut this.io.io).poll_read(context, buffer))?;
         this.stats.borrow_mut().received(&buffer.filled()[before..]);
         Poll::Ready(Ok(()))
     }
@@ -124,11 +146,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameLimiter<I> {
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for FrameLimiter<I> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        match Pin::new(&mut this.io).poll_write(context, bytes) {
-            Poll::Ready(written) => this.wrote(written, std::iter::once(bytes)),
-            Poll::Pending => this.poll_write_timeout(context),
-        }
+        self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -136,11 +154,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FrameLimiter<I> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        match Pin::new(&mut this.io).poll_write_vectored(context, slices) {
-            Poll::Ready(written) => this.wrote(written, slices.iter().map(|slice| &**slice)),
-            Poll::Pending => this.poll_write_timeout(context),
-        }
+        self.0.borrow_mut().poll_io(context, |io, context, written| io.poll_write(context, slices, written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -148,19 +162,13 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FrameLimiter<I> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        // TLS accepts more bytes than the socket: the same minimum rate applies to the rest.
-        match Pin::new(&mut this.io).poll_flush(context) {
-            Poll::Ready(flushed) => {
-                this.sending.progressed(0);
-                Poll::Ready(flushed)
-            }
-            Poll::Pending => this.poll_write_timeout(context),
-        }
+        self.0.borrow_mut().poll_io(context, WriteBatch::poll_flush)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(context)
+        let this = &mut *self.0.borrow_mut();
+        ready!(this.poll_io(context, WriteBatch::poll_send))?;
+        Pin::new(&mut this.io.io).poll_shutdown(context)
     }
 }
 

@@ -52,9 +52,11 @@ pub(super) async fn serve(
         .max_header_list_size(u32::try_from(settings.head.head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .enable_connect_protocol();
-    let handshake = tokio::time::timeout(settings.timeouts.head, builder.handshake::<_, Bytes>(io));
+    let handshake = tokio::time::timeout(settings.timeouts.head, builder.handshake::<_, Bytes>(io.clone()));
     let Ok(Ok(mut connection)) = handshake.await else { return };
+    io.set_batching(true);
     let streams = OpenStreams::new(state.clone());
+    let context = Rc::new((worker.clone(), client.clone(), settings, stats.clone()));
     let mut timer = Timer::default();
     let mut drain = pin!(worker.drained());
     let mut drained_at = None;
@@ -62,17 +64,13 @@ pub(super) async fn serve(
         while let Poll::Ready(accepted) = connection.poll_accept(context) {
             match accepted {
                 Some(Ok((request, respond))) => {
-                    let guard = streams.open();
                     // Streams that linger are closed on both sides for the `h2` crate, so only
                     // this count bounds them.
-                    let (open, max) = (streams.clone(), settings.streams as usize);
-                    let may_linger = move || open.count() <= max;
-                    let context = (worker.clone(), client.clone(), settings, stats.clone());
-                    let stream = serve_stream(context, request, respond, may_linger);
-                    tokio::task::spawn_local(async move {
-                        stream.await;
-                        drop(guard);
-                    });
+                    let (open, max) = (streams.open(), settings.streams as usize);
+                    let may_linger = move || open.0.count() <= max;
+                    // The task is this future and nothing around it: a second one would hold it
+                    // twice and copy it, which is several KiB for each request.
+                    tokio::task::spawn_local(serve_stream(context.clone(), request, respond, may_linger));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, client = %client.address, "an HTTP/2 connection ended with an error");
@@ -84,6 +82,10 @@ pub(super) async fn serve(
         if stats.borrow().is_flooded {
             return Poll::Ready(());
         }
+        if let Poll::Ready(Err(error)) = io.poll_send(context) {
+            tracing::debug!(%error, client = %client.address, "an HTTP/2 connection cannot be written to");
+            return Poll::Ready(());
+        }
         if drained_at.is_none() && drain.as_mut().poll(context).is_ready() {
             drained_at = Some(Instant::now());
             connection.graceful_shutdown();
@@ -93,6 +95,7 @@ pub(super) async fn serve(
         poll_timeouts(&stats.borrow(), &streams, &settings.timeouts, drained_at, &mut timer, context)
     })
     .await;
+    io.set_batching(false);
     let is_flooded = stats.borrow().is_flooded;
     go_away(connection, is_flooded).await;
 }

@@ -3,12 +3,15 @@
 //! When the gateway has as many connections as it may, the ones that wait longest for a request
 //! make room for new ones. A connection counts as idle from its start until its first request is
 //! complete, and between requests. Gain: connections without requests lock nobody out. Price: a
-//! client may have to connect again, as after any close of an idle connection. This module does
-//! not know: protocols.
+//! client may have to connect again, as after any close of an idle connection.
+//!
+//! When a drain begins, the thread wakes the tasks of its connections, so that an idle connection
+//! needs no subscription of its own. This module does not know: protocols.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
@@ -32,6 +35,7 @@ struct State {
 struct Entry {
     idle_since: Rc<Cell<Option<Instant>>>,
     task: Option<AbortHandle>,
+    waker: Option<Waker>,
 }
 
 /// One open connection. Dropping it removes it.
@@ -39,6 +43,7 @@ pub(super) struct ThreadConnection {
     connections: ThreadConnections,
     id: u64,
     idle_since: Rc<Cell<Option<Instant>>>,
+    has_waker: Cell<bool>,
 }
 
 impl ThreadConnections {
@@ -47,8 +52,8 @@ impl ThreadConnections {
         let State { open, next_id } = &*self.0;
         let id = next_id.replace(next_id.get() + 1);
         let idle_since = Rc::new(Cell::new(Some(Instant::now())));
-        open.borrow_mut().insert(id, Entry { idle_since: idle_since.clone(), task: None });
-        ThreadConnection { connections: self.clone(), id, idle_since }
+        open.borrow_mut().insert(id, Entry { idle_since: idle_since.clone(), task: None, waker: None });
+        ThreadConnection { connections: self.clone(), id, idle_since, has_waker: Cell::new(false) }
     }
 
     /// Sets the task that an eviction of the connection ends.
@@ -56,6 +61,11 @@ impl ThreadConnections {
         if let Some(entry) = self.0.open.borrow_mut().get_mut(&id) {
             entry.task = Some(task);
         }
+    }
+
+    /// Wakes the tasks that called [`ThreadConnection::wake_on_drain`].
+    pub(super) fn wake_all(&self) {
+        self.0.open.borrow().values().filter_map(|entry| entry.waker.as_ref()).for_each(Waker::wake_by_ref);
     }
 
     /// The number of open connections.
@@ -93,6 +103,16 @@ impl ThreadConnection {
     /// The connection has waited for a request since then.
     pub(super) fn set_idle(&self, since: Instant) {
         self.idle_since.set(self.idle_since.get().or(Some(since)));
+    }
+
+    /// Has [`ThreadConnections::wake_all`] wake the task of this connection. The task stays the same
+    /// while the connection lives, so only the first call has an effect.
+    pub(super) fn wake_on_drain(&self, waker: &Waker) {
+        if !self.has_waker.replace(true)
+            && let Some(entry) = self.connections.0.open.borrow_mut().get_mut(&self.id)
+        {
+            entry.waker = Some(waker.clone());
+        }
     }
 
     /// The connection has a request.

@@ -91,6 +91,7 @@ async fn serve_until_drained(shared: Arc<Shared>, listeners: Vec<(usize, TcpList
         tokio::task::spawn_local(evict_for_others(shared.clone(), open_connections.clone())),
     ];
     worker.drained().await;
+    open_connections.wake_all();
     let deadline = Instant::now() + shared.snapshot.load().config.timeouts.drain;
     let is_serving = || open_connections.count() > 0 || Rc::strong_count(&accepting) > 1;
     while is_serving() && Instant::now() < deadline {
@@ -206,13 +207,11 @@ fn start_serving(
     }
     let permit = worker.shared.connections.acquire();
     let connection = Rc::new(open.open());
-    let (id, worker, options) = (connection.id(), worker.clone(), options.clone());
+    let id = connection.id();
     // A slow handshake holds up this task and not the accept loop. A panic ends only this
     // connection.
-    let task = tokio::task::spawn_local(async move {
-        let _until_closed = permit;
-        serve(worker, stream, address, options, &connection).await;
-    });
+    let serving = serve(worker.clone(), stream, address, options.clone(), connection, permit);
+    let task = tokio::task::spawn_local(serving);
     open.set_task(id, task.abort_handle());
 }
 

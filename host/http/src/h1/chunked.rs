@@ -70,6 +70,23 @@ impl Decoder {
         step
     }
 
+    /// The bytes that are certainly data of the current chunk and have not been taken.
+    pub fn data_left(&self) -> u64 {
+        match self.state {
+            State::Data(left) => left,
+            _ => 0,
+        }
+    }
+
+    /// Notes that the next `bytes` of [`data_left`](Self::data_left) were taken elsewhere.
+    pub fn skip_data(&mut self, bytes: u64) {
+        if let State::Data(left) = self.state {
+            let left = left.saturating_sub(bytes);
+            self.data += bytes;
+            self.state = if left == 0 { State::DataEnd } else { State::Data(left) };
+        }
+    }
+
     fn advance(&mut self, buffer: &mut BytesMut) -> Result<Step, Error> {
         loop {
             match self.state {
@@ -89,9 +106,7 @@ impl Decoder {
                         return Ok(Step::NeedsInput);
                     }
                     let take = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    let left = left - take as u64;
-                    self.data += take as u64;
-                    self.state = if left == 0 { State::DataEnd } else { State::Data(left) };
+                    self.skip_data(take as u64);
                     return Ok(Step::Data(buffer.split_to(take).freeze()));
                 }
                 State::DataEnd => {

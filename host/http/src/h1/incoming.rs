@@ -3,10 +3,14 @@
 //! Both sides receive this way, requests from clients and responses from upstreams. The caller
 //! turns a [`ReceiveError`] into its own error, since the same event is the client's fault on one
 //! side and the upstream's on the other. Deadlines are the caller's too: this module only measures
-//! how long the peer let the gateway wait. This module does not know: sockets, who the peer is,
-//! what the message means.
+//! how long the peer let the gateway wait.
+//!
+//! Where the framing says that more bytes of the body follow than a small read returns, they are
+//! read into a large buffer (`large_buffer.rs`), which is the next frame as it is. This module does
+//! not know: sockets, who the peer is, what the message means.
 
 use std::io;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -16,7 +20,8 @@ use http_body::{Frame, SizeHint};
 use super::chunked::{Decoder, Step};
 use super::framing::Framing;
 use super::head::{HeadScanner, Limits};
-use super::io::{BufferedIo, Io};
+use super::io::{BufferedIo, Io, READ_BYTES};
+use super::large_buffer::{LARGE_BYTES, LargeBuffer};
 use crate::error::Error;
 use crate::throughput::Throughput;
 
@@ -71,11 +76,16 @@ impl IncomingHead {
 /// The next frame of a body, or none at its end.
 pub type Received = Result<Option<Frame<Bytes>>, ReceiveError>;
 
+/// A body whose peer never lets the gateway wait gives way to other tasks after so many bytes.
+const TURN_BYTES: usize = 1 << 20;
+
 /// Receives one body.
 #[derive(Debug, Default)]
 pub struct IncomingBody {
     rest: Rest,
     throughput: Throughput,
+    /// Bytes that were read since the task gave way to others.
+    turn: usize,
 }
 
 /// What is still missing of a body.
@@ -97,7 +107,7 @@ impl IncomingBody {
             Framing::Chunked => Rest::Chunks(Decoder::new()),
             Framing::UntilClose => Rest::UntilClose,
         };
-        Self { rest, throughput: Throughput::default() }
+        Self { rest, ..Self::default() }
     }
 
     /// Whether the whole body was received.
@@ -136,18 +146,70 @@ impl IncomingBody {
             if let Some(received) = self.take_frame(&mut conn.input) {
                 return Poll::Ready(received);
             }
-            match conn.poll_fill(context) {
+            if self.turn >= TURN_BYTES {
+                self.turn = 0;
+                // The first poll wakes the task after the runtime has looked for new events.
+                let _ = pin!(tokio::task::yield_now()).poll(context);
+                return Poll::Pending;
+            }
+            let mut large = self.large_buffer(&conn.input);
+            let read = match &mut large {
+                Some((buffer, max)) => conn.io.poll_read_large(context, &mut buffer.bytes, *max),
+                None => conn.poll_fill(context),
+            };
+            match read {
                 Poll::Ready(Ok(0)) if self.is_until_close() => {
                     self.rest = Rest::Nothing;
                     return Poll::Ready(Ok(None));
                 }
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(ReceiveError::Closed)),
-                Poll::Ready(Ok(read)) => self.throughput.progressed(read),
+                Poll::Ready(Ok(read)) => {
+                    self.throughput.progressed(read);
+                    self.turn += read;
+                    if let Some((buffer, _)) = large {
+                        self.skip(read as u64);
+                        return Poll::Ready(Ok(Some(Frame::data(buffer.into_bytes()))));
+                    }
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(ReceiveError::Io(error))),
                 Poll::Pending => {
                     let Some(deadline) = deadline(&mut self.throughput) else { return Poll::Pending };
                     ready!(conn.timer.poll_until(context, deadline));
                     return Poll::Ready(Err(ReceiveError::TooSlow));
+                }
+            }
+        }
+    }
+
+    /// The bytes that certainly follow: only the end of the connection can come before them.
+    pub fn certain_bytes(&self) -> u64 {
+        match &self.rest {
+            Rest::Nothing => 0,
+            Rest::Bytes(left) => *left,
+            Rest::Chunks(decoder) => decoder.data_left(),
+            Rest::UntilClose => u64::MAX,
+        }
+    }
+
+    /// A large buffer for the next read and the number of bytes to read into it, if only the body
+    /// can fill it.
+    fn large_buffer(&self, input: &BytesMut) -> Option<(LargeBuffer, usize)> {
+        let certain = self.certain_bytes();
+        if !input.is_empty() || certain <= READ_BYTES as u64 {
+            return None;
+        }
+        Some((LargeBuffer::take()?, usize::try_from(certain).unwrap_or(LARGE_BYTES).min(LARGE_BYTES)))
+    }
+
+    /// The next `bytes` were taken, and they do not pass `input`.
+    fn skip(&mut self, bytes: u64) {
+        match &mut self.rest {
+            Rest::Nothing | Rest::UntilClose => {}
+            Rest::Chunks(decoder) => decoder.skip_data(bytes),
+            Rest::Bytes(left) => {
+                *left = left.saturating_sub(bytes);
+                if *left == 0 {
+                    self.rest = Rest::Nothing;
                 }
             }
         }
@@ -178,10 +240,7 @@ impl IncomingBody {
             Rest::UntilClose => Ok(Step::Data(input.split().freeze())),
             Rest::Bytes(left) => {
                 let length = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= length as u64;
-                if *left == 0 {
-                    self.rest = Rest::Nothing;
-                }
+                self.skip(length as u64);
                 Ok(Step::Data(input.split_to(length).freeze()))
             }
         }
@@ -210,6 +269,23 @@ mod tests {
                 Some(None) => Poll::Pending,
                 None => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
             }
+        }
+
+        fn poll_read_large(
+            &mut self,
+            context: &mut Context<'_>,
+            buffer: &mut BytesMut,
+            bytes_max: usize,
+        ) -> Poll<io::Result<usize>> {
+            if let Some(Some(piece)) = self.0.front_mut()
+                && piece.len() > bytes_max
+            {
+                let (first, rest) = piece.split_at(bytes_max);
+                *piece = rest;
+                buffer.extend_from_slice(first);
+                return Poll::Ready(Ok(bytes_max));
+            }
+            self.poll_fill(context, buffer)
         }
     }
 
@@ -273,6 +349,43 @@ mod tests {
             let (received, ended) = receive(framing, &pieces);
             assert!(ended.is_ok() && received == data.as_bytes(), "{framing:?}: {ended:?}");
         }
+    }
+
+    #[test]
+    fn a_large_read_takes_nothing_that_follows_the_body() {
+        const BYTES: usize = 40 << 10;
+        let text: &'static [u8] = vec![b'x'; BYTES + 7].leak();
+        let mut conn = conn(&[Some(text)]);
+        let mut body = IncomingBody::new(Framing::Length(BYTES as u64));
+        let context = &mut Context::from_waker(std::task::Waker::noop());
+        let frame = body.poll_frame(&mut conn, context, |_| None);
+        assert!(
+            matches!(frame, Poll::Ready(Ok(Some(frame))) if frame.data_ref().is_some_and(|data| data.len() == BYTES))
+        );
+        assert!(body.is_done() && conn.input.is_empty());
+        assert!(matches!(conn.poll_fill(context), Poll::Ready(Ok(7))), "the next message stays in the socket");
+    }
+
+    #[test]
+    fn large_chunks_are_read_into_large_buffers() {
+        const BYTES: usize = 40 << 10;
+        let text = [format!("{BYTES:x}\r\n").as_bytes(), &vec![b'x'; BYTES], b"\r\n0\r\n\r\n"].concat().leak();
+        let (start, rest) = text.split_at(100);
+        let (data, ended) = receive(Framing::Chunked, &[Some(start), None, Some(rest)]);
+        assert!(ended.is_ok() && data == vec![b'x'; BYTES], "{ended:?}");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_fast_body_gives_way_to_other_tasks() {
+        const PIECE: usize = 200 << 10;
+        let piece: &'static [u8] = vec![b'x'; PIECE].leak();
+        let (mut conn, mut body) = (conn(&[Some(piece); 20]), IncomingBody::new(Framing::Length(20 * PIECE as u64)));
+        let context = &mut Context::from_waker(std::task::Waker::noop());
+        let mut turns = 0;
+        while !body.is_done() {
+            turns += usize::from(body.poll_frame(&mut conn, context, |_| None).is_pending());
+        }
+        assert_eq!(turns, 20 * PIECE / (6 * PIECE));
     }
 
     #[test]

@@ -15,14 +15,27 @@ use tokio::io::AsyncWrite;
 
 use crate::throughput::Timer;
 
+/// The most bytes that one read appends to the input of a connection. It bounds the memory that the
+/// gateway holds for a peer that reads nothing.
+pub const READ_BYTES: usize = 16 << 10;
+
 /// A byte stream that can append what has arrived to a buffer.
 ///
 /// Reading is not `AsyncRead`, because the implementation chooses where it reads into: the
 /// gateway's stream reads into one buffer per thread, so that idle connections hold no read buffer.
 pub trait Io: AsyncWrite + Unpin {
-    /// Appends the bytes that have arrived to `buffer` and returns their number; 0 means end of
-    /// stream.
+    /// Appends at most [`READ_BYTES`] that have arrived to `buffer` and returns their number; 0
+    /// means end of stream.
     fn poll_fill(&mut self, context: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>>;
+
+    /// Reads at most `bytes_max` into `buffer`, which is large, without a copy. Returns the number
+    /// of bytes; 0 means end of stream.
+    fn poll_read_large(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        bytes_max: usize,
+    ) -> Poll<io::Result<usize>>;
 }
 
 /// A byte stream with its input and output buffers and a timer.
@@ -77,6 +90,8 @@ impl<I: Io> BufferedIo<I> {
             self.output.advance(from_output);
             more.advance(count - from_output);
         }
+        // An empty part of a buffer keeps the buffer in use.
+        *more = Bytes::new();
         // TLS accepts more bytes than the socket does and keeps the rest until it is flushed.
         Pin::new(&mut self.io).poll_flush(context)
     }

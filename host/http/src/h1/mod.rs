@@ -12,6 +12,7 @@ mod framing;
 pub mod head;
 pub mod incoming;
 pub mod io;
+mod large_buffer;
 pub mod outgoing;
 
 pub use framing::Framing;

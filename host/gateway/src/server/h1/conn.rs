@@ -17,13 +17,14 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
 use crate::net::Stream;
+use crate::server::worker::ConnectionSettings;
 use witgate_config::HalfClose;
 use witgate_http::body::PolledFrame;
 use witgate_http::error::{Error, Kind};
 use witgate_http::h1::Framing;
 use witgate_http::h1::incoming::{IncomingBody, ReceiveError, Received};
 use witgate_http::h1::io::BufferedIo;
-use witgate_http::throughput::{MinRate, Throughput, Timer};
+use witgate_http::throughput::{Throughput, Timer};
 
 /// Bytes that are read ahead while an exchange runs: pipelined requests and the start of bodies.
 const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
@@ -49,8 +50,7 @@ pub(super) struct Http1Conn {
     is_unflushed: bool,
     /// The last time that the tunnel carried bytes.
     last_active: Option<Instant>,
-    receive_rate: MinRate,
-    send_rate: MinRate,
+    pub(super) settings: ConnectionSettings,
     body: IncomingBody,
     sending: Throughput,
     write_timer: Timer,
@@ -66,21 +66,21 @@ struct HalfClosed {
 }
 
 impl Http1Conn {
+    /// `input` was read from `io` before. `timer` may be armed.
     pub(super) fn new(
         io: Stream,
         input: BytesMut,
-        receive_rate: MinRate,
-        send_rate: MinRate,
+        timer: Timer,
+        settings: ConnectionSettings,
         half_close: HalfClose,
     ) -> Self {
         Self {
-            io: BufferedIo::new(io, input),
+            io: BufferedIo { timer, ..BufferedIo::new(io, input) },
             owes_continue: false,
             tunnel_idle: None,
             is_unflushed: false,
             last_active: None,
-            receive_rate,
-            send_rate,
+            settings,
             body: IncomingBody::default(),
             sending: Throughput::default(),
             write_timer: Timer::default(),
@@ -123,7 +123,10 @@ impl Http1Conn {
     /// direction and `half_close` gives it no more time. Bytes that arrive before go to the input
     /// buffer, up to a bound.
     pub(super) fn poll_disconnect(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.half_closed.is_none() && self.io.input.len() < READ_AHEAD_BYTES_MAX {
+        // The rest of a long body stays in the socket, until it can be read without a copy.
+        let is_long = self.body.certain_bytes() > READ_AHEAD_BYTES_MAX as u64 && !self.body.is_until_close();
+        let bytes_max = if is_long { 1 } else { READ_AHEAD_BYTES_MAX };
+        while self.half_closed.is_none() && self.io.input.len() < bytes_max {
             match ready!(self.io.poll_fill(context)) {
                 Ok(0) => self.half_closed = Some(HalfClosed { since: Instant::now(), timer: Timer::default() }),
                 Err(_) => return Poll::Ready(()),
@@ -162,7 +165,7 @@ impl Http1Conn {
 
     /// Ready once the client has taken too little for too long.
     fn poll_write_timeout(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        let deadline = self.sending.deadline(&self.send_rate);
+        let deadline = self.sending.deadline(&self.settings.send);
         let timeout = self.write_timer.poll_until(context, deadline);
         timeout.map(|()| io::Error::new(io::ErrorKind::TimedOut, "the client takes too little"))
     }
@@ -191,7 +194,7 @@ impl Http1Conn {
             return Poll::Ready(Err(ReceiveError::Io(error)));
         }
         let tunnel_deadline = self.last_active.zip(self.tunnel_idle).map(|(active, idle)| active + idle);
-        let receive_rate = &self.receive_rate;
+        let receive_rate = &self.settings.receive;
         self.body.poll_frame(&mut self.io, context, |receiving| {
             Some(tunnel_deadline.unwrap_or_else(|| receiving.deadline(receive_rate)))
         })

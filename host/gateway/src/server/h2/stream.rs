@@ -34,16 +34,18 @@ use witgate_runtime::exchange::{Client, Upgrade};
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// What a stream knows of its connection.
-pub(super) type StreamContext = (Worker, Arc<Client>, ConnectionSettings, Rc<RefCell<FrameStats>>);
+pub(super) type StreamContext = Rc<(Worker, Arc<Client>, ConnectionSettings, Rc<RefCell<FrameStats>>)>;
 
 /// Serves one request. `may_linger` says whether the connection may keep the stream after an early
-/// response. It resets the stream if the request is malformed or the response fails.
+/// response; it is dropped when the stream ends. It resets the stream if the request is malformed
+/// or the response fails.
 pub(super) async fn serve_stream(
-    (worker, client, settings, stats): StreamContext,
+    context: StreamContext,
     mut request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     may_linger: impl Fn() -> bool,
 ) {
+    let (worker, client, settings, stats) = &*context;
     if let Err(why) = check_http2(request.headers()) {
         tracing::debug!(client = %client.address, why, "a malformed HTTP/2 request was reset");
         return respond.send_reset(Reason::PROTOCOL_ERROR);
@@ -61,7 +63,7 @@ pub(super) async fn serve_stream(
     let (interim_sink, interim) = interim_queue();
     let (request, is_tunnel, incoming) = into_exchange_request(request, receive);
     let response = {
-        let mut exchange = pin!(exchange::handle(worker.context(&client, Some(interim_sink)), request));
+        let mut exchange = pin!(exchange::handle(worker.context(client, Some(interim_sink)), request));
         let finished = poll_fn(|context| {
             // The trailers would reach the upstream with this poll.
             if stats.borrow_mut().take_malformed(number) {

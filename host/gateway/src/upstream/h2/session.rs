@@ -4,12 +4,12 @@
 //! when its peer answers no PING, which ends all its streams. This module does not know: requests,
 //! the pool.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::keep_alive::{Activity, wait_until_dead};
 use crate::net::Stream;
+use crate::net::write_batch::WriteBatch;
 use crate::upstream::connect::TlsConfig;
 use crate::upstream::endpoint::ConnectionPermit;
 use witgate_config::{Http2Settings, Upstream};
@@ -144,7 +145,7 @@ pub(in crate::upstream) async fn open(
         activity: Activity::new(),
         freed,
     });
-    let io = WatchedIo { io, state: state.clone() };
+    let io = WatchedIo { io: Rc::new(RefCell::new(WriteBatch::new(io))), state: state.clone() };
     let failed = |why: String| Error::new(Kind::UpstreamProtocol, format!("no HTTP/2: {why}"));
     let late = || Error::new(Kind::UpstreamConnectTimeout, "no HTTP/2: its SETTINGS frame did not arrive in time");
     let until = Instant::now() + upstream.connect_timeout;
@@ -154,7 +155,7 @@ pub(in crate::upstream) async fn open(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(u32::try_from(upstream.response_head_bytes).unwrap_or(u32::MAX))
         .enable_push(false);
-    let handshake = timeout_at(until, builder.handshake(io)).await;
+    let handshake = timeout_at(until, builder.handshake(io.clone())).await;
     let (send, mut connection) = handshake.map_err(|_| late())?.map_err(|error| failed(error.to_string()))?;
     let settings_arrived = poll_fn(|context| {
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
@@ -167,7 +168,7 @@ pub(in crate::upstream) async fn open(
     let (task_state, settings) = (state.clone(), upstream.http2.clone());
     tokio::task::spawn_local(async move {
         let _counted = permit;
-        drive(connection, &task_state, &settings).await;
+        drive(connection, &io, &settings).await;
         task_state.is_open.set(false);
         task_state.freed.notify_waiters();
     });
@@ -175,37 +176,47 @@ pub(in crate::upstream) async fn open(
 }
 
 /// Runs the connection until it ends or its peer answers no PING.
-async fn drive(mut connection: h2::client::Connection<WatchedIo, Bytes>, state: &State, settings: &Http2Settings) {
+async fn drive(mut connection: h2::client::Connection<WatchedIo, Bytes>, io: &WatchedIo, settings: &Http2Settings) {
     let Some(ping_pong) = connection.ping_pong() else { return };
-    let mut dead = pin!(wait_until_dead(ping_pong, &state.activity, settings));
+    let mut dead = pin!(wait_until_dead(ping_pong, &io.state.activity, settings));
+    io.io.borrow_mut().is_batching = true;
+    let running = poll_fn(|context| {
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
+            return Poll::Ready(ended.map_err(|error| error.to_string()));
+        }
+        match io.io.borrow_mut().poll_send(context, &mut |_| {}) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.to_string())),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    });
     tokio::select! {
         biased;
-        result = &mut connection => {
+        result = running => {
             if let Err(error) = result {
-                tracing::debug!(%error, "an HTTP/2 connection to an upstream ended");
+                tracing::debug!(error, "an HTTP/2 connection to an upstream ended");
             }
         }
         // Dropping the connection ends its streams with an error that may be retried.
         () = &mut dead => {
-            state.is_dead.set(true);
+            io.state.is_dead.set(true);
             tracing::info!("an HTTP/2 connection to an upstream answers no PING and is closed");
         }
     }
 }
 
-/// Notes when bytes arrive.
+/// Notes when bytes arrive, and gathers the frames that are sent. Clones share the connection.
+#[derive(Clone)]
 struct WatchedIo {
-    io: Stream,
+    io: Rc<RefCell<WriteBatch<Stream>>>,
     state: Rc<State>,
 }
 
 impl AsyncRead for WatchedIo {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut this.io).poll_read(context, buffer);
+        let polled = Pin::new(&mut self.io.borrow_mut().io).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            this.state.activity.heard();
+            self.state.activity.heard();
         }
         polled
     }
@@ -213,7 +224,7 @@ impl AsyncRead for WatchedIo {
 
 impl AsyncWrite for WatchedIo {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(context, bytes)
+        self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -221,18 +232,20 @@ impl AsyncWrite for WatchedIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(context, slices)
+        self.io.borrow_mut().poll_write(context, slices, &mut |_| {})
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(context)
+        self.io.borrow_mut().poll_flush(context, &mut |_| {})
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(context)
+        let io = &mut *self.io.borrow_mut();
+        ready!(io.poll_send(context, &mut |_| {}))?;
+        Pin::new(&mut io.io).poll_shutdown(context)
     }
 }
