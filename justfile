@@ -138,7 +138,26 @@ bench-abi: build
     cargo build --release --locked --workspace --examples
     target/release/examples/abi
 
-# build a collector (minutes) and print the traces that arrive at ports 4317 and 4318
+# cause the fault of each alert, and see it fire and clear in a real Prometheus (2 minutes)
+alerts: build
+    tests/tools/install prometheus alertmanager redis
+    ALERTS=1 cargo test --release --locked --workspace --test e2e -- --nocapture each_alert_fires_on_a_real_fault
+
+# send traffic at 1.5 times PEAK requests per second, and check thresholds; an hour: 3600
+load SECONDS="120" PEAK="200" *OPTIONS: build build-guests
+    tests/load/install
+    python3 tests/load/run.py {{ SECONDS }} {{ PEAK }} {{ OPTIONS }}
+
+# kill endpoints and Redis, swap filters and certificates under load, for so many seconds
+chaos SECONDS="120": build
+    tests/tools/install redis
+    CHAOS_SECONDS={{ SECONDS }} cargo test --release --locked --workspace --test e2e -- --nocapture faults_under_load
+
+# apply the Kubernetes manifests to a real kube-apiserver (builds it at first: ten minutes)
+manifests:
+    tests/kube/check
+
+# build a collector (minutes) and print what arrives at ports 4317 and 4318
 otel-collector:
     test -x target/tools/otelcol/otelcol-witgate || go run go.opentelemetry.io/collector/cmd/builder@v0.165.0 --config deploy/otel/builder.yaml
     target/tools/otelcol/otelcol-witgate --config deploy/otel/collector.yaml

@@ -31,6 +31,7 @@ def panel(title, *queries, unit="short", kind="timeseries", width=12, descriptio
         else {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}},
         "targets": [
             {"refId": chr(ord("A") + index), "datasource": SOURCE, "expr": expression, "legendFormat": legend}
+            | ({"exemplar": True} if "_bucket" in expression else {})
             for index, (expression, legend) in enumerate(queries)
         ],
     }
@@ -146,8 +147,11 @@ dashboard("filters", "witgate: filters", [variable("filter", "Filter", "label_va
         "{{filter}}: {{reason}}")),
     panel("Instances", (f"sum(witgate_instances{{{SELECTOR}}})", "alive"),
           (f"sum by (filter) (witgate_filter_instances_kept{{{FILTER}}})", "idle: {{filter}}")),
-    panel("Log lines dropped", (
-        f"sum(rate(witgate_filter_log_lines_dropped_total{{{SELECTOR}}}[$__rate_interval]))", "lines"), unit="ops"),
+    panel("Log lines and spans dropped",
+          (f"sum(rate(witgate_filter_log_lines_dropped_total{{{SELECTOR}}}[$__rate_interval]))", "lines of filters"),
+          (f"sum(rate(witgate_log_lines_dropped_total{{{SELECTOR}}}[$__rate_interval]))", "lines of the log"),
+          (f"sum(rate(witgate_access_log_lines_dropped_total{{{SELECTOR}}}[$__rate_interval]))", "lines of the access log"),
+          (f"sum(rate(witgate_trace_spans_dropped_total{{{SELECTOR}}}[$__rate_interval]))", "spans"), unit="ops"),
 ])
 
 dashboard(

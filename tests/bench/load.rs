@@ -23,6 +23,8 @@ use crate::upstream::{self, end_of_head};
 
 /// Fields of a browser's request.
 const FIELDS: &str = "user-agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\naccept: text/html,application/xhtml+xml\r\naccept-encoding: gzip, br\r\naccept-language: en-GB,en;q=0.9\r\ncache-control: no-cache\r\ncookie: session=abcdef0123456789; theme=dark\r\nauthorization: Bearer eyJhbGciOiJIUzI1NiJ9.e30.abc\r\n";
+/// Connections of the closed loop.
+pub(crate) const CONNECTIONS: usize = 64;
 /// The field that every filter compares.
 pub(crate) const KEY: &str = "x-api-key: s3cret\r\n";
 /// A measurement fails if more than one request in this many fails.

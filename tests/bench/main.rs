@@ -3,8 +3,8 @@
 //!
 //! Read in this order: `options`, `cases` (what is compared), `witgate` and `peers` (how gateways
 //! start), `load` and `upstream` (what generates and receives requests), `machine` (CPU, memory,
-//! cores), `memory`, `swap` and `scaling` (measurements of witgate alone), `transfers` and
-//! `generators` (bodies, HTTP/2 and idle connections), `results`, `targets`, `report`, `plot`.
+//! cores), `memory`, `swap`, `scaling` and `telemetry` (measurements of witgate alone), `transfers`
+//! and `generators` (bodies, HTTP/2 and idle connections), `results`, `targets`, `report`, `plot`.
 //!
 //! The CPU of a gateway is the user and system time of its processes, divided by the number of
 //! responses. The gateway has one core; load and upstream share another. Rounds alternate between
@@ -24,6 +24,7 @@ mod results;
 mod scaling;
 mod swap;
 mod targets;
+mod telemetry;
 mod transfers;
 mod upstream;
 mod witgate;
@@ -37,7 +38,7 @@ use anyhow::{Result, ensure};
 use clap::Parser as _;
 
 use crate::cases::{CASES, RunningCase, Sandbox, minimum, percentile};
-use crate::load::{Driver, KEY, Target};
+use crate::load::{CONNECTIONS, Driver, KEY, Target};
 use crate::machine::{Cores, Noise};
 use crate::options::{FULL, Lengths, Options, QUICK};
 use crate::peers::{Environment, NOT_STARTED, PEERS, Peer};
@@ -45,7 +46,6 @@ use crate::progress::Progress;
 use crate::results::Results;
 use crate::witgate::Witgate;
 
-const CONNECTIONS: usize = 64;
 const OPEN_CONNECTIONS: u32 = 32;
 const OPEN_RATE: u32 = 1000;
 
@@ -67,6 +67,9 @@ fn main() -> Result<()> {
     let driver = Driver::new(cores.load)?;
     let upstream = driver.run(upstream::start())?;
     let rounds = (lengths.closed_rounds + 1 + lengths.open_rounds) * CASES.len();
+    if options.telemetry {
+        return telemetry::measure(&driver, upstream, cores, lengths);
+    }
     let steps = chosen.len() + 3 * lengths.swaps + 4 + rounds + if options.reloads { 10 } else { 0 };
     let load_before = machine::load_average();
     let noise = Noise::now();

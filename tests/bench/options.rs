@@ -22,6 +22,9 @@ pub(crate) struct Options {
     /// Only print the tables, and leave docs/ unchanged
     #[arg(long)]
     pub(crate) no_write: bool,
+    /// Only measure what the access log, traces and metrics cost
+    #[arg(long)]
+    pub(crate) telemetry: bool,
     /// Also reload a filter 100 times with 10,000 requests after each (minutes)
     #[arg(long)]
     pub(crate) reloads: bool,

@@ -60,7 +60,27 @@ pub(crate) fn start(upstream: SocketAddr, core: usize, workers: usize) -> Result
     Ok(Witgate { gateway, cases, missing })
 }
 
+/// Starts the gateway on a core with the filters of these cases, without other cases. `change`
+/// alters the set-up, and `yaml` has further keys.
+pub(crate) fn start_with(
+    upstream: SocketAddr,
+    core: usize,
+    ids: &[&str],
+    change: impl Fn(Setup) -> Setup,
+    yaml: &str,
+) -> Result<Gateway> {
+    let filters: Vec<_> = FILTERS.into_iter().filter(|filter| ids.contains(&filter.0)).collect();
+    let start = || change(setup_with(upstream, &filters, 1, yaml)?).start();
+    // The first start compiles, as above.
+    start()?;
+    machine::run_on_core(core, start)
+}
+
 fn setup(upstream: SocketAddr, available: &[(&str, &str, &str)], workers: usize) -> Result<Setup> {
+    setup_with(upstream, available, workers, "")
+}
+
+fn setup_with(upstream: SocketAddr, available: &[(&str, &str, &str)], workers: usize, yaml: &str) -> Result<Setup> {
     let mut filters = String::new();
     let mut routes = String::from("routes:\n  - {match: {path: /plain}, upstream: u}\n");
     for (id, _, more) in available {
@@ -68,7 +88,8 @@ fn setup(upstream: SocketAddr, available: &[(&str, &str, &str)], workers: usize)
         routes.push_str(&format!("  - {{match: {{path: /{id}}}, filters: [{id}], upstream: u}}\n"));
     }
     let filters = if filters.is_empty() { filters } else { format!("filters:\n{filters}") };
-    let mut setup = Setup::new(&format!("{}{filters}{routes}", upstreams(upstream)))?.workers(workers).level("warn");
+    let mut setup =
+        Setup::new(&format!("{yaml}{}{filters}{routes}", upstreams(upstream)))?.workers(workers).level("warn");
     for (id, guest, _) in available {
         setup = setup.with_guest(&format!("{id}.wasm"), guest)?;
     }

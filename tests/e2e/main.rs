@@ -9,6 +9,7 @@ mod authors_python;
 mod authors_python_builds;
 mod authors_rust;
 mod authors_typescript;
+mod chaos;
 mod cli;
 mod clients;
 mod compile;

@@ -25,7 +25,7 @@ pub fn repository() -> PathBuf {
 }
 
 /// The binary under test: the environment variable WITGATE, else the release build.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("WITGATE").map_or_else(|| repository().join("target/release/witgate"), PathBuf::from)
 }
 
@@ -114,6 +114,13 @@ impl Setup {
     #[must_use]
     pub fn access_log(mut self, more: &str) -> Self {
         self.access = format!("{{to: {{file: access.log}}, {more}}}");
+        self
+    }
+
+    /// Sets the whole value of `log.access`.
+    #[must_use]
+    pub fn access(mut self, value: &str) -> Self {
+        self.access = value.to_owned();
         self
     }
 

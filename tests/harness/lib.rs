@@ -21,7 +21,7 @@ pub mod wat;
 
 pub use client::{Client, Response};
 pub use dns::Dns;
-pub use gateway::{Gateway, Setup, repository};
+pub use gateway::{Gateway, Setup, binary, repository};
 pub use upstream::{Behavior, Upstream};
 pub use wait::{wait_until, wait_up_to};
 

@@ -196,6 +196,7 @@ impl Config {
         };
         included.check(top, &config.filters, &config.routes);
         consistency::check(top, config.timeouts.filters, &config.upstreams, &config.filters, &config.routes);
+        telemetry::check_receiver(top, &config.telemetry, &config.log);
         listeners::check_trust(top, &config.listeners, &config.trusted_proxies);
         consistency::check_stores(top, &config.stores, &config.filters, &config.routes);
         consistency::check_calls(top, &config.upstreams, &config.filters);

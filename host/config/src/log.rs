@@ -56,6 +56,8 @@ pub enum AccessLogTarget {
     Stdout,
     /// `{file: PATH}`. SIGUSR1 opens the file again.
     File(PathBuf),
+    /// `otlp`: the receiver in `telemetry.otlp`.
+    Otlp,
 }
 
 /// Exchanges that meet one of these conditions are logged.
@@ -155,8 +157,8 @@ fn read_target(section: &Section, base: &Path) -> AccessLogTarget {
             AccessLogTarget::File(to.file("file", base).unwrap_or_default())
         });
     }
-    let targets = [("stdout", AccessLogTarget::Stdout)];
-    section.choice("to", &targets, "write stdout or {file: PATH}").unwrap_or(AccessLogTarget::Stdout)
+    let targets = [("stdout", AccessLogTarget::Stdout), ("otlp", AccessLogTarget::Otlp)];
+    section.choice("to", &targets, "write stdout, otlp or {file: PATH}").unwrap_or(AccessLogTarget::Stdout)
 }
 
 fn field_names() -> String {

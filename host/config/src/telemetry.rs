@@ -1,4 +1,4 @@
-//! `telemetry:`: traces over OTLP, and the token for debugging.
+//! `telemetry:`: traces and metrics over OTLP, and the token for debugging.
 //!
 //! This module does not know: how traces are made or sent.
 
@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 
-use crate::values::{HOUR, MILLISECOND, header_name, share};
+use crate::log::{AccessLogTarget, Log};
+use crate::values::{HOUR, MILLISECOND, SECOND, header_name, share};
 use crate::yaml::Section;
 
-/// Traces, and the token for debugging.
+/// Traces, metrics over OTLP, and the token for debugging.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Telemetry {
-    /// The attribute `service.name` of traces. Default `witgate`.
+    /// The attribute `service.name` of what is exported. Default `witgate`.
     pub service_name: String,
-    /// Where traces go. `None` turns traces off.
+    /// Where traces, metrics and the access log go. `None` turns traces off.
     pub otlp: Option<Otlp>,
     /// Which exchanges are traced.
     pub traces: Traces,
+    /// How often metrics are sent to `otlp`. `None` means never. Default of `interval` 60 s.
+    pub metrics: Option<Duration>,
     /// A request with this token in `x-witgate-debug` gets `x-witgate-trace` in its response.
     pub debug_token: Option<Secret>,
 }
@@ -97,8 +100,25 @@ impl Telemetry {
                 sample: traces.scalar("sample", share).unwrap_or(0.1),
                 slow: traces.duration("slow", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(1)),
             }),
+            metrics: section.optional("metrics", |metrics| {
+                metrics.duration("interval", SECOND, HOUR).unwrap_or(Duration::from_secs(60))
+            }),
             debug_token: read_token(section, "debug_token"),
         }
+    }
+}
+
+/// What is sent to a receiver needs one.
+pub(crate) fn check_receiver(top: &Section, telemetry: &Telemetry, log: &Log) {
+    if telemetry.otlp.is_some() {
+        return;
+    }
+    const ADVICE: &str = "needs a receiver: add telemetry.otlp.endpoint, such as http://127.0.0.1:4318";
+    if telemetry.metrics.is_some() {
+        top.error_at(&["telemetry", "metrics"], ADVICE);
+    }
+    if log.access.as_ref().is_some_and(|access| access.to == AccessLogTarget::Otlp) {
+        top.error_at(&["log", "access", "to"], format!("otlp {ADVICE}"));
     }
 }
 

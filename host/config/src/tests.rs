@@ -299,7 +299,7 @@ fn each_mistake_has_a_message() {
         ("admin: {address: x}", "write an IP address"),
         ("reload: {watch: yes}", "write true or false"),
         ("log: {format: xml}", "write auto, text or json"),
-        ("log: {access: {to: nowhere}}", "write stdout or {file: PATH}"),
+        ("log: {access: {to: nowhere}}", "write stdout, otlp or {file: PATH}"),
         ("log: {access: {fields: [time, colour]}}", "the fields are time, id, "),
         ("log: {access: {sample: 2}}", "write a share between 0 and 1"),
         ("log: {access: {when: {status: [99]}}}", "write a status such as 200"),

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use witgate_http::semantics::path::normalize;
 
 pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 const NAME_CHARS_MAX: usize = 64;

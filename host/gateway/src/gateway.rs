@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use crate::control::config_source::ConfigSource;
+use crate::control::known_series;
 use crate::control::reload::{FilterErrors, Reloader, load_filters};
 use crate::control::rollout::{publish_filters, publish_steps, report};
 use crate::control::signals::{Signals, exit_at_second};
@@ -29,7 +30,7 @@ use crate::process::hardening::protect_memory;
 use crate::releases::board::Releases;
 use crate::releases::loader::Loader;
 use crate::state::RouteLimiters;
-use crate::telemetry::{Metrics, ReloadStatus, Telemetry};
+use crate::telemetry::{Metrics, MetricsExport, MetricsSource, ReloadStatus, Telemetry};
 use crate::tls::reload::{CertificateErrors, Certificates, store_tls};
 use crate::upstream::{EndpointRegistry, run_health_checks};
 use crate::{admin, server};
@@ -126,6 +127,7 @@ impl Gateway {
         // The takeover comes first: different addresses are reported before filters are compiled.
         let (received, predecessor) = if take_over_running { take_over(&config)?.unzip() } else { (None, None) };
         let metrics = Metrics::new();
+        known_series::begin(&metrics, &config);
         let (engine, loader) = create_engine(&config, predecessor.is_some())?;
         // So is an address in use.
         let sockets = received.map_or_else(|| Sockets::bind(&config), Ok)?;
@@ -174,6 +176,7 @@ impl Gateway {
     pub fn run(mut self) -> Result<(), StartError> {
         self.start_admin_thread()?;
         self.start_health_thread()?;
+        let metrics_export = self.start_metrics_export()?;
         let Self { shared, workers, supervisor, runtime, mut signals, takeover_offer, mut taken_over, .. } = self;
         notify("READY=1");
         runtime.block_on(supervisor.run(&mut signals, &mut taken_over));
@@ -194,6 +197,7 @@ impl Gateway {
             }
         }
         shared.telemetry.finish();
+        metrics_export.finish();
         tracing::info!("drained");
         Ok(())
     }
@@ -202,6 +206,16 @@ impl Gateway {
         let Some(listener) = self.admin_listener.take() else { return Ok(()) };
         let (shared, taken_over) = (self.shared.clone(), self.taken_over.clone());
         start_async_thread("admin", move || admin::serve(shared, listener, taken_over))
+    }
+
+    fn start_metrics_export(&self) -> Result<MetricsExport, StartError> {
+        let (shared, reloaded) = (self.shared.clone(), self.shared.swapped.subscribe());
+        let settings = move || shared.snapshot.load().config.telemetry.clone();
+        let shared = self.shared.clone();
+        let read = move || admin::openmetrics(&shared);
+        let counters = self.shared.metrics.metrics_exports();
+        let started = MetricsExport::start(MetricsSource { settings, read, reloaded, counters });
+        started.map_err(|source| StartError::Thread { name: "metrics-export", source })
     }
 
     fn start_health_thread(&self) -> Result<(), StartError> {

@@ -127,6 +127,10 @@ pub enum FilterFailure {
 }
 
 impl FilterFailure {
+    /// All kinds.
+    pub const ALL: [Self; 7] =
+        [Self::Trap, Self::Deadline, Self::Memory, Self::Limit, Self::InvalidOutput, Self::Error, Self::Saturated];
+
     /// The label in metrics.
     pub const fn label(self) -> &'static str {
         match self {

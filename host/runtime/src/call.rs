@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use witgate_http::error::FilterFailure;
 use witgate_http::text::bounded;
 
+use crate::capability_calls::CapabilityCalls;
 use crate::clock::PRECISE_BELOW;
 use crate::exchange::{Exchange, Journal, Reply, checked_reply};
 use crate::failure::{Failure, HostTrap};
@@ -64,6 +65,8 @@ pub struct CallStats {
     pub memory_bytes: usize,
     /// Whether an idle instance served the call: a prewarmed one, or with `reuse` a used one.
     pub is_reused: bool,
+    /// Calls of `keyvalue`, and calls of `limiter`.
+    pub capability_calls: [CapabilityCalls; 2],
 }
 
 /// The action of a call that ended well.
@@ -121,7 +124,7 @@ pub async fn run(
             Failure::at(&error, places.as_deref())
         })
     });
-    let CallRemains { mut exchange, journal, log_lines_dropped } = instance.take_remains();
+    let CallRemains { mut exchange, journal, log_lines_dropped, capability_calls } = instance.take_remains();
     let (edits, memory_bytes) = (journal.edits(), instance.memory_bytes());
     let outcome = apply_result(filter, &mut exchange, journal, returned);
     // After a trap, a limit, a deadline or a guest's own error the instance's state is unknown.
@@ -130,7 +133,8 @@ pub async fn run(
     } else {
         instance_cache::defer_drop(instance);
     }
-    let stats = CallStats { began: Some(began), busy: took.saturating_sub(waited), edits, memory_bytes, is_reused };
+    let busy = took.saturating_sub(waited);
+    let stats = CallStats { began: Some(began), busy, edits, memory_bytes, is_reused, capability_calls };
     let waited = waits.map_or(Duration::ZERO, |waits| waits.total());
     CallResult { exchange, outcome, took, waited, stats, log_lines_dropped }
 }

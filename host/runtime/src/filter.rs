@@ -17,6 +17,7 @@ use wasmtime_wasi::WasiCtx;
 use crate::author_place::Interpreter;
 use crate::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use crate::bindings::witgate::gateway as wit;
+use crate::capability_calls::CapabilityCalls;
 use crate::clock::ActiveCalls;
 use crate::component::ComponentInfo;
 use crate::engine::{Artifact, Engine};
@@ -229,6 +230,8 @@ pub(crate) struct CallState {
     pub(crate) config: Arc<BTreeMap<String, String>>,
     pub(crate) log_lines: u32,
     pub(crate) log_lines_dropped: u32,
+    pub(crate) keyvalue_calls: CapabilityCalls,
+    pub(crate) limiter_calls: CapabilityCalls,
     /// Only if WASI is granted.
     pub(crate) wasi: Option<(WasiCtx, ResourceTable)>,
     /// When the call must end.
@@ -267,6 +270,8 @@ impl CallState {
             config: config.clone(),
             log_lines: 0,
             log_lines_dropped: 0,
+            keyvalue_calls: CapabilityCalls::default(),
+            limiter_calls: CapabilityCalls::default(),
             wasi,
             deadline,
             limits: StoreLimits::new(filter.settings.memory_bytes),

@@ -20,6 +20,7 @@ use witgate_http::error::FilterFailure;
 
 use crate::bindings::exports::witgate::gateway::{request_handler, response_handler};
 use crate::bindings::witgate::gateway::types;
+use crate::capability_calls::CapabilityCalls;
 use crate::exchange::{Exchange, HELD_BYTES_MAX, Journal};
 use crate::failure::HostTrap;
 use crate::filter::{CallState, Filter, HANDLES_MAX, Phase, wait_clock};
@@ -65,6 +66,7 @@ pub(crate) struct CallRemains {
     pub(crate) exchange: Box<Exchange>,
     pub(crate) journal: Journal,
     pub(crate) log_lines_dropped: u32,
+    pub(crate) capability_calls: [CapabilityCalls; 2],
 }
 
 impl Instance {
@@ -192,6 +194,7 @@ impl Instance {
             exchange: std::mem::replace(&mut state.exchange, blank()),
             journal: std::mem::take(&mut state.journal),
             log_lines_dropped: std::mem::take(&mut state.log_lines_dropped),
+            capability_calls: [std::mem::take(&mut state.keyvalue_calls), std::mem::take(&mut state.limiter_calls)],
         }
     }
 

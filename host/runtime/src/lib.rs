@@ -15,6 +15,7 @@
 mod author_place;
 mod bindings;
 pub mod call;
+mod capability_calls;
 pub mod chunks;
 mod clock;
 mod coalesce;

@@ -42,7 +42,7 @@ pub enum LoadErrorReason {
 
 impl LoadErrorReason {
     /// All reasons.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NotWasm,
         Self::CoreModule,
         Self::Malformed,
@@ -51,6 +51,7 @@ impl LoadErrorReason {
         Self::Pin,
         Self::Config,
         Self::Limits,
+        Self::Proposal,
         Self::Link,
         Self::Instantiate,
         Self::Unreadable,

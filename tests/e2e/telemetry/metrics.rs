@@ -1,14 +1,19 @@
 //! Metrics of exchanges and filter calls, and the bound on the number of series.
 
+use std::collections::BTreeSet;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use harness::wat::{filter, header_setter};
-use harness::{Gateway, Setup, Upstream, repository, wait_until};
+use harness::wat::{component, filter, header_setter};
+use harness::{Gateway, Setup, Upstream, repository, wait_until, wait_up_to};
 
-fn series(gateway: &Gateway) -> usize {
+/// The names of all series with their labels, but for those that begin with the first check of the
+/// files.
+fn series(gateway: &Gateway) -> BTreeSet<String> {
     let text = gateway.admin("/metrics").map(|response| response.text()).unwrap_or_default();
-    text.lines().filter(|line| line.starts_with("witgate_")).count()
+    let lines = text.lines().filter(|line| line.starts_with("witgate_") && !line.contains("files_checked"));
+    lines.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
 }
 
 #[test]
@@ -50,21 +55,133 @@ fn exchanges_and_calls_are_measured() -> Result<()> {
 }
 
 #[test]
+fn calls_of_capabilities_are_counted() -> Result<()> {
+    // The second key is longer than a key may be.
+    let source = component(
+        "include request-filter; import keyvalue;",
+        "(module
+           (import \"witgate:gateway/keyvalue@0.1.0\" \"get\" (func $get (param i32 i32 i32)))
+           (memory (export \"memory\") 3)
+           (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 131072))
+           (func (export \"witgate:gateway/request-handler@0.1.0#handle-request\") (result i32)
+             (call $get (i32.const 4096) (i32.const 4) (i32.const 1024))
+             (call $get (i32.const 4096) (i32.const 1000) (i32.const 1024))
+             (i32.const 2048)))",
+    )?;
+    let yaml = "filters: {f: {source: f.wasm, capabilities: [keyvalue]}}\nupstreams: {echo: {builtin: echo}}\n\
+                routes: [{filters: [f], upstream: echo}]";
+    let gateway = Setup::new(yaml)?.with("f.wasm", source)?.start()?;
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/", &[])?.status, 200);
+    }
+    for result in ["ok", "error"] {
+        let labels = format!("{{filter=\"f\",version=\"-\",capability=\"keyvalue\",result=\"{result}\"}}");
+        assert_eq!(gateway.metric(&format!("witgate_filter_capability_calls_total{labels}"))?, 3.0, "{result}");
+    }
+    Ok(())
+}
+
+#[test]
 fn clients_cannot_make_series() -> Result<()> {
-    let yaml = "upstreams: {echo: {builtin: echo}}\nroutes: [{name: all, upstream: echo}]";
-    let gateway = Setup::new(yaml)?.workers(1).start()?;
+    const PATHS: usize = 100_000;
+    let yaml = "upstreams: {echo: {builtin: echo}}\nroutes: [{name: all, match: {path: /known}, upstream: echo}]";
+    let gateway = Setup::new(yaml)?.level("error").workers(1).start()?;
     let mut client = gateway.client()?;
-    client.get("/", &[])?;
+    assert_eq!((client.get("/known/0", &[])?.status, client.get("/0", &[])?.status), (200, 404));
     client.send("INVENTED", "/", &[], b"")?;
-    wait_until("the first series", || series(&gateway) > 0);
     let before = series(&gateway);
-    for index in 0..2000 {
-        client.get(&format!("/{index}?q={index}"), &[&format!("user-agent: {index}")])?;
+    // Pipelined, because this test is about the number and not about the pace.
+    for batch in 0..PATHS / 100 {
+        let path = |index: usize| {
+            format!("/{}{}?q={index}", ["", "known/"][usize::from(index % 100 == 0)], batch * 100 + index)
+        };
+        let requests = (0..100).map(|index| format!("HEAD {} HTTP/1.1\r\nhost: {batch}.test\r\n\r\n", path(index)));
+        client.write(requests.collect::<String>().as_bytes())?;
+        for _ in 0..100 {
+            client.read(true)?;
+        }
     }
     for index in 0..20 {
         client.send(&format!("INVENTED{index}"), "/", &[], b"")?;
     }
-    assert_eq!(series(&gateway), before);
+    // HEAD was not among the first requests: a series for each of its two statuses.
+    assert_eq!(series(&gateway).difference(&before).count(), 2);
+    assert_eq!(gateway.metric("witgate_requests_total{route=\"all\",method=\"HEAD\",status=\"200\"}")?, 1000.0);
+    Ok(())
+}
+
+#[test]
+fn removed_routes_and_filters_leave_no_series() -> Result<()> {
+    let route = |index: usize| {
+        format!(
+            "- {{name: r{index}, match: {{path: /{index}}}, filters: [f{index}], upstream: echo, mirror: {{upstream: u{index}}}, \
+             rate_limit: {{limit: 5, window: 1m}}}}\n"
+        )
+    };
+    let filter = |index: usize| format!("  f{index}: {{source: f.wasm, release: {{hold: 1h}}}}\n");
+    let yaml = |count: usize| {
+        let each = |write: &dyn Fn(usize) -> String| (0..count).map(write).collect::<String>();
+        let upstream = |index: usize| format!("  u{index}: {{endpoints: [\"http://127.0.0.1:1\"]}}\n");
+        let (filters, routes, upstreams) = (each(&filter), each(&route), each(&upstream));
+        format!(
+            "filters:\n  kept: {{source: f.wasm}}\n{filters}upstreams:\n  echo: {{builtin: echo}}\n{upstreams}\
+             routes:\n- {{name: kept, match: {{path: /kept}}, filters: [kept], upstream: echo}}\n{routes}"
+        )
+    };
+    let setup = Setup::new(&yaml(0))?.with("f.wasm", header_setter("x-a", "1", "")?)?;
+    let (without, with) = (setup.text(&yaml(0)), setup.text(&yaml(100)));
+    let gateway = setup.start()?;
+    assert_eq!(gateway.get("/kept", &[])?.status, 200);
+    let before = series(&gateway);
+    let reload = |text: &str, expected: usize| -> Result<()> {
+        let routes = || gateway.admin("/routes").map_or(0, |response| response.json().as_array().map_or(0, Vec::len));
+        gateway.replace("gateway.yaml", text)?;
+        wait_until("the configuration is in service", || {
+            let _ = gateway.signal(rustix::process::Signal::HUP);
+            routes() == expected
+        });
+        Ok(())
+    };
+    reload(&with, 101)?;
+    for index in 0..100 {
+        assert_eq!(gateway.get(&format!("/{index}"), &[])?.status, 200);
+    }
+    assert!(series(&gateway).len() > before.len() + 100 * 20);
+    reload(&without, 1)?;
+    wait_up_to(Duration::from_secs(20), "the series of removed routes are gone", || {
+        let now = series(&gateway);
+        println!("left: {:?}", now.difference(&before).collect::<Vec<_>>());
+        now == before
+    });
+    Ok(())
+}
+
+#[test]
+fn counters_with_known_labels_begin_at_zero() -> Result<()> {
+    let upstream = Upstream::start()?;
+    let yaml = format!(
+        "filters: {{f: {{source: f.wasm, release: {{hold: 1h}}}}}}\nupstreams: {{u: {}}}\n\
+         routes: [{{name: api, filters: [f], upstream: u, mirror: {{upstream: u}}, rate_limit: {{limit: 5, window: 1m}}}}]",
+        upstream.yaml()
+    );
+    let gateway = Setup::new(&yaml)?.with("f.wasm", header_setter("x-a", "1", "")?)?.start()?;
+    let text = gateway.admin("/metrics")?.text();
+    let endpoint = upstream.address;
+    for line in [
+        "reloads_total{result=\"refused\"}".to_owned(),
+        "filter_errors_total{filter=\"f\",version=\"-\",kind=\"memory\"}".into(),
+        "filter_load_failures_total{filter=\"f\",reason=\"proposal\"}".into(),
+        "exchange_duration_seconds_count{route=\"api\",class=\"5xx\"}".into(),
+        "listener_requests_total{listener=\"main\",class=\"5xx\"}".into(),
+        "mirrored_total{route=\"api\",result=\"failed\"}".into(),
+        "rate_limit_decisions_total{route=\"api\",result=\"limited\"}".into(),
+        "upstream_retries_total{upstream=\"u\",result=\"failed\"}".into(),
+        format!("upstream_requests_total{{upstream=\"u\",endpoint=\"{endpoint}\",result=\"connect\"}}"),
+        format!("endpoint_ejections_total{{upstream=\"u\",endpoint=\"{endpoint}\"}}"),
+        "release_decisions_total{filter=\"f\",decision=\"rolled_back\"}".into(),
+    ] {
+        assert!(text.contains(&format!("\nwitgate_{line} 0\n")), "witgate_{line} 0 is not in\n{text}");
+    }
     Ok(())
 }
 

@@ -1,11 +1,14 @@
 //! What an operator sees of an exchange: ids, the access log, the last failures, traces, metrics.
 
 mod access_log;
+mod export;
 mod failures;
 mod ids;
 mod metrics;
 mod runtime;
+mod tap;
 mod traces;
+mod transcript;
 
 use anyhow::Result;
 use harness::wat::{filter, header_setter, with_manifest};

@@ -43,7 +43,8 @@ pub(super) fn wants_openmetrics(headers: &HeaderMap) -> bool {
     openmetrics > 0.0 && openmetrics >= weight("text/plain").unwrap_or(0.0)
 }
 
-fn openmetrics(shared: &Shared) -> String {
+/// The metrics as OpenMetrics text, with those of the current state.
+pub(crate) fn openmetrics(shared: &Shared) -> String {
     shared.metrics.instances.set(shared.engine.instances() as i64);
     shared.metrics.in_flight.set(shared.in_flight.in_use() as i64);
     shared.metrics.connections.set(shared.connections.in_use() as i64);

@@ -18,7 +18,10 @@ mod releases;
 mod reply;
 mod router;
 mod routes;
+mod tap;
 mod upstreams;
+
+pub(crate) use self::metrics::openmetrics;
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -26,6 +29,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::Either;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -88,7 +92,11 @@ async fn serve_connection(
     let configured = shared.snapshot.load().config.admin;
     let caller = Caller { peer, is_loopback_listener: configured.is_some_and(|address| address.ip().is_loopback()) };
     let service = service_fn(move |request| {
-        let response = router::respond(&shared, &caller, &request);
+        let response = if tap::is_tap(&request) {
+            tap::respond(&shared, &caller, &request)
+        } else {
+            router::respond(&shared, &caller, &request).map(Either::Left)
+        };
         async move { Ok::<_, Infallible>(response) }
     });
     let mut builder = http1::Builder::new();

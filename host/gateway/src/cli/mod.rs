@@ -1,14 +1,17 @@
-//! The command line: `run`, `check`, `ctl`, `inspect`, `precompile`, `schema`.
+//! The command line: `run`, `check`, `ctl`, `tap`, `top`, `inspect`, `precompile`, `schema`.
 //!
 //! The exit code is 0 on success, 1 for invalid input and failures, and 2 for an invalid command
 //! line. This module does not know: how the commands work.
 
+mod admin_client;
 mod check;
 mod ctl;
 mod inspect;
 mod output;
 mod precompile;
 mod run;
+mod tap;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,6 +74,10 @@ enum Command {
     Schema,
     /// Show the state of a running gateway, and give it commands
     Ctl(ctl::Options),
+    /// Show exchanges of a running gateway as they end
+    Tap(tap::Options),
+    /// Show the routes, filters and upstreams of a running gateway, every second
+    Top(top::Options),
     /// Compile the component on standard input; the gateway starts this command itself
     #[command(hide = true)]
     Compile {
@@ -94,6 +101,8 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check::check(&config),
         Command::Schema => output::print(witgate_config::schema()),
         Command::Ctl(options) => ctl::run(options),
+        Command::Tap(options) => tap::run(options),
+        Command::Top(options) => top::run(options),
         Command::Inspect { file, json } => inspect::inspect(&file, json),
         Command::Precompile { config, state, files } => precompile::precompile(config, state, files),
         Command::Compile { state, output, memory, seconds, priority } => {

@@ -4,6 +4,7 @@
 
 pub mod config_source;
 pub mod file_watcher;
+pub mod known_series;
 pub mod lanes;
 mod references;
 pub mod reload;

@@ -7,11 +7,12 @@
 //!
 //! This module does not know: connections, requests, how changes are noticed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use super::config_source::{self, ConfigSource};
+use super::known_series;
 use super::lanes::{Lanes, Trigger};
 use super::rollout::{self, Loaded};
 use crate::pipeline::snapshot::{Filters, Shared};
@@ -21,7 +22,7 @@ use crate::telemetry::{FilesLabels, Metrics, ReloadLabels};
 use crate::tls::reload::{CertificateErrors, Certificates, UpstreamSet, store_tls, upstream_tls};
 use witgate_config::Config;
 use witgate_runtime::filter::Filter;
-use witgate_runtime::load_error::{LoadError, LoadErrorReason};
+use witgate_runtime::load_error::LoadError;
 
 /// Why a configuration is not applied. Displays the whole message for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -244,29 +245,18 @@ impl Reloader {
         let route_limiters = self.loader.route_limiters(&config);
         let publication =
             Loaded { config: config.clone(), filters: &filters, route_limiters, upstream_tls, is_new_config: true };
-        rollout::publish(&self.shared, &self.loader, publication).map_err(ReloadError::Snapshot)?;
+        let metrics = &self.shared.metrics;
+        known_series::begin(metrics, &config);
+        let published = rollout::publish(&self.shared, &self.loader, publication);
+        published
+            .inspect_err(|_| known_series::forget(metrics, &config, &current.config))
+            .map_err(ReloadError::Snapshot)?;
         telemetry.adopt(sinks);
         lock(&self.certificates).adopt(upstreams);
-        self.forget_series(&current.config, &config);
+        known_series::forget(metrics, &current.config, &config);
         self.loader.retain(&config, &self.shared.metrics);
         self.shared.reloads.apply_config();
         Ok(())
-    }
-
-    /// Removes the series of what the new configuration does not contain. Those that exchanges
-    /// count in have owners.
-    fn forget_series(&self, old: &Config, new: &Config) {
-        let metrics = &self.shared.metrics;
-        for name in old.filters.keys().filter(|name| !new.filters.contains_key(*name)) {
-            metrics.forget_filter(name, LoadErrorReason::ALL.map(LoadErrorReason::label));
-        }
-        for name in old.upstreams.keys().filter(|name| !new.upstreams.contains_key(*name)) {
-            metrics.forget_upstream(name);
-        }
-        let kept: HashSet<&str> = new.routes.iter().map(|route| route.name.as_str()).collect();
-        for route in old.routes.iter().filter(|route| !kept.contains(route.name.as_str())) {
-            metrics.forget_route(&route.name);
-        }
     }
 
     /// Loads a changed filter and puts it into service.

@@ -16,7 +16,7 @@ use http_body::{Body as _, Frame};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
-use crate::telemetry::{MirrorLabels, UpstreamRecord};
+use crate::telemetry::{MirrorLabels, UpstreamRecord, count_known};
 use crate::upstream::{Cluster, SendOptions, UpstreamClient};
 use witgate_http::body::Body;
 use witgate_http::error::Error;
@@ -58,7 +58,7 @@ impl Mirror {
         let (upstream, cluster) = (upstream.clone(), self.cluster.clone());
         let (results, route) = (self.results.clone(), self.route.clone());
         let count = move |result| {
-            results.get_or_create(&MirrorLabels { route, result }).inc();
+            count_known(&results, &MirrorLabels { route, result });
         };
         self.sampler.copy(request, move |copy| match copy {
             RequestCopy::Ready(copy, permit) => {

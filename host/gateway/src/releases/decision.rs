@@ -43,6 +43,19 @@ pub enum DecisionKind {
 }
 
 impl DecisionKind {
+    /// All kinds.
+    pub const ALL: [Self; 9] = [
+        Self::Started,
+        Self::Advanced,
+        Self::Held,
+        Self::Completed,
+        Self::RolledBack,
+        Self::Quarantined,
+        Self::Paused,
+        Self::Resumed,
+        Self::Cancelled,
+    ];
+
     /// The label in metrics, and the word in the log.
     pub const fn label(self) -> &'static str {
         match self {

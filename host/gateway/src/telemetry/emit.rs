@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode, Version};
 
+use super::labels::{TraceId, TraceLabels};
 use super::log_limit::WARNINGS;
 use super::record::{CallOutcome, End, ExchangeRecord};
 use super::series::RouteSeries;
@@ -66,11 +67,14 @@ impl OpenRecord {
         }
     }
 
-    /// Keeps those fields of the request that the access log contains.
+    /// Keeps those fields of the request that the access log and the readers of taps get.
     pub fn keep_headers(&mut self, headers: &HeaderMap) {
         if let Some(access) = &*self.telemetry.access.load() {
             let kept = access.settings().headers.iter();
             self.headers.extend(kept.filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))));
+        }
+        if self.telemetry.taps.has_readers() {
+            self.tapped_headers = Some(Box::new(headers.clone()));
         }
     }
 
@@ -81,21 +85,27 @@ impl OpenRecord {
         self.emit_calls();
         self.emit_failure();
         let (method, status, seconds) = (self.method_label(), status.as_u16(), duration.as_secs_f64());
-        self.series().count(method, status, seconds);
+        self.series().count(method, status, seconds, self.exemplar());
+    }
+
+    /// The trace that a histogram may name: one that is exported for certain.
+    fn exemplar(&self) -> Option<TraceLabels> {
+        let trace = self.trace.filter(|trace| trace.is_sampled || self.is_failed())?;
+        Some(TraceLabels { trace_id: TraceId(trace.trace_id) })
     }
 
     /// Counts the calls of filters, and logs those that failed.
     fn emit_calls(&self) {
         for call in &self.calls {
             let filter = &*call.filter;
-            filter.count_call(call.phase, call.duration.as_secs_f64());
+            filter.count_call(call.phase, call.duration.as_secs_f64(), self.exemplar());
             filter.count_usage(&call.stats);
             if call.log_lines_dropped > 0 {
                 filter.count_dropped_lines(call.log_lines_dropped);
             }
             let CallOutcome::Failed { kind, detail, is_logged } = &call.outcome else { continue };
+            filter.count_failure(*kind);
             let kind = kind.label();
-            filter.count_failure(kind);
             if *is_logged {
                 tracing::error!(
                     filter = &*filter.name,
@@ -154,8 +164,10 @@ impl OpenRecord {
         let status = self.status.map(|status| status.as_u16());
         let metrics = &self.telemetry.metrics;
         count_of_listener(&metrics.listener_requests, &self.listener, status);
-        self.series().end(status, duration.as_secs_f64(), &self.traffic);
-        let is_needed = self.telemetry.access.load().is_some() || self.trace.is_some() || self.error_is_kept();
+        self.series().end(status, duration.as_secs_f64(), self.exemplar(), &self.traffic);
+        let has_readers = self.telemetry.taps.has_readers();
+        let is_needed =
+            has_readers || self.telemetry.access.load().is_some() || self.trace.is_some() || self.error_is_kept();
         if !is_needed {
             return;
         }
@@ -170,6 +182,9 @@ impl OpenRecord {
         }
         if self.error_is_kept() {
             self.telemetry.failures.keep(self, &end);
+        }
+        if has_readers {
+            self.telemetry.taps.send(self, &end);
         }
     }
 

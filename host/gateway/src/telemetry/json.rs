@@ -189,6 +189,25 @@ pub(super) fn timestamp(out: &mut Vec<u8>, time: SystemTime) {
     out.push(b'Z');
 }
 
+/// The nanoseconds since 1970 of a time that `timestamp` wrote.
+pub(super) fn parse_timestamp(text: &str) -> Option<u64> {
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let days = days_from_civil(year, month, day)?;
+    let seconds = days * 86_400 + number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
+    Some(seconds * 1_000_000_000 + number(20, 23)? * 1_000_000)
+}
+
+/// The inverse of `civil_from_days`. `None` before 1970.
+fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
+    let year = if month <= 2 { year.checked_sub(1)? } else { year };
+    let (era, of_era) = (year / 400, year % 400);
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let of_year = (153 * shifted_month + 2) / 5 + day.checked_sub(1)?;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+    days.checked_sub(719_468)
+}
+
 /// Year, month and day of a number of days since 1970 (Howard Hinnant's `civil_from_days`).
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
@@ -231,6 +250,7 @@ mod tests {
             let mut out = vec![];
             timestamp(&mut out, UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 42));
             assert_eq!(String::from_utf8_lossy(&out), expected);
+            assert_eq!(parse_timestamp(expected), Some((seconds * 1000 + 42) * 1_000_000));
         }
     }
 

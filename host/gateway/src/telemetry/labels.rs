@@ -2,9 +2,10 @@
 //!
 //! This module does not know: which metrics there are.
 
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
 /// Labels of an exchange.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -105,6 +106,46 @@ pub struct FailureLabels {
     pub kind: &'static str,
 }
 
+/// Labels of the calls that a filter makes to a capability of the gateway.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CapabilityLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// The manifest's version, `-` without a manifest.
+    pub version: Arc<str>,
+    /// One of [`CAPABILITIES`].
+    pub capability: &'static str,
+    /// `ok` or `error`.
+    pub result: &'static str,
+}
+
+/// The capabilities whose calls are counted, in the order of `CapabilityCalls`.
+pub(super) const CAPABILITIES: [&str; 2] = ["keyvalue", "limiter"];
+
+/// The trace that an exemplar names.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TraceLabels {
+    /// The trace.
+    pub trace_id: TraceId,
+}
+
+/// Is written as 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
+pub struct TraceId(pub u128);
+
+impl EncodeLabelValue for TraceId {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
+        write!(encoder, "{:032x}", self.0)
+    }
+}
+
+/// Labels of exports over OTLP.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OtlpLabels {
+    /// `ok` or `failed`.
+    pub result: &'static str,
+}
+
 /// Labels of a filter file that the gateway refused.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct LoadFailureLabels {
@@ -150,6 +191,9 @@ pub struct UpstreamCertificateFailureLabels {
     pub reason: &'static str,
 }
 
+/// All values of [`HandshakeLabels::result`].
+pub(super) const HANDSHAKE_RESULTS: [&str; 4] = ["full", "resumed", "failed", "timeout"];
+
 /// Labels of a TLS handshake with a client.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct HandshakeLabels {
@@ -165,6 +209,9 @@ pub struct ReloadLabels {
     /// `applied` or `refused`.
     pub result: &'static str,
 }
+
+/// All values of [`ReloadLabels::result`].
+pub(super) const RELOAD_RESULTS: [&str; 2] = ["applied", "refused"];
 
 /// Labels of a check of files.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -216,6 +263,13 @@ pub struct StoreOperationLabels {
     pub result: &'static str,
 }
 
+/// All values of [`StoreOperationLabels::operation`].
+pub(super) const STORE_OPERATIONS: [&str; 7] =
+    ["get", "get-many", "set", "delete", "increment", "compare-and-swap", "take"];
+
+/// All values of [`StoreOperationLabels::result`].
+pub(super) const STORE_RESULTS: [&str; 4] = ["ok", "error", "timeout", "refused"];
+
 /// Labels of a route's rate limit.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RateLimitLabels {
@@ -224,6 +278,9 @@ pub struct RateLimitLabels {
     /// `allowed`, `limited`, or `unavailable`.
     pub result: &'static str,
 }
+
+/// All values of [`RateLimitLabels::result`].
+pub(super) const RATE_LIMIT_RESULTS: [&str; 3] = ["allowed", "limited", "unavailable"];
 
 /// Labels of retries.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

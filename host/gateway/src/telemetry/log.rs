@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::reload::Handle;
 
-use super::log_writer::LogWriter;
+use super::log_writer::{GATHER_TIME, LogWriter};
 
 type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 
@@ -33,7 +33,7 @@ static DROPPED_LINES: LazyLock<Counter> = LazyLock::new(Counter::default);
 /// operator.
 pub fn init_log(level: &str, json: bool) -> Result<(), String> {
     let filter = parse_level(level)?;
-    let started = LogWriter::start(dropped_lines(), std::io::stderr(), report_dropped);
+    let started = LogWriter::start(dropped_lines(), GATHER_TIME, std::io::stderr(), report_dropped);
     let writer = started.map_err(|error| format!("the thread of the log cannot be started: {error}"))?;
     let writer = WRITER.get_or_init(|| writer);
     let builder =

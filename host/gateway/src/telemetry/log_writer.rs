@@ -16,7 +16,7 @@ use prometheus_client::metrics::counter::Counter;
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 /// The writer waits this long after it was woken, so that it writes many lines at once. Gain: a
 /// busy gateway makes one system call for hundreds of lines. Price: a line appears that much later.
-const GATHER_TIME: Duration = Duration::from_millis(2);
+pub(super) const GATHER_TIME: Duration = Duration::from_millis(2);
 /// The pause if standard error is a full pipe in non-blocking mode, which its other users may set.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
@@ -45,11 +45,17 @@ struct State {
 
 impl LogWriter {
     /// Starts the thread that writes to `output`. Lines that do not fit are counted in `dropped`.
-    /// After some were dropped, the thread passes their number to `report`, which may log.
-    pub(super) fn start(dropped: Counter, output: impl Write + Send + 'static, report: fn(u64)) -> io::Result<Self> {
+    /// After some were dropped, the thread passes their number to `report`, which may log. Lines
+    /// are gathered for the time `gather` before they are written.
+    pub(super) fn start(
+        dropped: Counter,
+        gather: Duration,
+        output: impl Write + Send + 'static,
+        report: fn(u64),
+    ) -> io::Result<Self> {
         let writer = Self(Arc::new(Shared { dropped, ..Shared::default() }));
         let own = writer.clone();
-        std::thread::Builder::new().name("log".into()).spawn(move || own.write_until_closed(output, report))?;
+        std::thread::Builder::new().name("log".into()).spawn(move || own.write_until_closed(output, gather, report))?;
         Ok(writer)
     }
 
@@ -72,7 +78,7 @@ impl LogWriter {
         self.0.filled.notify_one();
     }
 
-    fn write_until_closed(&self, mut output: impl Write, report: fn(u64)) {
+    fn write_until_closed(&self, mut output: impl Write, gather: Duration, report: fn(u64)) {
         let mut lines = vec![];
         loop {
             {
@@ -87,7 +93,7 @@ impl LogWriter {
                 }
                 state.is_writing = true;
             }
-            std::thread::sleep(GATHER_TIME);
+            std::thread::sleep(gather);
             std::mem::swap(&mut self.state().buffer, &mut lines);
             write_all(&mut output, &lines);
             lines.clear();
@@ -163,7 +169,7 @@ mod tests {
     fn a_reader_that_reads_nothing_stalls_nobody() -> io::Result<()> {
         let (sender, receiver) = mpsc::sync_channel(0);
         let counter = Counter::default();
-        let mut writer = LogWriter::start(counter.clone(), Slow(sender), |_| {})?;
+        let mut writer = LogWriter::start(counter.clone(), GATHER_TIME, Slow(sender), |_| {})?;
         let line = [b'x'; 1 << 10];
         for _ in 0..4096 {
             assert_eq!(writer.write(&line)?, line.len());
@@ -189,7 +195,7 @@ mod tests {
     fn dropped_lines_are_reported() -> io::Result<()> {
         static REPORTED: AtomicU64 = AtomicU64::new(0);
         let counter = Counter::default();
-        let mut writer = LogWriter::start(counter.clone(), io::sink(), |lines| {
+        let mut writer = LogWriter::start(counter.clone(), GATHER_TIME, io::sink(), |lines| {
             REPORTED.fetch_add(lines, Ordering::Relaxed);
         })?;
         writer.write_all(&vec![b'x'; BUFFER_BYTES_MAX + 1])?;

@@ -16,24 +16,25 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::buckets::Buckets;
+use super::buckets::{Buckets, TracedHistogram};
 use super::labels::{
-    BuildLabels, CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilesLabels,
-    FilterLabels, FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels,
-    LoadFailureLabels, MIRROR_RESULTS, MirrorLabels, RETRY_RESULTS, RateLimitLabels, ReleaseDecisionLabels,
-    ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, StoreLabels, StoreOperationLabels,
-    UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
+    BuildLabels, CallLabels, CapabilityLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels,
+    FailureLabels, FilesLabels, FilterLabels, FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels,
+    ListenerRequestLabels, LoadFailureLabels, MirrorLabels, OtlpLabels, RELOAD_RESULTS, RateLimitLabels,
+    ReleaseDecisionLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, StoreLabels,
+    StoreOperationLabels, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
 };
 use super::owners::Owners;
-use super::series::{FilterSeries, RouteSeries, StoreSeries};
+use super::series::{FilterSeries, RouteSeries};
 use super::trace::TraceExport;
 use super::usage::{FilterFamilies, FilterUsage, RouteFamilies, RouteUsage};
+use witgate_http::error::FilterFailure;
 
 /// Declares the metrics: `field: type = default, "name" [unit] "help text";`. The default may be
-/// left out. The help text is also the documentation of the field. The first line names the
-/// families that `no_route` is a part of.
+/// left out. The help text is also the documentation of the field. The first lines
+/// name the families that `new` creates series of.
 macro_rules! metrics {
-    (no_route of $requests:ident, $request_seconds:ident, $seconds:ident, $in_flight:ident, $received:ident, $sent:ident; $($field:ident: $type:ty $(= $default:expr)?, $name:literal $($unit:ident)? $help:literal;)*) => {
+    (reloads of $reloads:ident; no_route of $requests:ident, $request_seconds:ident, $seconds:ident, $in_flight:ident, $received:ident, $sent:ident; $($field:ident: $type:ty $(= $default:expr)?, $name:literal $($unit:ident)? $help:literal;)*) => {
         /// Every metric of the gateway. Clones share the numbers.
         #[derive(Clone)]
         pub struct Metrics {
@@ -53,6 +54,7 @@ macro_rules! metrics {
                     let $field: $type = metrics!(@default $($default)?);
                     metrics!(@register registry, $name, $($unit)? $help, $field);
                 )*
+                RELOAD_RESULTS.iter().for_each(|result| drop($reloads.get_or_create(&ReloadLabels { result })));
                 let owners = Owners::default();
                 let owner = owners.add("-".into());
                 let families = RouteFamilies {
@@ -78,13 +80,14 @@ macro_rules! metrics {
 }
 
 metrics! {
+    reloads of reloads;
     no_route of requests, request_seconds, exchange_seconds, route_in_flight, received_bytes, sent_bytes;
 
     requests: Family<RequestLabels, Counter>,
         "requests" "Exchanges by route, method and status";
-    request_seconds: Family<RouteLabels, Histogram, Buckets> = Family::new_with_constructor(Buckets(REQUEST_SECONDS)),
+    request_seconds: Family<RouteLabels, TracedHistogram, Buckets> = Family::new_with_constructor(Buckets(REQUEST_SECONDS)),
         "request_duration" seconds "Time from a request's head to the response's head";
-    exchange_seconds: Family<RouteClassLabels, Histogram, Buckets> = Family::new_with_constructor(Buckets(REQUEST_SECONDS)),
+    exchange_seconds: Family<RouteClassLabels, TracedHistogram, Buckets> = Family::new_with_constructor(Buckets(REQUEST_SECONDS)),
         "exchange_duration" seconds "Time from a request's head to the end of the response";
     route_in_flight: Family<RouteLabels, Gauge>,
         "route_in_flight" "Exchanges of a route that have not ended";
@@ -104,7 +107,7 @@ metrics! {
         "evicted_connections" "Idle connections closed to make room for new ones";
     calls: Family<CallLabels, Counter>,
         "filter_calls" "Calls of filters";
-    call_seconds: Family<CallLabels, Histogram, Buckets> = Family::new_with_constructor(Buckets(CALL_SECONDS)),
+    call_seconds: Family<CallLabels, TracedHistogram, Buckets> = Family::new_with_constructor(Buckets(CALL_SECONDS)),
         "filter_call_duration" seconds
         "Duration of one call of a filter, with the instantiation unless the instance was made ahead";
     calls_in_flight: Family<FilterVersionLabels, Gauge>,
@@ -117,6 +120,8 @@ metrics! {
         "filter_call_instances" "Instances that served calls: new ones, or idle ones made ahead or kept";
     failures: Family<FailureLabels, Counter>,
         "filter_errors" "Failed calls of filters by kind";
+    capability_calls: Family<CapabilityLabels, Counter>,
+        "filter_capability_calls" "Calls of filters to capabilities of the gateway, by result";
     instances: Gauge,
         "instances" "Component instances alive";
     instances_kept: Family<FilterLabels, Gauge>,
@@ -129,6 +134,8 @@ metrics! {
         "trace_spans_exported" "Spans that the OTLP receiver accepted";
     spans_dropped: Counter,
         "trace_spans_dropped" "Spans dropped because the OTLP receiver was too slow, or refused them";
+    otlp_exports: Family<OtlpLabels, Counter>,
+        "metrics_exports" "Exports of metrics over OTLP, by result";
     dropped_lines: Counter = super::log::dropped_lines(),
         "log_lines_dropped" "Lines of the gateway's log dropped because the reader of standard error was too slow";
     load_failures: Family<LoadFailureLabels, Counter>,
@@ -215,6 +222,10 @@ impl Metrics {
     /// The series of a filter in a route.
     pub fn filter(&self, name: Arc<str>, version: Arc<str>, digest: Arc<str>, on_error: &'static str) -> FilterSeries {
         let owner = self.owners.add(format!("filter {name} {version}"));
+        let failures = FilterFailure::ALL.map(|kind| {
+            let labels = FailureLabels { filter: name.clone(), version: version.clone(), kind: kind.label() };
+            owner.series(&self.failures, &labels)
+        });
         FilterSeries {
             name,
             version,
@@ -222,7 +233,7 @@ impl Metrics {
             on_error,
             calls: self.calls.clone(),
             call_seconds: self.call_seconds.clone(),
-            failures: self.failures.clone(),
+            failures,
             log_lines_dropped: self.log_lines_dropped.clone(),
             phases: Default::default(),
             usage: FilterUsage::new(
@@ -231,6 +242,7 @@ impl Metrics {
                     memory_peak: self.memory_peak.clone(),
                     in_flight: self.calls_in_flight.clone(),
                     instances: self.call_instances.clone(),
+                    capabilities: self.capability_calls.clone(),
                 },
                 owner.clone(),
             ),
@@ -238,60 +250,14 @@ impl Metrics {
         }
     }
 
-    /// Counts a refused file of a filter.
-    pub fn count_load_failure(&self, filter: &str, reason: &'static str) {
-        self.load_failures.get_or_create(&LoadFailureLabels { filter: filter.into(), reason }).inc();
-    }
-
-    /// Removes the counters of a filter that no configuration names any more.
-    pub fn forget_filter(&self, filter: &str, reasons: impl IntoIterator<Item = &'static str>) {
-        for reason in reasons {
-            self.load_failures.remove(&LoadFailureLabels { filter: filter.into(), reason });
-        }
-    }
-
-    /// Removes the counters of an upstream that no configuration names any more.
-    pub fn forget_upstream(&self, upstream: &str) {
-        for result in RETRY_RESULTS {
-            self.upstream_retries.remove(&RetryLabels { upstream: upstream.into(), result });
-        }
-    }
-
-    /// Removes the copies of a route that no configuration names any more.
-    pub fn forget_route(&self, route: &str) {
-        for result in MIRROR_RESULTS {
-            self.mirrored.remove(&MirrorLabels { route: route.into(), result });
-        }
-    }
-
-    /// The series of a shared store.
-    pub fn store(&self, name: &str) -> StoreSeries {
-        let labels = StoreLabels { store: name.into() };
-        StoreSeries {
-            duration: self.store_seconds.get_or_create_owned(&labels),
-            up: self.store_up.get_or_create_owned(&labels),
-            operations: self.store_operations.clone(),
-            name: labels.store,
-        }
-    }
-
-    /// Removes the series of a store that no configuration names any more.
-    pub fn forget_store(&self, name: &str) {
-        self.store_up.remove(&StoreLabels { store: name.into() });
-    }
-
-    /// Removes the counters of an endpoint that no configuration names any more.
-    pub fn forget_endpoint(&self, endpoint: &EndpointLabels) {
-        self.ejections.remove(endpoint);
-        for result in UPSTREAM_RESULTS {
-            let EndpointLabels { upstream, endpoint } = endpoint.clone();
-            self.upstream_requests.remove(&UpstreamLabels { upstream, endpoint, result });
-        }
-    }
-
     /// The counters of the export of traces.
     pub(super) fn trace_export(&self) -> TraceExport {
         TraceExport { exported: self.spans_exported.clone(), dropped: self.spans_dropped.clone() }
+    }
+
+    /// Counts exports of metrics that the receiver accepted, and exports that failed.
+    pub fn metrics_exports(&self) -> [Counter; 2] {
+        ["ok", "failed"].map(|result| self.otlp_exports.get_or_create_owned(&OtlpLabels { result }))
     }
 
     /// The metrics as OpenMetrics text.

@@ -1,10 +1,11 @@
 //! What the gateway counts and logs.
 //!
-//! `metrics` declares every metric and `labels` their labels. `series` and `usage` cache the series
-//! of a route and of a filter, and `owners` removes those of the past. `record` describes one
-//! exchange: the pipeline fills it, and `emit` turns it into numbers, log lines (`access`), spans
-//! (`trace`) and a list of the last failures (`failures`). This module does not know: where the
-//! numbers come from.
+//! `metrics` declares every metric and `labels` their labels; `known_series` creates counters at 0.
+//! `series` and `usage` cache the series of a route and of a filter, and `owners` removes those of
+//! the past. `record` describes one exchange: the pipeline fills it, and `emit` turns it into
+//! numbers, log lines (`access`), spans (`trace`), a list of the last failures (`failures`) and
+//! lines for those who watch (`tap`). `otlp` sends metrics and the access log to a receiver.
+//! This module does not know: where the numbers come from.
 
 mod access;
 mod buckets;
@@ -14,40 +15,49 @@ mod exchange_id;
 mod explain;
 mod failures;
 mod json;
+mod known_series;
 mod labels;
 mod log;
 mod log_limit;
 mod log_writer;
 mod metrics;
+mod openmetrics;
+mod otlp;
 mod owners;
 mod prometheus_text;
 mod record;
 mod reload_status;
 mod series;
 mod sinks;
+mod tap;
 mod trace;
 mod usage;
 
 pub use access::AccessLog;
+pub use buckets::TracedHistogram;
 pub(crate) use decisions::decisions;
 pub use emit::OpenRecord;
 pub use exchange_id::new_exchange_id;
 pub use failures::FailedExchanges;
 pub use labels::{
-    CallLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels, FilesLabels, FilterLabels,
-    FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels, ListenerRequestLabels, LoadFailureLabels,
-    MirrorLabels, RateLimitLabels, ReleaseDecisionLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels,
-    RouteLabels, STATUS_CLASSES, UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels,
-    UpstreamLabels, method_label,
+    CallLabels, CapabilityLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels,
+    FilesLabels, FilterLabels, FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels,
+    ListenerRequestLabels, LoadFailureLabels, MirrorLabels, RateLimitLabels, ReleaseDecisionLabels, ReloadLabels,
+    RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, STATUS_CLASSES, TraceId, TraceLabels, UPSTREAM_RESULTS,
+    UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels, method_label,
 };
 pub use log::{flush_log, init_log, parse_level, set_level};
 pub use log_limit::WARNINGS;
 pub use metrics::Metrics;
+pub use openmetrics::{Labels, MetricFamily, Sample, parse as parse_metrics};
+pub use otlp::{MetricsExport, MetricsSource};
+pub use owners::count_known;
 pub use prometheus_text::from_openmetrics;
 pub use record::{AttemptRecord, CallOutcome, ExchangeRecord, FilterCall, UpstreamRecord};
 pub use reload_status::{LastReloads, ReloadStatus};
 pub use series::{FilterSeries, RouteSeries, StoreSeries};
 pub use sinks::{OpenedSinks, Telemetry};
+pub use tap::{TapFilter, TapReader, Taps};
 pub(crate) use trace::{TRACEPARENT, new_span_id};
 pub use trace::{TraceContext, TraceExport, Tracer};
 pub use usage::RunningCall;

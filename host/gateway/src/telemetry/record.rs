@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use smallvec::SmallVec;
 
 use super::exchange_id::new_exchange_id;
@@ -49,6 +49,8 @@ pub struct ExchangeRecord {
     pub target: Option<PathAndQuery>,
     /// Fields of the request that the access log contains.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// All fields of the request, if somebody reads a tap.
+    pub tapped_headers: Option<Box<HeaderMap>>,
     /// The route. None if none matched.
     pub route: Option<Arc<RouteSeries>>,
     /// The status of the response.
@@ -166,6 +168,7 @@ impl ExchangeRecord {
             host: None,
             target: None,
             headers: vec![],
+            tapped_headers: None,
             route: None,
             status: None,
             traffic: Rc::default(),

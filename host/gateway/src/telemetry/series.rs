@@ -12,11 +12,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::buckets::Buckets;
-use super::labels::{CallLabels, FailureLabels, RequestLabels, RouteLabels, StoreOperationLabels};
-use super::owners::Owner;
+use super::buckets::{Buckets, TracedHistogram, observe};
+use super::labels::{CallLabels, RequestLabels, RouteLabels, StoreOperationLabels, TraceLabels};
+use super::owners::{Owner, count_known};
 use super::usage::{FilterUsage, RouteUsage, RunningCall};
 use witgate_http::body::Traffic;
+use witgate_http::error::FilterFailure;
 use witgate_runtime::call::CallStats;
 use witgate_runtime::filter::Phase;
 
@@ -25,10 +26,10 @@ pub struct RouteSeries {
     /// The route's name, `-` for requests that no route matches.
     pub name: Arc<str>,
     requests: Family<RequestLabels, Counter>,
-    request_seconds: Family<RouteLabels, Histogram, Buckets>,
+    request_seconds: Family<RouteLabels, TracedHistogram, Buckets>,
     usage: RouteUsage,
     owner: Arc<Owner>,
-    duration: OnceLock<Histogram>,
+    duration: OnceLock<TracedHistogram>,
     /// The first combinations of method and status that occurred. Later ones are looked up.
     counters: [OnceLock<(&'static str, u16, Counter)>; 8],
 }
@@ -44,12 +45,13 @@ pub struct FilterSeries {
     /// `open` or `closed`: what happens to the exchange when a call fails.
     pub on_error: &'static str,
     pub(super) calls: Family<CallLabels, Counter>,
-    pub(super) call_seconds: Family<CallLabels, Histogram, Buckets>,
-    pub(super) failures: Family<FailureLabels, Counter>,
+    pub(super) call_seconds: Family<CallLabels, TracedHistogram, Buckets>,
+    /// In the order of `FilterFailure::ALL`.
+    pub(super) failures: [Counter; FilterFailure::ALL.len()],
     pub(super) log_lines_dropped: Counter,
     pub(super) owner: Arc<Owner>,
     /// The series of the request phase and of the response phase.
-    pub(super) phases: [OnceLock<(Histogram, Counter)>; 2],
+    pub(super) phases: [OnceLock<(TracedHistogram, Counter)>; 2],
     pub(super) usage: FilterUsage,
 }
 
@@ -66,10 +68,11 @@ impl RouteSeries {
     pub(super) fn new(
         name: Arc<str>,
         requests: &Family<RequestLabels, Counter>,
-        request_seconds: &Family<RouteLabels, Histogram, Buckets>,
+        request_seconds: &Family<RouteLabels, TracedHistogram, Buckets>,
         usage: RouteUsage,
         owner: Arc<Owner>,
     ) -> Self {
+        usage.begin_failures(&name);
         Self {
             name,
             requests: requests.clone(),
@@ -92,14 +95,14 @@ impl RouteSeries {
     }
 
     /// An exchange of this route ended. It has no status if the client left before the response.
-    pub(super) fn end(&self, status: Option<u16>, seconds: f64, traffic: &Traffic) {
-        self.usage.end(&self.name, status, seconds, traffic);
+    pub(super) fn end(&self, status: Option<u16>, seconds: f64, trace: Option<TraceLabels>, traffic: &Traffic) {
+        self.usage.end(&self.name, status, (seconds, trace), traffic);
     }
 
-    /// Counts an exchange of this route.
-    pub fn count(&self, method: &'static str, status: u16, seconds: f64) {
+    /// Counts an exchange of this route. `trace` is the recorded trace that it belongs to.
+    pub fn count(&self, method: &'static str, status: u16, seconds: f64, trace: Option<TraceLabels>) {
         let duration = || self.owner.series(&self.request_seconds, &RouteLabels { route: self.name.clone() });
-        self.duration.get_or_init(duration).observe(seconds);
+        observe(self.duration.get_or_init(duration), seconds, trace);
         let labels = || RequestLabels { route: self.name.clone(), method, status };
         let counter = || self.owner.series(&self.requests, &labels());
         for slot in &self.counters {
@@ -125,12 +128,12 @@ impl FilterSeries {
     }
 
     /// Counts a call.
-    pub(super) fn count_call(&self, phase: Phase, seconds: f64) {
+    pub(super) fn count_call(&self, phase: Phase, seconds: f64, trace: Option<TraceLabels>) {
         let (duration, calls) = self.phases[usize::from(phase == Phase::Response)].get_or_init(|| {
             let labels = CallLabels { filter: self.name.clone(), version: self.version.clone(), phase: phase.label() };
             (self.owner.series(&self.call_seconds, &labels), self.owner.series(&self.calls, &labels))
         });
-        duration.observe(seconds);
+        observe(duration, seconds, trace);
         calls.inc();
     }
 
@@ -140,9 +143,10 @@ impl FilterSeries {
     }
 
     /// Counts a failed call.
-    pub(super) fn count_failure(&self, kind: &'static str) {
-        let labels = FailureLabels { filter: self.name.clone(), version: self.version.clone(), kind };
-        self.owner.series(&self.failures, &labels).inc();
+    pub(super) fn count_failure(&self, kind: FilterFailure) {
+        if let Some(index) = FilterFailure::ALL.iter().position(|one| *one == kind) {
+            self.failures[index].inc();
+        }
     }
 }
 
@@ -150,7 +154,7 @@ impl StoreSeries {
     /// Counts an operation. `seconds` is its duration if it was sent.
     pub fn count(&self, operation: &'static str, result: &'static str, seconds: Option<f64>) {
         let labels = StoreOperationLabels { store: self.name.clone(), operation, result };
-        self.operations.get_or_create(&labels).inc();
+        count_known(&self.operations, &labels);
         if let Some(seconds) = seconds {
             self.duration.observe(seconds);
         }
@@ -166,8 +170,8 @@ mod tests {
         let metrics = Metrics::new();
         let series = metrics.route("api".into());
         for status in 200..220 {
-            series.count("GET", status, 0.1);
-            series.count("GET", status, 0.1);
+            series.count("GET", status, 0.1, None);
+            series.count("GET", status, 0.1, None);
         }
         let text = metrics.encode();
         for status in 200..220 {

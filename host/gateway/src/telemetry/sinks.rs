@@ -1,4 +1,4 @@
-//! Where the records of exchanges go: metrics, the access log, traces and the last failures.
+//! Where the records of exchanges go: metrics, the access log, traces, the last failures and taps.
 //!
 //! Each thread has a clone of this value, and all clones share what they point to, so a reload
 //! replaces the access log and the tracer for all threads. A reload changes the level of the log
@@ -13,8 +13,9 @@ use super::access::AccessLog;
 use super::failures::FailedExchanges;
 use super::log::{parse_level, set_level};
 use super::metrics::Metrics;
+use super::tap::Taps;
 use super::trace::Tracer;
-use witgate_config::Config;
+use witgate_config::{AccessLogTarget, Config};
 
 /// The sinks of exchange records. Clones share them.
 #[derive(Clone)]
@@ -23,6 +24,8 @@ pub struct Telemetry {
     pub metrics: Metrics,
     /// The last exchanges that failed.
     pub failures: Arc<FailedExchanges>,
+    /// Those who watch exchanges.
+    pub taps: Arc<Taps>,
     /// `None` if it is off.
     pub access: Arc<ArcSwapOption<AccessLog>>,
     /// `None` if traces are off.
@@ -39,7 +42,7 @@ pub struct OpenedSinks {
 impl Telemetry {
     /// Sinks without access log and traces.
     pub fn new(metrics: Metrics) -> Self {
-        Self { metrics, failures: Arc::default(), access: Arc::default(), tracer: Arc::default() }
+        Self { metrics, failures: Arc::default(), taps: Arc::default(), access: Arc::default(), tracer: Arc::default() }
     }
 
     /// Opens the sinks that differ from those of `old`; without `old`, all of them.
@@ -47,10 +50,12 @@ impl Telemetry {
     /// # Errors
     /// The text says what cannot be opened. Nothing has changed then.
     pub fn open(&self, old: Option<&Config>, new: &Config) -> Result<OpenedSinks, String> {
-        let has_new_access = old.is_none_or(|old| old.log.access != new.log.access);
+        let exports_access = new.log.access.as_ref().is_some_and(|access| access.to == AccessLogTarget::Otlp);
+        let has_new_access =
+            old.is_none_or(|old| old.log.access != new.log.access || exports_access && old.telemetry != new.telemetry);
         let has_new_tracer = old.is_none_or(|old| old.telemetry != new.telemetry);
         let open_access = || {
-            let open = |settings| AccessLog::open(settings, &self.metrics.access_log_lines_dropped);
+            let open = |settings| AccessLog::open(settings, &new.telemetry, &self.metrics.access_log_lines_dropped);
             new.log.access.as_ref().map(open).transpose().map(|log| log.map(Arc::new))
         };
         let start_tracer =

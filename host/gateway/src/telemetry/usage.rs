@@ -11,12 +11,11 @@ use std::sync::{Arc, OnceLock};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 
-use super::buckets::Buckets;
+use super::buckets::{Buckets, TracedHistogram, observe};
 use super::labels::{
-    FilterVersionLabels, InstanceLabels, ListenerRequestLabels, RouteClassLabels, RouteLabels, STATUS_CLASSES,
-    status_class,
+    CAPABILITIES, CapabilityLabels, FilterVersionLabels, InstanceLabels, ListenerRequestLabels, RouteClassLabels,
+    RouteLabels, STATUS_CLASSES, TraceLabels, status_class,
 };
 use super::owners::Owner;
 use witgate_http::body::Traffic;
@@ -25,7 +24,7 @@ use witgate_runtime::call::CallStats;
 /// The families of a route's usage.
 #[derive(Clone)]
 pub(super) struct RouteFamilies {
-    pub(super) seconds: Family<RouteClassLabels, Histogram, Buckets>,
+    pub(super) seconds: Family<RouteClassLabels, TracedHistogram, Buckets>,
     pub(super) in_flight: Family<RouteLabels, Gauge>,
     pub(super) received: Family<RouteLabels, Counter>,
     pub(super) sent: Family<RouteLabels, Counter>,
@@ -36,7 +35,7 @@ pub(super) struct RouteUsage {
     families: RouteFamilies,
     owner: Arc<Owner>,
     series: OnceLock<RouteSeries>,
-    seconds: [OnceLock<Histogram>; STATUS_CLASSES.len()],
+    seconds: [OnceLock<TracedHistogram>; STATUS_CLASSES.len()],
 }
 
 struct RouteSeries {
@@ -61,17 +60,30 @@ impl RouteUsage {
     }
 
     /// An exchange of the route ended. It has no status if the client left before the response.
-    pub(super) fn end(&self, route: &Arc<str>, status: Option<u16>, seconds: f64, traffic: &Traffic) {
+    pub(super) fn end(
+        &self,
+        route: &Arc<str>,
+        status: Option<u16>,
+        (seconds, trace): (f64, Option<TraceLabels>),
+        traffic: &Traffic,
+    ) {
         let series = self.series(route);
         series.in_flight.dec();
         series.received.inc_by(traffic.received());
         series.sent.inc_by(traffic.sent());
-        let class = status_class(status);
-        let histogram = || {
+        observe(self.duration(route, status_class(status)), seconds, trace);
+    }
+
+    /// Creates the series of failures, so that the first failure is an increase.
+    pub(super) fn begin_failures(&self, route: &Arc<str>) {
+        self.duration(route, status_class(Some(500)));
+    }
+
+    fn duration(&self, route: &Arc<str>, class: usize) -> &TracedHistogram {
+        self.seconds[class].get_or_init(|| {
             let labels = RouteClassLabels { route: route.clone(), class: STATUS_CLASSES[class] };
             self.owner.series(&self.families.seconds, &labels)
-        };
-        self.seconds[class].get_or_init(histogram).observe(seconds);
+        })
     }
 
     fn series(&self, route: &Arc<str>) -> &RouteSeries {
@@ -93,6 +105,7 @@ pub(super) struct FilterFamilies {
     pub(super) memory_peak: Family<FilterVersionLabels, Gauge>,
     pub(super) in_flight: Family<FilterVersionLabels, Gauge>,
     pub(super) instances: Family<InstanceLabels, Counter>,
+    pub(super) capabilities: Family<CapabilityLabels, Counter>,
 }
 
 /// What the calls of one version of a filter use.
@@ -108,6 +121,8 @@ struct FilterSeries {
     in_flight: Gauge,
     /// A new one, and an idle one.
     instances: [Counter; 2],
+    /// For each of `CAPABILITIES`: calls that succeeded, and calls that failed.
+    capabilities: [OnceLock<[Counter; 2]>; CAPABILITIES.len()],
 }
 
 /// A call that runs. Its drop ends it, also if the client leaves in the middle.
@@ -135,6 +150,11 @@ impl FilterUsage {
         series.busy.inc_by(stats.busy.as_secs_f64());
         series.instances[usize::from(stats.is_reused)].inc();
         let memory = i64::try_from(stats.memory_bytes).unwrap_or(i64::MAX);
+        for (index, calls) in stats.capability_calls.iter().enumerate().filter(|(_, calls)| calls.any()) {
+            let counters = series.capabilities[index].get_or_init(|| self.capability(filter, version, index));
+            counters[0].inc_by(calls.ok.into());
+            counters[1].inc_by(calls.failed.into());
+        }
         // Two threads may race. The larger value wins at the next call.
         if memory > series.memory_peak.get() {
             series.memory_peak.set(memory);
@@ -153,7 +173,16 @@ impl FilterUsage {
                 memory_peak: self.owner.series(&self.families.memory_peak, &labels),
                 in_flight: self.owner.series(&self.families.in_flight, &labels),
                 instances,
+                capabilities: Default::default(),
             }
+        })
+    }
+
+    fn capability(&self, filter: &Arc<str>, version: &Arc<str>, index: usize) -> [Counter; 2] {
+        ["ok", "error"].map(|result| {
+            let capability = CAPABILITIES[index];
+            let labels = CapabilityLabels { filter: filter.clone(), version: version.clone(), capability, result };
+            self.owner.series(&self.families.capabilities, &labels)
         })
     }
 }

@@ -19,4 +19,5 @@ mod report;
 mod server;
 mod watched_files;
 
+pub use self::pem::CERTIFICATE_REASONS;
 pub use self::server::{ServerTls, covers_authority};

@@ -39,6 +39,19 @@ pub(super) enum Reason {
     Unusable,
 }
 
+/// The labels of all reasons.
+pub const CERTIFICATE_REASONS: [&str; 9] = [
+    Reason::Missing.label(),
+    Reason::Unreadable.label(),
+    Reason::Garbled.label(),
+    Reason::NoCertificate.label(),
+    Reason::NoKey.label(),
+    Reason::Mismatch.label(),
+    Reason::Expired.label(),
+    Reason::NotYetValid.label(),
+    Reason::Unusable.label(),
+];
+
 impl Reason {
     /// The value of the label `reason` in metrics and logs.
     pub(super) const fn label(self) -> &'static str {

@@ -15,7 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Notify;
 
 use super::verdict::AttemptResult;
-use crate::telemetry::{EndpointLabels, Metrics, UpstreamLabels};
+use crate::telemetry::{EndpointLabels, Metrics, UpstreamLabels, count_known};
 use witgate_config::{AddressKind, EndpointAddress, OutlierDetection};
 use witgate_http::limiter::{Limiter, Permit};
 
@@ -91,6 +91,7 @@ pub struct EndpointStatus {
 impl Endpoint {
     pub(super) fn new(upstream: Arc<str>, address: EndpointAddress, socket: SocketTarget, metrics: &Metrics) -> Self {
         let label: Arc<str> = socket.to_string().into();
+        metrics.begin_endpoint(&EndpointLabels { upstream: upstream.clone(), endpoint: label.clone() });
         let result = AttemptResult::Answered.label();
         let labels = UpstreamLabels { upstream: upstream.clone(), endpoint: label.clone(), result };
         Self {
@@ -218,7 +219,7 @@ impl Endpoint {
         self.on_probation.store(true, Relaxed);
         // The first failure after the ejection ejects it again.
         self.failures.store(outlier.failures.saturating_sub(1).max(1), Relaxed);
-        self.metrics.ejections.get_or_create(&self.labels()).inc();
+        count_known(&self.metrics.ejections, &self.labels());
         tracing::warn!(
             upstream = &*self.upstream,
             endpoint = &*self.label,
@@ -236,7 +237,7 @@ impl Endpoint {
         }
         let (upstream, endpoint) = (self.upstream.clone(), self.label.clone());
         let labels = UpstreamLabels { upstream, endpoint, result: result.label() };
-        self.metrics.upstream_requests.get_or_create(&labels).inc();
+        count_known(&self.metrics.upstream_requests, &labels);
     }
 
     /// The labels of its gauges.

@@ -42,7 +42,9 @@ use http::StatusCode;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::telemetry::{AttemptRecord, Metrics, RetryLabels, TRACEPARENT, TraceContext, UpstreamRecord, new_span_id};
+use crate::telemetry::{
+    AttemptRecord, Metrics, RetryLabels, TRACEPARENT, TraceContext, UpstreamRecord, count_known, new_span_id,
+};
 pub(crate) use balance::hash;
 use balance::{ChooseError, Policy};
 pub(crate) use cluster::cookie;
@@ -314,7 +316,7 @@ impl UpstreamClient {
     }
 
     fn count_retry(&self, cluster: &Cluster, result: &'static str) {
-        self.metrics.upstream_retries.get_or_create(&RetryLabels { upstream: cluster.name.clone(), result }).inc();
+        count_known(&self.metrics.upstream_retries, &RetryLabels { upstream: cluster.name.clone(), result });
     }
 }
 

@@ -15,37 +15,42 @@ use crate::keyvalue::{KeyValueError, VALUE_BYTES_MAX, check_key, check_keys, che
 impl keyvalue::Host for CallState {
     async fn get(&mut self, key: String) -> Result<Result<Option<Vec<u8>>, keyvalue::Error>> {
         if let Err(error) = check_key(&key) {
-            return Ok(Err(error.into()));
+            return Ok(self.refuse(error));
         }
-        Ok(self.filter.settings.store.get(&key).wait().await.map_err(Into::into))
+        let result = self.filter.settings.store.get(&key).wait().await;
+        Ok(self.keyvalue_calls.count(result).map_err(Into::into))
     }
 
     async fn get_many(&mut self, keys: Vec<String>) -> Result<Result<Vec<Option<Vec<u8>>>, keyvalue::Error>> {
         if let Err(error) = check_keys(&keys) {
-            return Ok(Err(error.into()));
+            return Ok(self.refuse(error));
         }
-        Ok(self.filter.settings.store.get_many(&keys).wait().await.map_err(Into::into))
+        let result = self.filter.settings.store.get_many(&keys).wait().await;
+        Ok(self.keyvalue_calls.count(result).map_err(Into::into))
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>, ttl_ms: u32) -> Result<Result<(), keyvalue::Error>> {
         if let Err(error) = check_key(&key).and_then(|()| check_value(&value)) {
-            return Ok(Err(error.into()));
+            return Ok(self.refuse(error));
         }
-        Ok(self.filter.settings.store.set(&key, &value, ttl(ttl_ms)).wait().await.map_err(Into::into))
+        let result = self.filter.settings.store.set(&key, &value, ttl(ttl_ms)).wait().await;
+        Ok(self.keyvalue_calls.count(result).map_err(Into::into))
     }
 
     async fn delete(&mut self, key: String) -> Result<Result<bool, keyvalue::Error>> {
         if let Err(error) = check_key(&key) {
-            return Ok(Err(error.into()));
+            return Ok(self.refuse(error));
         }
-        Ok(self.filter.settings.store.delete(&key).wait().await.map_err(Into::into))
+        let result = self.filter.settings.store.delete(&key).wait().await;
+        Ok(self.keyvalue_calls.count(result).map_err(Into::into))
     }
 
     async fn increment(&mut self, key: String, delta: i32, ttl_ms: u32) -> Result<Result<i32, keyvalue::Error>> {
         if let Err(error) = check_key(&key) {
-            return Ok(Err(error.into()));
+            return Ok(self.refuse(error));
         }
-        Ok(self.filter.settings.store.increment(&key, delta, ttl(ttl_ms)).wait().await.map_err(Into::into))
+        let result = self.filter.settings.store.increment(&key, delta, ttl(ttl_ms)).wait().await;
+        Ok(self.keyvalue_calls.count(result).map_err(Into::into))
     }
 
     async fn compare_and_swap(
@@ -56,12 +61,20 @@ impl keyvalue::Host for CallState {
         ttl_ms: u32,
     ) -> Result<Result<bool, keyvalue::Error>> {
         if let Err(error) = check_key(&key).and_then(|()| check_value(&value)) {
-            return Ok(Err(error.into()));
+            return Ok(self.refuse(error));
         }
         // No stored value equals a longer one.
         let expected = expected.as_deref().map(|bytes| &bytes[..bytes.len().min(VALUE_BYTES_MAX + 1)]);
         let store = &self.filter.settings.store;
-        Ok(store.compare_and_swap(&key, expected, &value, ttl(ttl_ms)).wait().await.map_err(Into::into))
+        let result = store.compare_and_swap(&key, expected, &value, ttl(ttl_ms)).wait().await;
+        Ok(self.keyvalue_calls.count(result).map_err(Into::into))
+    }
+}
+
+impl CallState {
+    /// The result of a call that does not reach the store.
+    fn refuse<T>(&mut self, error: KeyValueError) -> Result<T, keyvalue::Error> {
+        self.keyvalue_calls.count(Err(error)).map_err(Into::into)
     }
 }
 

@@ -6,7 +6,7 @@
 use wasmtime::Result;
 
 use crate::bindings::witgate::gateway::limiter;
-use crate::filter::CallState;
+use crate::filter::{CallState, Filter};
 use crate::keyvalue::check_key;
 use crate::limiter::{Algorithm, LimiterError, Policy};
 
@@ -17,31 +17,32 @@ impl limiter::Host for CallState {
         cost: u32,
         policy: limiter::Policy,
     ) -> Result<Result<limiter::Decision, limiter::Error>> {
-        if check_key(&key).is_err() {
-            return Ok(Err(limiter::Error::TooLarge));
-        }
-        let algorithm = match policy.algorithm {
-            limiter::Algorithm::SlidingWindow => Algorithm::SlidingWindow,
-            limiter::Algorithm::TokenBucket => Algorithm::TokenBucket,
-        };
-        let policy = match Policy::new(algorithm, policy.limit, policy.window_ms, policy.burst) {
-            Ok(policy) => policy,
-            Err(why) => return Ok(Err(limiter::Error::Invalid(why))),
-        };
-        if let Err(why) = policy.check_cost(cost) {
-            return Ok(Err(limiter::Error::Invalid(why)));
-        }
-        let decision = match self.filter.settings.limiter.take(&key, cost, &policy).wait().await {
-            Ok(decision) => decision,
-            Err(error) => return Ok(Err(error.into())),
-        };
-        Ok(Ok(limiter::Decision {
-            allowed: decision.allowed,
-            remaining: decision.remaining,
-            reset_ms: decision.reset_ms,
-            retry_after_ms: decision.retry_after_ms,
-        }))
+        let result = take(&self.filter, key, cost, &policy).await;
+        Ok(self.limiter_calls.count(result))
     }
+}
+
+async fn take(
+    filter: &Filter,
+    key: String,
+    cost: u32,
+    policy: &limiter::Policy,
+) -> Result<limiter::Decision, limiter::Error> {
+    check_key(&key).map_err(|_| limiter::Error::TooLarge)?;
+    let algorithm = match policy.algorithm {
+        limiter::Algorithm::SlidingWindow => Algorithm::SlidingWindow,
+        limiter::Algorithm::TokenBucket => Algorithm::TokenBucket,
+    };
+    let policy =
+        Policy::new(algorithm, policy.limit, policy.window_ms, policy.burst).map_err(limiter::Error::Invalid)?;
+    policy.check_cost(cost).map_err(limiter::Error::Invalid)?;
+    let decision = filter.settings.limiter.take(&key, cost, &policy).wait().await?;
+    Ok(limiter::Decision {
+        allowed: decision.allowed,
+        remaining: decision.remaining,
+        reset_ms: decision.reset_ms,
+        retry_after_ms: decision.retry_after_ms,
+    })
 }
 
 impl From<LimiterError> for limiter::Error {

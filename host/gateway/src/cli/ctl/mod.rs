@@ -3,32 +3,19 @@
 //! It uses the paths of the admin listener, so everything that it does can be done with curl. This
 //! module does not know: what the gateway does with a command.
 
-mod client;
+mod failures;
 mod table;
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::admin_client::{Target, TargetOptions};
 use super::output;
-use crate::control::config_source::ConfigSource;
-use client::{Answer, send};
-
-/// The admin listener's default address.
-const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
-/// The environment variable with the token, for calls without `--config`.
-const TOKEN_VARIABLE: &str = "WITGATE_ADMIN_TOKEN";
 
 /// The options of `ctl`.
 #[derive(Args)]
 pub(super) struct Options {
-    /// The gateway's configuration: its admin address and token are used
-    #[arg(long, short, value_name = "FILE", global = true, conflicts_with = "admin")]
-    config: Option<PathBuf>,
-    /// The admin address; the token is taken from WITGATE_ADMIN_TOKEN
-    #[arg(long, value_name = "ADDRESS", global = true)]
-    admin: Option<SocketAddr>,
+    #[command(flatten)]
+    gateway: TargetOptions,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -66,6 +53,11 @@ enum Request {
     Upstreams,
     /// List the routes
     Routes,
+    /// Explain the last failures, or the one with this id
+    Failures {
+        /// The value of `x-request-id` in the response
+        id: Option<String>,
+    },
     /// Exit with 0 if the gateway accepts connections, else with 1
     Ready,
 }
@@ -86,21 +78,17 @@ const FILTERS: List =
 const UPSTREAMS: List = List { path: "/upstreams", columns: &[], inner: Some("endpoints") };
 const ROUTES: List = List { path: "/routes", columns: &["name", "filters", "upstreams"], inner: None };
 
-struct Target {
-    address: SocketAddr,
-    token: Option<String>,
-}
-
 pub(super) fn run(options: Options) -> Result<(), String> {
-    let Options { config, admin, json, request } = options;
-    let target = target(config, admin)?;
+    let Options { gateway, json, request } = options;
+    let target = gateway.target()?;
     match &request {
         Request::Releases => list(&target, RELEASES, json),
         Request::Filters => list(&target, FILTERS, json),
         Request::Upstreams => list(&target, UPSTREAMS, json),
         Request::Routes => list(&target, ROUTES, json),
+        Request::Failures { id } => explain(&target, id.as_deref(), json),
         Request::Ready => {
-            let answer = get(&target, "/readyz")?;
+            let answer = target.get("/readyz")?;
             if answer.status == 200 { print(&answer.body) } else { Err(answer.text()) }
         }
         Request::Promote { filter } => command(&target, filter, "promote", json),
@@ -110,32 +98,8 @@ pub(super) fn run(options: Options) -> Result<(), String> {
     }
 }
 
-fn target(config: Option<PathBuf>, admin: Option<SocketAddr>) -> Result<Target, String> {
-    let token = std::env::var(TOKEN_VARIABLE).ok();
-    let Some(path) = config else { return Ok(Target { address: admin.unwrap_or(DEFAULT), token }) };
-    let shown = path.display().to_string();
-    let source = ConfigSource::file(path);
-    let config = source.parse(&source.read()?)?;
-    let address = config.admin.ok_or_else(|| format!("{shown}: admin is off, so the gateway takes no commands"))?;
-    let token = config.admin_token.map(|token| token.expose().to_owned()).or(token);
-    Ok(Target { address: reachable(address), token })
-}
-
-/// An address that stands for all of a host is reached by its loopback address.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        let loopback = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        address.set_ip(loopback);
-    }
-    address
-}
-
-fn get(target: &Target, path: &str) -> Result<Answer, String> {
-    send(target.address, "GET", path, target.token.as_deref())
-}
-
 fn list(target: &Target, List { path, columns, inner }: List, json: bool) -> Result<(), String> {
-    let answer = get(target, path)?;
+    let answer = target.get(path)?;
     if answer.status != 200 {
         return Err(answer.text());
     }
@@ -146,13 +110,25 @@ fn list(target: &Target, List { path, columns, inner }: List, json: bool) -> Res
     print(table::render(&value, columns, inner).as_bytes())
 }
 
+fn explain(target: &Target, id: Option<&str>, json: bool) -> Result<(), String> {
+    let answer = target.get("/exchanges?failed")?;
+    if answer.status != 200 {
+        return Err(answer.text());
+    }
+    if json && id.is_none() {
+        return print(&answer.body);
+    }
+    let lists = serde_json::from_slice(&answer.body).map_err(|error| format!("/exchanges is not JSON: {error}"))?;
+    print(failures::describe(&lists, id)?.as_bytes())
+}
+
 fn command(target: &Target, filter: &str, command: &str, json: bool) -> Result<(), String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if filter.is_empty() || !filter.chars().all(is_name) {
         return Err(format!("{filter:?} is not a filter's name"));
     }
     let path = format!("/releases/{filter}/{command}");
-    let answer = send(target.address, "POST", &path, target.token.as_deref())?;
+    let answer = target.send("POST", &path)?;
     if answer.status != 200 {
         return Err(answer.text());
     }

@@ -21,15 +21,31 @@ const SECRET_HEADERS: [HeaderName; 4] =
 
 /// Appends the line, without a line feed.
 pub(super) fn write(out: &mut Vec<u8>, fields: &[AccessField], record: &ExchangeRecord, end: &End) {
+    write_with(out, fields, (record, end), |line| {
+        if !record.headers.is_empty() {
+            write_headers(line, record.headers.iter().map(|(name, value)| (name.as_str(), shown(name, value))));
+        }
+    });
+}
+
+/// Appends a line that ends with what `more` writes.
+pub(super) fn write_with(
+    out: &mut Vec<u8>,
+    fields: &[AccessField],
+    (record, end): (&ExchangeRecord, &End),
+    more: impl FnOnce(&mut JsonObject<'_>),
+) {
     let mut line = JsonObject::new(out);
     for field in fields {
         write_field(&mut line, *field, record, end);
     }
-    if !record.headers.is_empty() {
-        let pairs = record.headers.iter().map(|(name, value)| (name.as_str(), shown(name, value)));
-        line.map("headers", pairs, SHORT_MAX);
-    }
+    more(&mut line);
     line.end();
+}
+
+/// The fields of the request. Their values are bounded here and must not be secrets.
+pub(super) fn write_headers<'h>(line: &mut JsonObject<'_>, headers: impl Iterator<Item = (&'h str, &'h [u8])>) {
+    line.map("headers", headers, SHORT_MAX);
 }
 
 fn write_field(line: &mut JsonObject<'_>, field: AccessField, record: &ExchangeRecord, end: &End) {

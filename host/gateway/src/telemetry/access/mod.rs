@@ -2,7 +2,8 @@
 //!
 //! A line is formatted into a buffer of the thread and copied to the log's writer, which never
 //! blocks. This module decides which exchanges are logged; `line` writes JSON, `text` writes for
-//! people, and `file` opens the target. This module does not know: how an exchange is served.
+//! people, `file` opens a file, and `otlp` beside this module sends lines to a receiver.
+//! This module does not know: how an exchange is served.
 
 mod file;
 mod line;
@@ -14,13 +15,17 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::log_writer::LogWriter;
+use super::log_writer::{GATHER_TIME, LogWriter};
+use super::otlp::OtlpLogOutput;
 use super::record::{End, ExchangeRecord};
 use file::{ReopenableFile, Reopener};
-use witgate_config::{AccessLogTarget, LogFormat};
+use witgate_config::{AccessLogTarget, LogFormat, Telemetry};
 
 /// How long the end of the process waits for lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Lines for an OTLP receiver are gathered for this long, so that one message has many of them.
+const OTLP_GATHER_TIME: Duration = Duration::from_millis(100);
 
 /// An open access log.
 pub struct AccessLog {
@@ -31,26 +36,41 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Opens the target and starts its writer. `dropped` counts the lines that the target was too
-    /// slow for.
+    /// Opens the target and starts its writer. `telemetry` has the receiver of the target `otlp`,
+    /// and `dropped` counts the lines that the target was too slow for.
     ///
     /// # Errors
     /// The text says what cannot be opened.
-    pub fn open(settings: &witgate_config::AccessLog, dropped: &Counter) -> Result<Self, String> {
+    pub fn open(
+        settings: &witgate_config::AccessLog,
+        telemetry: &Telemetry,
+        dropped: &Counter,
+    ) -> Result<Self, String> {
         let fail = |error: io::Error| match &settings.to {
-            AccessLogTarget::Stdout => format!("log.access: the thread of the access log cannot be started: {error}"),
+            AccessLogTarget::Stdout | AccessLogTarget::Otlp => {
+                format!("log.access: the thread of the access log cannot be started: {error}")
+            }
             AccessLogTarget::File(path) => format!("log.access.to.file: {}: {error}", path.display()),
         };
         let dropped = dropped.clone();
         let (writer, reopener) = match &settings.to {
-            AccessLogTarget::Stdout => (LogWriter::start(dropped, io::stdout(), report_dropped).map_err(fail)?, None),
+            AccessLogTarget::Stdout => {
+                (LogWriter::start(dropped, GATHER_TIME, io::stdout(), report_dropped).map_err(fail)?, None)
+            }
             AccessLogTarget::File(path) => {
                 let (file, reopener) = ReopenableFile::open(path).map_err(fail)?;
-                (LogWriter::start(dropped, file, report_dropped).map_err(fail)?, Some(reopener))
+                (LogWriter::start(dropped, GATHER_TIME, file, report_dropped).map_err(fail)?, Some(reopener))
+            }
+            AccessLogTarget::Otlp => {
+                let otlp = telemetry.otlp.as_ref().ok_or("log.access.to: otlp needs telemetry.otlp")?;
+                let output = OtlpLogOutput::new(telemetry, otlp, dropped.clone());
+                let output = output.map_err(|why| format!("log.access.to: otlp: {why}"))?;
+                let started = LogWriter::start(dropped, OTLP_GATHER_TIME, output, report_dropped);
+                (started.map_err(fail)?, None)
             }
         };
         let is_json = match (settings.format, &settings.to) {
-            (LogFormat::Json, _) | (LogFormat::Auto, AccessLogTarget::File(_)) => true,
+            (LogFormat::Json, _) | (LogFormat::Auto, AccessLogTarget::File(_)) | (_, AccessLogTarget::Otlp) => true,
             (LogFormat::Auto, AccessLogTarget::Stdout) => !io::stdout().is_terminal(),
             (LogFormat::Text, _) => false,
         };
@@ -124,4 +144,21 @@ pub(super) fn describe(record: &ExchangeRecord, end: &End) -> String {
     let mut out = vec![];
     line::write(&mut out, &witgate_config::AccessField::defaults(), record, end);
     String::from_utf8(out).unwrap_or_default()
+}
+
+/// The same with fields of the request, and with the failure in words.
+pub(super) fn describe_with_headers<'h>(
+    record: &ExchangeRecord,
+    end: &End,
+    headers: impl Iterator<Item = (&'h str, &'h [u8])>,
+    what: Option<&str>,
+) -> Vec<u8> {
+    let mut out = vec![];
+    line::write_with(&mut out, &witgate_config::AccessField::defaults(), (record, end), |line| {
+        line::write_headers(line, headers);
+        if let Some(what) = what {
+            line.text("what", what, usize::MAX);
+        }
+    });
+    out
 }

@@ -14,6 +14,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 
+use super::super::otlp::resource_attributes;
 use super::super::record::{End, ExchangeRecord};
 use super::context::TraceContext;
 use super::spans::spans;
@@ -97,15 +98,8 @@ impl Tracer {
 
 /// What the spans of this process have in common.
 fn resource(settings: &Telemetry) -> Resource {
-    let instance = format!("{:032x}", super::super::exchange_id::new_exchange_id());
-    Resource::builder_empty()
-        .with_attributes([
-            KeyValue::new("service.name", settings.service_name.clone()),
-            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-            KeyValue::new("service.instance.id", instance),
-            KeyValue::new("process.pid", i64::from(std::process::id())),
-        ])
-        .build()
+    let attributes = resource_attributes(settings).map(|(key, value)| KeyValue::new(key, value));
+    Resource::builder_empty().with_attributes(attributes).build()
 }
 
 fn run_export(otlp: &Otlp, resource: &Resource, spans: mpsc::Receiver<Vec<SpanData>>, counters: &TraceExport) {

@@ -1,17 +1,19 @@
 //! The files in `deploy/`: alerts fire on the numbers that they are for, and a real Prometheus that
 //! scrapes a real gateway evaluates every expression of the rules and the dashboards.
 
+mod alerts;
+mod prometheus;
+
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Client, Gateway, Setup, repository, wait_until, wat};
+use harness::{Setup, refusing_address, repository, wait_until, wat};
+use prometheus::{MISSING, Prometheus};
 
 const YAML: &str = "filters: {f: {source: f.wasm}}\nupstreams: {u: {builtin: echo}}\n\
                     routes: [{name: r, upstream: u, filters: [f]}]";
-const MISSING: &str = "prometheus is missing: run `tests/tools/install prometheus`";
 
 #[test]
 fn each_alert_fires_on_its_numbers_and_no_others() -> Result<()> {
@@ -32,11 +34,20 @@ fn each_alert_fires_on_its_numbers_and_no_others() -> Result<()> {
 
 #[test]
 fn a_real_prometheus_evaluates_the_dashboards_and_the_rules() -> Result<()> {
-    let gateway = Setup::new(YAML)?.with("f.wasm", wat::header_setter("x-seen", "1", "")?)?.start()?;
-    let prometheus = Prometheus::start(&gateway)?;
+    // Nobody receives the traces, but their ids become exemplars.
+    let traces =
+        format!("telemetry: {{otlp: {{endpoint: \"http://{}\"}}, traces: {{sample: 1}}}}", refusing_address()?);
+    let setup = Setup::new(&format!("{traces}\n{YAML}"))?;
+    let gateway = setup.with("f.wasm", wat::header_setter("x-seen", "1", "")?)?.start()?;
+    let prometheus = Prometheus::start(&gateway, &repository().join("deploy/prometheus"), None)?;
     wait_until("requests are counted twice", || {
         let _ = gateway.get("/", &[]);
         prometheus.query("rate(witgate_requests_total[5s]) > 0").is_ok_and(|result| result != serde_json::json!([]))
+    });
+    wait_until("Prometheus has a trace of a request", || {
+        prometheus
+            .get("/api/v1/query_exemplars?query=witgate_request_duration_seconds_bucket&start=0&end=9999999999")
+            .is_ok_and(|found| found[0]["exemplars"][0]["labels"]["trace_id"].as_str().is_some_and(|id| id.len() == 32))
     });
     let dashboards = fs::read_dir(repository().join("deploy/grafana"))?.flatten().map(|entry| entry.path());
     let mut expressions = 0;
@@ -74,59 +85,4 @@ fn expressions_of(path: &Path) -> Result<Vec<(String, String)>> {
     };
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned).context("not a text");
     targets.map(|(panel, target)| Ok((text(&panel["title"])?, fill(&text(&target["expr"])?)))).collect()
-}
-
-/// A Prometheus with the rules of `deploy/prometheus` that scrapes one gateway.
-struct Prometheus {
-    address: SocketAddr,
-    child: Child,
-    _folder: tempfile::TempDir,
-}
-
-impl Prometheus {
-    fn start(gateway: &Gateway) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let rules = repository().join("deploy/prometheus");
-        let config = format!(
-            "global: {{scrape_interval: 500ms, evaluation_interval: 1s}}\nrule_files: [{0}/alerts.yml, {0}/rules.yml]\n\
-             scrape_configs: [{{job_name: witgate, static_configs: [{{targets: ['{1}']}}]}}]\n",
-            rules.display(),
-            gateway.admin
-        );
-        let file = folder.path().join("prometheus.yml");
-        fs::write(&file, config)?;
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?; // free until Prometheus binds it
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context(MISSING)?;
-        let prometheus = Self { address, child, _folder: folder };
-        wait_until("Prometheus scrapes the gateway", || {
-            prometheus.query("up == 1").is_ok_and(|result| result != serde_json::json!([]))
-        });
-        Ok(prometheus)
-    }
-
-    /// The result of an instant query.
-    fn query(&self, expression: &str) -> Result<serde_json::Value> {
-        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        Ok(self.get(&format!("/api/v1/query?query={encoded}"))?["result"].clone())
-    }
-
-    fn get(&self, path: &str) -> Result<serde_json::Value> {
-        let response = Client::connect(self.address)?.get(path, &[])?;
-        ensure!(response.status == 200, "{}: {}", response.status, response.text());
-        Ok(response.json()["data"].clone())
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

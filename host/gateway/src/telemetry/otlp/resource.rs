@@ -1,0 +1,40 @@
+//! What the telemetry of this process has in common.
+//!
+//! This module does not know: signals.
+
+use std::sync::OnceLock;
+
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+
+use super::super::exchange_id::new_exchange_id;
+use witgate_config::Telemetry;
+
+/// Names the process, the same in all signals.
+static INSTANCE: OnceLock<String> = OnceLock::new();
+
+/// The attributes of the resource.
+pub(in super::super) fn resource_attributes(settings: &Telemetry) -> [(&'static str, String); 4] {
+    let instance = INSTANCE.get_or_init(|| format!("{:032x}", new_exchange_id()));
+    [
+        ("service.name", settings.service_name.clone()),
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("service.instance.id", instance.clone()),
+        ("process.pid", std::process::id().to_string()),
+    ]
+}
+
+pub(super) fn resource(settings: &Telemetry) -> Resource {
+    let attributes = resource_attributes(settings).map(|(key, value)| attribute(key, Value::StringValue(value)));
+    Resource { attributes: attributes.to_vec(), ..Resource::default() }
+}
+
+pub(super) fn scope() -> InstrumentationScope {
+    let version = env!("CARGO_PKG_VERSION").into();
+    InstrumentationScope { name: "witgate".into(), version, ..InstrumentationScope::default() }
+}
+
+pub(super) fn attribute(key: impl Into<String>, value: Value) -> KeyValue {
+    KeyValue { key: key.into(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}
