@@ -73,7 +73,7 @@ test-guests: build
 test-e2e: build build-guests build-fixtures test-tools
     cargo test --release --locked --workspace --test e2e --test http1 --test http2 --test hostile --test abuse
 
-# install what tests need besides Rust, Node and Python: h2spec, grpcio, testssl.sh
+# install what tests need besides Rust, Node and Python: h2spec, grpcio, testssl.sh, servers
 test-tools:
     tests/tools/install
 
@@ -92,6 +92,11 @@ abuse: build
 # run all attacks together for so many seconds; prints what neighbours and the operator notice
 attacks SECONDS="300": build
     ATTACK_SECONDS={{ SECONDS }} cargo test --release --locked --workspace --test abuse -- --nocapture all_attacks
+
+# test other tools at the registry and the object store: oras, crane, cosign, versitygw (10 minutes at first)
+sources: build test-tools
+    tests/tools/install oras crane cosign versitygw
+    cargo test --release --locked --workspace --test e2e -- --ignored source_tools
 
 # run testssl.sh on a TLS listener
 testssl: build test-tools

@@ -29,6 +29,14 @@ pub fn binary() -> PathBuf {
     std::env::var_os("WITGATE").map_or_else(|| repository().join("target/release/witgate"), PathBuf::from)
 }
 
+/// Runs a command of the binary under test, such as `inspect`. Returns its exit code and its
+/// output.
+pub fn witgate<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = A>) -> Result<(Option<i32>, String)> {
+    let output = Command::new(binary()).args(arguments).output()?;
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Ok((output.status.code(), text))
+}
+
 /// How to start a gateway: a folder with its configuration and filters.
 pub struct Setup {
     folder: tempfile::TempDir,
@@ -193,6 +201,14 @@ impl Setup {
         Ok((output.status.code(), text))
     }
 
+    /// Starts the gateway, which must not become ready. Returns its log.
+    pub fn start_refused(self) -> Result<String> {
+        match self.start() {
+            Ok(_) => bail!("the gateway started"),
+            Err(error) => Ok(error.to_string()),
+        }
+    }
+
     /// Starts the gateway and waits until it is ready.
     pub fn start(self) -> Result<Gateway> {
         self.start_with(&[])
@@ -321,6 +337,16 @@ impl Gateway {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let id = Pid::from_raw(i32::try_from(self.child.id())?).context("no process")?;
         Ok(kill_process(id, signal)?)
+    }
+
+    /// Ends the process and starts it anew with the same folder.
+    pub fn restart(&mut self) -> Result<()> {
+        let _ = self.child.kill();
+        self.child.wait()?;
+        let mut command = Command::new(binary());
+        command.args(["run", "--config"]).arg(self.path("gateway.yaml"));
+        *self = Self::run(&mut command, self.folder.clone(), true)?;
+        Ok(())
     }
 
     /// The process id.

@@ -8,11 +8,14 @@
 
 mod client;
 mod dns;
+pub mod file_server;
 pub mod frames;
 mod gateway;
+pub mod object_store;
 pub mod otlp;
 pub mod recording_upstream;
 pub mod redis;
+pub mod registry;
 pub mod strict_http1;
 pub mod tls;
 mod upstream;
@@ -21,7 +24,7 @@ pub mod wat;
 
 pub use client::{Client, Response};
 pub use dns::Dns;
-pub use gateway::{Gateway, Setup, binary, repository};
+pub use gateway::{Gateway, Setup, binary, repository, witgate};
 pub use upstream::{Behavior, Upstream};
 pub use wait::{wait_until, wait_up_to};
 

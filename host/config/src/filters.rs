@@ -3,12 +3,14 @@
 //! This module does not know: what a .wasm file contains, which routes use a filter.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use crate::locations::FilterSource;
 use crate::outbound::FilterHttp;
 use crate::references::{FilterConfig, Reference};
 use crate::release::Release;
+use crate::sources::SourceSettings;
 use crate::telemetry::Secret;
 use crate::values::{HOUR, MILLISECOND, name};
 use crate::yaml::{Section, Value, nearest};
@@ -24,12 +26,18 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 /// A component and what it may do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
-    /// The .wasm file. Relative to the folder of gateway.yaml.
-    pub source: PathBuf,
+    /// The component: a file, or an object on a server.
+    pub source: FilterSource,
+    /// How it is fetched, and which signatures it needs.
+    pub source_settings: SourceSettings,
     /// The version that the component's manifest must have.
     pub version: Option<String>,
     /// The SHA-256 digest that the file must have.
     pub sha256: Option<[u8; 32]>,
+    /// Whether a server may offer an older version than before. Default false.
+    pub allow_downgrade: bool,
+    /// The name that a minisign signature must be for. Default the filter's name.
+    pub signed_name: Option<String>,
     /// For one call. Default 100 ms; at least 1 ms. It is below `timeouts.filters`, and at most
     /// half of the timeout of every upstream that the filter is used with.
     pub timeout: Duration,
@@ -130,7 +138,7 @@ pub enum OnError {
 
 impl Filter {
     pub(crate) fn read(section: &Section, base: &Path) -> Self {
-        section.require("source", "write the path of the .wasm file");
+        section.require("source", "write the path of the .wasm file, or a URL with https, s3, gs, az or oci");
         let on_error = section.choice(
             "on_error",
             &[("closed", OnError::Closed), ("open", OnError::Open)],
@@ -143,9 +151,12 @@ impl Filter {
             }
         }
         Self {
-            source: section.file("source", base).unwrap_or_default(),
+            source: section.scalar("source", |text| FilterSource::parse(text, base)).unwrap_or_default(),
+            source_settings: SourceSettings::default(),
             version: section.string("version"),
             sha256: section.scalar("sha256", sha256),
+            allow_downgrade: section.bool("allow_downgrade").unwrap_or(false),
+            signed_name: section.string("signed_name"),
             timeout: section.duration("timeout", MILLISECOND, HOUR).unwrap_or(Duration::from_millis(100)),
             memory_bytes: section.size("memory", 64 << 10, 256 << 20).unwrap_or(64 << 20),
             body_bytes: section.size("body", 1, BODY_BYTES_MAX).unwrap_or(BODY_BYTES_MAX),
@@ -232,7 +243,8 @@ pub(crate) fn capabilities(section: &Section) -> Vec<Capability> {
     capabilities
 }
 
-fn sha256(text: &str) -> Result<[u8; 32], String> {
+/// A digest as `sha256sum` prints it.
+pub(crate) fn sha256(text: &str) -> Result<[u8; 32], String> {
     let mut digest = [0; 32];
     hex::decode_to_slice(text, &mut digest).map_err(|_| "write 64 hexadecimal digits (sha256sum FILE)".to_owned())?;
     Ok(digest)

@@ -13,6 +13,7 @@ use crate::filters::{Capability, Filter, capabilities};
 use crate::references::References;
 use crate::routes::Route;
 use crate::routes::conditions::PathMatch;
+use crate::sources::Sources;
 use crate::values::{HOUR, MILLISECOND, host, path};
 use crate::yaml::{self, Key, Node, Section, Value};
 
@@ -230,7 +231,7 @@ impl Included {
     }
 
     /// Reports what exceeds the limits of a team to `top`.
-    pub(crate) fn check(&self, top: &Section, filters: &BTreeMap<String, Filter>, routes: &[Route]) {
+    pub(crate) fn check(&self, top: &Section, sources: &Sources, filters: &BTreeMap<String, Filter>, routes: &[Route]) {
         for (index, team) in self.teams.iter().enumerate() {
             let own: Vec<&str> =
                 self.filters.iter().filter(|(_, owner)| **owner == index).map(|(name, _)| name.as_str()).collect();
@@ -240,7 +241,7 @@ impl Included {
             }
             for name in &own {
                 if let Some(filter) = filters.get(*name) {
-                    team.check_filter(top, name, filter);
+                    team.check_filter(top, name, filter, sources);
                 }
             }
             for (at, _) in self.routes.iter().filter(|(_, owner)| **owner == index) {
@@ -253,8 +254,14 @@ impl Included {
 }
 
 impl Team {
-    fn check_filter(&self, top: &Section, name: &str, filter: &Filter) {
+    fn check_filter(&self, top: &Section, name: &str, filter: &Filter, sources: &Sources) {
         let fail = |key: &str, message: String| top.error_at(&["filters", name, key], message);
+        if filter.source.remote().is_some() && !sources.contains(&filter.source) {
+            fail(
+                "source",
+                "this team's filters come from files, or from the locations in `sources` of gateway.yaml".into(),
+            );
+        }
         if filter.memory_bytes > self.memory {
             fail("memory", format!("{} bytes: this team's filters may have {}", filter.memory_bytes, self.memory));
         }

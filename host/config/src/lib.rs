@@ -18,6 +18,7 @@ mod filters;
 mod include;
 mod limits;
 mod listeners;
+mod locations;
 mod log;
 mod outbound;
 mod references;
@@ -25,6 +26,7 @@ mod release;
 mod reload;
 mod routes;
 mod schema;
+mod sources;
 mod state;
 mod stores;
 mod telemetry;
@@ -49,6 +51,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use filters::{Capability, Filter, KeyValue, Limiter, OnError, StoreRef};
 pub use limits::Limits;
 pub use listeners::{HalfClose, Hsts, Listener, RedirectToHttps};
+pub use locations::{BucketObject, BucketService, FilterSource, OciReference, RemoteKind, RemoteLocation};
 pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat};
 pub use outbound::{Destination, FilterHttp};
 pub use references::{FilterConfig, NoReferences, References};
@@ -63,6 +66,7 @@ pub use routes::rate_limit::{RateAlgorithm, RateKey, RateLimit};
 pub use routes::rewrite::{PathRewrite, Rewrite};
 pub use routes::{Action, Mirror, Route, RouteFilter, RouteLimits, WeightedUpstream};
 pub use schema::schema;
+pub use sources::{Denied, DeniedPackage, Signatures, SourceSettings, Sources};
 pub use stores::{OnStoreFailure, Redis, RedisAddress, SharedStore};
 pub use telemetry::{Otlp, OtlpProtocol, Secret, Telemetry, Traces};
 pub use timeouts::Timeouts;
@@ -112,6 +116,10 @@ pub struct Config {
     pub stores: BTreeMap<String, SharedStore>,
     /// By name.
     pub filters: BTreeMap<String, Filter>,
+    /// How filters are fetched and checked.
+    pub sources: Sources,
+    /// Components and packages that no filter may use.
+    pub denied: Denied,
     /// In the order of the file. The most specific match wins; of equal ones, the first.
     pub routes: Vec<Route>,
     /// Peers whose `x-forwarded-for` and `forwarded` fields are believed. Default none.
@@ -167,6 +175,8 @@ impl Config {
             top.named("filters", "{api-key: {source: api-key.wasm}}", |section| Filter::read(section, base));
         let routes = routes::read(top, &filters);
         routes::collect_configs(&routes, &mut filters);
+        let sources = Sources::read(top, base);
+        sources::apply(top, &sources, &mut filters);
         let (admin, admin_token) = admin::read(top);
         let mut config = Self {
             workers: workers::read(top),
@@ -187,6 +197,8 @@ impl Config {
             }),
             routes,
             filters,
+            sources,
+            denied: sources::read_denied(top),
             trusted_proxies: top.list("trusted_proxies", values::network),
             untrusted_fields: untrusted_fields::read(top),
             merge_slashes: top.bool("merge_slashes").unwrap_or(true),
@@ -194,7 +206,7 @@ impl Config {
             telemetry: top.nested("telemetry", Telemetry::read),
             warnings: vec![],
         };
-        included.check(top, &config.filters, &config.routes);
+        included.check(top, &config.sources, &config.filters, &config.routes);
         consistency::check(top, config.timeouts.filters, &config.upstreams, &config.filters, &config.routes);
         telemetry::check_receiver(top, &config.telemetry, &config.log);
         listeners::check_trust(top, &config.listeners, &config.trusted_proxies);

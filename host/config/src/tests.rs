@@ -29,8 +29,13 @@ fn a_minimal_file_has_the_documented_defaults() -> Result<(), ConfigErrors> {
 fn every_key_is_read() -> Result<(), ConfigErrors> {
     let config = parse(include_str!("example.yaml"))?;
     let filter = &config.filters["api-key"];
-    assert_eq!(filter.source, Path::new("/etc/witgate/filters/api-key.wasm"));
+    assert_eq!(filter.source.path(), Some(Path::new("/etc/witgate/filters/api-key.wasm")));
     assert_eq!(filter.version.as_deref(), Some("1.10"), "a version keeps its text");
+    assert_eq!(filter.source_settings.signatures, Signatures::Warn, "the entry of sources with its prefix");
+    let location = RemoteLocation::parse("oci://registry.example.com/a:1").map(FilterSource::Remote);
+    let settings = config.sources.of(&location.unwrap_or_default());
+    assert_eq!((settings.poll, settings.signatures), (Some(Duration::from_secs(300)), Signatures::Require));
+    assert_eq!((config.denied.digests.len(), config.denied.packages.len()), (1, 2));
     assert_eq!((filter.memory_bytes, filter.on_error, filter.capabilities.len()), (16 << 20, OnError::Open, 3));
     let route_filter = &config.routes[0].filters[1];
     assert_eq!(
@@ -296,6 +301,16 @@ fn each_mistake_has_a_message() {
         ("filters: {f: {source: x, capabilities: [keyvalu]}}", "did you mean keyvalue?"),
         ("filters: {f: {source: x, on_error: maybe}}", "write closed"),
         ("filters: {f: 3}", "expected a mapping, found \"3\""),
+        ("filters: {f: {source: \"ftp://a/b\"}}", "write a path, or a URL"),
+        ("filters: {f: {source: \"http://a/b.wasm\"}}", "plain_http: true"),
+        ("sources: [{poll: 1s}]", "sources[0].prefix: is missing"),
+        ("sources: [{prefix: \"oci://a\"}]", "end the name with a slash"),
+        ("sources: [{prefix: \"oci://a/\"}, {prefix: \"oci://A/\"}]", "another entry has this prefix"),
+        ("sources: [{prefix: f, signatures: require}]", "no signature can be valid without keys"),
+        ("sources: [{prefix: f, keys: [x]}]", "minisign public key"),
+        ("sources: [{prefix: \"s3://a/\", access_key: x}]", "secret_key: is missing"),
+        ("deny: [abc]", "64 hexadecimal digits"),
+        ("deny_packages: [\"a@\"]", "name@version"),
         ("admin: {address: x}", "write an IP address"),
         ("reload: {watch: yes}", "write true or false"),
         ("log: {format: xml}", "write auto, text or json"),

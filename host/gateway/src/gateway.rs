@@ -29,6 +29,7 @@ use crate::process::files;
 use crate::process::hardening::protect_memory;
 use crate::releases::board::Releases;
 use crate::releases::loader::Loader;
+use crate::releases::remote::RemoteSources;
 use crate::state::RouteLimiters;
 use crate::telemetry::{Metrics, MetricsExport, MetricsSource, ReloadStatus, Telemetry};
 use crate::tls::reload::{CertificateErrors, Certificates, store_tls};
@@ -143,7 +144,14 @@ impl Gateway {
         let telemetry = Telemetry::new(metrics);
         let sinks = telemetry.open(None, &config).map_err(StartError::Telemetry)?;
         let releases = admit_filters(&loader, &config, &filters, &telemetry.metrics);
-        let shared = create_shared_state(config, (releases, limiters), &certificates, engine, telemetry, files_max)?;
+        let shared = create_shared_state(
+            config,
+            (releases, limiters, loader.remote().clone()),
+            &certificates,
+            engine,
+            telemetry,
+            files_max,
+        )?;
         shared.telemetry.adopt(sinks);
         // Signals and file changes are received before `ready` is announced, because both may
         // follow at once.
@@ -294,7 +302,7 @@ fn admit_filters(loader: &Loader, config: &Config, filters: &Filters, metrics: &
 
 fn create_shared_state(
     config: Config,
-    (releases, limiters): (Releases, RouteLimiters),
+    (releases, limiters, sources): (Releases, RouteLimiters, Arc<RemoteSources>),
     certificates: &Certificates,
     engine: Engine,
     telemetry: Telemetry,
@@ -315,6 +323,7 @@ fn create_shared_state(
         reloads,
         snapshot: ArcSwap::from_pointee(snapshot),
         releases: Mutex::new(releases),
+        sources,
         swapped: watch::channel(()).0,
         registry,
         listener_tls,

@@ -12,6 +12,8 @@ pub use witgate_manifest::{BodyMode, Manifest, Phase};
 
 use crate::chunks::for_each_chunk;
 use crate::load_error::{LoadError, LoadErrorReason};
+use crate::sbom;
+pub use crate::sbom::Package;
 
 /// The largest file that the gateway reads, in bytes.
 pub const FILE_BYTES_MAX: u64 = 128 << 20;
@@ -51,6 +53,8 @@ pub struct ComponentInfo {
     pub largest_function: usize,
     /// Whether instantiation runs code of the file.
     pub starts_code: bool,
+    /// The packages in the embedded SBOM. Empty without one.
+    pub packages: Vec<Package>,
 }
 
 /// Limits for the compiler's input. Within them, compiling takes seconds and not minutes.
@@ -81,6 +85,7 @@ pub fn describe(bytes: &[u8]) -> Result<ComponentInfo, LoadError> {
         functions: 0,
         largest_function: 0,
         starts_code: false,
+        packages: vec![],
     };
     let (mut depth, mut bodies) = (0_usize, 0_usize);
     for payload in Parser::new(0).parse_all(bytes) {
@@ -114,6 +119,10 @@ pub fn describe(bytes: &[u8]) -> Result<ComponentInfo, LoadError> {
             }
             Payload::CustomSection(section) if depth == 0 && section.name() == witgate_manifest::SECTION => {
                 info.manifest = Some(manifest(section.data())?);
+            }
+            // Each core module can have one.
+            Payload::CustomSection(section) if section.name() == sbom::SECTION => {
+                info.packages.extend(sbom::packages(section.data(), sbom::PACKAGES_MAX - info.packages.len())?);
             }
             _ => {}
         }

@@ -37,6 +37,7 @@ mod log_limit;
 pub mod outbound;
 mod pool_range;
 pub mod proposals;
+mod sbom;
 pub mod settings;
 mod stacks;
 mod store_limits;

@@ -24,6 +24,12 @@ pub enum LoadErrorReason {
     NotGranted,
     /// The file differs from the digest or version that the configuration pins.
     Pin,
+    /// There is no valid signature, and the configuration requires one.
+    Signature,
+    /// The component or a package in it is on the configuration's list of denied ones.
+    Denied,
+    /// The version is below one that came from the same location before.
+    Downgrade,
     /// The configuration does not fit the schemas of the manifest.
     Config,
     /// The component is above a limit on size, memory, tables or compile time.
@@ -42,13 +48,16 @@ pub enum LoadErrorReason {
 
 impl LoadErrorReason {
     /// All reasons.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::NotWasm,
         Self::CoreModule,
         Self::Malformed,
         Self::WrongWorld,
         Self::NotGranted,
         Self::Pin,
+        Self::Signature,
+        Self::Denied,
+        Self::Downgrade,
         Self::Config,
         Self::Limits,
         Self::Proposal,
@@ -67,6 +76,9 @@ impl LoadErrorReason {
             Self::WrongWorld => "wrong-world",
             Self::NotGranted => "not-granted",
             Self::Pin => "pin",
+            Self::Signature => "signature",
+            Self::Denied => "denied",
+            Self::Downgrade => "downgrade",
             Self::Config => "config",
             Self::Limits => "limits",
             Self::Proposal => "proposal",

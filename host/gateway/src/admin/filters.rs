@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::reply::{Reply, json};
 use crate::pipeline::snapshot::Shared;
-use witgate_config::{Capability, StoreRef};
+use witgate_config::{Capability, FilterSource, StoreRef};
 
 /// A list with an entry for each version, sorted by the filter's name.
 pub(super) fn get(shared: &Shared) -> Reply {
@@ -29,6 +29,7 @@ pub(super) fn get(shared: &Shared) -> Reply {
                 "name": name,
                 "version": &*filter.version,
                 "digest": filter.info.digest,
+                "source": settings.map(|settings| shown_source(shared, &settings.source)),
                 "size": filter.info.size,
                 "request_phase": filter.has_request_phase(),
                 "response_phase": filter.has_response_phase(),
@@ -52,6 +53,24 @@ pub(super) fn get(shared: &Shared) -> Reply {
         .collect();
     list.sort_by_key(|filter| filter["name"].to_string());
     json(&list.into())
+}
+
+/// Where the filter comes from. For a location on a server, the version that was fetched last: the
+/// digest that a tag leads to, and why the last check failed.
+fn shown_source(shared: &Shared, source: &FilterSource) -> serde_json::Value {
+    let status = source.remote().and_then(|location| shared.sources.status(location));
+    let unix_seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    match status {
+        None => serde_json::json!({ "location": source.to_string() }),
+        Some(status) => serde_json::json!({
+            "location": source.to_string(),
+            "sha256": status.sha256,
+            "tag": status.tag,
+            "checked_at": status.checked_at.map(unix_seconds),
+            "failures": status.failures,
+            "failure": status.failure,
+        }),
+    }
 }
 
 /// `memory`, or the name of the shared store and the namespace in it.

@@ -51,6 +51,7 @@ pub(crate) fn openmetrics(shared: &Shared) -> String {
     set_idle_instances(shared);
     set_endpoints(shared);
     set_reloads(shared);
+    set_sources(shared);
     let text = shared.metrics.encode();
     format!("{}{}# EOF\n", text.trim_end_matches("# EOF\n"), process::metrics())
 }
@@ -72,6 +73,19 @@ fn set_reloads(shared: &Shared) {
         let labels = FilterNameLabels { filter: name.as_str().into() };
         metrics.filter_reloaded.get_or_create(&labels).set(i64::from(filter.reload.refused.is_none()));
         metrics.filter_serving_since.get_or_create(&labels).set(seconds(filter.reload.serving_since));
+    }
+}
+
+/// Whether the last check of each source on a server succeeded.
+fn set_sources(shared: &Shared) {
+    let gauge = &shared.metrics.source_reached;
+    gauge.clear();
+    for (name, filter) in &shared.snapshot.load().config.filters {
+        let Some(status) = filter.source.remote().and_then(|location| shared.sources.status(location)) else {
+            continue;
+        };
+        let labels = FilterNameLabels { filter: name.as_str().into() };
+        gauge.get_or_create(&labels).set(i64::from(status.failure.is_none()));
     }
 }
 

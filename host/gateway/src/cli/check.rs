@@ -10,6 +10,7 @@ use super::output::print;
 use crate::control::config_source::ConfigSource;
 use crate::process::files;
 use crate::releases::loader;
+use crate::releases::remote::RemoteSources;
 use crate::telemetry::Metrics;
 use crate::tls::reload::Certificates;
 use witgate_config::{Filter, OnError, SharedStore};
@@ -24,10 +25,14 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
         Ok(certificates) => certificates.describe().iter().try_for_each(print)?,
         Err(found) => errors.extend(found.lines().map(|line| format!("{shown}: {line}"))),
     }
+    // A check leaves the state directory alone.
+    let folder = tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))?;
+    let remote = RemoteSources::new(folder.path());
+    remote.follow(config.filters.values());
     for (name, filter) in &config.filters {
-        match loader::check(name, filter, &config.compile) {
+        match loader::check(name, filter, &config, &remote) {
             Ok(info) => print_filter(&shown, name, filter, &info)?,
-            Err(error) => errors.push(format!("{shown}: filters.{name}: {}: {error}", filter.source.display())),
+            Err(error) => errors.push(format!("{shown}: filters.{name}: {}: {error}", filter.source)),
         }
     }
     for (name, store) in &config.stores {
@@ -55,7 +60,7 @@ fn count(number: usize, noun: &str) -> String {
 fn print_filter(shown: &impl Display, name: &str, filter: &Filter, info: &ComponentInfo) -> Result<(), String> {
     print(format_args!(
         "filter {name}: {} {}, {} KiB, sha256 {}",
-        filter.source.display(),
+        filter.source,
         info.manifest.as_ref().map_or("without a manifest", |manifest| manifest.version.as_str()),
         info.size >> 10,
         &info.digest[..12]

@@ -1,4 +1,5 @@
-//! The command line: `run`, `check`, `ctl`, `tap`, `top`, `inspect`, `precompile`, `schema`.
+//! The command line: `run`, `check`, `ctl`, `tap`, `top`, `inspect`, `precompile`, `publish`,
+//! `schema`.
 //!
 //! The exit code is 0 on success, 1 for invalid input and failures, and 2 for an invalid command
 //! line. This module does not know: how the commands work.
@@ -9,6 +10,7 @@ mod ctl;
 mod inspect;
 mod output;
 mod precompile;
+mod publish;
 mod run;
 mod tap;
 mod top;
@@ -47,11 +49,16 @@ enum Command {
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Describe a .wasm file: world, phases, imports, manifest, size, digest
+    /// Describe a .wasm file: world, phases, imports, the grants it needs, manifest, size, digest,
+    /// SBOM
     Inspect {
         /// The component
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// The configuration, gateway.yaml: says whether its `deny` or `deny_packages` refuse the
+        /// component
+        #[arg(long, short, value_name = "FILE")]
+        config: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -72,6 +79,22 @@ enum Command {
     },
     /// Print the JSON Schema of gateway.yaml, for editors
     Schema,
+    /// Upload a filter under a name that does not exist yet: to s3://, gs:// or az://, or to a tag of
+    /// oci://
+    Publish {
+        /// The component. FILE.minisig is uploaded with it if it exists
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Such as oci://registry.example.com/filters/api-key:1.4.0
+        #[arg(value_name = "LOCATION")]
+        location: String,
+        /// The configuration, gateway.yaml: its `sources` have the endpoint and the credentials
+        #[arg(long, short, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Use a registry without TLS
+        #[arg(long)]
+        plain_http: bool,
+    },
     /// Show the state of a running gateway, and give it commands
     Ctl(ctl::Options),
     /// Show exchanges of a running gateway as they end
@@ -103,8 +126,11 @@ pub fn main() -> ExitCode {
         Command::Ctl(options) => ctl::run(options),
         Command::Tap(options) => tap::run(options),
         Command::Top(options) => top::run(options),
-        Command::Inspect { file, json } => inspect::inspect(&file, json),
+        Command::Inspect { file, config, json } => inspect::inspect(&file, config, json),
         Command::Precompile { config, state, files } => precompile::precompile(config, state, files),
+        Command::Publish { file, location, config, plain_http } => {
+            publish::publish(&file, &location, config, plain_http)
+        }
         Command::Compile { state, output, memory, seconds, priority } => {
             compiler_child::run(&state, &output, memory, seconds, priority)
         }

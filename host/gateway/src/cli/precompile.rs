@@ -13,31 +13,37 @@ use crate::releases::artifact_cache::ArtifactCache;
 use crate::releases::candidate::Candidate;
 use crate::releases::compiler::{Job, compile};
 use crate::releases::compiler_child::Compiled;
-use crate::releases::source::{FileSource, Source};
-use witgate_config::CompileLimits;
+use crate::releases::component_source::ComponentSource;
+use crate::releases::remote::RemoteSources;
+use crate::releases::source::Source;
+use witgate_config::{CompileLimits, FilterSource};
 use witgate_runtime::compiler::Compiler;
 use witgate_runtime::load_error::LoadError;
 
 /// Compiles `files` and the filters of a configuration, unless the cache contains them. `state`
 /// takes precedence over the configuration's state directory.
 pub(super) fn precompile(config: Option<PathBuf>, state: Option<PathBuf>, files: Vec<PathBuf>) -> Result<(), String> {
-    let (mut state, mut files, mut limits) = (state, files, CompileLimits::default());
+    let (mut state, mut limits) = (state, CompileLimits::default());
+    let mut sources: Vec<FilterSource> = files.into_iter().map(FilterSource::File).collect();
+    let mut filters = vec![];
     if let Some(path) = config {
         let source = ConfigSource::file(path);
         let config = source.parse(&source.read()?)?;
         state.get_or_insert(config.state_dir);
         limits = config.compile;
-        files.extend(config.filters.into_values().map(|filter| filter.source));
+        filters.extend(config.filters.into_values());
+        sources.extend(filters.iter().map(|filter| filter.source.clone()));
     }
     let state = state.ok_or("there is no state directory: give --config gateway.yaml or --state DIR")?;
-    files.sort();
-    files.dedup();
+    sources.sort_by_key(ToString::to_string);
+    sources.dedup();
     let cache = ArtifactCache::open(&state, &Compiler::fingerprint()?)?;
+    let remote = RemoteSources::new(&state);
+    remote.follow(filters.iter());
     let mut errors = vec![];
-    for file in files {
+    for shown in sources {
         let began = Instant::now();
-        let shown = file.display();
-        match compile_missing(&FileSource::new(&file), &cache, &state, &limits) {
+        match compile_missing(ComponentSource::new(&shown, &remote).get(), &cache, &state, &limits) {
             Ok(None) => print(format_args!("{shown}: in the cache"))?,
             Ok(Some(compiled)) => print(format_args!(
                 "{shown}: compiled in {} ms, {} functions new, {} known",

@@ -61,7 +61,7 @@ impl FileWatcher {
 
     /// Watches the folders of this configuration, and no others.
     pub fn follow(&mut self, source: &ConfigSource, config: &Config) {
-        let files = config.filters.values().map(|filter| filter.source.as_path()).chain(config.certificate_files());
+        let files = config.filters.values().filter_map(|filter| filter.source.path()).chain(config.certificate_files());
         let folders = files.filter_map(Path::parent).map(Path::to_owned);
         let mut folders: Vec<PathBuf> = folders.chain(source.folders()).collect();
         folders.sort();

@@ -11,6 +11,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use tokio::sync::watch;
+
 use super::config_source::{self, ConfigSource};
 use super::known_series;
 use super::lanes::{Lanes, Trigger};
@@ -60,7 +62,7 @@ struct RefusedFilter {
 
 impl RefusedFilter {
     fn new(name: &str, filter: &witgate_config::Filter, error: LoadError) -> Self {
-        Self { name: name.to_owned(), location: filter.source.display().to_string(), error }
+        Self { name: name.to_owned(), location: filter.source.to_string(), error }
     }
 }
 
@@ -85,6 +87,7 @@ impl std::error::Error for FilterErrors {
 /// # Errors
 /// All refused filters at once.
 pub fn load_filters(loader: &Loader, config: &Config, metrics: &Metrics) -> Result<Filters, FilterErrors> {
+    loader.prepare(config);
     let mut filters = Filters::new();
     let mut refused = vec![];
     for (name, filter) in &config.filters {
@@ -134,6 +137,9 @@ impl Reloader {
 
     /// Begins to check the files, and to put changed ones into service. Returns at once.
     pub fn reload_changed(self: &Arc<Self>, trigger: Trigger) {
+        if trigger == Trigger::Signal {
+            self.loader.remote().check_now();
+        }
         self.start("certificates", trigger, Self::check_certificates);
         self.start("files", trigger, Self::check_files);
     }
@@ -199,12 +205,23 @@ impl Reloader {
         match loaded.and_then(|(config, filters, upstreams)| self.apply_config(config, filters, upstreams)) {
             Ok(()) => tracing::info!(ms = began.elapsed().as_millis() as u64, "the configuration is in service"),
             Err(error) => {
-                self.loader.set_limits(&self.shared.snapshot.load().config);
+                self.return_to(&self.shared.snapshot.load().config);
                 self.report_refused_config(&error);
             }
         }
         // A refused configuration does not keep a changed filter of the present one waiting.
         self.start_changed_filters(trigger);
+    }
+
+    /// Takes back what the loader prepared for a configuration that was refused.
+    fn return_to(&self, config: &Config) {
+        self.loader.prepare(config);
+        self.loader.remote().retain(config.filters.values());
+    }
+
+    /// Changes when a source on a server has a new version.
+    pub fn new_versions(&self) -> watch::Receiver<()> {
+        self.loader.remote().subscribe()
     }
 
     /// Reads a configuration and loads its filters, which may take long.
@@ -216,7 +233,6 @@ impl Reloader {
         check_fixed_keys(&self.shared.snapshot.load().config, &config)?;
         config_source::log_warnings(&config);
         lock(&self.replaced).clear();
-        self.loader.set_limits(&config);
         let upstreams = lock(&self.certificates).prepare(&config)?;
         let metrics = &self.shared.metrics;
         let connected = self.loader.connect_stores(&config, &store_tls(&upstream_tls(&upstreams)), metrics);
@@ -326,7 +342,7 @@ impl Reloader {
         self.count("refused");
         tracing::error!(
             filter = name,
-            file = %filter.source.display(),
+            source = %filter.source,
             reason = error.reason.label(),
             why = error.message,
             "the new file was refused; the previous version stays in service"

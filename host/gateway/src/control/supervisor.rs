@@ -43,6 +43,7 @@ impl Supervisor {
         // It ends when the gateway drains.
         tokio::task::spawn(judge_releases(self.shared.clone()));
         let mut swapped = self.shared.swapped.subscribe();
+        let mut new_versions = self.reloader.new_versions();
         let mut reloads_by_signal = false;
         loop {
             let config = self.shared.snapshot.load().config.clone();
@@ -61,6 +62,8 @@ impl Supervisor {
                 },
                 // An error is impossible: `self` keeps the sender.
                 _ = swapped.changed() => continue,
+                // An error is impossible: the reloader keeps the sender.
+                _ = new_versions.changed() => Trigger::Watch,
                 () = self.reloader.wait_idle(), if reloads_by_signal => {
                     reloads_by_signal = false;
                     notify("READY=1");

@@ -18,6 +18,7 @@ use crate::pipeline::mirror::Mirror;
 use crate::pipeline::rate_limit::RateLimit;
 use crate::pipeline::route::Router;
 use crate::releases::board::{Canary, Releases};
+use crate::releases::remote::RemoteSources;
 use crate::state::RouteLimiters;
 use crate::telemetry::{FilterSeries, Metrics, ReloadStatus, RouteSeries, Telemetry};
 use crate::tls::ServerTls;
@@ -257,6 +258,8 @@ pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     /// The versions of the filters. Held during a swap, so that no swap undoes another.
     pub releases: Mutex<Releases>,
+    /// The sources of filters on servers.
+    pub sources: Arc<RemoteSources>,
     /// Notified after each swap.
     pub swapped: tokio::sync::watch::Sender<()>,
     /// What is known of the endpoints. It outlives snapshots.

@@ -8,8 +8,8 @@
 use super::content_hash::ContentHash;
 use super::private_copy::PrivateCopy;
 use super::source::{Revision, Source};
-use witgate_config::{CompileLimits, Filter};
-use witgate_runtime::component::{ComponentInfo, SizeLimits, describe};
+use witgate_config::{CompileLimits, Denied, DeniedPackage, Filter};
+use witgate_runtime::component::{ComponentInfo, Package, SizeLimits, describe};
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 use witgate_runtime::settings::{FilterSettings, check_imports};
 
@@ -53,14 +53,39 @@ pub struct Requirements<'a> {
     pub filter: &'a Filter,
     /// Its settings, with the granted imports.
     pub settings: &'a FilterSettings,
+    /// Components and packages that no filter may use.
+    pub denied: &'a Denied,
+}
+
+/// Refuses a component that is denied, or that contains a denied package.
+///
+/// # Errors
+/// `Denied`.
+pub fn check_denied(denied: &Denied, info: &ComponentInfo) -> Result<(), LoadError> {
+    if denied.digests.iter().any(|digest| hex::encode(digest) == info.digest) {
+        let message = format!("the component with the sha256 {} is in `deny`", info.digest);
+        return Err(LoadError::new(LoadErrorReason::Denied, message));
+    }
+    for DeniedPackage { name, version } in &denied.packages {
+        let is_denied =
+            |found: &&Package| found.name == *name && version.as_ref().is_none_or(|one| *one == found.version);
+        if let Some(found) = info.packages.iter().find(is_denied) {
+            let message =
+                format!("it contains the package {} {}, which is in `deny_packages`", found.name, found.version);
+            return Err(LoadError::new(LoadErrorReason::Denied, message));
+        }
+    }
+    Ok(())
 }
 
 impl Requirements<'_> {
-    /// Checks the pinned digest and version, the imports, and the configuration.
+    /// Checks the list of denied components, the pinned digest and version, the imports, and the
+    /// configuration.
     ///
     /// # Errors
-    /// `Pin`, `NotGranted`, `WrongWorld` or `Config`.
+    /// `Denied`, `Pin`, `NotGranted`, `WrongWorld` or `Config`.
     pub fn check(&self, info: &ComponentInfo) -> Result<(), LoadError> {
+        check_denied(self.denied, info)?;
         self.check_pins(info)?;
         check_imports(info, self.settings)?;
         self.check_config(info)

@@ -12,18 +12,22 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+
 use super::artifact_cache::ArtifactCache;
 use super::board::Releases;
 use super::candidate::{Candidate, Requirements};
 use super::compiler::{Job, compile};
+use super::component_source::{ComponentSource, changed_meanwhile, check_source, manifest_version};
 use super::content_hash::ContentHash;
-use super::source::{Revision, Source, source_of};
+use super::remote::RemoteSources;
+use super::source::{Revision, Source};
 use super::versions::Versions;
 use crate::process::priority::Priority;
 use crate::state::{FilterState, RouteLimiters, StoreTls, Stores};
 use crate::telemetry::Metrics;
 use crate::upstream::outbound::ThreadSender;
-use witgate_config::{Capability, CompileLimits, Config, FilterHttp};
+use witgate_config::{Capability, CompileLimits, Config, Denied, FilterHttp};
 use witgate_http::error::FilterFailure;
 use witgate_runtime::call::try_instantiate;
 use witgate_runtime::component::ComponentInfo;
@@ -44,6 +48,8 @@ pub struct Loader {
     engine: Engine,
     cache: Result<ArtifactCache, String>,
     state_dir: PathBuf,
+    remote: Arc<RemoteSources>,
+    denied: Arc<ArcSwap<Denied>>,
     /// Replaces a state directory that cannot be used. Deleted on drop.
     _temporary: Option<tempfile::TempDir>,
     state: Mutex<State>,
@@ -95,6 +101,8 @@ impl Loader {
         Self {
             engine,
             cache,
+            remote: Arc::new(RemoteSources::new(&state_dir)),
+            denied: Arc::new(ArcSwap::from_pointee(config.denied.clone())),
             state_dir,
             _temporary: temporary,
             state: Mutex::new(State {
@@ -119,20 +127,38 @@ impl Loader {
         self.lock().priority = Priority::Idle;
     }
 
-    /// Applies the compile limits of this configuration to later compilations.
-    pub fn set_limits(&self, config: &Config) {
+    /// Prepares to load the filters of this configuration: applies its compile limits and its list
+    /// of denied components, and follows its sources on servers. Waits for those that have no
+    /// usable version on disk.
+    pub fn prepare(&self, config: &Config) {
         self.lock().limits = config.compile;
+        self.denied.store(Arc::new(config.denied.clone()));
+        self.remote.follow(config.filters.values());
+    }
+
+    /// The sources on servers.
+    pub fn remote(&self) -> &Arc<RemoteSources> {
+        &self.remote
     }
 
     /// Loads one filter. It is fast if the source did not change since the last load. Different
-    /// filters load at the same time.
+    /// filters load at the same time. If the newest version of a source on a server is refused,
+    /// the one that was loaded before is loaded again.
     ///
     /// # Errors
     /// Why the component is refused.
     pub fn load(&self, name: &str, filter: &witgate_config::Filter) -> Result<Arc<Filter>, LoadError> {
         let loading = self.lock().loading.entry(name.to_owned()).or_default().clone();
         let _loading = loading.lock().unwrap_or_else(PoisonError::into_inner);
-        self.load_alone(name, filter)
+        let result = self.load_alone(name, filter);
+        let Err(error) = &result else { return result };
+        let good = filter.source.remote().and_then(|location| self.remote.last_good(location));
+        let Some(good) = good.and_then(|good| self.load_source(name, filter, &ComponentSource::Remote(good)).ok())
+        else {
+            return result;
+        };
+        tracing::error!(filter = name, location = %filter.source, why = %error, digest = &*good.short_digest, "the newest version was refused; the last good one is loaded");
+        Ok(good)
     }
 
     /// Loads one filter as [`load`](Self::load) does, if it [has changed](Self::has_changed).
@@ -143,12 +169,9 @@ impl Loader {
     }
 
     fn load_alone(&self, name: &str, filter: &witgate_config::Filter) -> Result<Arc<Filter>, LoadError> {
-        let source = source_of(filter);
-        let revision = source.revision()?;
-        let result = self.load_revision(name, filter, &*source, &revision).map(Arc::new).and_then(|loaded| {
-            check_instantiates(&loaded, &filter.config)?;
-            Ok(loaded)
-        });
+        let source = self.source_of(filter);
+        let revision = source.get().revision()?;
+        let result = self.load_source(name, filter, &source);
         let refused = &mut self.lock().refused;
         match &result {
             Ok(_) => refused.remove(name),
@@ -157,10 +180,29 @@ impl Loader {
         result
     }
 
+    fn load_source(
+        &self,
+        name: &str,
+        filter: &witgate_config::Filter,
+        source: &ComponentSource,
+    ) -> Result<Arc<Filter>, LoadError> {
+        let revision = source.get().revision()?;
+        let loaded = Arc::new(self.load_revision(name, filter, source, &revision)?);
+        check_instantiates(&loaded, &filter.config)?;
+        if let ComponentSource::Remote(remote) = source {
+            remote.accept(manifest_version(&loaded.info));
+        }
+        Ok(loaded)
+    }
+
+    fn source_of(&self, filter: &witgate_config::Filter) -> ComponentSource {
+        ComponentSource::new(&filter.source, &self.remote)
+    }
+
     /// Whether a filter's source has a revision that was neither loaded nor refused. A source that
     /// cannot be reached has not changed: the loaded version stays in service.
     pub fn has_changed(&self, name: &str, filter: &witgate_config::Filter) -> bool {
-        let Ok(revision) = source_of(filter).revision() else { return false };
+        let Ok(revision) = self.source_of(filter).get().revision() else { return false };
         let state = self.lock();
         let is_loaded = state.loaded.get(name).is_some_and(|loaded| loaded.revision == revision);
         !is_loaded && state.refused.get(name) != Some(&revision)
@@ -174,7 +216,8 @@ impl Loader {
     /// The versions of the filters, as the state directory records them.
     pub fn open_releases(&self) -> Releases {
         let cache = ArtifactCache::open(&self.state_dir, &self.engine.fingerprint());
-        Releases::open(Versions::new(self.engine.clone(), cache), &self.state_dir)
+        let versions = Versions::new(self.engine.clone(), self.denied.clone(), cache);
+        Releases::open(versions, &self.state_dir)
     }
 
     /// Begins to connect to the shared stores of a configuration, before its filters are loaded.
@@ -197,33 +240,46 @@ impl Loader {
         state.refused.retain(|name, _| config.filters.contains_key(name));
         state.loading.retain(|name, _| config.filters.contains_key(name));
         state.stores.retain(config, metrics);
+        drop(state);
+        self.remote.retain(config.filters.values());
     }
 
     fn load_revision(
         &self,
         name: &str,
         filter: &witgate_config::Filter,
-        source: &dyn Source,
+        source: &ComponentSource,
         revision: &Revision,
     ) -> Result<Filter, LoadError> {
         let settings = settings(name, filter, self.lock().stores.filter(name, filter));
-        let requirements = Requirements { filter, settings: &settings };
+        let denied = self.denied.load_full();
+        let requirements = Requirements { filter, settings: &settings, denied: &denied };
+        let (of_filter, source) = (source, source.get());
+        let signed = check_source(name, filter, source, revision)?;
         let location = source.location();
         let known = self.lock().loaded.get(name).cloned();
         if let Some(loaded) = known.filter(|loaded| loaded.revision == *revision && loaded.location == location) {
             requirements.check(&loaded.info)?;
+            of_filter.check(filter, &loaded.info)?;
             return Filter::new(&self.engine, &loaded.artifact, loaded.info, settings);
         }
         let began = Instant::now();
-        let content = source.hash(revision)?;
+        let content = signed.map_or_else(|| source.hash(revision), Ok)?;
         let (content, info, artifact) = match self.find(name, &content)? {
             Some((info, artifact)) => {
                 requirements.check(&info)?;
+                of_filter.check(filter, &info)?;
                 let ms = began.elapsed().as_millis() as u64;
                 tracing::info!(filter = name, digest = &info.digest[..12], ms, "taken from the cache");
                 (content, info, artifact)
             }
-            None => self.compile(name, source, revision, &requirements)?,
+            None => {
+                let (compiled, info, artifact) = self.compile(name, of_filter, revision, &requirements)?;
+                if signed.is_some_and(|signed| signed != compiled) {
+                    return Err(changed_meanwhile());
+                }
+                (compiled, info, artifact)
+            }
         };
         let loaded = Filter::new(&self.engine, &artifact, info.clone(), settings)?;
         artifact.prefault();
@@ -248,7 +304,7 @@ impl Loader {
     fn compile(
         &self,
         name: &str,
-        source: &dyn Source,
+        source: &ComponentSource,
         revision: &Revision,
         requirements: &Requirements<'_>,
     ) -> Result<(ContentHash, ComponentInfo, Artifact), LoadError> {
@@ -257,7 +313,8 @@ impl Loader {
             let state = self.lock();
             (state.limits, state.priority)
         };
-        let candidate = Candidate::read(source, revision, Some(requirements), &limits)?;
+        let candidate = Candidate::read(source.get(), revision, Some(requirements), &limits)?;
+        source.check(requirements.filter, &candidate.info)?;
         let content = candidate.hash();
         let place = self.wait_for_compilation();
         let job = Job { candidate: &candidate, cache: self.cache()?, state: &self.state_dir, limits: &limits };
@@ -306,16 +363,24 @@ impl Drop for CompilationPlace<'_> {
 }
 
 /// Checks a filter's component as [`Loader::load`] and the compiler do, but does not compile it.
+/// The sources on servers are followed already.
 ///
 /// # Errors
 /// Why the component is refused.
-pub fn check(name: &str, filter: &witgate_config::Filter, limits: &CompileLimits) -> Result<ComponentInfo, LoadError> {
-    let source = source_of(filter);
-    let revision = source.revision()?;
+pub fn check(
+    name: &str,
+    filter: &witgate_config::Filter,
+    config: &Config,
+    remote: &RemoteSources,
+) -> Result<ComponentInfo, LoadError> {
+    let source = ComponentSource::new(&filter.source, remote);
+    let revision = source.get().revision()?;
     let state = Stores::default().filter(name, filter);
     let settings = settings(name, filter, state);
-    let requirements = Requirements { filter, settings: &settings };
-    let candidate = Candidate::read(&*source, &revision, Some(&requirements), limits)?;
+    let requirements = Requirements { filter, settings: &settings, denied: &config.denied };
+    check_source(name, filter, source.get(), &revision)?;
+    let candidate = Candidate::read(source.get(), &revision, Some(&requirements), &config.compile)?;
+    source.check(filter, &candidate.info)?;
     proposals::check(candidate.copy.bytes())?;
     Ok(candidate.info)
 }

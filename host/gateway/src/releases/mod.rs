@@ -1,6 +1,7 @@
 //! From a filter's source to code that can be called, and from one version to the next.
 //!
-//! The order of the files: [`source`] (where a filter comes from), `private_copy` (its bytes in
+//! The order of the files: [`source`] (where a filter comes from), [`remote`] (sources on servers),
+//! `private_copy` (its bytes in
 //! memory), `candidate` (the checks before compiling), [`compiler`] and `compiler_child` (the
 //! compilation in a process of its own), [`artifact_cache`] and `function_cache` (compiled code on
 //! disk, authenticated with `state_key`), [`loader`] (all of it). A loaded version then takes over
@@ -15,15 +16,19 @@ pub mod board;
 pub mod candidate;
 pub mod compiler;
 pub mod compiler_child;
+pub mod component_source;
 mod content_hash;
 pub mod decision;
 pub mod entry;
+pub mod evidence;
 mod function_cache;
 pub mod loader;
 mod private_copy;
+pub mod remote;
 pub mod source;
 pub mod split;
 mod state_key;
 pub mod trial;
+pub mod trust;
 pub mod verdict;
 pub mod versions;

@@ -1,7 +1,7 @@
 //! Where a filter's component comes from: its revision, its hash and a private copy of its bytes.
 //!
-//! The loader knows only the trait [`Source`]. The first implementation is a file; a remote source
-//! can use an ETag or a digest as its revision.
+//! The loader knows only the trait [`Source`]. A file is one; a location on a server is another
+//! (`remote/source.rs`).
 //!
 //! This module does not know: what is done with a component.
 
@@ -11,8 +11,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::content_hash::ContentHash;
+use super::evidence::{Evidence, MINISIGN_BYTES_MAX};
 use super::private_copy::PrivateCopy;
-use crate::process::regular_file::open_regular;
+use crate::process::regular_file::{open_regular, read_regular};
 use witgate_runtime::component::FILE_BYTES_MAX;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 
@@ -39,18 +40,26 @@ pub trait Source {
     /// # Errors
     /// Those of [`hash`](Self::hash).
     fn copy(&self, revision: &Revision) -> Result<PrivateCopy, LoadError>;
+
+    /// The signatures that came with the component.
+    ///
+    /// # Errors
+    /// `Unreadable` if they cannot be read.
+    fn evidence(&self) -> Result<Evidence, LoadError>;
 }
 
 /// A revision of one source. Two revisions are equal if the source did not change between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revision(String);
 
-/// The source that the configuration names for a filter.
-pub fn source_of(filter: &witgate_config::Filter) -> Box<dyn Source> {
-    Box::new(FileSource::new(&filter.source))
+impl Revision {
+    pub(super) fn new(text: String) -> Self {
+        Self(text)
+    }
 }
 
-/// A file, whose revision is its modification time, length and inode.
+/// A file, whose revision is its modification time, length and inode, and those of the signature
+/// beside it.
 #[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,
@@ -60,6 +69,13 @@ impl FileSource {
     /// The file at this path, which may not exist.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
+    }
+
+    /// The signature beside the file: `X.wasm.minisig`.
+    fn minisign_path(&self) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(".minisig");
+        name.into()
     }
 
     /// Checks that a read of `length` bytes returned this revision, as a whole.
@@ -83,8 +99,11 @@ impl Source for FileSource {
     }
 
     fn revision(&self) -> Result<Revision, LoadError> {
-        let metadata = fs::metadata(&self.path).map_err(unreadable)?;
-        Ok(Revision(format!("{:?} {} {}", metadata.modified().ok(), metadata.len(), metadata.ino())))
+        let shown =
+            |metadata: fs::Metadata| format!("{:?} {} {}", metadata.modified().ok(), metadata.len(), metadata.ino());
+        let component = fs::metadata(&self.path).map(shown).map_err(unreadable)?;
+        let signature = fs::metadata(self.minisign_path()).map(shown).unwrap_or_default();
+        Ok(Revision(format!("{component} {signature}")))
     }
 
     fn hash(&self, revision: &Revision) -> Result<ContentHash, LoadError> {
@@ -98,6 +117,18 @@ impl Source for FileSource {
         let copy = PrivateCopy::read(&self.path, FILE_BYTES_MAX).map_err(unreadable)?;
         self.check_read(revision, copy.bytes().len() as u64)?;
         Ok(copy)
+    }
+
+    fn evidence(&self) -> Result<Evidence, LoadError> {
+        let path = self.minisign_path();
+        if !path.exists() {
+            return Ok(Evidence::default());
+        }
+        let bytes = read_regular(&path, MINISIGN_BYTES_MAX).map_err(|error| {
+            LoadError::new(LoadErrorReason::Unreadable, format!("{}: {error}", path.display())).with_source(error)
+        })?;
+        let minisign = Some(String::from_utf8_lossy(&bytes).into_owned());
+        Ok(Evidence { minisign, ..Evidence::default() })
     }
 }
 

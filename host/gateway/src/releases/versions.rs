@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use super::artifact_cache::ArtifactCache;
+use super::candidate::check_denied;
 use super::content_hash::ContentHash;
+use witgate_config::Denied;
 use witgate_runtime::engine::Engine;
 use witgate_runtime::filter::Filter;
 use witgate_runtime::settings::FilterSettings;
@@ -30,6 +33,8 @@ pub struct Version {
 /// Loads versions from the cache of compiled code.
 pub struct Versions {
     engine: Engine,
+    /// What no filter may use, as the configuration says now.
+    denied: Arc<ArcSwap<Denied>>,
     cache: Result<ArtifactCache, String>,
 }
 
@@ -51,8 +56,8 @@ impl Version {
 }
 
 impl Versions {
-    pub(super) fn new(engine: Engine, cache: Result<ArtifactCache, String>) -> Self {
-        Self { engine, cache }
+    pub(super) fn new(engine: Engine, denied: Arc<ArcSwap<Denied>>, cache: Result<ArtifactCache, String>) -> Self {
+        Self { engine, denied, cache }
     }
 
     /// Puts a version into memory with these settings.
@@ -66,6 +71,7 @@ impl Versions {
         let found = cache.get(&self.engine, &content).map_err(|error| format!("{label}: {error}"))?;
         let (info, artifact) = found
             .ok_or_else(|| format!("{label} is not among the compiled filters of the state directory any more"))?;
+        check_denied(&self.denied.load(), &info).map_err(|error| format!("{label}: {error}"))?;
         let filter = Filter::new(&self.engine, &artifact, info, settings.clone());
         filter.map(Arc::new).map_err(|error| format!("{label}: {error}"))
     }

@@ -150,6 +150,8 @@ metrics! {
         "filter_last_reload_successful" "0 if the filter's last file was refused, else 1";
     filter_serving_since: Family<FilterNameLabels, Gauge>,
         "filter_last_reload_success_timestamp" seconds "Unix time at which the present version went into service";
+    source_reached: Family<FilterNameLabels, Gauge>,
+        "filter_source_reached" "0 if the last check of the filter's source on a server failed, else 1";
     files_checked: Family<FilesLabels, Gauge>,
         "files_checked_timestamp" seconds "Unix time at which the last check for changed files ended";
     filters: Family<FilterLabels, Gauge>,

@@ -1,0 +1,150 @@
+//! Objects of S3, Google Cloud Storage and Azure.
+//!
+//! Credentials come from gateway.yaml, the environment or the role of the machine, in this order.
+//! This module does not know: when an object is fetched.
+
+use futures_util::StreamExt as _;
+use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::path::Path;
+use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, RetryConfig};
+
+use super::bucket_http::BoundedHttp;
+use super::check::Object;
+use super::download::Download;
+use super::fetch_error::{Chain, FetchError};
+use super::mirror::Mirror;
+use crate::releases::evidence::MINISIGN_BYTES_MAX;
+use witgate_config::{BucketObject, BucketService, SourceSettings};
+
+const RETRIES_MAX: usize = 2;
+
+/// An object, and the store that has it.
+pub(super) struct Bucket {
+    store: Box<dyn ObjectStore>,
+    object: Path,
+}
+
+impl Bucket {
+    pub(super) fn open(place: &BucketObject, settings: &SourceSettings) -> Result<Self, FetchError> {
+        let object = Path::parse(&place.key).map_err(|error| FetchError::new(Chain(&error)))?;
+        let store = match place.service {
+            BucketService::S3 => s3(place, settings),
+            BucketService::Gcs => gcs(place, settings),
+            BucketService::Azure => azure(place, settings),
+        };
+        Ok(Self { store: store?, object })
+    }
+
+    /// Downloads the object, unless it still has this entity tag.
+    pub(super) async fn get(&self, tag: Option<&str>, mirror: &Mirror) -> Result<Option<Object>, FetchError> {
+        let options = GetOptions { if_none_match: tag.map(str::to_owned), ..GetOptions::default() };
+        let found = match self.store.get_opts(&self.object, options).await {
+            Err(Error::NotModified { .. }) => return Ok(None),
+            found => found.map_err(explain)?,
+        };
+        Download::check_length(found.meta.size)?;
+        let tag = found.meta.e_tag.clone().filter(|tag| tag.len() <= 256);
+        let mut download = Download::new(mirror)?;
+        let mut chunks = found.into_stream();
+        while let Some(chunk) = chunks.next().await {
+            download.write(&chunk.map_err(explain)?)?;
+        }
+        Ok(Some(Object { download, tag }))
+    }
+
+    /// The signature beside the object.
+    pub(super) async fn minisign(&self) -> Result<Option<String>, FetchError> {
+        let found = match self.store.get(&self.minisign_path()?).await {
+            Err(Error::NotFound { .. }) => return Ok(None),
+            found => found.map_err(explain)?,
+        };
+        if found.meta.size > MINISIGN_BYTES_MAX {
+            return Err(FetchError::new(format_args!("the signature is larger than {MINISIGN_BYTES_MAX} bytes")));
+        }
+        let bytes = found.bytes().await.map_err(explain)?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Creates the object, with its signature first. Never replaces an object.
+    pub(super) async fn publish(&self, bytes: Vec<u8>, minisign: Option<String>) -> Result<(), FetchError> {
+        if self.store.head(&self.object).await.is_ok() {
+            return Err(exists(&self.object));
+        }
+        let create = || PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        if let Some(minisign) = minisign {
+            // A signature alone is left over from a publication that failed.
+            self.store.put(&self.minisign_path()?, minisign.into()).await.map_err(explain)?;
+        }
+        match self.store.put_opts(&self.object, bytes.into(), create()).await {
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Err(exists(&self.object)),
+            result => result.map(drop).map_err(explain),
+        }
+    }
+
+    fn minisign_path(&self) -> Result<Path, FetchError> {
+        Path::parse(format!("{}.minisig", self.object)).map_err(|error| FetchError::new(Chain(&error)))
+    }
+}
+
+fn exists(object: &Path) -> FetchError {
+    FetchError::new(format_args!("{object} exists, and a published version never changes: publish under another name"))
+}
+
+fn s3(place: &BucketObject, settings: &SourceSettings) -> Result<Box<dyn ObjectStore>, FetchError> {
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(&place.bucket)
+        .with_http_connector(BoundedHttp::new(settings)?)
+        .with_retry(retry(settings))
+        .with_conditional_put(S3ConditionalPut::ETagMatch);
+    if let Some(endpoint) = &settings.endpoint {
+        builder = builder.with_endpoint(endpoint).with_allow_http(true);
+    }
+    if let Some(region) = &settings.region {
+        builder = builder.with_region(region);
+    }
+    if let Some((access_key, secret_key)) = &settings.access_key {
+        builder = builder.with_access_key_id(access_key.expose()).with_secret_access_key(secret_key.expose());
+    }
+    Ok(Box::new(builder.with_skip_signature(settings.anonymous).build().map_err(explain)?))
+}
+
+fn gcs(place: &BucketObject, settings: &SourceSettings) -> Result<Box<dyn ObjectStore>, FetchError> {
+    let mut builder = GoogleCloudStorageBuilder::from_env()
+        .with_bucket_name(&place.bucket)
+        .with_http_connector(BoundedHttp::new(settings)?)
+        .with_retry(retry(settings));
+    if let Some(endpoint) = &settings.endpoint {
+        builder = builder.with_base_url(endpoint);
+    }
+    Ok(Box::new(builder.with_skip_signature(settings.anonymous).build().map_err(explain)?))
+}
+
+fn azure(place: &BucketObject, settings: &SourceSettings) -> Result<Box<dyn ObjectStore>, FetchError> {
+    let mut builder = MicrosoftAzureBuilder::from_env()
+        .with_container_name(&place.bucket)
+        .with_http_connector(BoundedHttp::new(settings)?)
+        .with_retry(retry(settings));
+    if let Some(endpoint) = &settings.endpoint {
+        builder = builder.with_endpoint(endpoint.clone());
+    }
+    Ok(Box::new(builder.with_skip_signature(settings.anonymous).build().map_err(explain)?))
+}
+
+fn retry(settings: &SourceSettings) -> RetryConfig {
+    RetryConfig { max_retries: RETRIES_MAX, retry_timeout: settings.timeout, ..RetryConfig::default() }
+}
+
+fn explain(error: Error) -> FetchError {
+    match error {
+        Error::NotFound { path, .. } => FetchError::new(format_args!(
+            "{path} is not in the bucket, or the bucket does not exist: publish it, or correct `source`"
+        )),
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => FetchError::new(format_args!(
+            "the object store refuses the credentials, or they do not allow this: check `sources` ({})",
+            Chain(&error)
+        )),
+        error => FetchError::new(Chain(&error)),
+    }
+}
