@@ -21,7 +21,7 @@ use super::compiler::{Job, compile};
 use super::component_source::{ComponentSource, changed_meanwhile, check_source, manifest_version};
 use super::content_hash::ContentHash;
 use super::remote::RemoteSources;
-use super::source::{Revision, Source};
+use super::source::Revision;
 use super::versions::Versions;
 use crate::process::priority::Priority;
 use crate::state::{FilterState, RouteLimiters, StoreTls, Stores};

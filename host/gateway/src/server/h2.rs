@@ -56,7 +56,7 @@ pub(super) async fn serve(
     let Ok(Ok(mut connection)) = handshake.await else { return };
     io.set_batching(true);
     let streams = OpenStreams::new(state.clone());
-    let context = Rc::new((worker.clone(), client.clone(), settings, stats.clone()));
+    let shared = Rc::new((worker.clone(), client.clone(), settings, stats.clone()));
     let mut timer = Timer::default();
     let mut drain = pin!(worker.drained());
     let mut drained_at = None;
@@ -70,7 +70,7 @@ pub(super) async fn serve(
                     let may_linger = move || open.0.count() <= max;
                     // The task is this future and nothing around it: a second one would hold it
                     // twice and copy it, which is several KiB for each request.
-                    tokio::task::spawn_local(serve_stream(context.clone(), request, respond, may_linger));
+                    tokio::task::spawn_local(serve_stream(shared.clone(), request, respond, may_linger));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, client = %client.address, "an HTTP/2 connection ended with an error");

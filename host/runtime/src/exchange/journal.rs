@@ -276,7 +276,7 @@ mod tests {
             response: None,
             notes: vec![],
             budget: None,
-            passed: super::Passed::default(),
+            passed: super::super::message::Passed::default(),
         }
     }
 
