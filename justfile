@@ -36,6 +36,7 @@ build-guests *FOLDERS="guests": build
 # build the filters that only tests use, some of them also without optimization
 build-fixtures: build
     target/release/componentize build tests/fixtures
+    tests/fixtures/http/build
     target/release/componentize build guests/typescript/api-key --no-optimize --out-dir tests/fixtures/dist/typescript/unoptimized
     target/release/componentize build guests/python/api-key guests/python/redact tests/fixtures/python/corpus --no-optimize --out-dir tests/fixtures/dist/python/unoptimized
 

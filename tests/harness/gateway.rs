@@ -24,6 +24,12 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
+/// A component that tests/fixtures/http/build made.
+pub fn http_component(name: &str) -> Result<Vec<u8>> {
+    let path = repository().join(format!("tests/fixtures/dist/http/{name}.wasm"));
+    fs::read(&path).with_context(|| format!("{}: run `just build-fixtures` first", path.display()))
+}
+
 /// The binary under test: the environment variable WITGATE, else the release build.
 pub fn binary() -> PathBuf {
     std::env::var_os("WITGATE").map_or_else(|| repository().join("target/release/witgate"), PathBuf::from)
@@ -163,6 +169,14 @@ impl Setup {
         let bytes = fs::read(&path)
             .with_context(|| format!("{}: run `just build-guests build-fixtures` first", path.display()))?;
         self.shared_state = true;
+        self.with(name, bytes)
+    }
+
+    /// Copies a component of the world wasi:http/proxy that tests/fixtures/http/build made into the
+    /// folder. It shares the compile cache of [`with_guest`](Self::with_guest).
+    pub fn with_http_component(mut self, name: &str, component: &str) -> Result<Self> {
+        self.shared_state = true;
+        let bytes = http_component(component)?;
         self.with(name, bytes)
     }
 

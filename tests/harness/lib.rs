@@ -24,7 +24,7 @@ pub mod wat;
 
 pub use client::{Client, Response};
 pub use dns::Dns;
-pub use gateway::{Gateway, Setup, binary, repository, witgate};
+pub use gateway::{Gateway, Setup, binary, http_component, repository, witgate};
 pub use upstream::{Behavior, Upstream};
 pub use wait::{wait_until, wait_up_to};
 

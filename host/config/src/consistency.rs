@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::filters::{Capability, Filter};
 use crate::outbound::Destination;
+use crate::routes::jwt::JwtKeys;
 use crate::routes::{Route, RouteFilter};
 use crate::stores::SharedStore;
 use crate::upstreams::Upstream;
@@ -45,6 +46,9 @@ fn check_references(
     };
     references.extend(route.mirror.iter().map(|mirror| ("mirror".into(), mirror.upstream.as_str())));
     references.extend(route.forward_auth.iter().map(|auth| ("forward_auth".into(), auth.upstream.as_str())));
+    if let Some(JwtKeys::Fetched(jwks)) = route.jwt.as_ref().map(|jwt| &jwt.keys) {
+        references.push(("jwt.jwks.upstream".into(), &jwks.upstream));
+    }
     for (key, name) in references {
         if !name.is_empty() && !upstreams.contains_key(name) {
             top.error_at(&[path, &key], unknown("upstream", name, upstreams));

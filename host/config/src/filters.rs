@@ -137,6 +137,34 @@ pub enum OnError {
 }
 
 impl Filter {
+    /// Reads what a component has in every place: source, pin, memory and concurrency. The rest is
+    /// at its default.
+    pub(crate) fn read_code(section: &Section, base: &Path) -> Self {
+        section.require("source", "write the path of the .wasm file");
+        Self {
+            source: FilterSource::File(section.file("source", base).unwrap_or_default()),
+            source_settings: SourceSettings::default(),
+            version: None,
+            allow_downgrade: false,
+            signed_name: None,
+            sha256: section.scalar("sha256", sha256),
+            timeout: Duration::from_millis(100),
+            memory_bytes: section.size("memory", 64 << 10, 256 << 20).unwrap_or(64 << 20),
+            body_bytes: BODY_BYTES_MAX,
+            concurrency: section.number("concurrency", 1, 1_000_000).unwrap_or(256),
+            on_error: OnError::Closed,
+            reuse: 1,
+            capabilities: vec![],
+            config: FilterConfig::default(),
+            route_configs: vec![],
+            limiter: Limiter { store: None, keys: 1 },
+            keyvalue: KeyValue { store: None, keys: 1, bytes: 1 << 10 },
+            release: None,
+            http: FilterHttp::default(),
+            keys: BTreeMap::new(),
+        }
+    }
+
     pub(crate) fn read(section: &Section, base: &Path) -> Self {
         section.require("source", "write the path of the .wasm file, or a URL with https, s3, gs, az or oci");
         let on_error = section.choice(
@@ -200,10 +228,14 @@ fn read_keys(section: &Section) -> BTreeMap<String, Secret> {
     keys
 }
 
-/// Reads `config:` of a filter or of a filter in a route: strings as they are, other values as
-/// JSON text.
+/// Reads `config:` of a filter or of a filter in a route.
 pub(crate) fn read_config(section: &Section) -> FilterConfig {
-    let own = section.free_form("config");
+    read_values(section, "config")
+}
+
+/// Reads a mapping with any keys: strings as they are, other values as JSON text.
+pub(crate) fn read_values(section: &Section, key: &'static str) -> FilterConfig {
+    let own = section.free_form(key);
     let mut values = FilterConfig::default();
     for (key, node) in own.entries() {
         let look_up = |reference: &Reference<'_>| own.look_up(reference);
@@ -220,7 +252,7 @@ pub(crate) fn read_config(section: &Section) -> FilterConfig {
     let bytes: usize = values.iter().map(|(key, value)| key.len() + value.len()).sum();
     if values.len() > CONFIG_KEYS_MAX || bytes > CONFIG_BYTES_MAX {
         let message = format!("has more than {CONFIG_KEYS_MAX} keys or {CONFIG_BYTES_MAX} bytes");
-        section.error(own.line(), "config", message);
+        section.error(own.line(), key, message);
     }
     values
 }

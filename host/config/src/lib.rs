@@ -14,6 +14,7 @@ mod compile;
 mod consistency;
 mod dns;
 mod error;
+mod error_pages;
 mod filters;
 mod include;
 mod limits;
@@ -48,6 +49,7 @@ use ipnet::IpNet;
 
 pub use compile::CompileLimits;
 pub use error::{ConfigError, ConfigErrors};
+pub use error_pages::{ErrorPage, ErrorPageMatch};
 pub use filters::{Capability, Filter, KeyValue, Limiter, OnError, StoreRef};
 pub use limits::Limits;
 pub use listeners::{HalfClose, Hsts, Listener, RedirectToHttps};
@@ -58,9 +60,11 @@ pub use references::{FilterConfig, NoReferences, References};
 pub use release::{Gates, Release, Share, Sticky};
 pub use reload::Reload;
 pub use routes::action::{DirectResponse, Redirect, RedirectPath};
+pub use routes::basic_auth::{BasicAuth, Users};
 pub use routes::compression::{Compression, Encoding};
 pub use routes::conditions::{Match, PathMatch, Pattern, ValueMatch};
 pub use routes::cors::{Cors, Origin};
+pub use routes::jwt::{Jwks, Jwt, JwtKeys, TokenPlace};
 pub use routes::policies::{ClientNetworks, ForwardAuth, HeaderEdits, HeaderPolicy};
 pub use routes::rate_limit::{RateAlgorithm, RateKey, RateLimit};
 pub use routes::rewrite::{PathRewrite, Rewrite};
@@ -72,6 +76,7 @@ pub use telemetry::{Otlp, OtlpProtocol, Secret, Telemetry, Traces};
 pub use timeouts::Timeouts;
 pub use tls::{Alpn, CertificateFiles, ClientAuth, ListenerTls, TlsVersion, UpstreamTls};
 pub use upstreams::balance::{Balance, HashKey};
+pub use upstreams::component::UpstreamComponent;
 pub use upstreams::endpoints::{AddressKind, EndpointAddress, EndpointConfig, UpstreamTarget};
 pub use upstreams::health::{HealthCheck, OutlierDetection};
 pub use upstreams::http2::Http2Settings;
@@ -122,6 +127,8 @@ pub struct Config {
     pub denied: Denied,
     /// In the order of the file. The most specific match wins; of equal ones, the first.
     pub routes: Vec<Route>,
+    /// Bodies for failures without a route. Each route has them, too.
+    pub error_pages: Vec<ErrorPage>,
     /// Peers whose `x-forwarded-for` and `forwarded` fields are believed. Default none.
     pub trusted_proxies: Vec<IpNet>,
     /// Fields that only a proxy sets, removed from requests of other peers.
@@ -173,7 +180,9 @@ impl Config {
         include::read(top);
         let mut filters =
             top.named("filters", "{api-key: {source: api-key.wasm}}", |section| Filter::read(section, base));
-        let routes = routes::read(top, &filters);
+        let error_pages = error_pages::read(top);
+        let mut routes = routes::read(top, &filters);
+        routes.iter_mut().for_each(|route| route.error_pages.extend_from_slice(&error_pages));
         routes::collect_configs(&routes, &mut filters);
         let sources = Sources::read(top, base);
         sources::apply(top, &sources, &mut filters);
@@ -196,6 +205,7 @@ impl Config {
                 SharedStore::read(section, base)
             }),
             routes,
+            error_pages,
             filters,
             sources,
             denied: sources::read_denied(top),
@@ -218,6 +228,11 @@ impl Config {
         routes::reach::check(top, &config.routes);
         routes::clear_text::check(top, &config.listeners, &config.routes);
         config
+    }
+
+    /// The components that answer as upstreams, by the upstream's name.
+    pub fn components(&self) -> impl Iterator<Item = (&String, &UpstreamComponent)> {
+        self.upstreams.iter().filter_map(|(name, upstream)| Some((name, upstream.target.component()?)))
     }
 
     /// Every file with certificates or keys.

@@ -24,7 +24,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 const BODY_BYTES_MAX: usize = 8 << 20;
 
 /// What a filter may call.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct FilterHttp {
     /// By the normal form of the origin. At most 64.
     pub origins: BTreeMap<String, Destination>,

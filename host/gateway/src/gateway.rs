@@ -17,14 +17,16 @@ use tokio::sync::watch;
 
 use crate::control::config_source::ConfigSource;
 use crate::control::known_series;
-use crate::control::reload::{FilterErrors, Reloader, load_filters};
+use crate::control::reload::{FilterErrors, Reloader, load_components, load_filters};
 use crate::control::rollout::{publish_filters, publish_steps, report};
 use crate::control::signals::{Signals, exit_at_second};
 use crate::control::sockets::{BindError, Sockets};
 use crate::control::supervisor::Supervisor;
 use crate::control::systemd::notify;
 use crate::control::takeover::{Predecessor, TakeoverError, TakeoverOffer, take_over};
-use crate::pipeline::snapshot::{Filters, Shared, Snapshot};
+use crate::pipeline::basic_auth::passwords::PasswordChecks;
+use crate::pipeline::jwt::key_cache::KeyCaches;
+use crate::pipeline::snapshot::{Components, Filters, Shared, Snapshot, UpstreamParts};
 use crate::process::files;
 use crate::process::hardening::protect_memory;
 use crate::releases::board::Releases;
@@ -137,6 +139,7 @@ impl Gateway {
         connected.map_err(StartError::Snapshot)?;
         let limiters = loader.route_limiters(&config);
         let filters = load_filters(&loader, &config, &metrics)?;
+        let components = load_components(&loader, &config, &metrics)?;
         let listeners = listener_urls(&config, &sockets);
         let admin = sockets.admin.as_ref().map(|listener| listener.address);
         let admin_listener = sockets.for_admin().map_err(|source| StartError::Socket { source })?;
@@ -144,14 +147,8 @@ impl Gateway {
         let telemetry = Telemetry::new(metrics);
         let sinks = telemetry.open(None, &config).map_err(StartError::Telemetry)?;
         let releases = admit_filters(&loader, &config, &filters, &telemetry.metrics);
-        let shared = create_shared_state(
-            config,
-            (releases, limiters, loader.remote().clone()),
-            &certificates,
-            engine,
-            telemetry,
-            files_max,
-        )?;
+        let loaded = LoadedParts { releases, limiters, components, sources: loader.remote().clone() };
+        let shared = create_shared_state(config, loaded, &certificates, engine, telemetry, files_max)?;
         shared.telemetry.adopt(sinks);
         // Signals and file changes are received before `ready` is announced, because both may
         // follow at once.
@@ -300,9 +297,17 @@ fn admit_filters(loader: &Loader, config: &Config, filters: &Filters, metrics: &
     releases
 }
 
+/// What was loaded for the first snapshot.
+struct LoadedParts {
+    releases: Releases,
+    limiters: RouteLimiters,
+    components: Components,
+    sources: Arc<RemoteSources>,
+}
+
 fn create_shared_state(
     config: Config,
-    (releases, limiters, sources): (Releases, RouteLimiters, Arc<RemoteSources>),
+    LoadedParts { releases, limiters, components, sources }: LoadedParts,
     certificates: &Certificates,
     engine: Engine,
     telemetry: Telemetry,
@@ -311,9 +316,10 @@ fn create_shared_state(
     let metrics = telemetry.metrics.clone();
     let registry = EndpointRegistry::new(&config.dns_servers, metrics.clone());
     let listener_tls = config.listeners.iter().map(|listener| certificates.listener(&listener.name)).collect();
-    let held = HeldBytes::default();
-    let (loaded, upstream_tls) = ((releases.in_service(), releases.canaries(), limiters), certificates.upstream_tls());
-    let snapshot = Snapshot::new(Arc::new(config), loaded, upstream_tls, &registry, &metrics, &held)
+    let (held, key_caches) = (HeldBytes::default(), KeyCaches::default());
+    let loaded = (releases.in_service(), releases.canaries(), limiters);
+    let upstream_parts = UpstreamParts { tls: certificates.upstream_tls(), components };
+    let snapshot = Snapshot::new(Arc::new(config), loaded, upstream_parts, &registry, &metrics, (&held, &key_caches))
         .map_err(StartError::Snapshot)?;
     publish_filters(&metrics, &snapshot);
     let reloads = ReloadStatus::default();
@@ -333,6 +339,8 @@ fn create_shared_state(
         connections: Limiter::default(),
         clients: Arc::default(),
         held,
+        passwords: PasswordChecks::default(),
+        key_caches,
         needs_room: watch::channel(()).0,
         files_max,
         engine,

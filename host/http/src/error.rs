@@ -56,6 +56,8 @@ pub enum Kind {
     NoRoute,
     /// The client's address may not use the route.
     Forbidden,
+    /// The request has no valid credentials for the route.
+    Unauthorized,
     /// The request body is larger than the route or a filter allows.
     BodyTooLarge,
     /// The client was too slow.
@@ -147,6 +149,50 @@ impl FilterFailure {
 }
 
 impl Kind {
+    /// All kinds. Those of filters share their labels with no other kind but `saturated`.
+    pub const ALL: [Self; 40] = [
+        Self::BadRequest,
+        Self::MethodNotAllowed,
+        Self::UriTooLong,
+        Self::HeadTooLarge,
+        Self::ExpectationFailed,
+        Self::Version,
+        Self::NotImplemented,
+        Self::Misdirected,
+        Self::Loop,
+        Self::NoRoute,
+        Self::Forbidden,
+        Self::Unauthorized,
+        Self::BodyTooLarge,
+        Self::ClientTimeout,
+        Self::ClientGone,
+        Self::RateLimited,
+        Self::StoreUnavailable,
+        Self::Saturated,
+        Self::ClientSaturated,
+        Self::Filter(FilterFailure::Trap),
+        Self::Filter(FilterFailure::Deadline),
+        Self::Filter(FilterFailure::Memory),
+        Self::Filter(FilterFailure::Limit),
+        Self::Filter(FilterFailure::InvalidOutput),
+        Self::Filter(FilterFailure::Error),
+        Self::Filter(FilterFailure::Saturated),
+        Self::UpstreamConnect,
+        Self::UpstreamConnectTimeout,
+        Self::UpstreamUnroutable,
+        Self::UpstreamDns,
+        Self::UpstreamCertificate,
+        Self::UpstreamTls,
+        Self::UpstreamClosed,
+        Self::UpstreamUnavailable,
+        Self::UpstreamSaturated,
+        Self::UpstreamProtocol,
+        Self::UpstreamTimeout,
+        Self::UpgradeUnsupported,
+        Self::ResponseTooLarge,
+        Self::Internal,
+    ];
+
     /// A short name for logs and metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -161,6 +207,7 @@ impl Kind {
             Self::Loop => "loop",
             Self::NoRoute => "no-route",
             Self::Forbidden => "forbidden",
+            Self::Unauthorized => "unauthorized",
             Self::BodyTooLarge => "body-too-large",
             Self::ClientTimeout => "client-timeout",
             Self::ClientGone => "client-gone",
@@ -202,6 +249,7 @@ impl Kind {
             Self::Loop | Self::Filter(FilterFailure::Loop) => StatusCode::LOOP_DETECTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ClientTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
@@ -242,6 +290,7 @@ impl Kind {
             Self::Loop | Self::Filter(FilterFailure::Loop) => "the request goes round in circles",
             Self::NoRoute => "no route for this request",
             Self::Forbidden => "access is not allowed",
+            Self::Unauthorized => "valid credentials are required",
             Self::BodyTooLarge => "the request body is too large",
             Self::ClientTimeout | Self::ClientGone => "the request took too long to arrive",
             Self::RateLimited => "too many requests",
@@ -280,7 +329,7 @@ impl Kind {
             Self::MethodNotAllowed => "http_request_denied",
             Self::Loop | Self::Filter(FilterFailure::Loop) => "proxy_loop_detected",
             Self::NoRoute => "destination_not_found",
-            Self::Forbidden | Self::BodyTooLarge | Self::RateLimited => "http_request_denied",
+            Self::Forbidden | Self::Unauthorized | Self::BodyTooLarge | Self::RateLimited => "http_request_denied",
             Self::StoreUnavailable => "proxy_internal_error",
             Self::ClientTimeout | Self::ClientGone => "http_request_error",
             Self::Saturated | Self::Filter(FilterFailure::Saturated) => "connection_limit_reached",

@@ -27,6 +27,9 @@ pub(crate) const PACKAGE: &str = "witgate:gateway/";
 /// compatible.
 const VERSION: &str = "0.1.";
 
+/// The interface of a component that answers requests itself, in any release of WASI 0.2.
+const HTTP_HANDLER: &str = "wasi:http/incoming-handler@0.2.";
+
 /// What a component's file declares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentInfo {
@@ -40,6 +43,8 @@ pub struct ComponentInfo {
     pub request_phase: bool,
     /// Whether it exports `response-handler`.
     pub response_phase: bool,
+    /// Whether it exports `wasi:http/incoming-handler`: then it can be an upstream.
+    pub handles_http: bool,
     /// The imported interfaces as written: `witgate:gateway/request@0.1.0`.
     pub imports: Vec<String>,
     /// The names of the exports.
@@ -79,6 +84,7 @@ pub fn describe(bytes: &[u8]) -> Result<ComponentInfo, LoadError> {
         manifest: None,
         request_phase: false,
         response_phase: false,
+        handles_http: false,
         imports: vec![],
         exports: vec![],
         core_modules: 0,
@@ -129,6 +135,7 @@ pub fn describe(bytes: &[u8]) -> Result<ComponentInfo, LoadError> {
     }
     info.request_phase = info.exports.iter().any(|name| is_interface(name, "request-handler"));
     info.response_phase = info.exports.iter().any(|name| is_interface(name, "response-handler"));
+    info.handles_http = info.exports.iter().any(|name| name.starts_with(HTTP_HANDLER));
     check_world(&info)?;
     Ok(info)
 }
@@ -203,15 +210,20 @@ fn check_names(before: usize, more: u32, what: &str) -> Result<(), LoadError> {
 }
 
 fn check_world(info: &ComponentInfo) -> Result<(), LoadError> {
-    if info.request_phase || info.response_phase {
+    if info.request_phase || info.response_phase || info.handles_http {
         return Ok(());
     }
+    Err(no_filter(info))
+}
+
+/// The refusal of a component that exports no handler of filters.
+pub(crate) fn no_filter(info: &ComponentInfo) -> LoadError {
     let expected = format!("{PACKAGE}request-handler@{VERSION}x or {PACKAGE}response-handler@{VERSION}x");
     let found = if info.exports.is_empty() { "nothing".to_owned() } else { info.exports.join(", ") };
     let message = format!(
         "the component exports {found}, but a filter exports {expected}: build it for the world gateway-filter"
     );
-    Err(LoadError::new(LoadErrorReason::WrongWorld, message))
+    LoadError::new(LoadErrorReason::WrongWorld, message)
 }
 
 fn manifest(bytes: &[u8]) -> Result<Manifest, LoadError> {

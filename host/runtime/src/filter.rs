@@ -39,7 +39,7 @@ const LARGE_BYTES: usize = 1 << 20;
 /// Handles of resources that one call may hold. Only WASI has resources.
 pub(crate) const HANDLES_MAX: usize = 1000;
 /// Random bytes that one WASI call returns.
-const WASI_RANDOM_BYTES_MAX: u64 = 64 << 10;
+pub(crate) const WASI_RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 /// A filter, ready to be instantiated any number of times on any thread.
 pub struct Filter {

@@ -31,7 +31,7 @@ use crate::waiting::WaitClock;
 /// Bytes that the guest may pass to the host in one function call, or with the result of its
 /// handler: a body of at most 8 MiB with its header fields, or an error's text. The host copies
 /// them before it checks them.
-const HOSTCALL_BYTES_MAX: usize = HELD_BYTES_MAX;
+pub(crate) const HOSTCALL_BYTES_MAX: usize = HELD_BYTES_MAX;
 
 thread_local! {
     /// The blank exchange for an instance that is in no call.

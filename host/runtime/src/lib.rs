@@ -2,9 +2,10 @@
 //!
 //! From the file to the call: `component` reads what a file declares, `proposals` limits what its
 //! code may use, `compiler` makes machine code of it, `engine` maps that code, `filter` links it
-//! under the operator's `settings`, `instance` runs it, and `call` is one call of it. `host` has
-//! the functions that a guest can call; `keyvalue`, `limiter` and `outbound` are the services that
-//! the gateway provides for them, and `crypto` has algorithms for guests and for the gateway.
+//! under the operator's `settings`, `instance` runs it, and `call` is one call of it.
+//! `http_component` does the same for a component that answers requests itself. `host` has the
+//! functions that a guest can call; `keyvalue`, `limiter` and `outbound` are the services that the
+//! gateway provides for them, and `crypto` has algorithms for guests and for the gateway.
 //!
 //! What makes a fresh instance per call cheap: `instance_cache` moves creation and drop out of the
 //! call, `pool_range` finds the pool's memories, `fault_around` and `coalesce` reduce the work of
@@ -28,6 +29,7 @@ pub mod failure;
 mod fault_around;
 pub mod filter;
 mod host;
+pub mod http_component;
 mod instance;
 pub mod instance_cache;
 pub mod keyvalue;

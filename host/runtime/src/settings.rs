@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::component::{ComponentInfo, PACKAGE, is_interface};
+use crate::component::{ComponentInfo, PACKAGE, is_interface, no_filter};
 use crate::crypto::SecretKey;
 use crate::engine::Artifact;
 use crate::keyvalue::KeyValue;
@@ -76,8 +76,12 @@ impl FilterSettings {
 ///
 /// # Errors
 ///
-/// The component imports an interface that is not granted or that the gateway does not have.
+/// The component imports an interface that is not granted or that the gateway does not have, or it
+/// is no filter.
 pub fn check_imports(info: &ComponentInfo, settings: &FilterSettings) -> Result<(), LoadError> {
+    if !info.request_phase && !info.response_phase {
+        return Err(no_filter(info));
+    }
     for import in &info.imports {
         if BASE.iter().any(|interface| is_interface(import, interface)) {
             continue;
@@ -112,18 +116,23 @@ fn not_granted(import: &str, filter: &str, capability: &str) -> LoadError {
 
 /// Refuses a component that can never be instantiated within the settings.
 pub(crate) fn check_resources(artifact: &Artifact, settings: &FilterSettings) -> Result<(), LoadError> {
+    check_memory_and_tables(artifact, settings.memory_bytes, &format!("filters.{}.memory", settings.name))
+}
+
+/// Refuses a component that needs more memory at its start than it may have, or larger tables than
+/// the pool has. `key` is the memory limit's in gateway.yaml.
+pub(crate) fn check_memory_and_tables(artifact: &Artifact, memory_bytes: usize, key: &str) -> Result<(), LoadError> {
     let Some(required) = artifact.component.resources_required() else {
         let message = "the component imports core modules or components: link them in";
         return Err(LoadError::new(LoadErrorReason::WrongWorld, message));
     };
     // wasmtime counts in pages of 64 KiB.
     let memory = required.max_initial_memory_size.unwrap_or(0).saturating_mul(64 << 10);
-    if memory > settings.memory_bytes as u64 {
+    if memory > memory_bytes as u64 {
         let message = format!(
-            "the component starts with {} KiB of memory, above its limit of {} KiB: raise filters.{}.memory (at most 256MiB)",
+            "the component starts with {} KiB of memory, above its limit of {} KiB: raise {key} (at most 256MiB)",
             memory >> 10,
-            settings.memory_bytes >> 10,
-            settings.name
+            memory_bytes >> 10
         );
         return Err(LoadError::new(LoadErrorReason::Limits, message));
     }

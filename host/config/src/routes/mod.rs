@@ -4,10 +4,12 @@
 //! know: how a route is found.
 
 pub(crate) mod action;
+pub(crate) mod basic_auth;
 pub(crate) mod clear_text;
 pub(crate) mod compression;
 pub(crate) mod conditions;
 pub(crate) mod cors;
+pub(crate) mod jwt;
 pub(crate) mod policies;
 pub(crate) mod rate_limit;
 pub(crate) mod reach;
@@ -16,14 +18,17 @@ pub(crate) mod rewrite;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use crate::error_pages::{self, ErrorPage};
 use crate::filters::{Filter, read_config};
 use crate::references::FilterConfig;
 use crate::values::{HOUR, MILLISECOND, host, name};
 use crate::yaml::{Node, Section, Value};
 use action::{DirectResponse, Redirect, RedirectPath};
+use basic_auth::BasicAuth;
 use compression::Compression;
 use conditions::{Match, PathMatch};
 use cors::Cors;
+use jwt::{Jwt, TokenPlace};
 use policies::{ClientNetworks, ForwardAuth, HeaderPolicy};
 use rate_limit::RateLimit;
 use rewrite::{PathRewrite, Rewrite};
@@ -63,8 +68,14 @@ pub struct Route {
     pub clients: ClientNetworks,
     /// Changes of header fields.
     pub headers: HeaderPolicy,
+    /// Who may use the route, by name and password.
+    pub basic_auth: Option<BasicAuth>,
+    /// Which signed tokens may use the route.
+    pub jwt: Option<Jwt>,
     /// An upstream that decides whether a request may pass.
     pub forward_auth: Option<ForwardAuth>,
+    /// Bodies for failures: those of the route, then those of the whole file.
+    pub error_pages: Vec<ErrorPage>,
 }
 
 /// Who answers a request.
@@ -177,7 +188,10 @@ impl Route {
             compression: section.optional("compression", Compression::read),
             clients: section.nested("clients", ClientNetworks::read),
             headers: section.nested("headers", HeaderPolicy::read),
+            basic_auth: section.optional("basic_auth", BasicAuth::read),
+            jwt: section.optional("jwt", Jwt::read),
             forward_auth: section.optional("forward_auth", ForwardAuth::read),
+            error_pages: error_pages::read(section),
         };
         route.check(section);
         route
@@ -190,6 +204,10 @@ impl Route {
 
     /// Checks the rules between the route's own keys.
     fn check(&self, section: &Section) {
+        if self.basic_auth.is_some() && self.jwt.as_ref().is_some_and(|jwt| jwt.token == TokenPlace::Authorization) {
+            let message = "basic_auth and jwt both need the field authorization: use two routes, or jwt.token";
+            section.error_at(&["jwt"], message);
+        }
         if self.upstreams().is_empty() && (self.rewrite != Rewrite::default() || self.mirror.is_some()) {
             let message =
                 "rewrite and mirror apply to requests to an upstream, but this route has no upstream: remove them";

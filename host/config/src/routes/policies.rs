@@ -98,7 +98,7 @@ fn read_fields(section: &Section, key: &'static str) -> Vec<(HeaderName, HeaderV
     read
 }
 
-fn editable_name(text: &str) -> Result<HeaderName, String> {
+pub(crate) fn editable_name(text: &str) -> Result<HeaderName, String> {
     let name = header_name(text)?;
     if is_hop_by_hop(&name) || name == http::header::HOST || name == http::header::CONTENT_LENGTH {
         return Err("only the gateway writes this field: remove it (rewrite.host changes the host)".into());

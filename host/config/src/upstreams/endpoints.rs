@@ -1,13 +1,15 @@
-//! `endpoints:` or `builtin:` of an upstream: the servers.
+//! `endpoints:`, `component:` or `builtin:` of an upstream: who answers.
 //!
 //! This module does not know: how a host name is resolved.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
 
+use super::component::UpstreamComponent;
 use crate::yaml::{Node, Section, Value};
 
 /// Balancing examines every endpoint for each request, so their number has a bound.
@@ -19,6 +21,8 @@ const WEIGHT_MAX: u32 = 1000;
 pub enum UpstreamTarget {
     /// `endpoints:`, 1 to 256, all different.
     Endpoints(Vec<EndpointConfig>),
+    /// `component:`: a WebAssembly component answers.
+    Component(Box<UpstreamComponent>),
     /// `builtin: echo`: the gateway itself answers with the request as JSON. For first tests.
     Echo,
 }
@@ -71,13 +75,19 @@ impl fmt::Display for EndpointAddress {
 }
 
 impl UpstreamTarget {
-    pub(crate) fn read(upstream: &Section) -> Self {
+    pub(crate) fn read(upstream: &Section, base: &Path) -> Self {
         let builtin = upstream.choice("builtin", &[("echo", Self::Echo)], "the only builtin is echo");
-        if upstream.has("endpoints") == upstream.has("builtin") {
-            let message = "give either endpoints, such as [\"http://127.0.0.1:9000\"], or builtin: echo";
+        if ["endpoints", "component", "builtin"].into_iter().filter(|key| upstream.has(key)).count() != 1 {
+            let message = "give one of endpoints, such as [\"http://127.0.0.1:9000\"], component, and builtin: echo";
             upstream.error(upstream.line(), "endpoints", message);
         }
-        builtin.unwrap_or_else(|| Self::Endpoints(read_endpoints(upstream)))
+        let component = UpstreamComponent::read(upstream, base).map(|component| Self::Component(Box::new(component)));
+        builtin.or(component).unwrap_or_else(|| Self::Endpoints(read_endpoints(upstream)))
+    }
+
+    /// The component that answers, if one does.
+    pub fn component(&self) -> Option<&UpstreamComponent> {
+        if let Self::Component(component) = self { Some(component) } else { None }
     }
 
     pub(crate) fn endpoints(&self) -> &[EndpointConfig] {

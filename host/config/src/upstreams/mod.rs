@@ -4,6 +4,7 @@
 //! does not know: sockets, how requests are distributed.
 
 pub(crate) mod balance;
+pub(crate) mod component;
 pub(crate) mod endpoints;
 pub(crate) mod health;
 pub(crate) mod http2;
@@ -20,6 +21,9 @@ use endpoints::{AddressKind, UpstreamTarget};
 use health::{HealthCheck, OutlierDetection};
 use http2::Http2Settings;
 use retries::Retries;
+
+/// The time that a component has for a whole response by default.
+const COMPONENT_TIME: Duration = Duration::from_secs(60);
 
 /// A group of servers that routes send requests to. Durations are 1 ms to 1 h unless they say
 /// otherwise.
@@ -44,8 +48,8 @@ pub struct Upstream {
     /// How long the gateway waits for the next byte of a response's body. Default 60 s; `None`
     /// (`off`) disables it.
     pub body_idle_timeout: Option<Duration>,
-    /// From the start of the request to the end of the response's body. Default none. It is not
-    /// below `timeout`.
+    /// From the start of the request to the end of the response's body. Default none, but 60 s for
+    /// a component. It is not below `timeout`.
     pub total_timeout: Option<Duration>,
     /// The size of a response's head. Default 64 KiB; 8 KiB to 1 MiB.
     pub response_head_bytes: usize,
@@ -94,7 +98,7 @@ impl Upstream {
     /// Reads one entry of `upstreams:`. The defaults of timeouts adapt to the timeouts in the
     /// file, so that a default never causes an error.
     pub(crate) fn read(section: &Section, base: &Path) -> Self {
-        Self::with_target(section, base, UpstreamTarget::read(section))
+        Self::with_target(section, base, UpstreamTarget::read(section, base))
     }
 
     /// Reads all keys but those of the servers.
@@ -107,6 +111,7 @@ impl Upstream {
         let resolve_interval = section.duration("resolve_interval", Duration::from_secs(1), HOUR);
         let outlier =
             if section.is_off("outlier") { None } else { Some(section.nested("outlier", OutlierDetection::read)) };
+        let default_total = matches!(target, UpstreamTarget::Component(_)).then(|| COMPONENT_TIME.max(timeout));
         let upstream = Self {
             tls: read_tls(section, base, &target),
             target,
@@ -116,7 +121,7 @@ impl Upstream {
             connect_timeout: duration("connect_timeout").unwrap_or(per_try_timeout.min(Duration::from_secs(1))),
             timeout,
             body_idle_timeout: duration_or_off("body_idle_timeout").unwrap_or(Some(Duration::from_secs(60))),
-            total_timeout: duration_or_off("total_timeout").flatten(),
+            total_timeout: duration_or_off("total_timeout").unwrap_or(default_total),
             response_head_bytes: section.size("response_head_bytes", 8 << 10, 1 << 20).unwrap_or(64 << 10),
             idle_connections: section.number("idle_connections", 0, 10_000).unwrap_or(64),
             idle_timeout: duration("idle_timeout").unwrap_or(Duration::from_secs(30)),
@@ -129,6 +134,9 @@ impl Upstream {
         };
         if upstream.protocol != Protocol::H2 && section.has("http2") {
             section.error_at(&["http2"], "has no effect without protocol: h2: add it, or remove http2");
+        }
+        if matches!(upstream.target, UpstreamTarget::Component(_)) && upstream.total_timeout.is_none() {
+            section.error_at(&["total_timeout"], "a component must end some time: write a duration, at most 1h");
         }
         if upstream.target != UpstreamTarget::Echo {
             upstream.check_timeouts(section);

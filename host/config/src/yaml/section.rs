@@ -238,6 +238,21 @@ impl<'a> Section<'a> {
         parsed.map_err(|message| self.error(node.line, key, message)).ok()
     }
 
+    /// A text of several lines, or the file that it refers to. The errors of `parse` name lines and
+    /// quote nothing, so they are shown for a file, too.
+    pub(crate) fn document<T>(&self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        self.note(key, || Form::Text);
+        let node = self.get(key)?;
+        let parsed = match (&node.value, node.reference()) {
+            (Value::Scalar { text, .. }, _) => parse(text),
+            (_, Some(reference)) => {
+                self.look_up(&reference).and_then(|text| parse(&text).map_err(|why| format!("{reference}: {why}")))
+            }
+            _ => Err(format!("expected a text or {{file: PATH}}, found {}", node.describe())),
+        };
+        parsed.map_err(|message| self.error(node.line, key, message)).ok()
+    }
+
     /// The value that a reference stands for.
     pub(crate) fn look_up(&self, reference: &Reference<'_>) -> Result<String, String> {
         reference.look_up(self.reading.references, self.reading.base)

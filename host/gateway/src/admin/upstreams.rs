@@ -16,7 +16,15 @@ pub(super) fn get(shared: &Shared) -> Reply {
 
 fn upstream((name, cluster): (&String, &Arc<Cluster>)) -> serde_json::Value {
     let endpoints: Vec<_> = cluster.endpoints().list.iter().map(endpoint).collect();
-    serde_json::json!({ "name": name, "endpoints": endpoints, "unresolved": cluster.unresolved() })
+    let component = cluster.component.as_ref().map(|component| {
+        serde_json::json!({ "digest": component.info.digest, "size": component.info.size, "in_flight": component.in_flight() })
+    });
+    serde_json::json!({
+        "name": name,
+        "endpoints": endpoints,
+        "unresolved": cluster.unresolved(),
+        "component": component,
+    })
 }
 
 fn endpoint(weighted: &WeightedEndpoint) -> serde_json::Value {

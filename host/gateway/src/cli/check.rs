@@ -8,12 +8,13 @@ use std::path::Path;
 
 use super::output::print;
 use crate::control::config_source::ConfigSource;
+use crate::pipeline::jwt::parse_keys;
 use crate::process::files;
 use crate::releases::loader;
 use crate::releases::remote::RemoteSources;
 use crate::telemetry::Metrics;
 use crate::tls::reload::Certificates;
-use witgate_config::{Filter, OnError, SharedStore};
+use witgate_config::{Filter, JwtKeys, OnError, SharedStore};
 use witgate_runtime::component::ComponentInfo;
 
 pub(super) fn check(file: &Path) -> Result<(), String> {
@@ -33,6 +34,24 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
         match loader::check(name, filter, &config, &remote) {
             Ok(info) => print_filter(&shown, name, filter, &info)?,
             Err(error) => errors.push(format!("{shown}: filters.{name}: {}: {error}", filter.source)),
+        }
+    }
+    for route in &config.routes {
+        let keys = route.jwt.as_ref().map(|jwt| &jwt.keys);
+        if let Some(JwtKeys::Text(text)) = keys
+            && let Err(why) = parse_keys(text)
+        {
+            errors.push(format!("{shown}: route {}: jwt.keys: {why}", route.name));
+        }
+    }
+    for (name, component) in config.components() {
+        let file = &component.code.source;
+        match loader::check_component(component, &config, &remote) {
+            Ok(info) => {
+                let (kib, digest) = (info.size >> 10, &info.digest[..12]);
+                print(format_args!("upstream {name}: component {file}, {kib} KiB, sha256 {digest}"))?;
+            }
+            Err(error) => errors.push(format!("{shown}: upstreams.{name}.component: {file}: {error}")),
         }
     }
     for (name, store) in &config.stores {

@@ -29,6 +29,7 @@ pub(super) fn precompile(config: Option<PathBuf>, state: Option<PathBuf>, files:
     if let Some(path) = config {
         let source = ConfigSource::file(path);
         let config = source.parse(&source.read()?)?;
+        sources.extend(config.components().map(|(_, component)| component.code.source.clone()));
         state.get_or_insert(config.state_dir);
         limits = config.compile;
         filters.extend(config.filters.into_values());

@@ -61,7 +61,9 @@ impl FileWatcher {
 
     /// Watches the folders of this configuration, and no others.
     pub fn follow(&mut self, source: &ConfigSource, config: &Config) {
-        let files = config.filters.values().filter_map(|filter| filter.source.path()).chain(config.certificate_files());
+        let components = config.components().map(|(_, component)| &component.code);
+        let code = config.filters.values().chain(components).filter_map(|code| code.source.path());
+        let files = code.chain(config.certificate_files());
         let folders = files.filter_map(Path::parent).map(Path::to_owned);
         let mut folders: Vec<PathBuf> = folders.chain(source.folders()).collect();
         folders.sort();

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use crate::releases::decision::DecisionKind;
+use crate::releases::loader::component_name;
 use crate::telemetry::Metrics;
 use crate::tls::CERTIFICATE_REASONS;
 use witgate_config::Config;
@@ -23,6 +24,9 @@ pub fn begin(metrics: &Metrics, config: &Config) {
         let decisions = filter.release.is_some().then_some(DecisionKind::ALL.map(DecisionKind::label));
         metrics.begin_filter(name, LoadErrorReason::ALL.map(LoadErrorReason::label), decisions.into_iter().flatten());
     }
+    for (name, _) in config.components() {
+        metrics.begin_filter(&component_name(name), LoadErrorReason::ALL.map(LoadErrorReason::label), []);
+    }
     for (name, upstream) in &config.upstreams {
         metrics.begin_upstream(name, reasons(upstream.tls.is_some()));
     }
@@ -36,6 +40,7 @@ pub(super) fn forget(metrics: &Metrics, old: &Config, new: &Config) {
     }
     for name in old.upstreams.keys().filter(|name| !new.upstreams.contains_key(*name)) {
         metrics.forget_upstream(name, &CERTIFICATE_REASONS);
+        metrics.forget_filter(&component_name(name), LoadErrorReason::ALL.map(LoadErrorReason::label), []);
     }
     let kept: HashSet<&str> = new.routes.iter().map(|route| route.name.as_str()).collect();
     for route in old.routes.iter().filter(|route| !kept.contains(route.name.as_str())) {

@@ -17,13 +17,14 @@ use super::config_source::{self, ConfigSource};
 use super::known_series;
 use super::lanes::{Lanes, Trigger};
 use super::rollout::{self, Loaded};
-use crate::pipeline::snapshot::{Filters, Shared};
+use crate::pipeline::snapshot::{Components, Filters, Shared, UpstreamParts};
 use crate::process::priority::shorten_time_slice;
-use crate::releases::loader::Loader;
+use crate::releases::loader::{Loader, component_name};
 use crate::telemetry::{FilesLabels, Metrics, ReloadLabels};
 use crate::tls::reload::{CertificateErrors, Certificates, UpstreamSet, store_tls, upstream_tls};
-use witgate_config::Config;
+use witgate_config::{Config, UpstreamComponent};
 use witgate_runtime::filter::Filter;
+use witgate_runtime::http_component::HttpComponent;
 use witgate_runtime::load_error::LoadError;
 
 /// Why a configuration is not applied. Displays the whole message for the operator.
@@ -62,7 +63,7 @@ struct RefusedFilter {
 
 impl RefusedFilter {
     fn new(name: &str, filter: &witgate_config::Filter, error: LoadError) -> Self {
-        Self { name: name.to_owned(), location: filter.source.to_string(), error }
+        Self { name: format!("filters.{name}"), location: filter.source.to_string(), error }
     }
 }
 
@@ -70,7 +71,7 @@ impl std::fmt::Display for FilterErrors {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, RefusedFilter { name, location, error }) in self.0.iter().enumerate() {
             let line_break = if index > 0 { "\n" } else { "" };
-            write!(formatter, "{line_break}filters.{name}: {location}: {error}")?;
+            write!(formatter, "{line_break}{name}: {location}: {error}")?;
         }
         Ok(())
     }
@@ -104,6 +105,35 @@ pub fn load_filters(loader: &Loader, config: &Config, metrics: &Metrics) -> Resu
     if refused.is_empty() { Ok(filters) } else { Err(FilterErrors(refused)) }
 }
 
+/// Loads the component of every upstream that is one.
+///
+/// # Errors
+/// All refused components at once.
+pub fn load_components(loader: &Loader, config: &Config, metrics: &Metrics) -> Result<Components, FilterErrors> {
+    let mut components = Components::new();
+    let mut refused = vec![];
+    for (name, component) in config.components() {
+        match loader.load_component(name, component) {
+            Ok(loaded) => {
+                components.insert(name.clone(), loaded);
+            }
+            Err(error) => {
+                metrics.count_load_failure(&component_name(name), error.reason.label());
+                let (name, location) = (format!("upstreams.{name}.component"), component.code.source.to_string());
+                refused.push(RefusedFilter { name, location, error });
+            }
+        }
+    }
+    if refused.is_empty() { Ok(components) } else { Err(FilterErrors(refused)) }
+}
+
+/// What replaced a version since a configuration began to load.
+#[derive(Default)]
+struct Replaced {
+    filters: HashMap<String, Arc<Filter>>,
+    components: HashMap<String, Arc<HttpComponent>>,
+}
+
 /// Keeps the running state up to date with its files.
 pub struct Reloader {
     shared: Arc<Shared>,
@@ -115,9 +145,8 @@ pub struct Reloader {
     last_read: Mutex<Result<String, String>>,
     /// The digest of the files that this text refers to.
     last_references: Mutex<[u8; 32]>,
-    /// Held during a swap, so that no swap undoes another. It contains the filters that were
-    /// replaced since the last time a configuration began to load.
-    replaced: Mutex<HashMap<String, Arc<Filter>>>,
+    /// Held during a swap, so that no swap undoes another.
+    replaced: Mutex<Replaced>,
 }
 
 impl Reloader {
@@ -196,13 +225,19 @@ impl Reloader {
                 self.start(&format!("filter {name}"), trigger, move |this, _| this.reload_filter(&own_name));
             }
         }
+        for (name, component) in self.shared.snapshot.load().config.components() {
+            if self.loader.has_component_changed(name, component) {
+                let own_name = name.clone();
+                self.start(&component_name(name), trigger, move |this, _| this.reload_component(&own_name));
+            }
+        }
     }
 
     fn reload_config(self: &Arc<Self>, trigger: Trigger) {
         let Ok(text) = lock(&self.last_read).clone() else { return };
         let began = Instant::now();
         let loaded = self.load_config(&text);
-        match loaded.and_then(|(config, filters, upstreams)| self.apply_config(config, filters, upstreams)) {
+        match loaded.and_then(|(config, code, upstreams)| self.apply_config(config, code, upstreams)) {
             Ok(()) => tracing::info!(ms = began.elapsed().as_millis() as u64, "the configuration is in service"),
             Err(error) => {
                 self.return_to(&self.shared.snapshot.load().config);
@@ -225,26 +260,32 @@ impl Reloader {
     }
 
     /// Reads a configuration and loads its filters, which may take long.
-    fn load_config(&self, text: &str) -> Result<(Config, Filters, UpstreamSet), ReloadError> {
+    fn load_config(&self, text: &str) -> Result<(Config, (Filters, Components), UpstreamSet), ReloadError> {
         let config = self.source.parse(text);
         // The new text may refer to other files.
         *lock(&self.last_references) = self.source.references_digest_in_use();
         let config = config.map_err(ReloadError::Config)?;
         check_fixed_keys(&self.shared.snapshot.load().config, &config)?;
         config_source::log_warnings(&config);
-        lock(&self.replaced).clear();
+        *lock(&self.replaced) = Replaced::default();
         let upstreams = lock(&self.certificates).prepare(&config)?;
         let metrics = &self.shared.metrics;
         let connected = self.loader.connect_stores(&config, &store_tls(&upstream_tls(&upstreams)), metrics);
         connected.map_err(ReloadError::Snapshot)?;
         let filters = load_filters(&self.loader, &config, metrics)?;
-        Ok((config, filters, upstreams))
+        let components = load_components(&self.loader, &config, metrics)?;
+        Ok((config, (filters, components), upstreams))
     }
 
-    fn apply_config(&self, config: Config, mut filters: Filters, upstreams: UpstreamSet) -> Result<(), ReloadError> {
+    fn apply_config(
+        &self,
+        config: Config,
+        (mut filters, mut components): (Filters, Components),
+        upstreams: UpstreamSet,
+    ) -> Result<(), ReloadError> {
         let replaced = lock(&self.replaced);
         let current = self.shared.snapshot.load_full();
-        for (name, newer) in replaced.iter() {
+        for (name, newer) in &replaced.filters {
             let Some(settings) = config.filters.get(name) else { continue };
             let filter = if current.config.filters.get(name) == Some(settings) {
                 newer.clone()
@@ -255,12 +296,18 @@ impl Reloader {
             };
             filters.insert(name.clone(), filter);
         }
+        for (name, newer) in &replaced.components {
+            if current.config.upstreams.get(name) == config.upstreams.get(name) {
+                components.insert(name.clone(), newer.clone());
+            }
+        }
         let telemetry = &self.shared.telemetry;
         let sinks = telemetry.open(Some(&current.config), &config).map_err(ReloadError::Telemetry)?;
-        let (config, upstream_tls) = (Arc::new(config), upstream_tls(&upstreams));
+        let config = Arc::new(config);
+        let upstream_parts = UpstreamParts { tls: upstream_tls(&upstreams), components };
         let route_limiters = self.loader.route_limiters(&config);
         let publication =
-            Loaded { config: config.clone(), filters: &filters, route_limiters, upstream_tls, is_new_config: true };
+            Loaded { config: config.clone(), filters: &filters, route_limiters, upstream_parts, is_new_config: true };
         let metrics = &self.shared.metrics;
         known_series::begin(metrics, &config);
         let published = rollout::publish(&self.shared, &self.loader, publication);
@@ -294,18 +341,67 @@ impl Reloader {
             return;
         }
         let filters = Filters::from([(name.to_owned(), loaded.clone())]);
-        let (config, upstream_tls) = (current.config.clone(), current.upstream_tls.clone());
+        let (config, upstream_parts) = (current.config.clone(), current.upstream_parts.clone());
         let route_limiters = current.route_limiters.clone();
-        let publication = Loaded { config, filters: &filters, route_limiters, upstream_tls, is_new_config: false };
+        let publication = Loaded { config, filters: &filters, route_limiters, upstream_parts, is_new_config: false };
         self.shared.reloads.accept_filter(name);
         match rollout::publish(&self.shared, &self.loader, publication) {
             Ok(()) => {
                 self.report_in_service(name, &loaded);
-                replaced.insert(name.to_owned(), loaded);
+                replaced.filters.insert(name.to_owned(), loaded);
             }
             Err(why) => {
                 self.count("refused");
                 tracing::error!(why, "the filters were refused; the previous ones stay in service");
+            }
+        }
+    }
+
+    /// Loads the changed component of an upstream and puts it into service.
+    fn reload_component(self: &Arc<Self>, name: &str) {
+        let config = self.shared.snapshot.load().config.clone();
+        let Some(component) = config.upstreams.get(name).and_then(|upstream| upstream.target.component()) else {
+            return;
+        };
+        if !self.loader.has_component_changed(name, component) {
+            return;
+        }
+        match self.loader.load_component(name, component) {
+            Ok(loaded) => self.apply_component(name, component, loaded),
+            Err(error) => {
+                let shown = component_name(name);
+                self.shared.metrics.count_load_failure(&shown, error.reason.label());
+                self.count("refused");
+                let (file, reason) = (&component.code.source, error.reason.label());
+                tracing::error!(
+                    upstream = name, %file, reason, why = error.message,
+                    "the new component was refused; the previous version stays in service"
+                );
+            }
+        }
+    }
+
+    fn apply_component(&self, name: &str, component: &UpstreamComponent, loaded: Arc<HttpComponent>) {
+        let mut replaced = lock(&self.replaced);
+        let current = self.shared.snapshot.load_full();
+        let present = current.config.upstreams.get(name).and_then(|upstream| upstream.target.component());
+        if present != Some(component) {
+            // A new configuration came first, and it loaded the component with its own settings.
+            return;
+        }
+        let mut upstream_parts = current.upstream_parts.clone();
+        upstream_parts.components.insert(name.to_owned(), loaded.clone());
+        let (config, route_limiters) = (current.config.clone(), current.route_limiters.clone());
+        let filters = &Filters::new();
+        let publication = Loaded { config, filters, route_limiters, upstream_parts, is_new_config: false };
+        match rollout::publish(&self.shared, &self.loader, publication) {
+            Ok(()) => {
+                tracing::info!(upstream = name, component = &*loaded.label, "in service");
+                replaced.components.insert(name.to_owned(), loaded);
+            }
+            Err(why) => {
+                self.count("refused");
+                tracing::error!(why, upstream = name, "the component was refused; the previous one stays in service");
             }
         }
     }
@@ -330,7 +426,10 @@ impl Reloader {
         self.count("refused");
         self.shared.reloads.refuse_config(&error.to_string());
         if let ReloadError::Filters(FilterErrors(refused)) = error {
-            refused.iter().for_each(|filter| self.shared.reloads.refuse_filter(&filter.name, &filter.error.message));
+            for RefusedFilter { name, error, .. } in refused {
+                let name = name.strip_prefix("filters.").unwrap_or(name);
+                self.shared.reloads.refuse_filter(name, &error.message);
+            }
         }
         tracing::error!(why = %error, "the configuration was refused; the previous one stays in service");
     }

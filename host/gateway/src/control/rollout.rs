@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::pipeline::snapshot::{Filters, Shared, Snapshot, UpstreamTls};
+use crate::pipeline::snapshot::{Filters, Shared, Snapshot, UpstreamParts};
 use crate::releases::board::{CommandError, Entries, Releases};
 use crate::releases::decision::{Decision, DecisionKind};
 use crate::releases::entry::Command;
@@ -30,8 +30,8 @@ pub(super) struct Loaded<'a> {
     pub(super) filters: &'a Filters,
     /// The rate limiters of the routes.
     pub(super) route_limiters: RouteLimiters,
-    /// TLS of the upstreams.
-    pub(super) upstream_tls: UpstreamTls,
+    /// TLS and components of the upstreams.
+    pub(super) upstream_parts: UpstreamParts,
     /// Whether the configuration is a new one.
     pub(super) is_new_config: bool,
 }
@@ -41,11 +41,11 @@ pub(super) struct Loaded<'a> {
 /// # Errors
 /// The parts do not fit together; nothing changed.
 pub(super) fn publish(shared: &Shared, loader: &Loader, loaded: Loaded<'_>) -> Result<(), String> {
-    let Loaded { config, filters, route_limiters, upstream_tls, is_new_config } = loaded;
+    let Loaded { config, filters, route_limiters, upstream_parts, is_new_config } = loaded;
     let mut releases = lock(&shared.releases);
     let before = releases.entries().clone();
     let decisions = releases.admit(&config, filters, |name| loader.content(name), is_new_config);
-    match new_snapshot(shared, &releases, config, (route_limiters, upstream_tls)) {
+    match new_snapshot(shared, &releases, config, (route_limiters, upstream_parts)) {
         Ok(snapshot) => {
             shared.metrics.reloads.get_or_create(&ReloadLabels { result: "applied" }).inc();
             swap(shared, &mut releases, snapshot, &decisions);
@@ -104,7 +104,7 @@ fn judge(shared: &Shared) {
 fn apply(shared: &Shared, releases: &mut Releases, before: Entries, decisions: &[Decision]) -> Result<(), String> {
     if decisions.iter().any(|decision| decision.kind.changes_service()) {
         let current = shared.snapshot.load_full();
-        let services = (current.route_limiters.clone(), current.upstream_tls.clone());
+        let services = (current.route_limiters.clone(), current.upstream_parts.clone());
         match new_snapshot(shared, releases, current.config.clone(), services) {
             Ok(snapshot) => swap(shared, releases, snapshot, decisions),
             Err(why) => {
@@ -123,10 +123,10 @@ fn new_snapshot(
     shared: &Shared,
     releases: &Releases,
     config: Arc<Config>,
-    (route_limiters, upstream_tls): (RouteLimiters, UpstreamTls),
+    (route_limiters, upstream_parts): (RouteLimiters, UpstreamParts),
 ) -> Result<Snapshot, String> {
     let loaded = (releases.in_service(), releases.canaries(), route_limiters);
-    Snapshot::new(config, loaded, upstream_tls, &shared.registry, &shared.metrics, &shared.held)
+    Snapshot::new(config, loaded, upstream_parts, &shared.registry, &shared.metrics, (&shared.held, &shared.key_caches))
 }
 
 /// The metrics come first: an observer of the new state must find it counted. The record on disk

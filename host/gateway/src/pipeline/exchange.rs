@@ -1,6 +1,6 @@
 //! The steps of one exchange, in their order:
-//! route → client networks → CORS → forward_auth → rate limit → filters → header edits → rewrite →
-//! mirror → upstream → filters → header edits → compress → client.
+//! route → client networks → CORS → rate limit → basic_auth → jwt → forward_auth → filters →
+//! header edits → rewrite → mirror → upstream → filters → header edits → compress → client.
 //!
 //! Each step is a file of its own. This file decides three things:
 //! - Every response except a 101 passes the response phase of those filters that the chain passed
@@ -25,10 +25,12 @@ use crate::pipeline::https::ListenerPolicy;
 use crate::pipeline::normalize::{self, NormalizedRequest};
 use crate::pipeline::rate_limit::RateLimit;
 use crate::pipeline::snapshot::{Route, Shared, Snapshot};
-use crate::pipeline::{debug, forward, forward_auth, limits, policies, rate_limit, redirect, respond, rewrite, route};
+use crate::pipeline::{
+    basic_auth, debug, forward, forward_auth, limits, policies, rate_limit, redirect, respond, rewrite, route,
+};
 use crate::telemetry::{ExchangeRecord, OpenRecord, Telemetry, decisions};
 use crate::upstream::{SendOptions, UpstreamClient};
-use witgate_config::Action;
+use witgate_config::{Action, ErrorPage};
 use witgate_http::body::{Body, Direction, InterimSink};
 use witgate_http::error::{Error, Kind};
 use witgate_http::limiter::{Limiter, Permit};
@@ -87,7 +89,7 @@ pub async fn handle(context: RequestContext<'_>, mut request: http::Request<Body
             open.permits.extend(client);
             exchange(&context, &snapshot, request, &mut open).await
         }
-        Err(error) => refuse(&mut open.record, error),
+        Err(error) => refuse(&mut open.record, error, &snapshot.config.error_pages),
     };
     context.policy.add_hsts(response.headers_mut());
     end_head(&mut open.record, &mut response);
@@ -105,7 +107,8 @@ pub async fn handle(context: RequestContext<'_>, mut request: http::Request<Body
 /// The response to bytes that are not a request. It is counted like an exchange.
 pub fn refuse_invalid(context: RequestContext<'_>, error: Error) -> http::Response<Body> {
     let mut open = OpenExchange::new(&context, http::Version::HTTP_11);
-    let mut response = refuse(&mut open.record, error);
+    let snapshot = context.shared.snapshot.load();
+    let mut response = refuse(&mut open.record, error, &snapshot.config.error_pages);
     end_head(&mut open.record, &mut response);
     response
 }
@@ -131,11 +134,12 @@ async fn exchange(
     open: &mut OpenExchange,
 ) -> http::Response<Body> {
     let record = &mut open.record;
+    let pages = &snapshot.config.error_pages;
     let id = record.id;
     let normalized = normalize::normalize(request, context.client, &snapshot.config, &record.request_id);
     let NormalizedRequest { mut request, mut body, client, is_for_gateway, passed } = match normalized {
         Ok(normalized) => normalized,
-        Err(error) => return refuse(record, error),
+        Err(error) => return refuse(record, error, pages),
     };
     describe(record, &request, &client);
     record.keep_headers(&request.headers);
@@ -148,7 +152,7 @@ async fn exchange(
             Err(error) => {
                 // The answer must not count against others until the client has read it.
                 open.permits.clear();
-                return refuse(record, error);
+                return refuse(record, error, pages);
             }
         }
     }
@@ -159,17 +163,17 @@ async fn exchange(
         match redirect::to_https(to, &request) {
             Ok(None) => {}
             Ok(Some(to_https)) => return respond::finish(to_https, Body::empty()),
-            Err(error) => return refuse(record, error),
+            Err(error) => return refuse(record, error, pages),
         }
     }
     let route = match snapshot.route(&request) {
         Ok(Some(route)) => route,
-        Ok(None) => return refuse_unrouted(record, &request, &snapshot.allowed_methods(&request)),
-        Err(error) => return refuse(record, error),
+        Ok(None) => return refuse_unrouted(record, &request, &snapshot.allowed_methods(&request), pages),
+        Err(error) => return refuse(record, error, pages),
     };
     record.set_route(&route.series);
     if let Err(error) = policies::check_client(&route.config.clients, client.address.ip()) {
-        return refuse(record, error);
+        return refuse(record, error, &route.config.error_pages);
     }
     if let Some(answer) = route.cors.as_ref().and_then(|cors| cors.preflight(&request.method, &request.headers)) {
         return respond::finish(answer, Body::empty());
@@ -180,25 +184,63 @@ async fn exchange(
     let name = route.name.clone();
     let mut exchange =
         Box::new(Exchange { id, client, route: name, request, response: None, notes: vec![], budget, passed });
-    if let Some((auth, cluster)) = &route.forward_auth {
-        match forward_auth::ask(auth, cluster, context.upstream_client, &mut exchange).await {
-            Ok(None) => {}
-            Ok(Some(refusal)) => return policy.finish(route, refusal, Body::empty()),
-            Err(error) => return policy.finish(route, fail(record, error), Body::empty()),
-        }
-    }
-    // After forward_auth, whose fields can be the key. Before the filters: a request above the
-    // limit must not cost a call.
-    if let Some(rate_limit) = &route.rate_limit
-        && let Err(error) = policy.limit_rate(rate_limit, &exchange).await
-    {
-        return policy.finish(route, fail(record, error), Body::empty());
+    if let Some(refusal) = admit(context, route, &mut policy, &mut exchange, record).await {
+        return policy.finish(route, refusal, Body::empty());
     }
     let (response, body) = match filter_and_forward(context, snapshot, route, exchange, body, open).await {
         Ok(answered) => answered,
-        Err(error) => (fail(&mut open.record, error), Body::empty()),
+        Err(error) => (fail(&mut open.record, error, &route.config.error_pages), Body::empty()),
     };
     policy.finish(route, response, body)
+}
+
+/// The steps that decide whether a request may pass. Returns the response to one that may not.
+async fn admit(
+    context: &RequestContext<'_>,
+    route: &Route,
+    policy: &mut ResponsePolicy,
+    exchange: &mut Exchange,
+    record: &mut ExchangeRecord,
+) -> Option<Response> {
+    let pages = &route.config.error_pages;
+    // A limit by address comes first, so that it also bounds how many passwords a client tries.
+    if let Some(rate_limit) = route.rate_limit.as_ref().filter(|limit| limit.is_by_address())
+        && let Err(error) = policy.limit_rate(rate_limit, exchange).await
+    {
+        return Some(fail(record, error, pages));
+    }
+    if let Some(auth) = &route.config.basic_auth
+        && let Err(error) = basic_auth::check(auth, &context.shared.passwords, &mut exchange.request.headers).await
+    {
+        let challenge = basic_auth::challenge(auth).filter(|_| error.kind == Kind::Unauthorized);
+        let mut refusal = fail(record, error, pages);
+        refusal.headers.extend(challenge.map(|challenge| (header::WWW_AUTHENTICATE, challenge)));
+        return Some(refusal);
+    }
+    if let Some(jwt) = &route.jwt
+        && let Err(error) = jwt.check(context.upstream_client, exchange).await
+    {
+        let challenge = jwt.challenge(&exchange.request.headers);
+        let challenge = Some(challenge).filter(|_| error.kind == Kind::Unauthorized);
+        let mut refusal = fail(record, error, pages);
+        refusal.headers.extend(challenge.map(|challenge| (header::WWW_AUTHENTICATE, challenge)));
+        return Some(refusal);
+    }
+    if let Some((auth, cluster)) = &route.forward_auth {
+        match forward_auth::ask(auth, cluster, context.upstream_client, exchange).await {
+            Ok(None) => {}
+            Ok(Some(refusal)) => return Some(refusal),
+            Err(error) => return Some(fail(record, error, pages)),
+        }
+    }
+    // Other keys can be fields or notes that the steps above have set. Before the filters: a
+    // request above the limit must not cost a call.
+    if let Some(rate_limit) = route.rate_limit.as_ref().filter(|limit| !limit.is_by_address())
+        && let Err(error) = policy.limit_rate(rate_limit, exchange).await
+    {
+        return Some(fail(record, error, pages));
+    }
+    None
 }
 
 /// The steps from the request filters to the response filters.
@@ -235,7 +277,8 @@ async fn filter_and_forward(
         }
         Err(error) => Err(error),
     };
-    let (response, mut body) = answered.unwrap_or_else(|error| (fail(&mut open.record, error), Body::empty()));
+    let pages = &route.config.error_pages;
+    let (response, mut body) = answered.unwrap_or_else(|error| (fail(&mut open.record, error, pages), Body::empty()));
     // After a 101 the bytes belong to another protocol, so response filters are not called.
     let response = if response.status == StatusCode::SWITCHING_PROTOCOLS {
         Ok(response)
@@ -343,9 +386,9 @@ fn describe(record: &mut ExchangeRecord, request: &Request, client: &Arc<Client>
 }
 
 /// The response to a request that failed before it had a route.
-fn refuse(record: &mut ExchangeRecord, error: Error) -> http::Response<Body> {
+fn refuse(record: &mut ExchangeRecord, error: Error, pages: &[ErrorPage]) -> http::Response<Body> {
     let is_invalid = error.kind == Kind::BadRequest;
-    let mut response = respond::finish(fail(record, error), Body::empty());
+    let mut response = respond::finish(fail(record, error, pages), Body::empty());
     if is_invalid {
         response.extensions_mut().insert(CloseConnection);
     }
@@ -353,14 +396,19 @@ fn refuse(record: &mut ExchangeRecord, error: Error) -> http::Response<Body> {
 }
 
 /// The response to a request without a route: 405 if routes match except for its method.
-fn refuse_unrouted(record: &mut ExchangeRecord, request: &Request, allowed: &[&str]) -> http::Response<Body> {
+fn refuse_unrouted(
+    record: &mut ExchangeRecord,
+    request: &Request,
+    allowed: &[&str],
+    pages: &[ErrorPage],
+) -> http::Response<Body> {
     let detail = format!("{} {}", request.method, request.target.path());
     if allowed.is_empty() {
-        return refuse(record, Error::new(Kind::NoRoute, detail));
+        return refuse(record, Error::new(Kind::NoRoute, detail), pages);
     }
     let allowed = allowed.join(", ");
     let error = Error::new(Kind::MethodNotAllowed, format!("{detail}: routes match it for {allowed}"));
-    let mut response = refuse(record, error);
+    let mut response = refuse(record, error, pages);
     if let Ok(allowed) = HeaderValue::try_from(allowed) {
         response.headers_mut().insert(header::ALLOW, allowed);
     }
@@ -368,8 +416,8 @@ fn refuse_unrouted(record: &mut ExchangeRecord, request: &Request, allowed: &[&s
 }
 
 /// The response to a failure, which the record keeps.
-fn fail(record: &mut ExchangeRecord, error: Error) -> Response {
-    let response = respond::to_error(&error, record.request_id.to_str().unwrap_or_default());
+fn fail(record: &mut ExchangeRecord, error: Error, pages: &[ErrorPage]) -> Response {
+    let response = respond::to_error(&error, record.request_id.to_str().unwrap_or_default(), pages);
     record.fail(error);
     response
 }

@@ -3,6 +3,7 @@
 //! A step does not import another step; `exchange` passes results on. `snapshot` holds the state
 //! that all steps read. This module does not know: sockets, WebAssembly.
 
+pub mod basic_auth;
 pub mod compress;
 pub mod cors;
 mod debug;
@@ -11,6 +12,7 @@ pub mod filters;
 pub mod forward;
 pub mod forward_auth;
 pub mod https;
+pub mod jwt;
 pub mod limits;
 pub mod mirror;
 pub mod normalize;

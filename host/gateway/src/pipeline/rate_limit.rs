@@ -62,6 +62,11 @@ impl RateLimit {
         })
     }
 
+    /// Whether requests are counted by the client's address alone.
+    pub fn is_by_address(&self) -> bool {
+        self.key == RateKey::ClientIp
+    }
+
     /// Counts a request.
     pub async fn check(&self, exchange: &Exchange) -> Result<Decision, Error> {
         let key = self.key_of(exchange);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
+use witgate_config::ErrorPage;
 use witgate_http::body::Body;
 use witgate_http::error::{Error, Kind};
 use witgate_runtime::exchange::{Reply, Response};
@@ -20,12 +21,14 @@ const RETRY_AFTER: &str = "1";
 /// The methods that the gateway serves, as far as no route has others.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
-/// The response to a failed exchange. The request id has no character that JSON or a structured
-/// field would escape.
-pub fn to_error(error: &Error, request_id: &str) -> Response {
+/// The response to a failed exchange, with the body of the first of `pages` that is for it. The
+/// request id has no character that JSON, HTML or a structured field would escape.
+pub fn to_error(error: &Error, request_id: &str, pages: &[ErrorPage]) -> Response {
     let kind = error.kind;
     let mut headers = HeaderMap::with_capacity(6);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let page = ErrorPage::find(pages, kind);
+    let content_type = page.map_or(HeaderValue::from_static("application/json"), |page| page.content_type.clone());
+    headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let (kind_name, details) = (kind.proxy_status(), kind.label());
     let status = format!("witgate; error={kind_name}; details=\"{details}\"; request-id=\"{request_id}\"");
@@ -39,7 +42,10 @@ pub fn to_error(error: &Error, request_id: &str) -> Response {
         // RFC 9110, section 15.5.6.
         headers.insert(header::ALLOW, METHODS);
     }
-    let body = format!("{{\"error\":\"{}\",\"request_id\":\"{request_id}\"}}\n", kind.public_message());
+    let body = match page {
+        Some(page) => page.body.replace("{request_id}", request_id),
+        None => format!("{{\"error\":\"{}\",\"request_id\":\"{request_id}\"}}\n", kind.public_message()),
+    };
     Response { status: kind.status(), headers, local: true, body: Some(Bytes::from(body)) }
 }
 
@@ -80,8 +86,11 @@ mod tests {
 
     #[test]
     fn the_client_gets_only_the_public_part() {
-        let response =
-            to_error(&Error::new(Kind::Filter(FilterFailure::Trap), "filter api-key 1.2 at 0x12: unreachable"), "a1");
+        let response = to_error(
+            &Error::new(Kind::Filter(FilterFailure::Trap), "filter api-key 1.2 at 0x12: unreachable"),
+            "a1",
+            &[],
+        );
         assert_eq!(response.status, 502);
         let body = response.body.unwrap_or_default();
         assert_eq!(&body[..], b"{\"error\":\"a filter failed\",\"request_id\":\"a1\"}\n");
@@ -93,7 +102,7 @@ mod tests {
 
     #[test]
     fn saturation_has_retry_after() {
-        let response = to_error(&Error::new(Kind::Saturated, ""), "a1");
+        let response = to_error(&Error::new(Kind::Saturated, ""), "a1", &[]);
         assert_eq!((response.status.as_u16(), response.headers.contains_key("retry-after")), (503, true));
     }
 }

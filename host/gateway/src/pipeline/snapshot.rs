@@ -12,8 +12,11 @@ use arc_swap::ArcSwap;
 
 use crate::clients::Clients;
 use crate::net::tls::ClientTls;
+use crate::pipeline::basic_auth::passwords::PasswordChecks;
 use crate::pipeline::cors;
 use crate::pipeline::filters::{CanaryEntry, ChainEntry};
+use crate::pipeline::jwt::TokenPolicy;
+use crate::pipeline::jwt::key_cache::KeyCaches;
 use crate::pipeline::mirror::Mirror;
 use crate::pipeline::rate_limit::RateLimit;
 use crate::pipeline::route::Router;
@@ -30,6 +33,7 @@ use witgate_http::limiter::Limiter;
 use witgate_runtime::engine::Engine;
 use witgate_runtime::exchange::Request;
 use witgate_runtime::filter::Filter;
+use witgate_runtime::http_component::HttpComponent;
 
 /// The filters of a configuration, by name.
 pub type Filters = HashMap<String, Arc<Filter>>;
@@ -39,6 +43,18 @@ pub type Canaries = HashMap<String, Canary>;
 
 /// TLS of those upstreams that have it, by name.
 pub type UpstreamTls = HashMap<String, Arc<ClientTls>>;
+
+/// Components that answer as upstreams, by the upstream's name.
+pub type Components = HashMap<String, Arc<HttpComponent>>;
+
+/// What the upstreams of a configuration need beyond their settings.
+#[derive(Clone, Default)]
+pub struct UpstreamParts {
+    /// TLS of those that have it.
+    pub tls: UpstreamTls,
+    /// Those that are components.
+    pub components: Components,
+}
 
 /// One consistent state of the gateway.
 pub struct Snapshot {
@@ -50,8 +66,8 @@ pub struct Snapshot {
     pub canaries: Canaries,
     /// The rate limiters of its routes, by the route's name.
     pub route_limiters: RouteLimiters,
-    /// How to speak TLS to the upstreams.
-    pub upstream_tls: UpstreamTls,
+    /// TLS and components of the upstreams.
+    pub upstream_parts: UpstreamParts,
     /// The upstreams, by name.
     pub upstreams: BTreeMap<String, Arc<Cluster>>,
     router: Router,
@@ -81,6 +97,8 @@ pub struct Route {
     pub budget: Arc<Budget>,
     /// Copies some of the requests to another upstream.
     pub mirror: Option<Mirror>,
+    /// Checks signed tokens.
+    pub jwt: Option<TokenPolicy>,
     /// Decides whether a request may pass.
     pub forward_auth: Option<(ForwardAuth, Arc<Cluster>)>,
 }
@@ -115,24 +133,38 @@ impl Snapshot {
     pub fn new(
         config: Arc<Config>,
         (filters, canaries, route_limiters): (Filters, Canaries, RouteLimiters),
-        upstream_tls: UpstreamTls,
+        upstream_parts: UpstreamParts,
         registry: &EndpointRegistry,
         metrics: &Metrics,
-        held: &HeldBytes,
+        (held, key_caches): (&HeldBytes, &KeyCaches),
     ) -> Result<Self, String> {
         let cluster = |(name, settings): (&String, &Upstream)| {
-            let tls = upstream_tls.get(name).cloned();
+            let (tls, component) = (upstream_parts.tls.get(name), upstream_parts.components.get(name));
             // An upstream with TLS never gets plain text.
             if tls.is_none() && settings.tls.is_some() {
                 return Err(format!("the certificates of upstream {name} are not loaded"));
             }
-            Ok((name.clone(), Arc::new(Cluster::new(name, settings, tls, config.workers, registry))))
+            if component.is_none() && settings.target.component().is_some() {
+                return Err(format!("the component of upstream {name} is not loaded"));
+            }
+            let parts = (tls.cloned(), component.cloned());
+            Ok((name.clone(), Arc::new(Cluster::new(name, settings, parts, config.workers, registry))))
         };
         let upstreams: BTreeMap<_, _> = config.upstreams.iter().map(cluster).collect::<Result<_, String>>()?;
         let routes = config
             .routes
             .iter()
-            .map(|route| build_route(&config, (&filters, &canaries), &route_limiters, &upstreams, metrics, held, route))
+            .map(|route| {
+                build_route(
+                    &config,
+                    (&filters, &canaries),
+                    &route_limiters,
+                    &upstreams,
+                    metrics,
+                    (held, key_caches),
+                    route,
+                )
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self {
             router: Router::new(&config.routes),
@@ -140,7 +172,7 @@ impl Snapshot {
             filters,
             canaries,
             route_limiters,
-            upstream_tls,
+            upstream_parts,
             upstreams,
             config,
         })
@@ -173,7 +205,7 @@ fn build_route(
     limiters: &RouteLimiters,
     upstreams: &BTreeMap<String, Arc<Cluster>>,
     metrics: &Metrics,
-    held: &HeldBytes,
+    (held, key_caches): (&HeldBytes, &KeyCaches),
     route: &witgate_config::Route,
 ) -> Result<Route, String> {
     let name: Arc<str> = route.name.as_str().into();
@@ -191,7 +223,9 @@ fn build_route(
         let limiter = limiters.get(&route.name).ok_or_else(|| format!("route {name} has no rate limiter"))?;
         RateLimit::new(settings, limiter.clone(), metrics.rate_limited.clone(), name.clone())
     });
+    let jwt = route.jwt.as_ref().map(|settings| TokenPolicy::new(settings, key_caches, cluster));
     Ok(Route {
+        jwt: jwt.transpose().map_err(|why| format!("route {name}: jwt: {why}"))?,
         forward_auth: auth.transpose()?,
         rate_limit: rate_limit.transpose()?,
         series: Arc::new(metrics.route(name.clone())),
@@ -284,6 +318,10 @@ pub struct Shared {
     pub files_max: usize,
     /// Bytes of bodies in memory for filters.
     pub held: HeldBytes,
+    /// Checks of the passwords of `basic_auth`.
+    pub passwords: PasswordChecks,
+    /// The keys of the issuers of tokens.
+    pub key_caches: KeyCaches,
     /// Runs the filters, and knows how many instances there are.
     pub engine: Engine,
     /// True once the gateway is about to drain and still accepts connections.

@@ -10,6 +10,7 @@ use super::private_copy::PrivateCopy;
 use super::source::{Revision, Source};
 use witgate_config::{CompileLimits, Denied, DeniedPackage, Filter};
 use witgate_runtime::component::{ComponentInfo, Package, SizeLimits, describe};
+use witgate_runtime::http_component;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 use witgate_runtime::settings::{FilterSettings, check_imports};
 
@@ -51,8 +52,8 @@ impl Candidate {
 pub struct Requirements<'a> {
     /// The filter of the configuration, with its pins.
     pub filter: &'a Filter,
-    /// Its settings, with the granted imports.
-    pub settings: &'a FilterSettings,
+    /// Its settings, with the granted imports. None for the component of an upstream.
+    pub settings: Option<&'a FilterSettings>,
     /// Components and packages that no filter may use.
     pub denied: &'a Denied,
 }
@@ -87,7 +88,8 @@ impl Requirements<'_> {
     pub fn check(&self, info: &ComponentInfo) -> Result<(), LoadError> {
         check_denied(self.denied, info)?;
         self.check_pins(info)?;
-        check_imports(info, self.settings)?;
+        let Some(settings) = self.settings else { return http_component::check_imports(info) };
+        check_imports(info, settings)?;
         self.check_config(info)
     }
 

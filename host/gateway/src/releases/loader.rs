@@ -1,4 +1,5 @@
-//! Turns the filters of a configuration into filters that can be called.
+//! Turns the filters of a configuration, and the components of its upstreams, into code that can be
+//! called.
 //!
 //! A component that the cache contains is only hashed. Another one is copied, described, checked
 //! and compiled in a child process into the cache. So the gateway's process holds a component's
@@ -7,7 +8,7 @@
 //!
 //! This module does not know: requests, listeners, when sources are checked for changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -27,13 +28,14 @@ use crate::process::priority::Priority;
 use crate::state::{FilterState, RouteLimiters, StoreTls, Stores};
 use crate::telemetry::Metrics;
 use crate::upstream::outbound::ThreadSender;
-use witgate_config::{Capability, CompileLimits, Config, Denied, FilterHttp};
+use witgate_config::{Capability, CompileLimits, Config, Denied, FilterHttp, UpstreamComponent};
 use witgate_http::error::FilterFailure;
 use witgate_runtime::call::try_instantiate;
 use witgate_runtime::component::ComponentInfo;
 use witgate_runtime::crypto::SecretKey;
 use witgate_runtime::engine::{Artifact, Engine};
 use witgate_runtime::filter::Filter;
+use witgate_runtime::http_component::{self, HttpComponent, HttpComponentSettings};
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 use witgate_runtime::outbound::HttpGrant;
 use witgate_runtime::proposals;
@@ -172,12 +174,54 @@ impl Loader {
         let source = self.source_of(filter);
         let revision = source.get().revision()?;
         let result = self.load_source(name, filter, &source);
-        let refused = &mut self.lock().refused;
-        match &result {
-            Ok(_) => refused.remove(name),
-            Err(_) => refused.insert(name.to_owned(), revision),
-        };
+        self.remember(name, revision, result.is_ok());
         result
+    }
+
+    /// Loads the component of an upstream, as [`load`](Self::load) does for a filter.
+    ///
+    /// # Errors
+    /// Why the component is refused.
+    pub fn load_component(
+        &self,
+        upstream: &str,
+        component: &UpstreamComponent,
+    ) -> Result<Arc<HttpComponent>, LoadError> {
+        let name = component_name(upstream);
+        let loading = self.lock().loading.entry(name.clone()).or_default().clone();
+        let _loading = loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let settings = HttpComponentSettings {
+            name: upstream.into(),
+            memory_bytes: component.code.memory_bytes,
+            concurrency: component.code.concurrency,
+            env: component.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        };
+        let denied = self.denied.load_full();
+        let requirements = Requirements { filter: &component.code, settings: None, denied: &denied };
+        let source = self.source_of(&component.code);
+        let revision = source.get().revision()?;
+        let result = self.load_revision(&name, &source, &revision, &requirements, |artifact, info| {
+            let loaded = Arc::new(HttpComponent::new(&self.engine, artifact, info, settings)?);
+            check_starts(upstream, &loaded)?;
+            Ok(loaded)
+        });
+        self.remember(&name, revision, result.is_ok());
+        result
+    }
+
+    /// Remembers whether a revision was refused: it is not tried again until it changes.
+    fn remember(&self, name: &str, revision: Revision, is_loaded: bool) {
+        let refused = &mut self.lock().refused;
+        if is_loaded {
+            refused.remove(name);
+        } else {
+            refused.insert(name.to_owned(), revision);
+        }
+    }
+
+    /// Whether the component of an upstream [has changed](Self::has_changed).
+    pub fn has_component_changed(&self, upstream: &str, component: &UpstreamComponent) -> bool {
+        self.has_changed(&component_name(upstream), &component.code)
     }
 
     fn load_source(
@@ -186,9 +230,15 @@ impl Loader {
         filter: &witgate_config::Filter,
         source: &ComponentSource,
     ) -> Result<Arc<Filter>, LoadError> {
+        let settings = settings(name, filter, self.lock().stores.filter(name, filter));
+        let denied = self.denied.load_full();
+        let requirements = Requirements { filter, settings: Some(&settings), denied: &denied };
         let revision = source.get().revision()?;
-        let loaded = Arc::new(self.load_revision(name, filter, source, &revision)?);
-        check_instantiates(&loaded, &filter.config)?;
+        let loaded = self.load_revision(name, source, &revision, &requirements, |artifact, info| {
+            let loaded = Arc::new(Filter::new(&self.engine, artifact, info, settings.clone())?);
+            check_instantiates(&loaded, &filter.config)?;
+            Ok(loaded)
+        })?;
         if let ComponentSource::Remote(remote) = source {
             remote.accept(manifest_version(&loaded.info));
         }
@@ -236,32 +286,48 @@ impl Loader {
     /// Forgets the filters and stores that this configuration does not contain.
     pub fn retain(&self, config: &Config, metrics: &Metrics) {
         let mut state = self.lock();
-        state.loaded.retain(|name, _| config.filters.contains_key(name));
-        state.refused.retain(|name, _| config.filters.contains_key(name));
-        state.loading.retain(|name, _| config.filters.contains_key(name));
+        let components: HashSet<String> = config.components().map(|(name, _)| component_name(name)).collect();
+        let is_known = |name: &String| config.filters.contains_key(name) || components.contains(name);
+        state.loaded.retain(|name, _| is_known(name));
+        state.refused.retain(|name, _| is_known(name));
+        state.loading.retain(|name, _| is_known(name));
         state.stores.retain(config, metrics);
         drop(state);
         self.remote.retain(config.filters.values());
     }
 
-    fn load_revision(
+    /// Loads a revision of a source. `link` makes the code callable.
+    fn load_revision<T>(
         &self,
         name: &str,
-        filter: &witgate_config::Filter,
         source: &ComponentSource,
         revision: &Revision,
-    ) -> Result<Filter, LoadError> {
-        let settings = settings(name, filter, self.lock().stores.filter(name, filter));
-        let denied = self.denied.load_full();
-        let requirements = Requirements { filter, settings: &settings, denied: &denied };
-        let (of_filter, source) = (source, source.get());
+        requirements: &Requirements<'_>,
+        link: impl FnOnce(&Artifact, ComponentInfo) -> Result<T, LoadError>,
+    ) -> Result<T, LoadError> {
+        let loaded = self.find_or_compile(name, source, revision, requirements)?;
+        let linked = link(&loaded.artifact, loaded.info.clone())?;
+        loaded.artifact.prefault();
+        self.lock().loaded.insert(name.to_owned(), loaded);
+        Ok(linked)
+    }
+
+    /// The checked and compiled component of a revision.
+    fn find_or_compile(
+        &self,
+        name: &str,
+        of_filter: &ComponentSource,
+        revision: &Revision,
+        requirements: &Requirements<'_>,
+    ) -> Result<Loaded, LoadError> {
+        let (filter, source) = (requirements.filter, of_filter.get());
         let signed = check_source(name, filter, source, revision)?;
         let location = source.location();
         let known = self.lock().loaded.get(name).cloned();
         if let Some(loaded) = known.filter(|loaded| loaded.revision == *revision && loaded.location == location) {
             requirements.check(&loaded.info)?;
             of_filter.check(filter, &loaded.info)?;
-            return Filter::new(&self.engine, &loaded.artifact, loaded.info, settings);
+            return Ok(loaded);
         }
         let began = Instant::now();
         let content = signed.map_or_else(|| source.hash(revision), Ok)?;
@@ -274,18 +340,14 @@ impl Loader {
                 (content, info, artifact)
             }
             None => {
-                let (compiled, info, artifact) = self.compile(name, of_filter, revision, &requirements)?;
+                let (compiled, info, artifact) = self.compile(name, of_filter, revision, requirements)?;
                 if signed.is_some_and(|signed| signed != compiled) {
                     return Err(changed_meanwhile());
                 }
                 (compiled, info, artifact)
             }
         };
-        let loaded = Filter::new(&self.engine, &artifact, info.clone(), settings)?;
-        artifact.prefault();
-        let entry = Loaded { location, revision: revision.clone(), content, info, artifact };
-        self.lock().loaded.insert(name.to_owned(), entry);
-        Ok(loaded)
+        Ok(Loaded { location, revision: revision.clone(), content, info, artifact })
     }
 
     /// Finds a component that another filter uses, or that the cache contains.
@@ -377,12 +439,35 @@ pub fn check(
     let revision = source.get().revision()?;
     let state = Stores::default().filter(name, filter);
     let settings = settings(name, filter, state);
-    let requirements = Requirements { filter, settings: &settings, denied: &config.denied };
+    let requirements = Requirements { filter, settings: Some(&settings), denied: &config.denied };
     check_source(name, filter, source.get(), &revision)?;
     let candidate = Candidate::read(source.get(), &revision, Some(&requirements), &config.compile)?;
     source.check(filter, &candidate.info)?;
     proposals::check(candidate.copy.bytes())?;
     Ok(candidate.info)
+}
+
+/// Checks the component of an upstream as [`Loader::load_component`] and the compiler do, but does
+/// not compile it.
+///
+/// # Errors
+/// Why the component is refused.
+pub fn check_component(
+    component: &UpstreamComponent,
+    config: &Config,
+    remote: &RemoteSources,
+) -> Result<ComponentInfo, LoadError> {
+    let source = ComponentSource::new(&component.code.source, remote);
+    let requirements = Requirements { filter: &component.code, settings: None, denied: &config.denied };
+    let revision = source.get().revision()?;
+    let candidate = Candidate::read(source.get(), &revision, Some(&requirements), &config.compile)?;
+    proposals::check(candidate.copy.bytes())?;
+    Ok(candidate.info)
+}
+
+/// The name of an upstream's component among the loaded filters. No filter can have it.
+pub fn component_name(upstream: &str) -> String {
+    format!("upstream {upstream}")
 }
 
 fn settings(name: &str, filter: &witgate_config::Filter, state: FilterState) -> FilterSettings {
@@ -434,8 +519,7 @@ fn check_instantiates(filter: &Arc<Filter>, config: &BTreeMap<String, String>) -
             ),
         )
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.map_err(|error| refuse(format!("the system provides no runtime: {error}")))?;
+    let runtime = new_runtime().map_err(|error| refuse(format!("the system provides no runtime: {error}")))?;
     let mut config = config.clone();
     if let Some(manifest) = &filter.info.manifest {
         manifest.add_defaults(&mut config);
@@ -447,4 +531,26 @@ fn check_instantiates(filter: &Arc<Filter>, config: &BTreeMap<String, String>) -
         }
         _ => Ok(()),
     }
+}
+
+/// Creates one instance of an upstream's component, because otherwise every request would fail.
+fn check_starts(upstream: &str, component: &Arc<HttpComponent>) -> Result<(), LoadError> {
+    let refuse = |why: String| {
+        let message = format!(
+            "an instance cannot be created: {why}; a start function must end well within a second and upstreams.{upstream}.component.memory"
+        );
+        LoadError::new(LoadErrorReason::Instantiate, message)
+    };
+    let runtime = new_runtime().map_err(|error| refuse(format!("the system provides no runtime: {error}")))?;
+    match runtime.block_on(http_component::try_instantiate(component)) {
+        // Traffic uses all instances of the pool. This says nothing about the component.
+        Err(failure) if failure.kind != FilterFailure::Saturated => {
+            Err(refuse(format!("{}: {}", failure.kind.label(), failure.detail)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn new_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_time().build()
 }

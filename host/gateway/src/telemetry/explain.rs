@@ -50,6 +50,7 @@ pub(super) fn advice(record: &ExchangeRecord) -> &'static str {
         }
         Kind::Loop => "Look for an upstream that points back at this gateway.",
         Kind::Forbidden => "Look at clients.allow and clients.deny of the route.",
+        Kind::Unauthorized => "The client sends credentials that basic_auth or jwt of the route accepts.",
         Kind::NoRoute => "Add a route, or correct its match.",
         Kind::BodyTooLarge => {
             "Raise limits.request_body_bytes, the route's limit, or body_bytes_max in the filter's filter.toml."

@@ -21,6 +21,7 @@ use crate::net::tls::ClientTls;
 use witgate_config::{Balance, EndpointConfig, HashKey, Upstream, UpstreamTarget};
 use witgate_http::body::Body;
 use witgate_http::error::{Error, Kind};
+use witgate_runtime::http_component::HttpComponent;
 
 /// An upstream that can take requests.
 pub struct Cluster {
@@ -30,6 +31,8 @@ pub struct Cluster {
     pub settings: Upstream,
     /// How to speak TLS to it; none for plain text.
     pub tls: Option<Arc<ClientTls>>,
+    /// What answers instead of servers, if it is a component.
+    pub component: Option<Arc<HttpComponent>>,
     /// Empty for a built-in upstream.
     hosts: Vec<WeightedHost>,
     has_names: bool,
@@ -70,7 +73,7 @@ impl Cluster {
     pub fn new(
         name: &str,
         settings: &Upstream,
-        tls: Option<Arc<ClientTls>>,
+        (tls, component): (Option<Arc<ClientTls>>, Option<Arc<HttpComponent>>),
         workers: usize,
         registry: &EndpointRegistry,
     ) -> Self {
@@ -81,11 +84,11 @@ impl Cluster {
         };
         let hosts: Vec<_> = match &settings.target {
             UpstreamTarget::Endpoints(list) => list.iter().map(weighted).collect(),
-            UpstreamTarget::Echo => vec![],
+            UpstreamTarget::Echo | UpstreamTarget::Component(_) => vec![],
         };
         let has_names = hosts.iter().any(|weighted| weighted.host.is_name());
         let current = ArcSwap::from_pointee(EndpointSet::new(&hosts));
-        Self { hosts, has_names, current, settings: settings.clone(), tls, workers, name }
+        Self { hosts, has_names, current, settings: settings.clone(), tls, component, workers, name }
     }
 
     /// The endpoints for the last answers of DNS.

@@ -6,12 +6,13 @@
 //! classifies results, and `health` checks endpoints in the background. `pool` keeps this thread's
 //! connections; `connect` makes them, `resolve` finds the addresses of names, and `h1` and `h2`
 //! send one exchange over one. `websocket_accept` proves an upgrade, `interim` bounds interim
-//! responses, `response_timeout` and `deadline` limit time, and `echo` is the built-in upstream. A
-//! retry does not call the filters again: it sends the request that they made. This module does not
-//! know: routes, filters, clients.
+//! responses, `response_timeout` and `deadline` limit time, `component` calls a component instead
+//! of a server, and `echo` is the built-in upstream. A retry does not call the filters again: it
+//! sends the request that they made. This module does not know: routes, filters, clients.
 
 mod balance;
 mod cluster;
+mod component;
 mod connect;
 mod deadline;
 mod echo;
@@ -121,8 +122,15 @@ impl UpstreamClient {
         options: SendOptions<'_>,
         mut request: http::Request<Body>,
     ) -> Result<http::Response<Body>, Error> {
-        if cluster.settings.target == UpstreamTarget::Echo {
-            return echo::answer(request, options.timeout.unwrap_or(cluster.settings.timeout)).await;
+        match (&cluster.settings.target, &cluster.component) {
+            (UpstreamTarget::Endpoints(_), _) => {}
+            // Boxed, because the future of a call is large and most clusters have servers.
+            (_, Some(component)) => {
+                let times = (Instant::now(), options.timeout);
+                let answer = component::answer(cluster, component, times, options.record, request);
+                return Box::pin(answer).await.map(|response| limit_total_time(response, cluster, times.0));
+            }
+            _ => return echo::answer(request, options.timeout.unwrap_or(cluster.settings.timeout)).await,
         }
         let started = Instant::now();
         options.record.started = Some(started.into_std());

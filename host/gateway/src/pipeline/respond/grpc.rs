@@ -140,7 +140,7 @@ mod tests {
             (Kind::Internal, "13"),
         ];
         for (kind, code) in cases {
-            let made = respond::finish(respond::to_error(&Error::new(kind, "private"), "id"), Body::empty());
+            let made = respond::finish(respond::to_error(&Error::new(kind, "private"), "id", &[]), Body::empty());
             let response = finish(made, Some(kind));
             assert_eq!((response.status().as_u16(), field(&response, "grpc-status")), (200, code), "{kind:?}");
             assert_eq!(field(&response, "grpc-message"), kind.public_message());
