@@ -111,6 +111,22 @@ hostile: build
 fuzz SECONDS="60":
     tests/fuzz/run {{ SECONDS }}
 
+# write docs/reference/openapi.json from the code
+openapi:
+    WRITE_OPENAPI=1 cargo test --release --locked --workspace --lib -- the_document_of_the_reference
+
+# send invalid requests to the admin listener, made from its OpenAPI document (pip install schemathesis)
+schemathesis: build
+    tests/tools/schemathesis
+
+# change releases and reload under load, so many times; prints memory and open files
+release-soak ROUNDS="334": build
+    RELEASE_SOAK={{ ROUNDS }} cargo test --release --locked --workspace --test e2e -- --nocapture release_load::a_thousand
+
+# print the processor time of a request without a release, with a canary, and with a shadow
+release-cpu REQUESTS="20000": dist
+    WITGATE="$PWD/target/dist/witgate" RELEASE_CPU={{ REQUESTS }} cargo test --release --locked --workspace --test e2e -- --nocapture release_load::processor_time
+
 # send 100,000 requests to filters that look for traces of other calls
 isolation: build build-guests build-fixtures
     ISOLATION_REQUESTS=100000 cargo test --release --locked --workspace --test e2e -- --nocapture isolation::

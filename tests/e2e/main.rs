@@ -3,6 +3,7 @@
 //! These tests do not know: the gateway's sources, which only `layering` and `words` read.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod admin_api;
 mod authors_differences;
 mod authors_places;
 mod authors_python;
@@ -22,6 +23,7 @@ mod filter_config;
 mod filters;
 mod guests;
 mod handover;
+mod history;
 mod hotload;
 mod include;
 mod isolation;
@@ -34,10 +36,13 @@ mod pages;
 mod policies;
 mod proxy;
 mod rate_limit;
+mod release_load;
 mod releases;
 mod reuse;
 mod routes;
 mod scrape;
+mod shadow;
+mod shared_releases;
 mod signatures;
 mod source_tools;
 mod sources;

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Client, Gateway, Setup, wait_until, wat};
+use harness::{Gateway, Setup, wait_until, wat};
 
 const YAML: &str = "reload: {interval: 100ms}\nfilters: {f: {source: f.wasm}}\nupstreams: {u: {builtin: echo}}\n\
                     routes: [{upstream: u, filters: [f]}]";
@@ -16,7 +16,7 @@ fn gateway() -> Result<Gateway> {
 /// The content type and the text for this `accept`.
 fn scrape(gateway: &Gateway, accept: &str) -> Result<(String, String)> {
     let fields = if accept.is_empty() { vec![] } else { vec![accept] };
-    let response = Client::connect(gateway.admin)?.get("/metrics", &fields)?;
+    let response = gateway.admin_client()?.get("/metrics", &fields)?;
     Ok((response.header("content-type").unwrap_or_default().to_owned(), response.text()))
 }
 
@@ -69,7 +69,7 @@ fn openmetrics_is_sent_to_who_asks_for_it() -> Result<()> {
 #[test]
 fn a_refused_filter_shows_why_and_since_when_the_present_one_serves() -> Result<()> {
     let gateway = gateway()?;
-    let filter = || Ok::<_, anyhow::Error>(Client::connect(gateway.admin)?.get("/filters", &[])?.json()[0].clone());
+    let filter = || Ok::<_, anyhow::Error>(gateway.admin_client()?.get("/filters", &[])?.json()[0].clone());
     let first = filter()?;
     ensure!(first["serving_since"].as_u64().is_some_and(|since| since > 1_700_000_000) && first["refused"].is_null());
     assert_eq!(gateway.metric("witgate_filter_last_reload_successful{filter=\"f\"}")?, 1.0);

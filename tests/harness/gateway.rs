@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -298,7 +298,12 @@ impl Gateway {
 
     /// Sends a GET to the admin listener.
     pub fn admin(&self, path: &str) -> Result<Response> {
-        Client::connect(self.admin)?.get(path, &[])
+        self.admin_client()?.get(path, &[])
+    }
+
+    /// Opens a connection to the admin listener, which wants a `host` of this host.
+    pub fn admin_client(&self) -> Result<Client> {
+        Ok(Client::over(TcpStream::connect((Ipv4Addr::LOCALHOST, self.admin.port()))?, "localhost"))
     }
 
     /// The value of one metric with its labels, such as `witgate_in_flight`. 0 if it is absent.

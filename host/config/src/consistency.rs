@@ -104,6 +104,12 @@ pub(crate) fn check_stores(
             }
         }
     }
+    for (name, filter) in filters {
+        let store = filter.release.as_ref().and_then(|release| release.store.as_ref());
+        if let Some(store) = store.filter(|store| !stores.contains_key(*store)) {
+            top.error_at(&["filters", name, "release", "store"], unknown("store", store, stores));
+        }
+    }
     for (index, route) in routes.iter().enumerate() {
         let store = route.rate_limit.as_ref().and_then(|rate_limit| rate_limit.store.as_ref());
         if let Some(store) = store.filter(|store| !stores.contains_key(*store)) {

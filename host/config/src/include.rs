@@ -276,6 +276,10 @@ impl Team {
         if filter.capabilities.iter().any(|capability| !self.capabilities.contains(capability)) {
             fail("capabilities", "has one that this team is not granted: add it to its entry of include".into());
         }
+        let shared = filter.release.as_ref().and_then(|release| release.store.as_ref());
+        if shared.is_some_and(|store| !self.stores.contains(store)) {
+            fail("release", "uses a store that this team is not granted".into());
+        }
         for (key, store) in [("keyvalue", &filter.keyvalue.store), ("limiter", &filter.limiter.store)] {
             if store.as_ref().is_some_and(|store| !self.stores.contains(&store.store)) {
                 fail(key, "uses a store that this team is not granted".into());

@@ -39,6 +39,7 @@ mod untrusted_fields;
 mod upstreams;
 mod values;
 mod workers;
+mod written;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use sha2::{Digest as _, Sha256};
 
 pub use compile::CompileLimits;
 pub use error::{ConfigError, ConfigErrors};
@@ -57,7 +59,7 @@ pub use locations::{BucketObject, BucketService, FilterSource, OciReference, Rem
 pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat};
 pub use outbound::{Destination, FilterHttp};
 pub use references::{FilterConfig, NoReferences, References};
-pub use release::{Gates, Release, Share, Sticky};
+pub use release::{Gates, Release, Shadow, Share, Step, Sticky};
 pub use reload::Reload;
 pub use routes::action::{DirectResponse, Redirect, RedirectPath};
 pub use routes::basic_auth::{BasicAuth, Users};
@@ -83,6 +85,7 @@ pub use upstreams::http2::Http2Settings;
 pub use upstreams::retries::Retries;
 pub use upstreams::{Protocol, Upstream, UpstreamLimits};
 
+use admin::Admin;
 use error::Reading;
 use include::Included;
 use witgate_http::semantics::fields::FieldNames;
@@ -104,9 +107,11 @@ pub struct Config {
     /// Where metrics, health and readiness are served; `None` (`admin: off`) disables it.
     /// Default 127.0.0.1:9901.
     pub admin: Option<SocketAddr>,
-    /// Whoever knows it may give commands there. Default none: then only commands from this host
-    /// are taken, and only if the address is a loopback address.
+    /// Whoever knows it may read and give commands there. Default none: then only commands from
+    /// this host are taken. An address that is not loopback needs one of the tokens.
     pub admin_token: Option<Secret>,
+    /// Whoever knows it may read there. Default none: then everybody on this host may read.
+    pub admin_read_token: Option<Secret>,
     /// The folder for compiled filters. Default `state`; relative to the folder of gateway.yaml.
     pub state_dir: PathBuf,
     /// Bounds on compiling a filter.
@@ -139,6 +144,12 @@ pub struct Config {
     pub log: Log,
     /// Traces, and the token for debugging.
     pub telemetry: Telemetry,
+    /// The file, as messages name it.
+    pub file: String,
+    /// The SHA-256 of its text.
+    pub sha256: String,
+    /// The keys as they are written, without secrets.
+    pub written: serde_json::Value,
     /// What can work but is probably not what the operator means. Sorted by line.
     pub warnings: Vec<ConfigError>,
 }
@@ -167,6 +178,9 @@ impl Config {
         let included = Included::append(&mut root, entries, references, base, &mut errors);
         let reading = Reading::new(references, base);
         let mut config = Section::read_file(&root, &reading, |top| Self::read(top, base, &included));
+        config.file = file.to_owned();
+        config.sha256 = hex::encode(Sha256::digest(text));
+        config.written = written::masked(&root);
         let Reading { errors: found, warnings, .. } = reading;
         errors.extend(found.into_inner());
         config.warnings = warnings.into_inner();
@@ -186,7 +200,7 @@ impl Config {
         routes::collect_configs(&routes, &mut filters);
         let sources = Sources::read(top, base);
         sources::apply(top, &sources, &mut filters);
-        let (admin, admin_token) = admin::read(top);
+        let Admin { address: admin, token: admin_token, read_token: admin_read_token } = Admin::read(top);
         let mut config = Self {
             workers: workers::read(top),
             listeners: listeners::read(top, base),
@@ -194,6 +208,7 @@ impl Config {
             limits: top.nested("limits", Limits::read),
             admin,
             admin_token,
+            admin_read_token,
             state_dir: state::read(top, base),
             compile: top.nested("compile", CompileLimits::read),
             reload: top.nested("reload", Reload::read),
@@ -215,6 +230,9 @@ impl Config {
             log: top.nested("log", |section| Log::read(section, base)),
             telemetry: top.nested("telemetry", Telemetry::read),
             warnings: vec![],
+            file: String::new(),
+            sha256: String::new(),
+            written: serde_json::Value::Null,
         };
         included.check(top, &config.sources, &config.filters, &config.routes);
         consistency::check(top, config.timeouts.filters, &config.upstreams, &config.filters, &config.routes);

@@ -21,6 +21,37 @@ pub struct Release {
     pub sticky: Sticky,
     /// What the new version must satisfy at each step.
     pub gates: Gates,
+    /// The store in which gateways share their decisions. Default none: each decides alone.
+    pub store: Option<String>,
+    /// A step before the first one: the new version serves nothing, and is compared. Default none.
+    pub shadow: Option<Shadow>,
+}
+
+/// The step in which the new version gets the input of live calls, without an effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shadow {
+    /// The share of the exchanges that are compared. Default 10%.
+    pub share: Share,
+    /// How long the step lasts at least. Default as `hold` of the release.
+    pub hold: Duration,
+}
+
+/// One step of a release, in the order in which they pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The new version is compared in a share of the exchanges, and serves none.
+    Shadow(Shadow),
+    /// The new version serves a share of the exchanges.
+    Serve(Share),
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Shadow(shadow) => write!(formatter, "shadow {}", shadow.share),
+            Self::Serve(share) => write!(formatter, "{share}"),
+        }
+    }
 }
 
 /// A share in hundredths of a percent: 10,000 is everything.
@@ -45,6 +76,10 @@ pub struct Gates {
     pub errors: Share,
     /// How many times the old version's time per request it may take. Default 2; 1 to 1000.
     pub latency_ratio: f64,
+    /// The same for the time that 95% of the calls keep within. Default as `latency_ratio`.
+    pub p95_ratio: f64,
+    /// In what share of the compared exchanges it may do something else. Default: it may always.
+    pub differences: Option<Share>,
     /// How many requests it must have had. Default 100; 1 to 1,000,000.
     pub requests: u64,
 }
@@ -66,16 +101,51 @@ impl std::fmt::Display for Share {
 }
 
 impl Release {
+    /// All steps: the shadow, if there is one, and then the shares.
+    pub fn all_steps(&self) -> impl Iterator<Item = Step> {
+        self.shadow.map(Step::Shadow).into_iter().chain(self.steps.iter().copied().map(Step::Serve))
+    }
+
+    /// How long a step lasts at least.
+    pub fn hold_of(&self, step: Option<Step>) -> Duration {
+        if let Some(Step::Shadow(shadow)) = step { shadow.hold } else { self.hold }
+    }
+
     pub(crate) fn read(section: &Section) -> Self {
+        let hold = read_hold(section).unwrap_or(Duration::from_secs(60));
+        let shadow = section.optional("shadow", |shadow| Shadow {
+            share: shadow.scalar("share", percent).unwrap_or(Share(1000)),
+            hold: read_hold(shadow).unwrap_or(hold),
+        });
+        let gates = section.nested("gates", Gates::read);
+        if shadow.is_none() && gates.differences.is_some() {
+            let message = "has no effect without `shadow`, which finds the differences: add it, or remove this";
+            section.error_at(&["gates", "differences"], message);
+        }
         Self {
+            store: section.string("store"),
+            shadow,
             steps: read_steps(section),
-            hold: section.duration("hold", 100 * MILLISECOND, 24 * HOUR).unwrap_or(Duration::from_secs(60)),
+            hold,
             sticky: Sticky::read(section).unwrap_or(Sticky::Client),
-            gates: section.nested("gates", |gates| Gates {
-                errors: gates.scalar("errors", percent).unwrap_or(Share(100)),
-                latency_ratio: gates.scalar("latency_ratio", ratio).unwrap_or(2.0),
-                requests: gates.number("requests", 1, 1_000_000).unwrap_or(100),
-            }),
+            gates,
+        }
+    }
+}
+
+fn read_hold(section: &Section) -> Option<Duration> {
+    section.duration("hold", 100 * MILLISECOND, 24 * HOUR)
+}
+
+impl Gates {
+    fn read(section: &Section) -> Self {
+        let latency_ratio = section.scalar("latency_ratio", ratio).unwrap_or(2.0);
+        Self {
+            errors: section.scalar("errors", percent).unwrap_or(Share(100)),
+            latency_ratio,
+            p95_ratio: section.scalar("p95_ratio", ratio).unwrap_or(latency_ratio),
+            differences: section.scalar("differences", percent),
+            requests: section.number("requests", 1, 1_000_000).unwrap_or(100),
         }
     }
 }

@@ -56,7 +56,8 @@ fn every_key_is_read() -> Result<(), ConfigErrors> {
     assert_eq!(filter.keys["session"].key_bytes().len(), 16);
     assert_eq!(config.admin, None);
     let release = config.filters["redact"].release.as_ref();
-    let gates = Gates { errors: Share(50), latency_ratio: 1.5, requests: 200 };
+    let gates =
+        Gates { errors: Share(50), latency_ratio: 1.5, p95_ratio: 3.0, differences: Some(Share(100)), requests: 200 };
     assert_eq!(
         release.map(|release| (&release.steps[..], &release.gates)),
         Some((&[Share(500), Share::ALL][..], &gates))
@@ -330,6 +331,10 @@ fn each_mistake_has_a_message() {
         ("filters: {f: {source: f, release: {sticky: {}}}}", "give either header or cookie"),
         ("filters: {f: {source: f, release: {gates: {latency_ratio: 0.5}}}}", "write a number between 1 and 1000"),
         ("filters: {f: {source: f, release: {gate: {}}}}", "did you mean gates?"),
+        ("filters: {f: {source: f, release: {gates: {differences: 1%}}}}", "has no effect without `shadow`"),
+        ("filters: {f: {source: f, release: {store: none}}}", "store"),
+        ("admin: {address: \"0.0.0.0:1\"}", "others can reach this address: add `token`"),
+        ("admin: {token: 0123456789abcdef, read_token: 0123456789abcdef}", "equals token"),
         ("telemetry: {debug_token: short}", "write 16 to 256 visible ASCII characters"),
         ("workers: 2\nworkers: 3", "the key workers occurs twice (first in line 3)"),
         ("log: &a {level: info}", "anchors and aliases"),

@@ -293,7 +293,7 @@ fn admit_filters(loader: &Loader, config: &Config, filters: &Filters, metrics: &
     let decisions = releases.admit(config, filters, |name| loader.content(name), true);
     report(metrics, &decisions);
     publish_steps(metrics, &releases);
-    releases.save();
+    releases.save(&decisions, &gateway_name());
     releases
 }
 
@@ -326,6 +326,8 @@ fn create_shared_state(
     reloads.apply_config();
     reloads.serve(snapshot.served_filters());
     Ok(Arc::new(Shared {
+        gateway_name: gateway_name(),
+        shared_releases: Mutex::default(),
         reloads,
         snapshot: ArcSwap::from_pointee(snapshot),
         releases: Mutex::new(releases),
@@ -333,6 +335,7 @@ fn create_shared_state(
         swapped: watch::channel(()).0,
         registry,
         listener_tls,
+        certificates: certificates.list(),
         metrics,
         telemetry,
         in_flight: Limiter::default(),
@@ -347,6 +350,12 @@ fn create_shared_state(
         leaving: AtomicBool::new(false),
         draining: watch::channel(false).0,
     }))
+}
+
+/// The name of this gateway among those that share a store.
+fn gateway_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}/{}", host.trim(), std::process::id())
 }
 
 /// Creates the supervisor's runtime, which receives signals from here on.

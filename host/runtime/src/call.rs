@@ -28,6 +28,7 @@ use crate::failure::{Failure, HostTrap};
 use crate::filter::{CallState, Filter, Phase};
 use crate::instance::{CallRemains, GuestAction, HandlerResult, Instance};
 use crate::instance_cache;
+use crate::replay::Replay;
 use crate::turns;
 use crate::waiting::WaitClock;
 
@@ -86,6 +87,18 @@ pub async fn run(
     config: &Arc<BTreeMap<String, String>>,
     timeout: Duration,
 ) -> CallResult {
+    run_with(filter, phase, exchange, config, timeout, &mut None).await
+}
+
+/// As [`run`]. With a [`Replay`], what the call reads is recorded in it, or comes from it.
+pub async fn run_with(
+    filter: &Arc<Filter>,
+    phase: Phase,
+    exchange: Box<Exchange>,
+    config: &Arc<BTreeMap<String, String>>,
+    timeout: Duration,
+    replay: &mut Option<Box<Replay>>,
+) -> CallResult {
     // Before the measured time: drop the previous instance so that this call reuses its pool slot.
     instance_cache::drop_deferred();
     let _active = filter.calls.enter();
@@ -104,6 +117,9 @@ pub async fn run(
         None => Instance::new(filter, CallState::new(filter, phase, exchange, config, deadline)),
     };
     let waits = instance.waits();
+    if let Some(replay) = replay.take() {
+        instance.set_replay(replay);
+    }
     let running = async {
         // Calls of a filter whose calls are long begin one after the other.
         if filter.long_calls.load(Ordering::Relaxed) > 0 {
@@ -124,7 +140,9 @@ pub async fn run(
             Failure::at(&error, places.as_deref())
         })
     });
-    let CallRemains { mut exchange, journal, log_lines_dropped, capability_calls } = instance.take_remains();
+    let CallRemains { mut exchange, journal, log_lines_dropped, capability_calls, replay: used } =
+        instance.take_remains();
+    *replay = used;
     let (edits, memory_bytes) = (journal.edits(), instance.memory_bytes());
     let outcome = apply_result(filter, &mut exchange, journal, returned);
     // After a trap, a limit, a deadline or a guest's own error the instance's state is unknown.

@@ -22,9 +22,11 @@ use crate::clock::ActiveCalls;
 use crate::component::ComponentInfo;
 use crate::engine::{Artifact, Engine};
 use crate::exchange::{Exchange, Journal};
+use crate::keyvalue::KeyValue;
 use crate::load_error::{LoadError, LoadErrorReason};
 use crate::log_limit::LogLimit;
 use crate::pool_range::PoolRange;
+use crate::replay::Replay;
 use crate::settings::{FilterSettings, Grant, check_imports, check_resources};
 use crate::stacks::Stacks;
 use crate::store_limits::StoreLimits;
@@ -234,6 +236,8 @@ pub(crate) struct CallState {
     pub(crate) limiter_calls: CapabilityCalls,
     /// Only if WASI is granted.
     pub(crate) wasi: Option<(WasiCtx, ResourceTable)>,
+    /// Set if the call's reads are recorded for another version, or come from such a record.
+    pub(crate) replay: Option<Box<Replay>>,
     /// When the call must end.
     pub(crate) deadline: Instant,
     pub(crate) limits: StoreLimits,
@@ -273,6 +277,7 @@ impl CallState {
             keyvalue_calls: CapabilityCalls::default(),
             limiter_calls: CapabilityCalls::default(),
             wasi,
+            replay: None,
             deadline,
             limits: StoreLimits::new(filter.settings.memory_bytes),
             stack_address: 0,
@@ -281,5 +286,19 @@ impl CallState {
             http_calls: 0,
             has_waited: false,
         }
+    }
+    /// The source of a call that must have no effect. `None` for a live call.
+    pub(crate) fn replayed(&mut self) -> Option<&mut Replay> {
+        self.replay.as_deref_mut().filter(|replay| replay.is_replaying())
+    }
+
+    /// The record of a live call, if it is recorded.
+    pub(crate) fn recorded(&mut self) -> Option<&mut Replay> {
+        self.replay.as_deref_mut().filter(|replay| !replay.is_replaying())
+    }
+
+    /// [`Self::replayed`], and the live store.
+    pub(crate) fn replay_and_store(&mut self) -> (Option<&mut Replay>, &Arc<dyn KeyValue>) {
+        (self.replay.as_deref_mut().filter(|replay| replay.is_replaying()), &self.filter.settings.store)
     }
 }

@@ -24,6 +24,7 @@ use crate::capability_calls::CapabilityCalls;
 use crate::exchange::{Exchange, HELD_BYTES_MAX, Journal};
 use crate::failure::HostTrap;
 use crate::filter::{CallState, Filter, HANDLES_MAX, Phase, wait_clock};
+use crate::replay::Replay;
 use crate::stacks;
 use crate::turns::{self, LongCall};
 use crate::waiting::WaitClock;
@@ -67,6 +68,7 @@ pub(crate) struct CallRemains {
     pub(crate) journal: Journal,
     pub(crate) log_lines_dropped: u32,
     pub(crate) capability_calls: [CapabilityCalls; 2],
+    pub(crate) replay: Option<Box<Replay>>,
 }
 
 impl Instance {
@@ -129,6 +131,11 @@ impl Instance {
         state.deadline = deadline;
         state.waits = wait_clock(&state.filter);
         self
+    }
+
+    /// Records what the next call reads, or replays it. `take_remains` takes it out again.
+    pub(crate) fn set_replay(&mut self, replay: Box<Replay>) {
+        self.store.data_mut().replay = Some(replay);
     }
 
     /// Creates the instance if there is none, and calls the handler of the phase.
@@ -195,6 +202,7 @@ impl Instance {
             journal: std::mem::take(&mut state.journal),
             log_lines_dropped: std::mem::take(&mut state.log_lines_dropped),
             capability_calls: [std::mem::take(&mut state.keyvalue_calls), std::mem::take(&mut state.limiter_calls)],
+            replay: state.replay.take(),
         }
     }
 

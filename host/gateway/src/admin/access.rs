@@ -1,9 +1,11 @@
-//! Who may give commands to the gateway: the holder of the token, or this host.
+//! Who may read from the admin listener and who may give commands: the holder of a token, or this
+//! host.
 //!
-//! Without a token, commands are taken only on a loopback address. A web page in a browser on this
-//! host could reach that address too, so two fields must show that none did. `host` must name this
-//! host: a page whose own name was made to resolve to 127.0.0.1 (DNS rebinding) sends that name.
-//! And `origin`, which browsers send with every POST, must be absent or this listener itself.
+//! There are two roles. `admin.token` may do everything, `admin.read_token` may read. Without a
+//! token, a loopback address serves everybody on this host. A web page in a browser on this host
+//! could reach that address too, so two fields must show that none did. `host` must name this host:
+//! a page whose own name was made to resolve to 127.0.0.1 (DNS rebinding) sends that name. And
+//! `origin`, which browsers send with every POST, must be absent or this listener itself.
 //! This module does not know: what a command does.
 
 use std::net::SocketAddr;
@@ -25,11 +27,33 @@ pub(super) struct Caller {
     pub(super) is_loopback_listener: bool,
 }
 
-/// Who gives a command, for the audit log.
+/// What a resource does, and so who may use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// It shows nothing about the gateway but whether it runs.
+    Public,
+    /// It changes nothing.
+    Read,
+    /// It changes something.
+    Command,
+}
+
+/// The tokens of the configuration.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tokens<'a> {
+    /// May do everything.
+    pub(super) all: Option<&'a Secret>,
+    /// May read.
+    pub(super) read: Option<&'a Secret>,
+}
+
+/// Who asks, for the audit log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Actor {
     /// The holder of `admin.token`.
     Token,
+    /// The holder of `admin.read_token`.
+    ReadToken,
     /// Somebody on this host.
     Loopback,
 }
@@ -39,7 +63,9 @@ pub(super) enum Actor {
 pub(super) enum Refusal {
     /// The token is missing or wrong.
     Token,
-    /// The listener is not on loopback, and there is no token.
+    /// The token may only read.
+    ReadOnly,
+    /// The listener is not on loopback, and there is no token for this.
     NoToken,
     /// `host` does not name this host.
     Host(String),
@@ -51,6 +77,7 @@ impl Actor {
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Token => "admin.token",
+            Self::ReadToken => "admin.read_token",
             Self::Loopback => "loopback",
         }
     }
@@ -59,12 +86,13 @@ impl Actor {
 impl Refusal {
     pub(super) fn why(&self) -> String {
         match self {
-            Self::Token => "this command needs `authorization: Bearer TOKEN` with the value of admin.token".into(),
+            Self::Token => "this needs `authorization: Bearer TOKEN` with the value of admin.token; admin.read_token is enough to read".into(),
+            Self::ReadOnly => "admin.read_token may only read: this needs admin.token".into(),
             Self::NoToken => {
                 "commands on an address that is not loopback need a token: set admin.token, or admin.address to 127.0.0.1:9901".into()
             }
             Self::Host(host) => format!("the field host is {host}: use the listener's address, 127.0.0.1 or localhost"),
-            Self::Origin(origin) => format!("web pages of {origin} may not give commands"),
+            Self::Origin(origin) => format!("web pages of {origin} may not use this listener"),
         }
     }
 
@@ -78,18 +106,35 @@ impl Refusal {
     }
 }
 
-/// Decides whether a request may give a command.
+/// Decides whether a request may read or give a command.
 ///
 /// # Errors
 /// Why it may not.
-pub(super) fn authorize(caller: &Caller, token: Option<&Secret>, headers: &HeaderMap) -> Result<Actor, Refusal> {
+pub(super) fn authorize(
+    caller: &Caller,
+    access: Access,
+    tokens: Tokens<'_>,
+    headers: &HeaderMap,
+) -> Result<Actor, Refusal> {
     let host = single(headers, header::HOST);
-    if let Some(token) = token {
-        check_origin(headers, host)?;
-        return if has_token(headers, token) { Ok(Actor::Token) } else { Err(Refusal::Token) };
+    if access == Access::Public {
+        return Ok(Actor::Loopback);
     }
-    if !caller.is_loopback_listener {
-        return Err(Refusal::NoToken);
+    let has = |token: Option<&Secret>| token.is_some_and(|token| has_token(headers, token));
+    let needs_token = match access {
+        Access::Command => tokens.all.is_some() || tokens.read.is_some(),
+        _ => tokens.read.is_some() || !caller.is_loopback_listener,
+    };
+    if needs_token || !caller.is_loopback_listener {
+        check_origin(headers, host)?;
+        return match access {
+            _ if has(tokens.all) => Ok(Actor::Token),
+            Access::Command if tokens.all.is_none() => Err(Refusal::NoToken),
+            Access::Command if has(tokens.read) => Err(Refusal::ReadOnly),
+            Access::Command => Err(Refusal::Token),
+            _ if has(tokens.read) => Ok(Actor::ReadToken),
+            _ => Err(Refusal::Token),
+        };
     }
     if !host.is_some_and(names_this_host) {
         return Err(Refusal::Host(quoted(host.unwrap_or_default())));
@@ -153,7 +198,9 @@ mod tests {
 
     #[test]
     fn without_a_token_only_this_host_may_command() {
-        let of = |caller: &Caller, fields: &[(&'static str, &'static str)]| authorize(caller, None, &headers(fields));
+        let of = |caller: &Caller, fields: &[(&'static str, &'static str)]| {
+            authorize(caller, Access::Command, Tokens::default(), &headers(fields))
+        };
         for host in ["127.0.0.1:9901", "localhost", "LOCALHOST:1", "[::1]:9901", "127.8.8.8"] {
             assert_eq!(of(&LOCAL, &[("host", host)]), Ok(Actor::Loopback), "{host}");
         }
@@ -176,8 +223,9 @@ mod tests {
     fn with_a_token_only_its_holder_may_command() -> Result<(), String> {
         let text = "admin: {address: \"0.0.0.0:1\", token: 0123456789abcdef}\nupstreams: {u: {builtin: echo}}\nroutes: [{upstream: u}]";
         let config = Config::parse(text, "f", Path::new("/")).map_err(|errors| errors.to_string())?;
+        let tokens = Tokens { all: config.admin_token.as_ref(), read: None };
         let of =
-            |fields: &[(&'static str, &'static str)]| authorize(&PUBLIC, config.admin_token.as_ref(), &headers(fields));
+            |fields: &[(&'static str, &'static str)]| authorize(&PUBLIC, Access::Command, tokens, &headers(fields));
         assert_eq!(of(&[("authorization", "Bearer 0123456789abcdef")]), Ok(Actor::Token));
         assert_eq!(of(&[("authorization", "bearer 0123456789abcdef")]), Ok(Actor::Token));
         for value in ["Bearer 0123456789abcde", "0123456789abcdef", "Basic 0123456789abcdef", "Bearer"] {
@@ -186,6 +234,32 @@ mod tests {
         assert_eq!(of(&[("host", "localhost")]), Err(Refusal::Token));
         let foreign = of(&[("authorization", "Bearer 0123456789abcdef"), ("host", "a"), ("origin", "http://b")]);
         assert!(matches!(foreign, Err(Refusal::Origin(_))));
+        Ok(())
+    }
+
+    #[test]
+    fn the_role_of_a_token_decides_what_it_may_do() -> Result<(), String> {
+        let text = "admin: {token: 0123456789abcdef, read_token: 0123456789abcdee}\nupstreams: {u: {builtin: echo}}\nroutes: [{upstream: u}]";
+        let config = Config::parse(text, "f", Path::new("/")).map_err(|errors| errors.to_string())?;
+        let both = Tokens { all: config.admin_token.as_ref(), read: config.admin_read_token.as_ref() };
+        let (all, read) = (Tokens { read: None, ..both }, Tokens { all: None, ..both });
+        let writer = headers(&[("host", "a"), ("authorization", "Bearer 0123456789abcdef")]);
+        let reader = headers(&[("host", "a"), ("authorization", "Bearer 0123456789abcdee")]);
+        let nobody = headers(&[("host", "localhost")]);
+        for caller in [&LOCAL, &PUBLIC] {
+            assert_eq!(authorize(caller, Access::Public, both, &headers(&[])), Ok(Actor::Loopback));
+            assert_eq!(authorize(caller, Access::Read, both, &writer), Ok(Actor::Token));
+            assert_eq!(authorize(caller, Access::Command, both, &writer), Ok(Actor::Token));
+            assert_eq!(authorize(caller, Access::Read, both, &reader), Ok(Actor::ReadToken));
+            assert_eq!(authorize(caller, Access::Command, both, &reader), Err(Refusal::ReadOnly));
+            assert_eq!(authorize(caller, Access::Command, read, &reader), Err(Refusal::NoToken));
+            for access in [Access::Read, Access::Command] {
+                assert!(authorize(caller, access, both, &nobody).is_err());
+            }
+        }
+        assert_eq!(authorize(&LOCAL, Access::Read, all, &nobody), Ok(Actor::Loopback));
+        assert_eq!(authorize(&PUBLIC, Access::Read, all, &nobody), Err(Refusal::Token));
+        assert_eq!(authorize(&PUBLIC, Access::Read, all, &writer), Ok(Actor::Token));
         Ok(())
     }
 }

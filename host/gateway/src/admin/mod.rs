@@ -1,5 +1,5 @@
 //! The admin listener: metrics, health, readiness, lists of filters, upstreams and failed
-//! exchanges, and the releases of filters with their commands.
+//! exchanges, and the releases of filters with their commands and their history.
 //!
 //! It runs on a thread of its own that serves no traffic, so it answers while the workers are busy
 //! and a slow client delays nobody. It speaks plain HTTP/1.1. Each resource has a handler in a file
@@ -8,12 +8,19 @@
 //! This module does not know: how the numbers are measured.
 
 mod access;
+mod call;
+mod certificates;
+mod config;
 mod console;
+mod drain;
 mod exchanges;
 mod filters;
 mod health;
+mod history;
 mod metrics;
+mod openapi;
 mod process;
+mod query;
 mod releases;
 mod reply;
 mod router;

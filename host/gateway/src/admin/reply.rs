@@ -20,6 +20,12 @@ pub(super) fn json(value: &serde_json::Value) -> Reply {
     reply(StatusCode::OK, "application/json", format!("{value:#}\n"))
 }
 
+/// Status 200 and formatted JSON of a typed answer.
+pub(super) fn serialized(answer: &impl serde::Serialize) -> Reply {
+    // An error is impossible: the answers have no maps with other keys than strings.
+    json(&serde_json::to_value(answer).unwrap_or_default())
+}
+
 /// A response with this status, content type and body.
 pub(super) fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut response = Response::new(Full::new(body.into()));

@@ -1,22 +1,27 @@
 //! The paths of the admin listener, their methods and their handlers.
 //!
-//! A path must match exactly, but for `{name}`; the query is ignored. Handlers of GET change
-//! nothing. Handlers of POST are commands: `access` decides who may give them, and each one is a
-//! line in the log, whether it was carried out or not. This module does not know: what a handler
-//! answers.
+//! A path must match exactly, but for `{name}`. Handlers of GET change nothing. Handlers of POST are
+//! commands. `access` decides who may use a resource, and each command is a line in the log,
+//! whether it was carried out or not. This module does not know: what a handler answers.
 
 use http::{HeaderValue, Method, Request, StatusCode, header};
 
-use super::access::{Caller, authorize};
+use super::access::{Access, Caller, Tokens, authorize};
+use super::call::Call;
 use super::reply::{Reply, text};
-use super::{console, exchanges, filters, health, metrics, releases, routes, upstreams};
+use super::{
+    certificates, config, console, drain, exchanges, filters, health, history, metrics, openapi, releases, routes,
+    upstreams,
+};
 use crate::pipeline::snapshot::Shared;
+use crate::releases::decision::Who;
 use witgate_http::text::quoted;
 
 /// A resource of the admin listener.
 struct Resource {
     method: Method,
     path: &'static str,
+    access: Access,
     handler: Handler,
 }
 
@@ -24,56 +29,101 @@ struct Resource {
 enum Handler {
     /// Changes nothing.
     Read(fn(&Shared) -> Reply),
-    /// A command for what `{name}` stands for.
-    Command(fn(&Shared, &str) -> Reply),
+    /// Changes nothing, and reads the query.
+    Query(fn(&Shared, &str) -> Reply),
+    /// Changes something.
+    Command(fn(&Shared, &Call<'_>) -> Reply),
 }
 
 const RESOURCES: &[Resource] = &[
     read("/metrics", metrics::get),
-    read("/healthz", health::get_liveness),
-    read("/readyz", health::get_readiness),
+    public("/healthz", health::get_liveness),
+    public("/readyz", health::get_readiness),
     read("/filters", filters::get),
     read("/upstreams", upstreams::get),
     read("/routes", routes::get),
     read("/exchanges", exchanges::get),
     read("/releases", releases::get),
+    read("/config", config::get),
+    read("/certificates", certificates::get),
+    public("/openapi.json", openapi::get),
+    command("/drain", drain::post),
+    query("/releases/history", history::get),
     command("/releases/{name}/promote", releases::promote),
     command("/releases/{name}/pause", releases::pause),
     command("/releases/{name}/resume", releases::resume),
     command("/releases/{name}/rollback", releases::roll_back),
-    read("/console", console::get_page),
-    read("/console/console.js", console::get_script),
-    read("/console/console.css", console::get_style),
-    read("/console/uplot.js", console::get_charts_script),
-    read("/console/uplot.css", console::get_charts_style),
+    public("/console", console::get_page),
+    public("/console/console.js", console::get_script),
+    public("/console/console.css", console::get_style),
+    public("/console/uplot.js", console::get_charts_script),
+    public("/console/uplot.css", console::get_charts_style),
 ];
 
-const fn read(path: &'static str, handler: fn(&Shared) -> Reply) -> Resource {
-    Resource { method: Method::GET, path, handler: Handler::Read(handler) }
+/// The path of each resource, and whether it is a command.
+#[cfg(test)]
+pub(super) fn resources() -> impl Iterator<Item = (&'static str, bool)> {
+    RESOURCES.iter().map(|resource| (resource.path, resource.access == Access::Command))
 }
 
-const fn command(path: &'static str, handler: fn(&Shared, &str) -> Reply) -> Resource {
-    Resource { method: Method::POST, path, handler: Handler::Command(handler) }
+/// It shows nothing about the gateway, or only whether it runs.
+const fn public(path: &'static str, handler: fn(&Shared) -> Reply) -> Resource {
+    Resource { method: Method::GET, path, access: Access::Public, handler: Handler::Read(handler) }
+}
+
+const fn read(path: &'static str, handler: fn(&Shared) -> Reply) -> Resource {
+    Resource { method: Method::GET, path, access: Access::Read, handler: Handler::Read(handler) }
+}
+
+const fn query(path: &'static str, handler: fn(&Shared, &str) -> Reply) -> Resource {
+    Resource { method: Method::GET, path, access: Access::Read, handler: Handler::Query(handler) }
+}
+
+const fn command(path: &'static str, handler: fn(&Shared, &Call<'_>) -> Reply) -> Resource {
+    Resource { method: Method::POST, path, access: Access::Command, handler: Handler::Command(handler) }
 }
 
 /// Answers a request. hyper removes the body of a response to HEAD.
 pub(super) fn respond<B>(shared: &Shared, caller: &Caller, request: &Request<B>) -> Reply {
     let path = request.uri().path();
     let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
-    if is_read && path == "/metrics" && metrics::wants_openmetrics(request.headers()) {
-        return metrics::get_openmetrics(shared);
-    }
     let found = RESOURCES.iter().find_map(|resource| Some((resource, match_path(resource.path, path)?)));
-    match found {
-        None if path != "/" => not_found(path),
-        None if is_read && accepts_html(request) => console::get_page(shared),
-        None if is_read => text(StatusCode::OK, list_paths("\n") + "\n"),
-        None => wrong_method("GET"),
-        Some((Resource { handler: Handler::Read(get), .. }, _)) if is_read => get(shared),
-        Some((Resource { handler: Handler::Command(run), method, .. }, name)) if method == request.method() => {
-            run_command(shared, caller, request, |shared| run(shared, name))
+    let (resource, name) = match found {
+        Some(found) => found,
+        None if path != "/" => return not_found(path),
+        None if is_read && accepts_html(request) => return console::get_page(shared),
+        None if is_read => return text(StatusCode::OK, list_paths("\n") + "\n"),
+        None => return wrong_method("GET"),
+    };
+    let query = request.uri().query().unwrap_or_default();
+    match resource.handler {
+        Handler::Command(run) if resource.method == request.method() => {
+            run_command(shared, caller, request, |who| run(shared, &Call { name, query, who }))
         }
-        Some((resource, _)) => wrong_method(resource.method.as_str()),
+        Handler::Read(get) if is_read => read_resource(shared, caller, request, resource.access, || {
+            let wants_openmetrics = path == "/metrics" && metrics::wants_openmetrics(request.headers());
+            if wants_openmetrics { metrics::get_openmetrics(shared) } else { get(shared) }
+        }),
+        Handler::Query(get) if is_read => {
+            read_resource(shared, caller, request, resource.access, || get(shared, query))
+        }
+        _ => wrong_method(resource.method.as_str()),
+    }
+}
+
+/// Checks who asks.
+fn read_resource<B>(
+    shared: &Shared,
+    caller: &Caller,
+    request: &Request<B>,
+    access: Access,
+    get: impl FnOnce() -> Reply,
+) -> Reply {
+    let config = shared.snapshot.load().config.clone();
+    let tokens = Tokens { all: config.admin_token.as_ref(), read: config.admin_read_token.as_ref() };
+    match authorize(caller, access, tokens, request.headers()) {
+        Ok(_) => get(),
+        Err(refusal) => refusal.reply(),
     }
 }
 
@@ -83,12 +133,14 @@ fn accepts_html<B>(request: &Request<B>) -> bool {
 }
 
 /// Checks who asks, and writes the audit log.
-fn run_command<B>(shared: &Shared, caller: &Caller, request: &Request<B>, run: impl FnOnce(&Shared) -> Reply) -> Reply {
-    let token = shared.snapshot.load().config.admin_token.clone();
-    let (command, from) = (quoted(request.uri().path()), caller.peer);
-    match authorize(caller, token.as_ref(), request.headers()) {
+fn run_command<B>(shared: &Shared, caller: &Caller, request: &Request<B>, run: impl FnOnce(Who) -> Reply) -> Reply {
+    let config = shared.snapshot.load().config.clone();
+    let tokens = Tokens { all: config.admin_token.as_ref(), read: config.admin_read_token.as_ref() };
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let (command, from) = (quoted(target), caller.peer);
+    match authorize(caller, Access::Command, tokens, request.headers()) {
         Ok(actor) => {
-            let reply = run(shared);
+            let reply = run(Who::Operator { role: actor.label(), from: from.to_string() });
             let (who, status) = (actor.label(), reply.status().as_u16());
             tracing::info!(who, command, %from, status, "audit: an operator gave a command");
             reply
@@ -123,7 +175,7 @@ fn not_found(path: &str) -> Reply {
 
 fn list_paths(separator: &str) -> String {
     let shown = |resource: &Resource| match resource.handler {
-        Handler::Read(_) => resource.path.to_owned(),
+        Handler::Read(_) | Handler::Query(_) => resource.path.to_owned(),
         Handler::Command(_) => format!("{} {}", resource.method, resource.path),
     };
     RESOURCES.iter().map(shown).collect::<Vec<_>>().join(separator)

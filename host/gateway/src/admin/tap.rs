@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 
-use super::access::{Caller, authorize};
+use super::access::{Access, Caller, Tokens, authorize};
 use super::reply::{Reply, text};
 use crate::pipeline::snapshot::Shared;
 use crate::telemetry::{TapFilter, TapReader};
@@ -33,8 +33,9 @@ fn begin<B>(shared: &Shared, caller: &Caller, request: &Request<B>) -> Result<St
     if request.method() != Method::GET {
         return Err(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
     }
-    let token = shared.snapshot.load().config.admin_token.clone();
-    let actor = authorize(caller, token.as_ref(), request.headers()).map_err(|refusal| refusal.reply())?;
+    let config = shared.snapshot.load().config.clone();
+    let tokens = Tokens { all: config.admin_token.as_ref(), read: config.admin_read_token.as_ref() };
+    let actor = authorize(caller, Access::Command, tokens, request.headers()).map_err(|refusal| refusal.reply())?;
     let query = request.uri().query().unwrap_or_default();
     let filter = parse_filter(query).map_err(|why| text(StatusCode::BAD_REQUEST, why + "\n"))?;
     let reader =

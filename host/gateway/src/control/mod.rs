@@ -9,6 +9,7 @@ pub mod lanes;
 mod references;
 pub mod reload;
 pub mod rollout;
+mod share;
 pub mod signals;
 pub mod sockets;
 pub mod supervisor;

@@ -20,6 +20,7 @@ use super::rollout::{self, Loaded};
 use crate::pipeline::snapshot::{Components, Filters, Shared, UpstreamParts};
 use crate::process::priority::shorten_time_slice;
 use crate::releases::loader::{Loader, component_name};
+use crate::state::Bulletin;
 use crate::telemetry::{FilesLabels, Metrics, ReloadLabels};
 use crate::tls::reload::{CertificateErrors, Certificates, UpstreamSet, store_tls, upstream_tls};
 use witgate_config::{Config, UpstreamComponent};
@@ -171,6 +172,11 @@ impl Reloader {
         }
         self.start("certificates", trigger, Self::check_certificates);
         self.start("files", trigger, Self::check_files);
+    }
+
+    /// Where gateways share decisions about the releases of filters.
+    pub(super) fn bulletins(&self) -> Vec<(String, Bulletin)> {
+        self.loader.bulletins(&self.shared.snapshot.load().config)
     }
 
     /// Waits until no check, load or compilation runs.

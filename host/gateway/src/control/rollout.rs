@@ -11,9 +11,10 @@ use tokio::sync::watch;
 
 use crate::pipeline::snapshot::{Filters, Shared, Snapshot, UpstreamParts};
 use crate::releases::board::{CommandError, Entries, Releases};
-use crate::releases::decision::{Decision, DecisionKind};
-use crate::releases::entry::Command;
+use crate::releases::commands::Command;
+use crate::releases::decision::{Decision, DecisionKind, Who};
 use crate::releases::loader::Loader;
+use crate::releases::shared::SharedDecision;
 use crate::state::RouteLimiters;
 use crate::telemetry::{FilterLabels, FilterNameLabels, Metrics, ReleaseDecisionLabels, ReloadLabels};
 use witgate_config::Config;
@@ -62,12 +63,25 @@ pub(super) fn publish(shared: &Shared, loader: &Loader, loaded: Loaded<'_>) -> R
 ///
 /// # Errors
 /// Why it has no effect.
-pub fn command(shared: &Shared, filter: &str, command: Command) -> Result<Decision, CommandError> {
+pub fn command(shared: &Shared, filter: &str, command: Command, who: Who) -> Result<Decision, CommandError> {
     let mut releases = lock(&shared.releases);
     let before = releases.entries().clone();
-    let decision = releases.command(filter, command)?;
+    let decision = releases.command(filter, command, who)?;
     apply(shared, &mut releases, before, std::slice::from_ref(&decision)).map_err(CommandError::Impossible)?;
     Ok(decision)
+}
+
+/// Notes what the bulletin of a filter said, and follows a decision of another gateway.
+pub(super) fn hear(shared: &Shared, filter: &str, number: u64, taken: bool, decision: Option<SharedDecision>) {
+    let mut releases = lock(&shared.releases);
+    let before = releases.entries().clone();
+    let decisions = releases.hear(filter, number, taken, decision.as_ref(), &shared.gateway_name);
+    if decisions.is_empty() {
+        return;
+    }
+    if let Err(why) = apply(shared, &mut releases, before, &decisions) {
+        tracing::error!(why, "the decision of another gateway has no effect here");
+    }
 }
 
 /// Judges the steps of releases until the gateway drains.
@@ -83,7 +97,8 @@ pub(super) async fn judge_releases(shared: Arc<Shared>) {
     }
 }
 
-async fn wait_drain(draining: &mut watch::Receiver<bool>) {
+/// Waits until the gateway drains.
+pub(super) async fn wait_drain(draining: &mut watch::Receiver<bool>) {
     // An error is impossible: `Shared` keeps the sender.
     let _ = draining.wait_for(|is_draining| *is_draining).await;
 }
@@ -114,7 +129,7 @@ fn apply(shared: &Shared, releases: &mut Releases, before: Entries, decisions: &
         }
     } else {
         report(&shared.metrics, decisions);
-        releases.save();
+        releases.save(decisions, &shared.gateway_name);
     }
     Ok(())
 }
@@ -137,7 +152,7 @@ fn swap(shared: &Shared, releases: &mut Releases, snapshot: Snapshot, decisions:
     report(&shared.metrics, decisions);
     shared.reloads.serve(snapshot.served_filters());
     shared.swap(snapshot);
-    releases.save();
+    releases.save(decisions, &shared.gateway_name);
 }
 
 /// Sets the metric of the loaded filters.
@@ -168,7 +183,8 @@ pub fn publish_steps(metrics: &Metrics, releases: &Releases) {
 
 /// Counts and logs decisions.
 pub fn report(metrics: &Metrics, decisions: &[Decision]) {
-    for Decision { filter, kind, version, share, why } in decisions {
+    for Decision { filter, kind, version, share, why, .. } in decisions.iter().filter(|one| one.kind.is_of_release()) {
+        let version = version.label();
         let labels = ReleaseDecisionLabels { filter: filter.as_str().into(), decision: kind.label() };
         metrics.release_decisions.get_or_create(&labels).inc();
         let (decision, share) = (kind.label(), share.to_string());
@@ -182,7 +198,8 @@ pub fn report(metrics: &Metrics, decisions: &[Decision]) {
 
 fn sentence(kind: DecisionKind) -> &'static str {
     match kind {
-        DecisionKind::Started => "a new version serves its first share",
+        DecisionKind::First | DecisionKind::Replaced => "the version serves all exchanges at once",
+        DecisionKind::Started => "the release of a new version begins",
         DecisionKind::Advanced => "the new version serves a larger share",
         DecisionKind::Held => "the new version stays at its step",
         DecisionKind::Completed => "the version serves all exchanges",

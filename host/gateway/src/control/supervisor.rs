@@ -12,6 +12,7 @@ use super::file_watcher::{EVENTS_MAX, FileEvent, FileWatcher, wait_until_quiet};
 use super::lanes::Trigger;
 use super::reload::Reloader;
 use super::rollout::judge_releases;
+use super::share::share_releases;
 use super::signals::{Request, Signals};
 use super::systemd::notify;
 use super::takeover::wait_taken_over;
@@ -40,8 +41,9 @@ impl Supervisor {
     /// Reloads until SIGTERM, SIGINT or a takeover. It never waits for a file or a compilation,
     /// because a signal to drain and the next change must not wait for them either.
     pub async fn run(mut self, signals: &mut Signals, taken_over: &mut watch::Receiver<bool>) {
-        // It ends when the gateway drains.
+        // Both end when the gateway drains.
         tokio::task::spawn(judge_releases(self.shared.clone()));
+        tokio::task::spawn(share_releases(self.shared.clone(), self.reloader.clone()));
         let mut swapped = self.shared.swapped.subscribe();
         let mut new_versions = self.reloader.new_versions();
         let mut reloads_by_signal = false;

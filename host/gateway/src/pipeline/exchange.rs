@@ -286,6 +286,7 @@ async fn filter_and_forward(
         exchange.response = Some(response);
         run.response(exchange, &mut body, &mut open.record).await
     };
+    run.run_shadows();
     Ok((response?, body))
 }
 

@@ -7,6 +7,8 @@
 //! that an operator can tell from a request alone which filters it meets.
 //! This module does not know: routing, upstreams, sockets.
 
+mod shadow;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,8 +17,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use self::shadow::{Recording, ShadowRun};
 use crate::releases::trial::{Figures, Trial};
-use crate::telemetry::{CallOutcome, ExchangeRecord, FilterCall, FilterSeries};
+use crate::telemetry::{CallOutcome, ExchangeRecord, FilterCall, FilterSeries, ShadowCounters};
 use witgate_config::{Config, Match, OnError};
 use witgate_http::body::{Body, ReadError};
 use witgate_http::error::{Error, FilterFailure, Kind};
@@ -26,6 +29,7 @@ use witgate_runtime::call::{self, Action, CallResult, CallStats};
 use witgate_runtime::exchange::{Exchange, Reply, Response};
 use witgate_runtime::failure::Failure;
 use witgate_runtime::filter::{Filter, Phase};
+use witgate_runtime::replay::Replay;
 
 /// A filter in a route's chain.
 pub struct ChainEntry {
@@ -53,6 +57,8 @@ pub struct CanaryEntry {
     pub series: Arc<FilterSeries>,
     /// Which exchanges it serves, and how both versions do.
     pub trial: Arc<Trial>,
+    /// Counts the exchanges that its shadow compared.
+    pub shadow_counters: ShadowCounters,
 }
 
 /// What an exchange does with an entry of the chain. It is decided once, so that both phases of an
@@ -113,6 +119,8 @@ pub struct ChainRun<'a> {
     selected: SmallVec<[Selection; 8]>,
     /// One flag for each entry: whether it takes part in the response phase.
     completed: SmallVec<[bool; 8]>,
+    /// New versions that are called with the same input after the exchange, by their entry.
+    shadows: Vec<(usize, ShadowRun)>,
 }
 
 /// How the request phase ended.
@@ -141,6 +149,7 @@ impl<'a> ChainRun<'a> {
             client,
             selected: SmallVec::new(),
             completed: chain.iter().map(|_| false).collect(),
+            shadows: vec![],
         }
     }
 
@@ -164,6 +173,46 @@ impl<'a> ChainRun<'a> {
     pub fn has_response_phase(&self) -> bool {
         let mut completed = self.entries().zip(&self.completed).filter(|(_, completed)| **completed);
         completed.any(|((entry, selection), _)| entry.filter(selection).has_response_phase())
+            || self.shadows.iter().any(|(index, shadow)| self.completed[*index] && shadow.has_response_phase())
+    }
+
+    /// Begins the shadows of this exchange. Its response phase has ended.
+    pub fn run_shadows(self) {
+        self.shadows.into_iter().for_each(|(_, shadow)| shadow.spawn());
+    }
+
+    /// Chooses whether a new version is called with the same input. Copies the input if so.
+    fn choose_shadow(&mut self, index: usize, exchange: &Exchange) -> Option<Recording> {
+        let canary = self.chain[index].canary.as_ref()?;
+        let chosen = ShadowRun::choose(&canary.filter, &canary.config, &canary.trial, &canary.shadow_counters)?;
+        self.shadows.push((index, chosen));
+        Some(ShadowRun::begin(exchange))
+    }
+
+    /// Copies the input of a response phase, if the exchange was chosen in the request phase.
+    fn record_for_shadow(&self, index: usize, exchange: &Exchange) -> Option<Recording> {
+        let is_chosen = self.shadows.iter().any(|(own, _)| *own == index);
+        is_chosen.then(|| ShadowRun::begin(exchange))
+    }
+
+    /// Keeps a live call for its shadow.
+    fn keep_for_shadow(
+        &mut self,
+        index: usize,
+        recording: Option<Recording>,
+        phase: Phase,
+        after: &Exchange,
+        result: &Result<Action, Error>,
+    ) {
+        let Some(recording) = recording else { return };
+        // A full pool says nothing about the version in service either.
+        if result.as_ref().is_err_and(|error| error.kind == Kind::Filter(FilterFailure::Saturated)) {
+            return;
+        }
+        let outcome = result.as_ref().map_err(|error| error.kind.label());
+        if let Some((_, shadow)) = self.shadows.iter_mut().find(|(own, _)| *own == index) {
+            shadow.end(recording, phase, after, outcome);
+        }
     }
 
     /// Runs the request phase of the selected filters. Reads `body` if a filter wants it.
@@ -186,6 +235,8 @@ impl<'a> ChainRun<'a> {
             }
             let version = entry.version(selection);
             if !version.filter.has_request_phase() {
+                let recording = self.choose_shadow(index, &exchange);
+                self.keep_for_shadow(index, recording, Phase::Request, &exchange, &Ok(Action::Proceed));
                 self.completed[index] = true;
                 continue;
             }
@@ -197,8 +248,11 @@ impl<'a> ChainRun<'a> {
                 }
                 clock.pause(reading);
             }
+            let mut recording = self.choose_shadow(index, &exchange);
             let result;
-            (exchange, result) = call(&version, Phase::Request, exchange, &mut clock, record).await;
+            let input = (exchange, recording.as_mut());
+            (exchange, result) = call(&version, Phase::Request, input, &mut clock, record).await;
+            self.keep_for_shadow(index, recording, Phase::Request, &exchange, &result);
             match result {
                 Ok(Action::Proceed) => self.completed[index] = true,
                 Ok(Action::Answer(reply)) => return (exchange, Ok(Decision::Respond(reply))),
@@ -225,6 +279,8 @@ impl<'a> ChainRun<'a> {
                 }
                 let version = entry.version(self.selected[index]);
                 if !version.filter.has_response_phase() {
+                    let recording = self.record_for_shadow(index, &exchange);
+                    self.keep_for_shadow(index, recording, Phase::Response, &exchange, &Ok(Action::Proceed));
                     continue;
                 }
                 let is_streamed = exchange.response.as_ref().is_some_and(|response| response.body.is_none());
@@ -236,8 +292,11 @@ impl<'a> ChainRun<'a> {
                     }
                     clock.pause(reading);
                 }
+                let mut recording = self.record_for_shadow(index, &exchange);
                 let result;
-                (exchange, result) = call(&version, Phase::Response, exchange, &mut clock, record).await;
+                let input = (exchange, recording.as_mut());
+                (exchange, result) = call(&version, Phase::Response, input, &mut clock, record).await;
+                self.keep_for_shadow(index, recording, Phase::Response, &exchange, &result);
                 match result {
                     Ok(Action::Proceed) => {}
                     Ok(Action::Answer(reply)) => exchange.answer(reply),
@@ -317,7 +376,7 @@ impl PhaseClock {
 async fn call(
     version: &Selected<'_>,
     phase: Phase,
-    exchange: Box<Exchange>,
+    (exchange, recording): (Box<Exchange>, Option<&mut Recording>),
     clock: &mut PhaseClock,
     record: &mut ExchangeRecord,
 ) -> (Box<Exchange>, Result<Action, Error>) {
@@ -331,7 +390,9 @@ async fn call(
         let (took, waited) = (Duration::ZERO, Duration::ZERO);
         CallResult { exchange, outcome: Err(failure), took, waited, stats, log_lines_dropped: 0 }
     } else {
-        let result = invoke(version, phase, exchange, deadline).await;
+        let mut none = None;
+        let replay = recording.map_or(&mut none, |recording| &mut recording.replay);
+        let result = invoke(version, phase, exchange, deadline, replay).await;
         count_for_release(version, phase, &result);
         result
     };
@@ -365,13 +426,19 @@ fn count_for_release(version: &Selected<'_>, phase: Phase, result: &CallResult) 
 /// Calls of large filters (interpreters) that are due at the same time run one after the other,
 /// and so does the other work of their exchanges. Each call then finds the filter's code and data
 /// in the processor's caches. The price is one more poll of the task before and after the call.
-async fn invoke(version: &Selected<'_>, phase: Phase, exchange: Box<Exchange>, deadline: Duration) -> CallResult {
+async fn invoke(
+    version: &Selected<'_>,
+    phase: Phase,
+    exchange: Box<Exchange>,
+    deadline: Duration,
+    replay: &mut Option<Box<Replay>>,
+) -> CallResult {
     let filter = version.filter;
     if !filter.is_large {
-        return call::run(filter, phase, exchange, version.config, deadline).await;
+        return call::run_with(filter, phase, exchange, version.config, deadline, replay).await;
     }
     yield_to_ready_tasks().await;
-    let called = call::run(filter, phase, exchange, version.config, deadline).await;
+    let called = call::run_with(filter, phase, exchange, version.config, deadline, replay).await;
     yield_to_ready_tasks().await;
     called
 }

@@ -22,9 +22,10 @@ use crate::pipeline::rate_limit::RateLimit;
 use crate::pipeline::route::Router;
 use crate::releases::board::{Canary, Releases};
 use crate::releases::remote::RemoteSources;
+use crate::releases::shared::GatewayNotice;
 use crate::state::RouteLimiters;
 use crate::telemetry::{FilterSeries, Metrics, ReloadStatus, RouteSeries, Telemetry};
-use crate::tls::ServerTls;
+use crate::tls::{CertificateList, ServerTls};
 use crate::upstream::{Cluster, EndpointRegistry};
 use witgate_config::{Config, ForwardAuth, OnError, Upstream};
 use witgate_http::error::Error;
@@ -269,7 +270,8 @@ fn build_entry(
     };
     let canary = canaries.get(name).map(|Canary { filter, trial }| {
         let (series, config) = (new_series(metrics, filter, on_error), route_config(filter));
-        Box::new(CanaryEntry { filter: filter.clone(), config, series, trial: trial.clone() })
+        let shadow_counters = metrics.shadow(name);
+        Box::new(CanaryEntry { filter: filter.clone(), config, series, trial: trial.clone(), shadow_counters })
     });
     Ok(ChainEntry {
         filter: filter.clone(),
@@ -286,8 +288,26 @@ fn new_series(metrics: &Metrics, filter: &Filter, on_error: &'static str) -> Arc
     Arc::new(metrics.filter(name, version, digest, on_error))
 }
 
+/// What the gateways share about releases, by the filter's name.
+pub type SharedReleases = Mutex<HashMap<String, StoreView>>;
+
+/// What the bulletin of one filter said when it was read last.
+#[derive(Debug, Clone)]
+pub struct StoreView {
+    /// The name of the store.
+    pub store: String,
+    /// Why it does not answer.
+    pub error: Option<String>,
+    /// The gateways that use it.
+    pub gateways: Vec<GatewayNotice>,
+}
+
 /// What all threads share.
 pub struct Shared {
+    /// The name of this gateway among those that share a store: `HOST/PROCESS`.
+    pub gateway_name: String,
+    /// What the gateways share about releases.
+    pub shared_releases: SharedReleases,
     /// Replaced as a whole by a reload.
     pub snapshot: ArcSwap<Snapshot>,
     /// The versions of the filters. Held during a swap, so that no swap undoes another.
@@ -300,6 +320,8 @@ pub struct Shared {
     pub registry: EndpointRegistry,
     /// TLS of the listeners, in the order of the configuration. None for a plain-text listener.
     pub listener_tls: Vec<Option<Arc<ServerTls>>>,
+    /// The certificates in service, for operators.
+    pub certificates: CertificateList,
     /// The metrics.
     pub metrics: Metrics,
     /// Where records of exchanges go. It has the same metrics.

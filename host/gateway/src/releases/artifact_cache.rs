@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::content_hash::{ContentHash, update_from_file};
+use super::kept::kept_contents;
 use super::state_key::StateKey;
 use crate::process::regular_file::open_regular;
 use witgate_runtime::component::ComponentInfo;
@@ -224,8 +225,9 @@ impl ArtifactCache {
         self.folder.join(format!("{}.{}.{extension}", content.to_hex(), self.fingerprint))
     }
 
-    /// Deletes the oldest entries until the rest fits.
+    /// Deletes the oldest entries until the rest fits, but not those to which a rollback may lead.
     fn prune(&self) {
+        let kept = self.folder.parent().map(kept_contents).unwrap_or_default();
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
             .filter_map(Result::ok)
@@ -240,6 +242,10 @@ impl ArtifactCache {
         for (_, length, path) in files {
             if total <= CACHE_BYTES_MAX {
                 break;
+            }
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.split('.').next().is_some_and(|content| kept.contains(content)) {
+                continue;
             }
             // A mapped file keeps its content until it is unmapped.
             if fs::remove_file(&path).is_ok() {

@@ -13,15 +13,17 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::commands::Command;
 use super::content_hash::ContentHash;
-use super::decision::{Decision, DecisionKind};
-use super::entry::{Change, Command, Entry};
+use super::decision::{Decision, Who};
+use super::entry::{Change, Entry};
+use super::history::History;
+use super::kept::{RECORD, RECORD_BYTES_MAX};
+use super::shared::{GatewayNotice, SharedDecision, SharedKind, SharedState};
 use super::trial::Trial;
 use super::versions::{Version, Versions};
 use witgate_config::{Config, Share};
 use witgate_runtime::filter::Filter;
-
-const RECORD_BYTES_MAX: u64 = 4 << 20;
 
 /// The versions of all filters.
 pub struct Releases {
@@ -29,6 +31,7 @@ pub struct Releases {
     versions: Versions,
     /// Where they are recorded.
     record: PathBuf,
+    history: Arc<History>,
 }
 
 /// The versions of each filter, by the filter's name.
@@ -63,14 +66,19 @@ impl Releases {
     /// Reads the record of a state directory. Without a readable one, every loaded version is the
     /// first.
     pub(super) fn open(versions: Versions, state_dir: &Path) -> Self {
-        let record = state_dir.join("releases.json");
+        let record = state_dir.join(RECORD);
         let entries = read(&record).unwrap_or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound {
                 tracing::warn!(file = %record.display(), %error, "the record of releases cannot be read: earlier versions and quarantined ones are forgotten");
             }
             Entries::new()
         });
-        Self { entries, versions, record }
+        Self { entries, versions, record, history: Arc::new(History::new(state_dir)) }
+    }
+
+    /// What was decided until now. It is read without the lock of the releases.
+    pub fn history(&self) -> Arc<History> {
+        self.history.clone()
     }
 
     /// The state of each filter.
@@ -103,10 +111,12 @@ impl Releases {
             match entries.get_mut(name) {
                 Some(entry) => {
                     let change = entry.admit(version, release, settings_changed, versions);
-                    decisions.extend(change.map(|change| decision(name, entry, change)));
+                    decisions.extend(change.map(|change| decision(name, entry, change, Who::Source)));
                 }
                 None => {
-                    entries.insert(name.clone(), Entry::new(version, release));
+                    let (entry, first) = Entry::new(version, release);
+                    decisions.push(decision(name, &entry, first, Who::Source));
+                    entries.insert(name.clone(), entry);
                 }
             }
         }
@@ -117,7 +127,7 @@ impl Releases {
     pub fn tick(&mut self, now: Instant) -> Vec<Decision> {
         let judge = |(name, entry): (&String, &mut Entry)| {
             let change = entry.tick(now)?;
-            Some(decision(name, entry, change))
+            Some(decision(name, entry, change, Who::Gates))
         };
         self.entries.iter_mut().filter_map(judge).collect()
     }
@@ -126,7 +136,7 @@ impl Releases {
     ///
     /// # Errors
     /// Why it has no effect.
-    pub fn command(&mut self, name: &str, command: Command) -> Result<Decision, CommandError> {
+    pub fn command(&mut self, name: &str, command: Command, who: Who) -> Result<Decision, CommandError> {
         let Self { entries, versions, .. } = self;
         let names = || entries.keys().cloned().collect::<Vec<_>>().join(", ");
         if !entries.contains_key(name) {
@@ -134,7 +144,69 @@ impl Releases {
         }
         let entry = entries.get_mut(name).ok_or_else(|| CommandError::NoSuchFilter(String::new()))?;
         let change = entry.command(command, versions, Instant::now()).map_err(CommandError::Impossible)?;
-        Ok(decision(name, entry, change))
+        Ok(decision(name, entry, change, who))
+    }
+
+    /// What this gateway tells about a filter, and which decisions the others do not know yet.
+    pub fn shared_state(&self, filter: &str) -> Option<(GatewayNotice, SharedState)> {
+        let entry = self.entries.get(filter)?;
+        let mut verdict = entry.verdict.clone();
+        verdict.truncate(verdict.floor_char_boundary(1000));
+        let notice = GatewayNotice {
+            gateway: String::new(),
+            state: entry.state().to_owned(),
+            digest: entry.stable.digest.clone(),
+            step: entry.running.as_ref().map_or(0, |running| running.step + 1),
+            verdict,
+            at: 0,
+        };
+        Some((notice, entry.shared.clone()))
+    }
+
+    /// Notes a decision that holds for all gateways, until the store has taken it.
+    fn tell(&mut self, decision: &Decision, gateway: &str) {
+        let is_operators = matches!(decision.who, Who::Operator { .. });
+        let Some(entry) = self.entries.get_mut(&decision.filter) else { return };
+        let is_shared = entry.release.as_ref().is_some_and(|release| release.store.is_some());
+        if is_shared
+            && !matches!(decision.who, Who::Gateway { .. } | Who::Source)
+            && let Some(told) = SharedDecision::of(decision, gateway, is_operators)
+        {
+            entry.shared.pending = Some(told);
+        }
+    }
+
+    /// Takes what the bulletin of a filter said: the number of its last decision, and whether it
+    /// took the pending one. A pending decision that came too late gives way, unless it rolled the
+    /// same version back.
+    pub fn hear(
+        &mut self,
+        filter: &str,
+        number: u64,
+        taken: bool,
+        decision: Option<&SharedDecision>,
+        gateway: &str,
+    ) -> Vec<Decision> {
+        let Self { entries, versions, .. } = self;
+        let Some(entry) = entries.get_mut(filter) else { return vec![] };
+        entry.shared.known = number;
+        if taken {
+            entry.shared.pending = None;
+            return vec![];
+        }
+        let Some(decision) = decision else { return vec![] };
+        if let Some(pending) = entry.shared.pending.take_if(|pending| pending.digest == decision.digest)
+            && pending.kind == SharedKind::RolledBack
+        {
+            entry.shared.pending = Some(pending);
+            return vec![];
+        }
+        if decision.gateway == gateway {
+            return vec![];
+        }
+        let change = entry.follow(decision, versions);
+        let who = Who::Gateway { name: decision.gateway.clone(), who: decision.who.clone() };
+        change.map(|change| self::decision(filter, entry, change, who)).into_iter().collect()
     }
 
     /// Whether a release runs.
@@ -157,24 +229,32 @@ impl Releases {
         self.entries.iter().filter_map(canary).collect()
     }
 
-    /// Writes the record. A failure is logged: the releases go on without it.
-    pub fn save(&mut self) {
+    /// Writes the record and adds the decisions to the history. A failure is logged: the releases
+    /// go on without it.
+    pub fn save(&mut self, decisions: &[Decision], gateway: &str) {
+        for decision in decisions {
+            self.tell(decision, gateway);
+        }
         for entry in self.entries.values_mut() {
             entry.prepare_save();
         }
         if let Err(error) = write(&self.record, &self.entries) {
             tracing::warn!(file = %self.record.display(), %error, "the record of releases cannot be written: a restart forgets what was decided");
         }
+        if let Err(why) = self.history.append(decisions) {
+            tracing::warn!(why, "the history of releases cannot be written: these decisions are not in it");
+        }
     }
 }
 
-fn decision(name: &str, entry: &Entry, (kind, version, why): Change) -> Decision {
+fn decision(name: &str, entry: &Entry, change: Change, who: Who) -> Decision {
+    let Change { kind, version, other, why, figures } = change;
     let share = match &entry.running {
         Some(running) => running.share(),
-        None if kind == DecisionKind::Completed => Share::ALL,
+        None if version.digest == entry.stable.digest => Share::ALL,
         None => Share(0),
     };
-    Decision { filter: name.to_owned(), kind, version, share, why }
+    Decision { filter: name.to_owned(), kind, version, other, share, why, figures, who }
 }
 
 fn read(path: &Path) -> io::Result<Entries> {
@@ -196,6 +276,7 @@ fn write(path: &Path, entries: &Entries) -> io::Result<()> {
     let mut file = tempfile::Builder::new().prefix(".releases").tempfile_in(folder)?;
     serde_json::to_writer_pretty(&mut file, &Written { filters: entries }).map_err(io::Error::other)?;
     file.flush()?;
+    file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

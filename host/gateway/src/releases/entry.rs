@@ -1,7 +1,7 @@
 //! The versions of one filter: in service, being released, earlier, and quarantined.
 //!
-//! All changes of these are here, so that a version is always in one place: the file watcher
-//! brings a new version, the clock judges a step, an operator gives a command. This module does not
+//! Each change moves a version from one of these places to another: the file watcher brings a new
+//! version, the clock judges a step, and `commands` does what operators want. This module does not
 //! know: traffic, snapshots, files.
 
 use std::sync::Arc;
@@ -9,15 +9,17 @@ use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::decision::DecisionKind;
+use super::decision::{Comparison, DecisionKind};
+use super::shadow::ShadowTrial;
+use super::shared::SharedState;
 use super::split::Split;
 use super::trial::{Sums, Trial};
-use super::verdict::{Step, Verdict, judge};
+use super::verdict::{self, Verdict, judge};
 use super::versions::{Version, Versions};
-use witgate_config::{Release, Share};
+use witgate_config::{Release, Share, Step};
 
 /// Earlier versions of a filter that are remembered.
-const PREVIOUS_MAX: usize = 5;
+const PREVIOUS_MAX: usize = 10;
 /// Quarantined versions of a filter that are remembered.
 const QUARANTINED_MAX: usize = 16;
 
@@ -36,6 +38,9 @@ pub struct Entry {
     pub verdict: String,
     /// The release that ran when this was saved.
     saved: Option<Saved>,
+    /// What this gateway knows of the decisions of others.
+    #[serde(default)]
+    pub(super) shared: SharedState,
     /// The release that runs.
     #[serde(skip)]
     pub running: Option<Running>,
@@ -81,21 +86,17 @@ pub struct Running {
     waits_for_requests: bool,
 }
 
-/// What an operator asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// Give all exchanges to the new version, or to the quarantined one.
-    Promote,
-    /// Stop the steps. The share stays, and failures still roll back.
-    Pause,
-    /// Let the steps go on, with a new hold.
-    Resume,
-    /// End the release, or go back to the version before the one in service.
-    Rollback,
+/// What changed, and why.
+pub(super) struct Change {
+    pub(super) kind: DecisionKind,
+    /// The version that it is about.
+    pub(super) version: Version,
+    /// The version that serves the rest, or that served before.
+    pub(super) other: Option<Version>,
+    pub(super) why: String,
+    /// The figures of the step, if it was judged.
+    pub(super) figures: Option<Comparison>,
 }
-
-/// What changed, about which version, and why.
-pub(super) type Change = (DecisionKind, String, String);
 
 impl Running {
     /// The new version's share.
@@ -108,25 +109,49 @@ impl Running {
         let sums = self.trial.old.sums();
         if sums.requests == 0 { self.baseline } else { sums }
     }
+
+    /// What both versions did in this step.
+    pub fn figures(&self) -> Comparison {
+        Comparison { old: self.old_sums(), new: self.trial.new.sums() }
+    }
 }
 
 impl Entry {
     /// A filter whose first version is loaded.
-    pub(super) fn new(loaded: Version, release: Option<&Release>) -> Self {
-        Self {
+    pub(super) fn new(loaded: Version, release: Option<&Release>) -> (Self, Change) {
+        let first = Change {
+            kind: DecisionKind::First,
+            version: loaded.clone(),
+            other: None,
+            why: "the first version that the gateway loaded".into(),
+            figures: None,
+        };
+        let entry = Self {
             file: loaded.digest.clone(),
             verdict: "in service since the gateway first loaded it".into(),
             stable: loaded,
             previous: vec![],
             quarantined: vec![],
             saved: None,
+            shared: SharedState::default(),
             running: None,
             release: release.cloned(),
+        };
+        (entry, first)
+    }
+
+    /// `steady`, `releasing`, `paused` or `rolled_back`.
+    pub fn state(&self) -> &'static str {
+        match &self.running {
+            Some(running) if running.paused => "paused",
+            Some(_) => "releasing",
+            None if self.is_rolled_back() => "rolled_back",
+            None => "steady",
         }
     }
 
     /// Whether the file's version is quarantined.
-    pub fn is_rolled_back(&self) -> bool {
+    fn is_rolled_back(&self) -> bool {
         self.file != self.stable.digest && self.is_quarantined(&self.file)
     }
 
@@ -161,17 +186,15 @@ impl Entry {
         if loaded.digest == self.stable.digest {
             self.stable = loaded;
             let cancelled = self.running.take()?;
-            return self.decide(DecisionKind::Cancelled, &cancelled.version.label(), "the file has the old version");
+            return self.decide(DecisionKind::Cancelled, &cancelled.version, "the file has the old version");
         }
         let is_quarantined = self.is_quarantined(&loaded.digest);
         let release = match release {
             None if !is_quarantined => {
                 if self.running.is_some() {
-                    return self.complete(loaded, "the filter has no `release` any more");
+                    return self.complete(loaded, "the filter has no `release` any more", None);
                 }
-                self.replace(loaded);
-                self.verdict = "in service at once, because the filter has no `release`".into();
-                return None;
+                return self.replace_at_once(loaded);
             }
             release => release,
         };
@@ -181,16 +204,16 @@ impl Entry {
                 Ok(filter) => self.stable.filter = Some(filter),
                 Err(why) => {
                     let why = format!("the version before it cannot be used: {why}");
-                    return self.complete(loaded, &why);
+                    return self.complete(loaded, &why, None);
                 }
             }
         }
         let Some(release) = release.filter(|_| !is_quarantined) else {
             self.running = None;
             let why = "it was rolled back before: change the file, or promote it";
-            return self.decide(DecisionKind::Quarantined, &loaded.label(), why);
+            return self.decide(DecisionKind::Quarantined, &loaded, why);
         };
-        let last = release.steps.len().saturating_sub(1);
+        let last = release.all_steps().count().saturating_sub(1);
         if let Some(running) = &mut self.running
             && running.version.digest == loaded.digest
         {
@@ -203,21 +226,25 @@ impl Entry {
         }
         let saved = self.saved.take().filter(|saved| saved.digest == loaded.digest);
         let (step, paused) = saved.map_or((0, false), |saved| (saved.step.min(last), saved.paused));
-        let label = loaded.label();
-        self.enter_step(loaded, step, paused, Sums::default());
-        let why = format!("step {} of {}; {} serves the rest", step + 1, last + 1, self.stable.label());
-        self.decide(DecisionKind::Started, &label, &why)
+        self.enter_step(loaded.clone(), step, paused, Sums::default());
+        let name = release.all_steps().nth(step).map(|step| step.to_string()).unwrap_or_default();
+        let why = format!("step {} of {} ({name}); {} serves the rest", step + 1, last + 1, self.stable.label());
+        self.decide(DecisionKind::Started, &loaded, &why)
     }
 
     /// Judges the step that runs.
     pub(super) fn tick(&mut self, now: Instant) -> Option<Change> {
         let release = self.release.as_ref()?;
         let running = self.running.as_mut()?;
-        let hold_ended = !running.paused && now.saturating_duration_since(running.began) >= release.hold;
-        let (old, new) = (running.old_sums(), running.trial.new.sums());
-        let verdict = judge(&release.gates, &Step { old, new, hold_ended, slow_holds: running.slow_holds });
-        let label = running.version.label();
-        match verdict {
+        let hold = release.hold_of(release.all_steps().nth(running.step));
+        let hold_ended = !running.paused && now.saturating_duration_since(running.began) >= hold;
+        let Comparison { old, new } = running.figures();
+        let shadow = running.trial.shadow.as_ref().map(ShadowTrial::counts);
+        let step = verdict::Step { old, new, shadow, hold_ended, slow_holds: running.slow_holds };
+        let verdict = judge(&release.gates, &step);
+        let version = running.version.clone();
+        let figures = Some(Comparison { old, new });
+        let change = match verdict {
             Verdict::Wait(why) => {
                 self.verdict = why;
                 None
@@ -228,91 +255,46 @@ impl Entry {
                     self.verdict = why;
                     return None;
                 }
-                self.decide(DecisionKind::Held, &label, &why)
+                self.decide(DecisionKind::Held, &version, &why)
             }
             Verdict::Slow(why) => {
-                let (version, step, slow_holds) = (running.version.clone(), running.step, running.slow_holds + 1);
-                self.enter_step(version, step, false, old);
+                let (step, slow_holds) = (running.step, running.slow_holds + 1);
+                self.enter_step(version.clone(), step, false, old);
                 if let Some(running) = &mut self.running {
                     running.slow_holds = slow_holds;
                 }
-                self.decide(DecisionKind::Held, &label, &why)
+                self.decide(DecisionKind::Held, &version, &why)
             }
             Verdict::Advance(why) => {
-                let (version, next) = (running.version.clone(), running.step + 1);
-                if next >= release.steps.len() {
-                    return self.complete(version, &why);
+                let next = running.step + 1;
+                if next >= release.all_steps().count() {
+                    return self.complete(version, &why, figures);
                 }
-                self.enter_step(version, next, false, old);
-                self.decide(DecisionKind::Advanced, &label, &why)
+                self.enter_step(version.clone(), next, false, old);
+                self.decide(DecisionKind::Advanced, &version, &why)
             }
-            Verdict::RollBack(why) => self.end_release(&why),
-        }
-    }
-
-    /// Carries out an operator's command. The error says why it is impossible.
-    pub(super) fn command(&mut self, command: Command, versions: &Versions, now: Instant) -> Result<Change, String> {
-        let change = match (command, self.running.as_mut()) {
-            (Command::Promote, Some(running)) => {
-                let version = running.version.clone();
-                self.complete(version, "promoted by an operator")
-            }
-            (Command::Promote, None) => {
-                let quarantined = self.quarantined.last().map(|one| one.version.clone());
-                let version = quarantined.ok_or_else(|| {
-                    format!("no release runs and no version is quarantined; {} is in service", self.stable.label())
-                })?;
-                let version = self.in_memory(version, versions)?;
-                self.complete(version, "promoted by an operator, out of the quarantine")
-            }
-            (Command::Pause, Some(running)) if !running.paused => {
-                running.paused = true;
-                let (label, share) = (running.version.label(), running.share());
-                self.decide(DecisionKind::Paused, &label, &format!("paused by an operator at {share}"))
-            }
-            (Command::Resume, Some(running)) if running.paused => {
-                (running.paused, running.began) = (false, now);
-                let (label, share) = (running.version.label(), running.share());
-                self.decide(DecisionKind::Resumed, &label, &format!("resumed by an operator at {share}"))
-            }
-            (Command::Pause, Some(_)) => return Err("the release is paused already".into()),
-            (Command::Resume, Some(_)) => return Err("the release is not paused".into()),
-            (Command::Pause | Command::Resume, None) => {
-                return Err(format!("no release runs; {} is in service", self.stable.label()));
-            }
-            (Command::Rollback, Some(_)) => self.end_release("rolled back by an operator"),
-            (Command::Rollback, None) => {
-                let previous = self.previous.first().cloned().ok_or("no earlier version is known")?;
-                let previous = self.in_memory(previous, versions)?;
-                let why = format!("rolled back by an operator; {} is in service", previous.label());
-                self.previous.remove(0);
-                let current = std::mem::replace(&mut self.stable, previous);
-                let label = current.label();
-                self.quarantine(current, &why);
-                self.decide(DecisionKind::RolledBack, &label, &why)
+            Verdict::RollBack(why) => {
+                let example = running.trial.shadow.as_ref().and_then(ShadowTrial::example);
+                let example = example.map(|example| format!("; such as: {example}")).unwrap_or_default();
+                self.end_release(&(why + &example))
             }
         };
-        change.ok_or_else(|| "nothing changed".into())
-    }
-
-    /// Loads a version with the settings of the one in service, unless it is in memory.
-    fn in_memory(&self, mut version: Version, versions: &Versions) -> Result<Version, String> {
-        if version.filter.is_none() {
-            let current = self.stable.filter.as_ref().ok_or("the filter is not loaded")?;
-            version.filter = Some(versions.load(&version, &current.settings)?);
-        }
-        Ok(version)
+        change.map(|change| Change { figures, ..change })
     }
 
     fn enter_step(&mut self, version: Version, step: usize, paused: bool, baseline: Sums) {
         let Some(release) = &self.release else { return };
-        let share = release.steps.get(step).copied().unwrap_or(Share::ALL);
+        let (share, shadow) = match release.all_steps().nth(step) {
+            Some(Step::Shadow(shadow)) => (Share(0), Some(ShadowTrial::new(shadow.share))),
+            Some(Step::Serve(share)) => (share, None),
+            None => (Share::ALL, None),
+        };
         let split = Split::new(share, release.sticky.clone(), &version.digest);
         self.running = Some(Running {
             version,
             step,
             paused,
-            trial: Arc::new(Trial::new(split)),
+            trial: Arc::new(Trial::new(split, shadow)),
             began: Instant::now(),
             slow_holds: 0,
             baseline,
@@ -321,18 +303,30 @@ impl Entry {
     }
 
     /// Puts a version into service for all exchanges.
-    fn complete(&mut self, version: Version, why: &str) -> Option<Change> {
-        let label = version.label();
+    pub(super) fn complete(&mut self, version: Version, why: &str, figures: Option<Comparison>) -> Option<Change> {
+        let before = self.stable.clone();
         self.running = None;
-        self.replace(version);
-        self.decide(DecisionKind::Completed, &label, why)
+        self.replace(version.clone());
+        let change = self.decide(DecisionKind::Completed, &version, why);
+        change.map(|change| Change { figures, other: Some(before), ..change })
     }
 
-    fn end_release(&mut self, why: &str) -> Option<Change> {
+    /// Puts a version into service without a release.
+    fn replace_at_once(&mut self, version: Version) -> Option<Change> {
+        const WHY: &str = "in service at once, because the filter has no `release`";
+        let before = self.stable.clone();
+        self.replace(version.clone());
+        self.verdict = WHY.into();
+        let (kind, other) = (DecisionKind::Replaced, Some(before));
+        Some(Change { kind, version, other, why: WHY.into(), figures: None })
+    }
+
+    pub(super) fn end_release(&mut self, why: &str) -> Option<Change> {
         let running = self.running.take()?;
-        let label = running.version.label();
-        self.quarantine(running.version, why);
-        self.decide(DecisionKind::RolledBack, &label, why)
+        let figures = Some(running.figures());
+        self.quarantine(running.version.clone(), why);
+        let change = self.decide(DecisionKind::RolledBack, &running.version, why);
+        change.map(|change| Change { figures, ..change })
     }
 
     /// The version before stays in memory if releases are on, so that a way back takes no time.
@@ -350,7 +344,7 @@ impl Entry {
         self.previous.truncate(PREVIOUS_MAX);
     }
 
-    fn quarantine(&mut self, mut version: Version, why: &str) {
+    pub(super) fn quarantine(&mut self, mut version: Version, why: &str) {
         if self.release.is_none() {
             version.filter = None;
         }
@@ -375,8 +369,9 @@ impl Entry {
         }
     }
 
-    fn decide(&mut self, kind: DecisionKind, label: &str, why: &str) -> Option<Change> {
-        self.verdict = format!("{} {label}: {why}", kind.label().replace('_', " "));
-        Some((kind, label.to_owned(), why.to_owned()))
+    pub(super) fn decide(&mut self, kind: DecisionKind, version: &Version, why: &str) -> Option<Change> {
+        self.verdict = format!("{} {}: {why}", kind.label().replace('_', " "), version.label());
+        let other = Some(self.stable.clone()).filter(|stable| stable.digest != version.digest);
+        Some(Change { kind, version: version.clone(), other, why: why.to_owned(), figures: None })
     }
 }

@@ -25,7 +25,7 @@ use super::remote::RemoteSources;
 use super::source::Revision;
 use super::versions::Versions;
 use crate::process::priority::Priority;
-use crate::state::{FilterState, RouteLimiters, StoreTls, Stores};
+use crate::state::{Bulletin, FilterState, RouteLimiters, StoreTls, Stores};
 use crate::telemetry::Metrics;
 use crate::upstream::outbound::ThreadSender;
 use witgate_config::{Capability, CompileLimits, Config, Denied, FilterHttp, UpstreamComponent};
@@ -281,6 +281,11 @@ impl Loader {
     /// The rate limiters of the routes of a configuration.
     pub fn route_limiters(&self, config: &Config) -> RouteLimiters {
         self.lock().stores.routes(config)
+    }
+
+    /// Where gateways share decisions about the releases of filters.
+    pub fn bulletins(&self, config: &Config) -> Vec<(String, Bulletin)> {
+        self.lock().stores.bulletins(config)
     }
 
     /// Forgets the filters and stores that this configuration does not contain.

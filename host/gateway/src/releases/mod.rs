@@ -4,27 +4,36 @@
 //! `private_copy` (its bytes in
 //! memory), `candidate` (the checks before compiling), [`compiler`] and `compiler_child` (the
 //! compilation in a process of its own), [`artifact_cache`] and `function_cache` (compiled code on
-//! disk, authenticated with `state_key`), [`loader`] (all of it). A loaded version then takes over
-//! step by step: [`split`] (which exchanges use it), [`trial`] (the figures of a step), [`verdict`]
-//! (how a step is judged), [`versions`] (earlier versions), [`entry`] (one filter), [`board`] (all
-//! filters, and their record).
+//! disk, authenticated with `state_key`), [`loader`] (all of it).
+//!
+//! A loaded version then takes over step by step: [`shadow`] (compared without serving), [`split`]
+//! (which exchanges use it), [`trial`] (the figures of a step), [`verdict`] (how a step is judged),
+//! [`versions`] (earlier versions), [`entry`] and [`commands`] (one filter), [`board`] (all filters,
+//! and their record), [`history`] (what was decided, with the [`difference`] of versions),
+//! [`shared`] (what gateways tell each other).
 //!
 //! This module does not know: routes, requests, when a reload happens.
 
 pub mod artifact_cache;
 pub mod board;
 pub mod candidate;
+pub mod commands;
 pub mod compiler;
 pub mod compiler_child;
 pub mod component_source;
 mod content_hash;
 pub mod decision;
+pub mod difference;
 pub mod entry;
 pub mod evidence;
 mod function_cache;
+pub mod history;
+mod kept;
 pub mod loader;
 mod private_copy;
 pub mod remote;
+pub mod shadow;
+pub mod shared;
 pub mod source;
 pub mod split;
 mod state_key;

@@ -7,7 +7,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::shadow::ShadowTrial;
 use super::split::Split;
+
+/// Buckets of durations for each doubling. A percentile is at most 9% above the true one.
+const BUCKETS_PER_DOUBLING: u32 = 8;
+/// From 1 µs to 67 s.
+const DOUBLINGS: u32 = 26;
+const BUCKETS: usize = (BUCKETS_PER_DOUBLING * DOUBLINGS) as usize;
 
 /// One step.
 #[derive(Debug)]
@@ -18,14 +25,18 @@ pub struct Trial {
     pub old: Figures,
     /// The version that is released.
     pub new: Figures,
+    /// Set in the shadow step, in which the new version serves no exchange.
+    pub shadow: Option<ShadowTrial>,
 }
 
 /// Counts what one version did.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Figures {
     requests: AtomicU64,
     failures: AtomicU64,
     nanoseconds: AtomicU64,
+    /// Calls by their duration.
+    durations: Box<[AtomicU64; BUCKETS]>,
 }
 
 /// What one version did until one moment.
@@ -37,19 +48,30 @@ pub struct Sums {
     pub failures: u64,
     /// The duration of all calls.
     pub duration: Duration,
+    /// 95% of the calls took no longer. `None` without a call.
+    pub p95: Option<Duration>,
 }
 
 impl Trial {
     /// A step in which nothing happened yet.
-    pub fn new(split: Split) -> Self {
-        Self { split, old: Figures::default(), new: Figures::default() }
+    pub fn new(split: Split, shadow: Option<ShadowTrial>) -> Self {
+        Self { split, old: Figures::default(), new: Figures::default(), shadow }
+    }
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        let durations = Box::new([const { AtomicU64::new(0) }; BUCKETS]);
+        Self { requests: AtomicU64::new(0), failures: AtomicU64::new(0), nanoseconds: AtomicU64::new(0), durations }
     }
 }
 
 impl Figures {
     /// Counts a call. A request may have two, and only the first one `begins` it.
     pub fn count(&self, begins: bool, failed: bool, duration: Duration) {
-        self.nanoseconds.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.durations[bucket(nanoseconds)].fetch_add(1, Ordering::Relaxed);
         self.failures.fetch_add(failed.into(), Ordering::Relaxed);
         self.requests.fetch_add(begins.into(), Ordering::Relaxed);
     }
@@ -60,8 +82,28 @@ impl Figures {
             requests: self.requests.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
             duration: Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)),
+            p95: self.percentile(95),
         }
     }
+
+    /// The upper bound of the bucket that contains the percentile.
+    fn percentile(&self, percent: u64) -> Option<Duration> {
+        let counts: Vec<u64> = self.durations.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        let rank = (counts.iter().sum::<u64>() * percent).div_ceil(100);
+        let mut below = 0;
+        let found = counts.iter().position(|count| {
+            below += count;
+            rank > 0 && below >= rank
+        })?;
+        let doublings = (found + 1) as f64 / f64::from(BUCKETS_PER_DOUBLING);
+        Some(Duration::from_secs_f64(doublings.exp2() / 1e6))
+    }
+}
+
+/// The bucket of a duration.
+fn bucket(nanoseconds: u64) -> usize {
+    let doublings = (nanoseconds as f64 / 1e3).max(1.0).log2();
+    ((doublings * f64::from(BUCKETS_PER_DOUBLING)) as usize).min(BUCKETS - 1)
 }
 
 impl Sums {
@@ -73,5 +115,33 @@ impl Sums {
     /// The mean time of a request in its calls. `None` without a request.
     pub fn mean(self) -> Option<Duration> {
         (self.requests > 0).then(|| self.duration.div_f64(self.requests as f64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_percentile_is_near_the_true_one() {
+        let figures = Figures::default();
+        assert_eq!(figures.sums().p95, None);
+        for micros in 1..=1000 {
+            figures.count(true, false, Duration::from_micros(micros));
+        }
+        let p95 = figures.sums().p95.unwrap_or_default().as_micros();
+        assert!((950..=1040).contains(&p95), "{p95}");
+        figures.count(true, false, Duration::ZERO);
+        figures.count(true, false, Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_slow_tail_moves_the_percentile_and_hardly_the_mean() {
+        let figures = Figures::default();
+        for call in 0..1000 {
+            figures.count(true, false, Duration::from_millis(if call % 10 == 0 { 20 } else { 1 }));
+        }
+        let sums = figures.sums();
+        assert!(sums.p95 > Some(Duration::from_millis(19)) && sums.mean() < Some(Duration::from_millis(3)), "{sums:?}");
     }
 }

@@ -18,6 +18,7 @@ use crate::net::tls::ClientTls;
 use crate::telemetry::Metrics;
 pub use limiter::MemoryLimiter;
 pub use memory::{Limits, MemoryStore};
+pub use redis::{Bulletin, NOTICE_BYTES_MAX, Notices};
 use witgate_config::{Config, Filter, Route, StoreRef};
 use witgate_runtime::keyvalue::KeyValue;
 use witgate_runtime::limiter::RateLimiter;
@@ -116,6 +117,15 @@ impl Stores {
     pub fn routes(&mut self, config: &Config) -> RouteLimiters {
         let limited = config.routes.iter().filter(|route| route.rate_limit.is_some());
         limited.map(|route| (route.name.clone(), self.route(route))).collect()
+    }
+
+    /// Where gateways share decisions about the releases of each filter that has `release.store`.
+    pub fn bulletins(&self, config: &Config) -> Vec<(String, Bulletin)> {
+        let of_filter = |(name, filter): (&String, &Filter)| {
+            let client = self.shared.get(filter.release.as_ref()?.store.as_ref()?)?.clone();
+            Some((name.clone(), Bulletin { client, key: format!("witgate:release:{name}").into() }))
+        };
+        config.filters.iter().filter_map(of_filter).collect()
     }
 
     fn route(&mut self, route: &Route) -> Arc<dyn RateLimiter> {

@@ -10,8 +10,8 @@
 use super::labels::{
     CertificateFailureLabels, EndpointLabels, HANDSHAKE_RESULTS, HandshakeLabels, ListenerRequestLabels,
     LoadFailureLabels, MIRROR_RESULTS, MirrorLabels, RATE_LIMIT_RESULTS, RETRY_RESULTS, RateLimitLabels,
-    ReleaseDecisionLabels, RetryLabels, STATUS_CLASSES, STORE_OPERATIONS, STORE_RESULTS, StoreLabels,
-    StoreOperationLabels, UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamLabels,
+    ReleaseDecisionLabels, RetryLabels, SHADOW_RESULTS, STATUS_CLASSES, STORE_OPERATIONS, STORE_RESULTS, ShadowLabels,
+    StoreLabels, StoreOperationLabels, UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamLabels,
 };
 use super::metrics::Metrics;
 use super::series::StoreSeries;
@@ -80,6 +80,9 @@ impl Metrics {
         }
         for decision in decisions {
             self.release_decisions.remove(&ReleaseDecisionLabels { filter: filter.into(), decision });
+        }
+        for result in SHADOW_RESULTS {
+            self.shadowed.remove(&ShadowLabels { filter: filter.into(), result });
         }
     }
 

@@ -321,6 +321,18 @@ pub struct ReleaseDecisionLabels {
     pub decision: &'static str,
 }
 
+/// What becomes of an exchange that a shadow chose.
+pub(super) const SHADOW_RESULTS: [&str; 4] = ["equal", "different", "dropped", "skipped"];
+
+/// Labels of the comparisons of a shadow.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ShadowLabels {
+    /// The filter's name in gateway.yaml.
+    pub filter: Arc<str>,
+    /// What became of the exchange, from a fixed list.
+    pub result: &'static str,
+}
+
 /// Labels of the gateway itself.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct BuildLabels {

@@ -21,11 +21,11 @@ use super::labels::{
     BuildLabels, CallLabels, CapabilityLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels,
     FailureLabels, FilesLabels, FilterLabels, FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels,
     ListenerRequestLabels, LoadFailureLabels, MirrorLabels, OtlpLabels, RELOAD_RESULTS, RateLimitLabels,
-    ReleaseDecisionLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, StoreLabels,
-    StoreOperationLabels, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
+    ReleaseDecisionLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, ShadowLabels,
+    StoreLabels, StoreOperationLabels, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
 };
 use super::owners::Owners;
-use super::series::{FilterSeries, RouteSeries};
+use super::series::{FilterSeries, RouteSeries, ShadowCounters};
 use super::trace::TraceExport;
 use super::usage::{FilterFamilies, FilterUsage, RouteFamilies, RouteUsage};
 use witgate_http::error::FilterFailure;
@@ -162,6 +162,8 @@ metrics! {
         "release_share" "The share of the exchanges that use the version that is released";
     release_decisions: Family<ReleaseDecisionLabels, Counter>,
         "release_decisions" "Decisions about releases of filters";
+    shadowed: Family<ShadowLabels, Counter>,
+        "release_shadow_exchanges" "Exchanges that the shadow of a release compared or dropped, by result";
     mirrored: Family<MirrorLabels, Counter>,
         "mirrored" "Copies of requests for a mirror, by result";
     upstream_connections: Counter<u64, AtomicU64>,
@@ -250,6 +252,11 @@ impl Metrics {
             ),
             owner,
         }
+    }
+
+    /// Counts the exchanges that the shadow of a filter's release compares.
+    pub fn shadow(&self, filter: &str) -> ShadowCounters {
+        ShadowCounters { results: self.shadowed.clone(), filter: filter.into() }
     }
 
     /// The counters of the export of traces.

@@ -33,7 +33,7 @@ mod tap;
 mod trace;
 mod usage;
 
-pub use access::AccessLog;
+pub use access::{AccessLog, SECRET_HEADERS};
 pub use buckets::TracedHistogram;
 pub(crate) use decisions::decisions;
 pub use emit::OpenRecord;
@@ -43,8 +43,8 @@ pub use labels::{
     CallLabels, CapabilityLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels,
     FilesLabels, FilterLabels, FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels,
     ListenerRequestLabels, LoadFailureLabels, MirrorLabels, RateLimitLabels, ReleaseDecisionLabels, ReloadLabels,
-    RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, STATUS_CLASSES, TraceId, TraceLabels, UPSTREAM_RESULTS,
-    UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels, method_label,
+    RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, STATUS_CLASSES, ShadowLabels, TraceId, TraceLabels,
+    UPSTREAM_RESULTS, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels, method_label,
 };
 pub use log::{flush_log, init_log, parse_level, set_level};
 pub use log_limit::WARNINGS;
@@ -55,7 +55,7 @@ pub use owners::count_known;
 pub use prometheus_text::from_openmetrics;
 pub use record::{AttemptRecord, CallOutcome, ExchangeRecord, FilterCall, UpstreamRecord};
 pub use reload_status::{LastReloads, ReloadStatus};
-pub use series::{FilterSeries, RouteSeries, StoreSeries};
+pub use series::{FilterSeries, RouteSeries, ShadowCounters, StoreSeries};
 pub use sinks::{OpenedSinks, Telemetry};
 pub use tap::{TapFilter, TapReader, Taps};
 pub(crate) use trace::{TRACEPARENT, new_span_id};

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::buckets::{Buckets, TracedHistogram, observe};
-use super::labels::{CallLabels, RequestLabels, RouteLabels, StoreOperationLabels, TraceLabels};
+use super::labels::{CallLabels, RequestLabels, RouteLabels, ShadowLabels, StoreOperationLabels, TraceLabels};
 use super::owners::{Owner, count_known};
 use super::usage::{FilterUsage, RouteUsage, RunningCall};
 use witgate_http::body::Traffic;
@@ -53,6 +53,20 @@ pub struct FilterSeries {
     /// The series of the request phase and of the response phase.
     pub(super) phases: [OnceLock<(TracedHistogram, Counter)>; 2],
     pub(super) usage: FilterUsage,
+}
+
+/// Counts the exchanges that the shadow of one filter compares.
+#[derive(Clone)]
+pub struct ShadowCounters {
+    pub(super) results: Family<ShadowLabels, Counter>,
+    pub(super) filter: Arc<str>,
+}
+
+impl ShadowCounters {
+    /// Counts an exchange. `result` is from a fixed list.
+    pub fn count(&self, result: &'static str) {
+        self.results.get_or_create(&ShadowLabels { filter: self.filter.clone(), result }).inc();
+    }
 }
 
 /// The series of a shared store.

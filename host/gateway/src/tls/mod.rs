@@ -11,6 +11,7 @@
 mod candidates;
 mod certificate_info;
 mod client;
+mod list;
 mod names;
 mod pem;
 mod provider;
@@ -19,5 +20,6 @@ mod report;
 mod server;
 mod watched_files;
 
+pub use self::list::{CertificateList, ListedCertificate};
 pub use self::pem::CERTIFICATE_REASONS;
 pub use self::server::{ServerTls, covers_authority};

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::certificate_info::shown_names;
 use super::client::client_config;
+use super::list::{CertificateList, listed};
 use super::pem::{Authorities, KeyPair, Reason};
 use super::report::{Owner, clear_expiry};
 use super::server::{Resumption, ServerTls, TlsContext};
@@ -29,6 +30,7 @@ pub struct Certificates {
     metrics: Metrics,
     listeners: Vec<ListenerCertificates>,
     upstreams: UpstreamSet,
+    list: CertificateList,
 }
 
 /// The certificates of all upstreams, by the upstream's name. A reload replaces the whole set.
@@ -62,7 +64,12 @@ impl Certificates {
     /// # Errors
     /// All refusals at once.
     pub fn open(config: &Config, metrics: &Metrics) -> Result<Self, CertificateErrors> {
-        let mut certificates = Self { metrics: metrics.clone(), listeners: vec![], upstreams: UpstreamSet::new() };
+        let mut certificates = Self {
+            metrics: metrics.clone(),
+            listeners: vec![],
+            upstreams: UpstreamSet::new(),
+            list: CertificateList::default(),
+        };
         let mut errors = vec![];
         for (index, listener) in config.listeners.iter().enumerate() {
             let Some(settings) = &listener.tls else { continue };
@@ -87,6 +94,11 @@ impl Certificates {
     /// TLS of a listener. `None` if it serves plain text.
     pub fn listener(&self, name: &str) -> Option<Arc<ServerTls>> {
         self.listeners.iter().find(|listener| *listener.tls.listener == *name).map(|listener| listener.tls.clone())
+    }
+
+    /// The certificates in service. It changes with the files.
+    pub fn list(&self) -> CertificateList {
+        self.list.clone()
     }
 
     /// TLS of all upstreams that use it.
@@ -172,19 +184,27 @@ impl Certificates {
         lines
     }
 
-    /// Sets the metrics of expiry. A bundle of authorities counts as its first one to expire.
+    /// Sets the metrics of expiry, and the list. A bundle of authorities counts as its first one to expire.
     fn publish_expiry(&self) {
         clear_expiry(&self.metrics);
+        let mut list = vec![];
         for listener in &self.listeners {
             let owner = Owner::Listener(&listener.tls.listener);
             listener.key_pairs.iter().for_each(|files| owner.publish_expiry(files, &self.metrics));
             listener.clients.iter().for_each(|files| owner.publish_expiry(files, &self.metrics));
+            let user = ("listener", &*listener.tls.listener);
+            list.extend(listener.key_pairs.iter().flat_map(|files| listed(user, "own", files)));
+            list.extend(listener.clients.iter().flat_map(|files| listed(user, "authority", files)));
         }
         for (name, upstream) in &self.upstreams {
             let owner = Owner::Upstream(name);
             upstream.identity.iter().for_each(|files| owner.publish_expiry(files, &self.metrics));
             upstream.authority_files().iter().for_each(|files| owner.publish_expiry(files, &self.metrics));
+            let user = name.strip_prefix(STORE).map_or(("upstream", name.as_str()), |store| ("store", store));
+            list.extend(upstream.identity.iter().flat_map(|files| listed(user, "own", files)));
+            list.extend(upstream.authority_files().iter().flat_map(|files| listed(user, "authority", files)));
         }
+        self.list.set(list);
     }
 }
 

@@ -45,6 +45,7 @@ pub struct Passed {
 }
 
 /// A named string that a filter attached to an exchange.
+#[derive(Clone)]
 pub struct ExchangeNote {
     /// 1 to 64 bytes.
     pub name: String,
@@ -111,6 +112,35 @@ impl Exchange {
             budget: None,
             passed: Passed::default(),
         }
+    }
+
+    /// A copy for another version of a filter. It shares the bodies.
+    pub fn copy(&self) -> Box<Self> {
+        let Request { method, tls, target, headers, body, upgrade } = &self.request;
+        let request = Request {
+            method: method.clone(),
+            tls: *tls,
+            target: target.clone(),
+            headers: headers.clone(),
+            body: body.clone(),
+            upgrade: upgrade.clone(),
+        };
+        let response = self.response.as_ref().map(|Response { status, headers, local, body }| Response {
+            status: *status,
+            headers: headers.clone(),
+            local: *local,
+            body: body.clone(),
+        });
+        Box::new(Self {
+            id: self.id,
+            client: self.client.clone(),
+            route: self.route.clone(),
+            request,
+            response,
+            notes: self.notes.clone(),
+            budget: self.budget.clone(),
+            passed: self.passed,
+        })
     }
 
     /// Replaces the response by one that a filter made.

@@ -2,6 +2,7 @@
 //!
 //! The functions are asynchronous: while a store waits, the call's fiber is suspended and the
 //! thread serves other connections. Price: wasmtime allocates one future per function call.
+//! A call whose reads are replayed writes to no store.
 //! This module does not know: which store the gateway provides.
 
 use std::time::Duration;
@@ -17,40 +18,82 @@ impl keyvalue::Host for CallState {
         if let Err(error) = check_key(&key) {
             return Ok(self.refuse(error));
         }
-        let result = self.filter.settings.store.get(&key).wait().await;
-        Ok(self.keyvalue_calls.count(result).map_err(Into::into))
+        let value = match self.replay_and_store() {
+            (Some(replay), store) => replay.get(&**store, &key).await,
+            (None, store) => store.get(&key).wait().await,
+        };
+        if let (Some(record), Ok(value)) = (self.recorded(), &value) {
+            record.record_value(&key, value.as_deref());
+        }
+        Ok(self.keyvalue_calls.count(value).map_err(Into::into))
     }
 
     async fn get_many(&mut self, keys: Vec<String>) -> Result<Result<Vec<Option<Vec<u8>>>, keyvalue::Error>> {
         if let Err(error) = check_keys(&keys) {
             return Ok(self.refuse(error));
         }
-        let result = self.filter.settings.store.get_many(&keys).wait().await;
-        Ok(self.keyvalue_calls.count(result).map_err(Into::into))
+        let values = match self.replay_and_store() {
+            (Some(replay), store) => {
+                let mut values = Vec::with_capacity(keys.len());
+                for key in &keys {
+                    match replay.get(&**store, key).await {
+                        Ok(value) => values.push(value),
+                        Err(error) => return Ok(self.refuse(error)),
+                    }
+                }
+                Ok(values)
+            }
+            (None, store) => store.get_many(&keys).wait().await,
+        };
+        if let (Some(record), Ok(values)) = (self.recorded(), &values) {
+            keys.iter().zip(values).for_each(|(key, value)| record.record_value(key, value.as_deref()));
+        }
+        Ok(self.keyvalue_calls.count(values).map_err(Into::into))
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>, ttl_ms: u32) -> Result<Result<(), keyvalue::Error>> {
         if let Err(error) = check_key(&key).and_then(|()| check_value(&value)) {
             return Ok(self.refuse(error));
         }
-        let result = self.filter.settings.store.set(&key, &value, ttl(ttl_ms)).wait().await;
-        Ok(self.keyvalue_calls.count(result).map_err(Into::into))
+        let set = match self.replay_and_store() {
+            (Some(replay), _) => replay.write(&key, Some(&value)),
+            (None, store) => store.set(&key, &value, ttl(ttl_ms)).wait().await,
+        };
+        if let Some(record) = self.recorded() {
+            record.record_write(&key);
+        }
+        Ok(self.keyvalue_calls.count(set).map_err(Into::into))
     }
 
     async fn delete(&mut self, key: String) -> Result<Result<bool, keyvalue::Error>> {
         if let Err(error) = check_key(&key) {
             return Ok(self.refuse(error));
         }
-        let result = self.filter.settings.store.delete(&key).wait().await;
-        Ok(self.keyvalue_calls.count(result).map_err(Into::into))
+        let deleted = match self.replay_and_store() {
+            (Some(replay), store) => match replay.get(&**store, &key).await {
+                Ok(value) => replay.write(&key, None).map(|()| value.is_some()),
+                Err(error) => Err(error),
+            },
+            (None, store) => store.delete(&key).wait().await,
+        };
+        if let Some(record) = self.recorded() {
+            record.record_write(&key);
+        }
+        Ok(self.keyvalue_calls.count(deleted).map_err(Into::into))
     }
 
     async fn increment(&mut self, key: String, delta: i32, ttl_ms: u32) -> Result<Result<i32, keyvalue::Error>> {
         if let Err(error) = check_key(&key) {
             return Ok(self.refuse(error));
         }
-        let result = self.filter.settings.store.increment(&key, delta, ttl(ttl_ms)).wait().await;
-        Ok(self.keyvalue_calls.count(result).map_err(Into::into))
+        let sum = match self.replay_and_store() {
+            (Some(replay), store) => replay.increment(&**store, &key, delta).await,
+            (None, store) => store.increment(&key, delta, ttl(ttl_ms)).wait().await,
+        };
+        if let (Some(record), Ok(sum)) = (self.recorded(), &sum) {
+            record.record_sum(&key, *sum, delta);
+        }
+        Ok(self.keyvalue_calls.count(sum).map_err(Into::into))
     }
 
     async fn compare_and_swap(
@@ -65,9 +108,18 @@ impl keyvalue::Host for CallState {
         }
         // No stored value equals a longer one.
         let expected = expected.as_deref().map(|bytes| &bytes[..bytes.len().min(VALUE_BYTES_MAX + 1)]);
-        let store = &self.filter.settings.store;
-        let result = store.compare_and_swap(&key, expected, &value, ttl(ttl_ms)).wait().await;
-        Ok(self.keyvalue_calls.count(result).map_err(Into::into))
+        let swapped = match self.replay_and_store() {
+            (Some(replay), store) => match replay.get(&**store, &key).await {
+                Ok(current) if current.as_deref() == expected => replay.write(&key, Some(&value)).map(|()| true),
+                Ok(_) => Ok(false),
+                Err(error) => Err(error),
+            },
+            (None, store) => store.compare_and_swap(&key, expected, &value, ttl(ttl_ms)).wait().await,
+        };
+        if let (Some(record), Ok(true)) = (self.recorded(), &swapped) {
+            record.record_value(&key, expected);
+        }
+        Ok(self.keyvalue_calls.count(swapped).map_err(Into::into))
     }
 }
 

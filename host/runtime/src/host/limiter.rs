@@ -6,7 +6,7 @@
 use wasmtime::Result;
 
 use crate::bindings::witgate::gateway::limiter;
-use crate::filter::{CallState, Filter};
+use crate::filter::CallState;
 use crate::keyvalue::check_key;
 use crate::limiter::{Algorithm, LimiterError, Policy};
 
@@ -17,13 +17,13 @@ impl limiter::Host for CallState {
         cost: u32,
         policy: limiter::Policy,
     ) -> Result<Result<limiter::Decision, limiter::Error>> {
-        let result = take(&self.filter, key, cost, &policy).await;
+        let result = take(self, key, cost, &policy).await;
         Ok(self.limiter_calls.count(result))
     }
 }
 
 async fn take(
-    filter: &Filter,
+    state: &mut CallState,
     key: String,
     cost: u32,
     policy: &limiter::Policy,
@@ -36,7 +36,13 @@ async fn take(
     let policy =
         Policy::new(algorithm, policy.limit, policy.window_ms, policy.burst).map_err(limiter::Error::Invalid)?;
     policy.check_cost(cost).map_err(limiter::Error::Invalid)?;
-    let decision = filter.settings.limiter.take(&key, cost, &policy).wait().await?;
+    let decision = match state.replayed() {
+        Some(replay) => replay.decide(&key, cost, &policy),
+        None => state.filter.settings.limiter.take(&key, cost, &policy).wait().await?,
+    };
+    if let Some(record) = state.recorded() {
+        record.record_decision(&key, cost, &policy, decision);
+    }
     Ok(limiter::Decision {
         allowed: decision.allowed,
         remaining: decision.remaining,

@@ -13,6 +13,7 @@ use crate::bindings::witgate::gateway::http;
 use crate::failure::HostTrap;
 use crate::filter::CallState;
 use crate::outbound::{CALLS_IN_SEQUENCE_MAX, HttpGrant, RequestParts, SendError};
+use crate::replay::Response;
 
 impl http::Host for CallState {
     async fn send(&mut self, request: http::Request) -> Result<Result<http::Response, http::Error>> {
@@ -44,8 +45,15 @@ impl CallState {
         self.http_calls += 1;
         let timeout = timeout(name, grant, waits.total(), request.timeout_ms)?;
         let http::Request { method, url, headers, body, .. } = request;
+        let recorded = self.replay.is_some().then(|| (method.clone(), url.clone(), body.clone()));
         let parts = RequestParts { method, url, headers, body };
         let call = grant.check(name, &self.exchange, parts, timeout)?;
+        if let (Some(replay), Some(recorded)) = (self.replayed(), &recorded) {
+            let Response { status, headers, body } = replay.response(recorded).ok_or_else(|| {
+                SendError::Unavailable("a shadow sends nothing that the version in service did not send".into())
+            })?;
+            return Ok(http::Response { status, headers, body });
+        }
         let before = waits.total();
         let wait = waits.begin();
         let answered = tokio::time::timeout(timeout, grant.sender.send(call)).await;
@@ -56,11 +64,12 @@ impl CallState {
         let response = answered.unwrap_or_else(|_| {
             Err(SendError::Timeout(format!("no complete response within {timeout:?} (filters.{name}.http.wait)")))
         })?;
-        Ok(http::Response {
-            status: response.status().as_u16(),
-            headers: fields::all(response.headers()),
-            body: response.into_body().to_vec(),
-        })
+        let (status, headers) = (response.status().as_u16(), fields::all(response.headers()));
+        let body = response.into_body().to_vec();
+        if let (Some(record), Some(recorded)) = (self.recorded(), recorded) {
+            record.record_response(recorded, Response { status, headers: headers.clone(), body: body.clone() });
+        }
+        Ok(http::Response { status, headers, body })
     }
 }
 

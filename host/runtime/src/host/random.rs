@@ -18,12 +18,27 @@ impl random::Host for CallState {
             let message = format!("it asked for {len} random bytes; at most {BYTES_MAX} at once");
             return Err(HostTrap::new(FilterFailure::Limit, message).into());
         }
+        if let Some(bytes) = self.replayed().and_then(|replay| replay.random(len as usize)) {
+            return Ok(bytes);
+        }
         let mut bytes = vec![0; len as usize];
         getrandom::fill(&mut bytes).map_err(wasmtime::Error::new)?;
+        if let Some(record) = self.recorded() {
+            record.record_random(&bytes);
+        }
         Ok(bytes)
     }
 
     fn number(&mut self) -> Result<u32> {
-        getrandom::u32().map_err(wasmtime::Error::new)
+        const LENGTH: usize = size_of::<u32>();
+        let replayed = self.replayed().and_then(|replay| replay.random(LENGTH));
+        if let Some(bytes) = replayed.and_then(|bytes| <[u8; LENGTH]>::try_from(bytes).ok()) {
+            return Ok(u32::from_le_bytes(bytes));
+        }
+        let number = getrandom::u32().map_err(wasmtime::Error::new)?;
+        if let Some(record) = self.recorded() {
+            record.record_random(&number.to_le_bytes());
+        }
+        Ok(number)
     }
 }

@@ -4,6 +4,7 @@
 //! module does not know: what the gateway does with a command.
 
 mod failures;
+mod history;
 mod table;
 
 use clap::{Args, Subcommand};
@@ -46,6 +47,17 @@ enum Request {
     Rollback {
         /// The filter
         filter: String,
+        /// The earlier version to go back to: its version, or the first digits of its digest
+        #[arg(long, value_name = "VERSION")]
+        to: Option<String>,
+    },
+    /// List what was decided about the versions of filters, newest first
+    History {
+        /// Only of this filter
+        filter: Option<String>,
+        /// How many decisions
+        #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
     },
     /// List the loaded filters
     Filters,
@@ -94,7 +106,13 @@ pub(super) fn run(options: Options) -> Result<(), String> {
         Request::Promote { filter } => command(&target, filter, "promote", json),
         Request::Pause { filter } => command(&target, filter, "pause", json),
         Request::Resume { filter } => command(&target, filter, "resume", json),
-        Request::Rollback { filter } => command(&target, filter, "rollback", json),
+        Request::Rollback { filter, to: None } => command(&target, filter, "rollback", json),
+        Request::Rollback { filter, to: Some(to) } => {
+            check_name(to, "a version")?;
+            // A `+` begins the metadata of a version's build. It would be a space in some queries.
+            command(&target, filter, &format!("rollback?to={}", to.replace('+', "%2B")), json)
+        }
+        Request::History { filter, limit } => history(&target, filter.as_deref(), *limit, json),
     }
 }
 
@@ -122,11 +140,35 @@ fn explain(target: &Target, id: Option<&str>, json: bool) -> Result<(), String> 
     print(failures::describe(&lists, id)?.as_bytes())
 }
 
-fn command(target: &Target, filter: &str, command: &str, json: bool) -> Result<(), String> {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if filter.is_empty() || !filter.chars().all(is_name) {
-        return Err(format!("{filter:?} is not a filter's name"));
+/// The name becomes a part of a URL.
+fn check_name(name: &str, what: &str) -> Result<(), String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
+    if name.is_empty() || !name.chars().all(is_name) {
+        return Err(format!("{name:?} is not {what}"));
     }
+    Ok(())
+}
+
+/// Prints the history as blocks of lines, because reasons and differences are long.
+fn history(target: &Target, filter: Option<&str>, limit: u16, json: bool) -> Result<(), String> {
+    let mut path = format!("/releases/history?limit={limit}");
+    if let Some(filter) = filter {
+        check_name(filter, "a filter's name")?;
+        path += &format!("&filter={filter}");
+    }
+    let answer = target.get(&path)?;
+    if answer.status != 200 {
+        return Err(answer.text());
+    }
+    if json {
+        return print(&answer.body);
+    }
+    let value = serde_json::from_slice(&answer.body).map_err(|error| format!("{path} is not JSON: {error}"))?;
+    print(history::render(&value).as_bytes())
+}
+
+fn command(target: &Target, filter: &str, command: &str, json: bool) -> Result<(), String> {
+    check_name(filter, "a filter's name")?;
     let path = format!("/releases/{filter}/{command}");
     let answer = target.send("POST", &path)?;
     if answer.status != 200 {

@@ -1,15 +1,17 @@
 //! Stores on Redis or Valkey servers.
 //!
 //! `client` holds the connection that `connect` makes, and `reply_guard` bounds what the server may
-//! send over it. `keyvalue` and `limiter` are the services on top, with the scripts that the server
+//! send over it. `keyvalue`, `limiter` and `bulletin` are the services on top, with the scripts that the server
 //! runs in `scripts/`. This module does not know: filters, routes.
 
+mod bulletin;
 mod client;
 mod connect;
 mod keyvalue;
 mod limiter;
 mod reply_guard;
 
+pub use bulletin::{Bulletin, NOTICE_BYTES_MAX, Notices};
 pub(super) use client::RedisClient;
 pub(super) use keyvalue::RedisKeyValue;
 pub(super) use limiter::RedisLimiter;

@@ -16,7 +16,7 @@ const LONG_MAX: usize = 2 << 10;
 /// The most bytes of any other text.
 const SHORT_MAX: usize = 512;
 /// Fields of a request whose values are secrets.
-const SECRET_HEADERS: [HeaderName; 4] =
+pub const SECRET_HEADERS: [HeaderName; 4] =
     [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE, HeaderName::from_static("x-api-key")];
 
 /// Appends the line, without a line feed.

@@ -19,6 +19,7 @@ use super::log_writer::{GATHER_TIME, LogWriter};
 use super::otlp::OtlpLogOutput;
 use super::record::{End, ExchangeRecord};
 use file::{ReopenableFile, Reopener};
+pub use line::SECRET_HEADERS;
 use witgate_config::{AccessLogTarget, LogFormat, Telemetry};
 
 /// How long the end of the process waits for lines to be written.
