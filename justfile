@@ -131,6 +131,10 @@ release-cpu REQUESTS="20000": dist
 isolation: build build-guests build-fixtures
     ISOLATION_REQUESTS=100000 cargo test --release --locked --workspace --test e2e -- --nocapture isolation::
 
+# build and test what `witgate new` writes, in all languages (minutes)
+templates: build build-guests
+    cargo test --release --locked --workspace --test e2e -- --nocapture --ignored every_template
+
 # replace a certificate every second under load, for so many seconds
 certs-soak SECONDS="60": build
     CERT_SOAK_SECONDS={{ SECONDS }} cargo test --release --locked --workspace --test e2e -- --nocapture certificates_change_under_load

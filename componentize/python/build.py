@@ -31,7 +31,7 @@ TIMEOUT_SECONDS = 240
 # The time of all files that the component is built from.
 FILE_TIME = 1_767_225_600
 # Folders and files of the source that are not part of the filter.
-LEFT_OUT = ("tests", "__pycache__", "node_modules", "target", ".*")
+LEFT_OUT = ("tests", "examples", "dist", "__pycache__", "node_modules", "target", ".*")
 # Modules of the SDK that a component does not need.
 NOT_IN_COMPONENT = ("testing.py", "_fake.py", "__pycache__")
 
@@ -97,7 +97,7 @@ def generate_bindings() -> None:
 def check(source: Path, phases: list[str], site: Path, work: Path) -> None:
     """Runs mypy --strict on the author's modules. Packages are read, but not checked."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "witgate-mypy"
-    left_out = {"tests", "node_modules", "target"}
+    left_out = {"tests", "examples", "dist", "node_modules", "target"}
     files = [
         path
         for path in source.rglob("*.py")

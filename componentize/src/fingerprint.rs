@@ -1,7 +1,8 @@
 //! A fingerprint of everything that a component is made from: source, SDK, WIT, tools, this
 //! program.
 //!
-//! The same fingerprint means the same component, so an unchanged filter is not built again.
+//! The same fingerprint means the same component, so an unchanged filter is not built again. The
+//! examples of a filter are left out: they are added to the component afterwards.
 //! Packages are covered by [`of_inputs`], which knows them after a build. A Rust dependency by
 //! `path` outside the filter's folder and the SDK is not included; `--force` builds the filter
 //! anyway. This module does not know: builds.
@@ -12,6 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use crate::examples::FOLDER as EXAMPLES;
 use crate::toolchain::language::Language;
 use crate::toolchain::{folders, rust};
 use crate::wit;
@@ -66,7 +68,7 @@ pub(crate) fn fingerprint(source: &Path, language: Language) -> Result<String> {
         hasher.feed(name.as_bytes());
         hasher.feed(text.as_bytes());
     }
-    hasher.folder(source, &[])?;
+    hasher.folder(source, &[EXAMPLES])?;
     // The first build generates the SDK's `generated` folder from the WIT.
     let sdk = folders::repository().join("guests/sdk").join(language.name());
     hasher.folder(&sdk, &["generated"])?;
@@ -128,7 +130,7 @@ impl Hasher {
             self.feed(name.as_bytes());
             let kind = fs::symlink_metadata(&path)?.file_type();
             if kind.is_dir() {
-                self.folder(&path, except)?;
+                self.folder(&path, &[])?;
             } else if kind.is_symlink() && path.is_dir() {
                 self.feed(fs::read_link(&path)?.as_os_str().as_encoded_bytes());
             } else {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use componentize::BuildOptions;
+use componentize::{BuildOptions, OutDir};
 
 #[derive(Parser)]
 #[command(
@@ -91,8 +91,11 @@ fn run(command: Command) -> Result<bool> {
             if folders.is_empty() {
                 folders.push(componentize::repository().join("guests"));
             }
-            let options = BuildOptions { force, optimize: !no_optimize, precompile: precompile.as_deref() };
-            Ok(componentize::build_all(&componentize::find_projects(&folders)?, out_dir.as_deref(), options))
+            let options =
+                BuildOptions { force, optimize: !no_optimize, precompile: precompile.as_deref(), progress: true };
+            let out_dir = out_dir.as_deref().map_or(OutDir::BesideLanguage, OutDir::Folder);
+            let built = componentize::build_all(&componentize::find_projects(&folders)?, out_dir, options);
+            Ok(built.failures.is_empty())
         }
     }
 }

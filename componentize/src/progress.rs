@@ -19,12 +19,15 @@ pub(crate) struct Progress {
     name: String,
     started: Instant,
     step: Option<(String, Instant)>,
+    /// Whether more than failures and warnings are reported.
+    is_shown: bool,
 }
 
 impl Progress {
-    /// `name` is the title of the filter, such as `rust/api-key`.
-    pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), started: Instant::now(), step: None }
+    /// `name` is the title of the filter, such as `rust/api-key`. Without `is_shown`, only failures
+    /// and warnings are reported.
+    pub(crate) fn new(name: &str, is_shown: bool) -> Self {
+        Self { name: name.to_owned(), started: Instant::now(), step: None, is_shown }
     }
 
     /// Begins a step and ends the previous one.
@@ -34,7 +37,7 @@ impl Progress {
     }
 
     fn end_step(&mut self) {
-        if let Some((step, started)) = self.step.take() {
+        if let Some((step, started)) = self.step.take().filter(|_| self.is_shown) {
             anstream::eprintln!(
                 "{DIM}{:>28}  {:<10} {:>5.1} s{DIM:#}",
                 self.name,
@@ -54,19 +57,25 @@ impl Progress {
     /// Reports that a step was skipped or had another result than usual.
     pub(crate) fn note(&mut self, text: &str) {
         self.end_step();
-        anstream::eprintln!("{:>28}  {text}", self.name);
+        if self.is_shown {
+            anstream::eprintln!("{:>28}  {text}", self.name);
+        }
     }
 
     /// Reports a new component.
     pub(crate) fn done(mut self, bytes: usize) {
         self.end_step();
         let (size, seconds) = (size(bytes), self.started.elapsed().as_secs_f64());
-        anstream::eprintln!("{GOOD}{:>28}{GOOD:#}  {size} in {seconds:.1} s", self.name);
+        if self.is_shown {
+            anstream::eprintln!("{GOOD}{:>28}{GOOD:#}  {size} in {seconds:.1} s", self.name);
+        }
     }
 
     /// Reports that the present component is current.
     pub(crate) fn unchanged(self) {
-        anstream::eprintln!("{DIM}{:>28}  unchanged{DIM:#}", self.name);
+        if self.is_shown {
+            anstream::eprintln!("{DIM}{:>28}  unchanged{DIM:#}", self.name);
+        }
     }
 
     /// Reports that there is no new component. `error` is shown unchanged.

@@ -16,6 +16,18 @@ const DEPTH_MAX: usize = 3;
 /// Folders that tools write. They are not searched.
 const TOOL_FOLDERS: [&str; 3] = ["node_modules", "target", "dist"];
 
+/// Where components go.
+#[derive(Debug, Clone, Copy)]
+pub enum OutDir<'a> {
+    /// This folder.
+    Folder(&'a Path),
+    /// `dist` in the folder of the filter.
+    InSource,
+    /// `dist/LANGUAGE` beside the language's folder: `guests/rust/api-key` is built to
+    /// `guests/dist/rust`.
+    BesideLanguage,
+}
+
 /// A filter whose manifest has been read and checked.
 pub(crate) struct Project {
     pub(crate) source: PathBuf,
@@ -26,10 +38,7 @@ pub(crate) struct Project {
 
 impl Project {
     /// Reads the manifest in `source`.
-    ///
-    /// The component goes to `out_dir`. Without it, the component goes to `dist/LANGUAGE` beside
-    /// the language's folder: `guests/rust/api-key` is built to `guests/dist/rust`.
-    pub(crate) fn read(source: &Path, out_dir: Option<&Path>) -> Result<Self, BuildError> {
+    pub(crate) fn read(source: &Path, out_dir: OutDir<'_>) -> Result<Self, BuildError> {
         let source = source.canonicalize().with_context(|| format!("{}", source.display()))?;
         let manifest = filter_toml::read(&source.join("filter.toml"), || refusals::refuses_clients(&source))
             .map_err(BuildError::Author)?;
@@ -39,8 +48,11 @@ impl Project {
                 source.display()
             ))
         })?;
-        let guests = source.ancestors().nth(2).unwrap_or(&source);
-        let out_dir = out_dir.map_or_else(|| guests.join("dist").join(language.name()), Path::to_owned);
+        let out_dir = match out_dir {
+            OutDir::Folder(folder) => folder.to_owned(),
+            OutDir::InSource => source.join("dist"),
+            OutDir::BesideLanguage => source.ancestors().nth(2).unwrap_or(&source).join("dist").join(language.name()),
+        };
         // Some tools run in another working folder, so the path must be absolute.
         let out_dir = std::path::absolute(out_dir)?;
         Ok(Self { source, language, manifest, out_dir })
@@ -125,7 +137,8 @@ mod tests {
         let root = tempfile::tempdir()?;
         write_filter(root.path(), "python/a", "x")?;
         write_filter(root.path(), "python/b", "x")?;
-        let output = |path: &str| Project::read(&root.path().join(path), None).map(|project| project.output());
+        let output =
+            |path: &str| Project::read(&root.path().join(path), OutDir::BesideLanguage).map(|project| project.output());
         let (a, b) = (output("python/a").ok(), output("python/b").ok());
         assert_eq!(a, b);
         assert!(a.is_some_and(|path| path.ends_with("dist/python/x.wasm")));

@@ -1,5 +1,6 @@
 // Unit tests of the TypeScript SDK and filters, without WebAssembly. The interfaces of the gateway
-// resolve to the SDK's fake.
+// resolve to the SDK's fake. The variable WITGATE_PROJECT is the folder of the one filter that
+// `witgate test` tests.
 import { resolve } from "node:path";
 import { defineConfig } from "vitest/config";
 import { generateTypes } from "./check.mjs";
@@ -7,10 +8,11 @@ import { generateTypes } from "./check.mjs";
 const root = resolve(import.meta.dirname, "../..");
 const sdk = resolve(root, "guests/sdk/typescript/src");
 const INTERFACE = /^witgate:gateway\/([a-z-]+)@/;
+const project = process.env.WITGATE_PROJECT;
 generateTypes();
 
 export default defineConfig({
-  root,
+  root: project ?? root,
   cacheDir: resolve(import.meta.dirname, "node_modules/.vite"),
   resolve: {
     alias: [
@@ -36,7 +38,10 @@ export default defineConfig({
       },
     },
   ],
-  test: { include: ["guests/{typescript,sdk/typescript}/**/*.test.ts"], passWithNoTests: false },
+  test: {
+    include: [project === undefined ? "guests/{typescript,sdk/typescript}/**/*.test.ts" : "{src,test,tests}/**/*.test.ts"],
+    passWithNoTests: false,
+  },
 });
 
 const READ = ["header", "headerValues", "headerBytes", "headers", "body"];

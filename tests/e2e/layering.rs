@@ -21,7 +21,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("host/manifest", &[]),
     ("host/config", &["witgate-http"]),
     ("host/runtime", &["witgate-http", "witgate-manifest"]),
-    ("host/gateway", &["witgate-config", "witgate-http", "witgate-runtime"]),
+    ("host/examples", &["witgate-manifest", "witgate-runtime"]),
+    ("host/gateway", &["witgate-config", "witgate-examples", "witgate-http", "witgate-runtime"]),
 ];
 
 /// The top-level modules of the gateway, from the bottom up. A module imports modules of lower

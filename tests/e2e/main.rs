@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod admin_api;
+mod author;
 mod authors_differences;
 mod authors_places;
 mod authors_python;

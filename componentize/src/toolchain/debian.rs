@@ -25,7 +25,7 @@ const HINT: &str = "run `apt-get update`, or `rustup target add wasm32-unknown-u
 
 /// Debian's compiler. Unpacks it first if it is missing.
 pub(crate) fn cargo_setup() -> Result<CargoSetup> {
-    let target = folders::repository().join("target");
+    let target = folders::rust();
     let folder = target.join("rust-web");
     fs::create_dir_all(&target).with_context(|| format!("{}", target.display()))?;
     let lock = File::create(target.join("rust-web.lock"))?;

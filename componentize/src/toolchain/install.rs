@@ -1,17 +1,19 @@
 //! Installs the pinned tools of TypeScript and Python, once for each state of their lock files.
 //!
-//! The tools are in the folder of this crate and not in that of a filter, so an author needs
-//! neither `npm install` nor a virtual environment. This module does not know: filters.
+//! The tools are in the folder of this crate or of the user and not in that of a filter, so an
+//! author needs neither `npm install` nor a virtual environment. This module does not know: filters.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::command::run;
-use super::folders::tools;
-use crate::progress;
+use super::folders::{checkout, tools, unpacked};
+use crate::{home, progress};
 
 const NODE_MIN: (u32, u32) = (20, 0);
 const PYTHON_MIN: (u32, u32) = (3, 11);
@@ -20,30 +22,31 @@ const PYTHONS: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12",
 
 /// Runs `npm ci` if the lock file has changed since the last installation.
 pub(crate) fn typescript() -> Result<()> {
-    let folder = tools("typescript");
+    let folder = tools_folder("typescript", &["package-lock.json", "package.json"])?;
     install_once(&folder.join("package-lock.json"), &folder.join("node_modules/.lock"), || {
         const HINT: &str = "install Node.js 20 or newer, with npm";
         let version = version("node").with_context(|| format!("node cannot be run: {HINT}"))?;
         if version < NODE_MIN {
             bail!("node is {}.{}: {HINT}", version.0, version.1);
         }
-        progress::setup_notice("installing the TypeScript tools (npm ci)");
+        progress::setup_notice("installing the TypeScript tools, once (npm ci, about 30 s)");
         let mut npm = Command::new("npm");
         npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder);
         run(&mut npm, HINT)
-    })
+    })?;
+    link("typescript", "node_modules", &folder)
 }
 
 /// Creates a virtual environment with the locked packages if the lock file has changed since the
 /// last installation.
 pub(crate) fn python() -> Result<()> {
-    let folder = tools("python");
+    let folder = tools_folder("python", &["requirements.lock"])?;
     install_once(&folder.join("requirements.lock"), &folder.join(".venv/.lock"), || {
         let python =
             PYTHONS.into_iter().find(|python| version(python).is_some_and(|version| version >= PYTHON_MIN)).context(
                 "there is no Python 3.11 or newer (tried python3 and python3.11 to python3.14): install it with venv",
             )?;
-        progress::setup_notice("installing the Python tools (venv, pip install)");
+        progress::setup_notice("installing the Python tools, once (venv and pip install, about a minute)");
         let mut venv = Command::new(python);
         venv.args(["-m", "venv", "--clear", ".venv"]).current_dir(&folder);
         run(&mut venv, "install Python's venv (Debian: python3-venv)")?;
@@ -51,7 +54,29 @@ pub(crate) fn python() -> Result<()> {
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
         pip.args(["-r", "requirements.lock"]).current_dir(&folder);
         run(&mut pip, "is the package index reachable?")
-    })
+    })?;
+    link("python", ".venv", &folder)
+}
+
+/// The folder in which the tools of a language are installed.
+fn tools_folder(language: &str, files: &[&str]) -> Result<PathBuf> {
+    match (unpacked(), checkout()) {
+        (Some(_), None) => home::tools(language, &tools(language), files),
+        (Some(_), Some(checkout)) => Ok(checkout.join(language)),
+        (None, _) => Ok(tools(language)),
+    }
+}
+
+/// Makes the installed tools visible beside the scripts of the language.
+fn link(language: &str, name: &str, installed: &Path) -> Result<()> {
+    let (target, link) = (installed.join(name), tools(language).join(name));
+    if target == link || fs::read_link(&link).is_ok_and(|current| current == target) {
+        return Ok(());
+    }
+    // A rename replaces a link of another folder at once, while other processes use it.
+    let fresh = link.with_file_name(format!(".link-{}", std::process::id()));
+    let _ = fs::remove_file(&fresh);
+    symlink(&target, &fresh).and_then(|()| fs::rename(&fresh, &link)).with_context(|| format!("{}", link.display()))
 }
 
 /// The major and minor version that `program --version` prints; `None` if it cannot be run.
@@ -73,7 +98,9 @@ fn install_once(lock_file: &Path, stamp: &Path, install: impl FnOnce() -> Result
     if fs::read(stamp).ok().as_ref() == Some(&wanted) {
         return Ok(());
     }
+    let began = Instant::now();
     install()?;
+    progress::setup_notice(&format!("installed in {:.0} s", began.elapsed().as_secs_f64()));
     fs::write(stamp, wanted).with_context(|| format!("{}", stamp.display()))?;
     drop(locked);
     Ok(())

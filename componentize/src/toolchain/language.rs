@@ -9,9 +9,12 @@ use witgate_manifest::Manifest;
 
 /// A language that filters are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Language {
+pub enum Language {
+    /// `src/filter.ts`.
     TypeScript,
+    /// `filter.py`.
     Python,
+    /// `Cargo.toml` and `src/lib.rs`.
     Rust,
 }
 
@@ -49,7 +52,7 @@ impl Language {
     }
 
     /// The name in folder names.
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::TypeScript => "typescript",
             Self::Python => "python",

@@ -8,7 +8,7 @@ mod cargo;
 mod command;
 mod debian;
 pub(crate) mod folders;
-mod install;
+pub(crate) mod install;
 pub(crate) mod language;
 pub(crate) mod rust;
 mod script;

@@ -107,7 +107,7 @@ mod tests {
         let manifest =
             filter_toml::parse("name = \"a\"\nversion = \"1.0.0\"\n[request]", "f").map_err(anyhow::Error::msg)?;
         let job = Job { source: work.path(), manifest: &manifest, wit: work.path(), work: work.path(), optimize: true };
-        Ok(build("sh".as_ref(), &script, &job, &mut Progress::new("test")))
+        Ok(build("sh".as_ref(), &script, &job, &mut Progress::new("test", true)))
     }
 
     #[test]

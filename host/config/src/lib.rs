@@ -84,6 +84,7 @@ pub use upstreams::health::{HealthCheck, OutlierDetection};
 pub use upstreams::http2::Http2Settings;
 pub use upstreams::retries::Retries;
 pub use upstreams::{Protocol, Upstream, UpstreamLimits};
+pub use yaml::yaml_to_json;
 
 use admin::Admin;
 use error::Reading;

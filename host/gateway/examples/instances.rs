@@ -191,6 +191,7 @@ fn exchange(path: &str) -> Box<Exchange> {
         notes: vec![],
         budget: None,
         passed: Passed::default(),
+        captured_log: None,
     })
 }
 

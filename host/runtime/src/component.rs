@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use wasmparser::{BinaryReaderError, Chunk, Encoding, Parser, Payload};
 pub use witgate_manifest::{BodyMode, Manifest, Phase};
+use witgate_manifest::{EXAMPLES_SECTION, Example, examples_from_section};
 
 use crate::chunks::for_each_chunk;
 use crate::load_error::{LoadError, LoadErrorReason};
@@ -138,6 +139,28 @@ pub fn describe(bytes: &[u8]) -> Result<ComponentInfo, LoadError> {
     info.handles_http = info.exports.iter().any(|name| name.starts_with(HTTP_HANDLER));
     check_world(&info)?;
     Ok(info)
+}
+
+/// The examples of a component; none if it was built without. The bytes are those of a file that
+/// [`describe`] accepts.
+///
+/// # Errors
+///
+/// The section of the examples is damaged or above a limit.
+pub fn examples(bytes: &[u8]) -> Result<Vec<Example>, LoadError> {
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(malformed)? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::CustomSection(section) if depth == 0 && section.name() == EXAMPLES_SECTION => {
+                return examples_from_section(section.data())
+                    .map_err(|error| LoadError::new(LoadErrorReason::Malformed, error.to_string()).with_source(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(vec![])
 }
 
 impl ComponentInfo {

@@ -23,6 +23,7 @@ use crate::component::ComponentInfo;
 use crate::engine::{Artifact, Engine};
 use crate::exchange::{Exchange, Journal};
 use crate::keyvalue::KeyValue;
+use crate::limiter::RateLimiter;
 use crate::load_error::{LoadError, LoadErrorReason};
 use crate::log_limit::LogLimit;
 use crate::pool_range::PoolRange;
@@ -148,6 +149,22 @@ impl Filter {
             request,
             response,
         })
+    }
+
+    /// The same component under the same settings, with other services.
+    ///
+    /// # Errors
+    ///
+    /// The component cannot be linked.
+    pub fn with_services(
+        &self,
+        engine: &Engine,
+        store: Arc<dyn KeyValue>,
+        limiter: Arc<dyn RateLimiter>,
+    ) -> Result<Self, LoadError> {
+        let settings = FilterSettings { store, limiter, ..self.settings.clone() };
+        let artifact = Artifact { component: self.pre.component().clone() };
+        Self::new(engine, &artifact, self.info.clone(), settings)
     }
 
     /// The number of its instances that wait for a call.

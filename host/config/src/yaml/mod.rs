@@ -9,3 +9,15 @@ pub(crate) use section::Section;
 pub(crate) use shape::{ANY_NAME, Form, Shape, Shapes, child_path};
 pub(crate) use suggest::nearest;
 pub(crate) use tree::{Key, Node, Value, file_of, parse, parse_file};
+
+use crate::error::ConfigError;
+
+/// The content of another YAML file, as JSON: without the rules and references of gateway.yaml.
+/// JSON is YAML too.
+///
+/// # Errors
+///
+/// The text is not YAML, has anchors, or is too large.
+pub fn yaml_to_json(text: &str) -> Result<serde_json::Value, ConfigError> {
+    parse(text).map(|node| node.to_plain_json())
+}

@@ -6,6 +6,7 @@
 //! This module does not know: what the keys mean.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
@@ -130,17 +131,31 @@ impl Node {
         &self,
         look_up: &impl Fn(&Reference<'_>) -> Result<String, String>,
     ) -> Result<serde_json::Value, String> {
-        if let Some(reference) = self.reference() {
-            return Ok(look_up(&reference)?.into());
+        self.json_with(&|node| node.reference().map(|reference| look_up(&reference).map(Into::into)))
+    }
+
+    /// The value as JSON, in which a mapping is never a reference.
+    pub(crate) fn to_plain_json(&self) -> serde_json::Value {
+        let Ok(value) = self.json_with::<Infallible>(&|_| None);
+        value
+    }
+
+    /// The value as JSON, with what `special` makes of the nodes that it knows.
+    fn json_with<E>(
+        &self,
+        special: &impl Fn(&Self) -> Option<Result<serde_json::Value, E>>,
+    ) -> Result<serde_json::Value, E> {
+        if let Some(value) = special(self) {
+            return value;
         }
         Ok(match &self.value {
             Value::Scalar { text, plain } if *plain => plain_to_json(text),
             Value::Scalar { text, .. } => text.as_str().into(),
-            Value::List(items) => items.iter().map(|item| item.to_json(look_up)).collect::<Result<_, _>>()?,
+            Value::List(items) => items.iter().map(|item| item.json_with(special)).collect::<Result<_, E>>()?,
             Value::Map(entries) => entries
                 .iter()
-                .map(|(key, node)| Ok((key.text.clone(), node.to_json(look_up)?)))
-                .collect::<Result<serde_json::Map<_, _>, String>>()?
+                .map(|(key, node)| Ok((key.text.clone(), node.json_with(special)?)))
+                .collect::<Result<serde_json::Map<_, _>, E>>()?
                 .into(),
         })
     }

@@ -1,12 +1,14 @@
-//! The command line: `run`, `check`, `ctl`, `tap`, `top`, `inspect`, `precompile`, `publish`,
-//! `schema`.
+//! The command line: the commands for operators (`run`, `check`, `ctl`, `tap`, `top`, `inspect`,
+//! `precompile`, `publish`, `schema`) and those for authors of filters (`author`).
 //!
 //! The exit code is 0 on success, 1 for invalid input and failures, and 2 for an invalid command
 //! line. This module does not know: how the commands work.
 
 mod admin_client;
+mod author;
 mod check;
 mod ctl;
+mod explain;
 mod inspect;
 mod output;
 mod precompile;
@@ -15,10 +17,10 @@ mod run;
 mod tap;
 mod top;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::process::priority::Priority;
 use crate::releases::compiler_child;
@@ -33,6 +35,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Author(author::Command),
     /// Run the gateway; without a configuration, run a demo with an embedded upstream
     Run {
         /// The configuration, gateway.yaml
@@ -95,6 +99,24 @@ enum Command {
         #[arg(long)]
         plain_http: bool,
     },
+    /// Explain an error code of the gateway or the builder: its cause, and what to do
+    Explain {
+        /// A code such as `deadline`; without it, all codes are listed
+        #[arg(value_name = "CODE")]
+        code: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the completions for a shell, or write the man pages
+    Completions {
+        /// The shell
+        #[arg(required_unless_present = "man")]
+        shell: Option<clap_complete::Shell>,
+        /// Write the man pages into this folder
+        #[arg(long, value_name = "DIR")]
+        man: Option<PathBuf>,
+    },
     /// Show the state of a running gateway, and give it commands
     Ctl(ctl::Options),
     /// Show exchanges of a running gateway as they end
@@ -120,6 +142,7 @@ enum Command {
 /// Parses the command line and runs its command. Errors go to standard error.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Author(command) => author::run(command),
         Command::Run { config, takeover } => run::run(config, takeover),
         Command::Check { config } => check::check(&config),
         Command::Schema => output::print(witgate_config::schema()),
@@ -131,6 +154,8 @@ pub fn main() -> ExitCode {
         Command::Publish { file, location, config, plain_http } => {
             publish::publish(&file, &location, config, plain_http)
         }
+        Command::Explain { code, json } => explain::explain(code.as_deref(), json),
+        Command::Completions { shell, man } => completions(shell, man.as_deref()),
         Command::Compile { state, output, memory, seconds, priority } => {
             compiler_child::run(&state, &output, memory, seconds, priority)
         }
@@ -144,4 +169,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Prints the completions for a shell, and writes the man pages.
+fn completions(shell: Option<clap_complete::Shell>, man: Option<&Path>) -> Result<(), String> {
+    if let Some(folder) = man {
+        let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
+        std::fs::create_dir_all(folder).map_err(fail)?;
+        clap_mangen::generate_to(Cli::command(), folder).map_err(fail)?;
+    }
+    if let Some(shell) = shell {
+        let mut script = vec![];
+        clap_complete::generate(shell, &mut Cli::command(), "witgate", &mut script);
+        String::from_utf8_lossy(&script).lines().try_for_each(output::print)?;
+    }
+    Ok(())
 }

@@ -182,8 +182,17 @@ async fn exchange(
     body.count_bytes(&record.traffic, Direction::Received);
     let budget = (!route.chain.is_empty()).then(|| route.budget.clone());
     let name = route.name.clone();
-    let mut exchange =
-        Box::new(Exchange { id, client, route: name, request, response: None, notes: vec![], budget, passed });
+    let mut exchange = Box::new(Exchange {
+        id,
+        client,
+        route: name,
+        request,
+        response: None,
+        notes: vec![],
+        budget,
+        passed,
+        captured_log: None,
+    });
     if let Some(refusal) = admit(context, route, &mut policy, &mut exchange, record).await {
         return policy.finish(route, refusal, Body::empty());
     }

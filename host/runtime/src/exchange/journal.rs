@@ -277,6 +277,7 @@ mod tests {
             notes: vec![],
             budget: None,
             passed: super::super::message::Passed::default(),
+            captured_log: None,
         }
     }
 

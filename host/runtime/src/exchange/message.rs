@@ -33,6 +33,9 @@ pub struct Exchange {
     pub budget: Option<Arc<Budget>>,
     /// What the request had passed when it arrived.
     pub passed: Passed,
+    /// Collects the filter's log lines, which then do not go to the log. `None` in the gateway;
+    /// examples are compared with what a filter logs.
+    pub captured_log: Option<Vec<LogLine>>,
 }
 
 /// What a request has passed on its way, as its `via` field says.
@@ -42,6 +45,15 @@ pub struct Passed {
     pub gateways: u8,
     /// Filters that made a call because of it, one after the other.
     pub calls: u8,
+}
+
+/// A line that a filter logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// `trace`, `debug`, `info`, `warn` or `error`.
+    pub level: &'static str,
+    /// The message, bounded.
+    pub text: String,
 }
 
 /// A named string that a filter attached to an exchange.
@@ -111,6 +123,7 @@ impl Exchange {
             notes: vec![],
             budget: None,
             passed: Passed::default(),
+            captured_log: None,
         }
     }
 
@@ -140,6 +153,7 @@ impl Exchange {
             notes: self.notes.clone(),
             budget: self.budget.clone(),
             passed: self.passed,
+            captured_log: None,
         })
     }
 

@@ -6,6 +6,7 @@
 use wasmtime::Result;
 
 use crate::bindings::witgate::gateway::log::{self, Level};
+use crate::exchange::LogLine;
 use crate::filter::CallState;
 use witgate_http::text::bounded;
 
@@ -20,6 +21,10 @@ impl log::Host for CallState {
             return Ok(());
         }
         let message = bounded(message);
+        if let Some(lines) = &mut self.exchange.captured_log {
+            lines.push(LogLine { level: label(level), text: message });
+            return Ok(());
+        }
         if !self.filter.log_limit.allow_bytes(message.len()) {
             self.log_lines_dropped += 1;
             return Ok(());
@@ -33,5 +38,16 @@ impl log::Host for CallState {
             Level::Error => tracing::error!(target: "filter", filter, version, exchange, "{message}"),
         }
         Ok(())
+    }
+}
+
+/// The name of a level in a [`LogLine`].
+const fn label(level: Level) -> &'static str {
+    match level {
+        Level::Trace => "trace",
+        Level::Debug => "debug",
+        Level::Info => "info",
+        Level::Warn => "warn",
+        Level::Error => "error",
     }
 }

@@ -1,0 +1,24 @@
+//! `witgate new`: writes the folder of a new filter.
+//!
+//! This module does not know: what a template contains.
+
+use std::path::Path;
+
+use componentize::Language;
+
+use super::shown;
+use crate::cli::output::print;
+
+pub(super) fn new(folder: &Path, language: Language, template: &str) -> Result<(), String> {
+    let folder = std::path::absolute(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let written = componentize::new_filter(&folder, language, template)?;
+    let folder = shown(&folder);
+    for file in written {
+        print(format_args!("  {folder}/{}", file.display()))?;
+    }
+    print("")?;
+    print("Next:")?;
+    print(format_args!("  cd {folder}"))?;
+    print("  witgate test     # runs the unit tests and the examples; the first time it installs the tools")?;
+    print("  witgate build    # writes the component for the gateway")
+}

@@ -1,0 +1,158 @@
+//! The commands for authors of filters, as somebody uses them who has no checkout of this
+//! repository: from an empty folder, with a home elsewhere.
+//!
+//! Only the installed tools of TypeScript and Python come from this repository, because their
+//! installation takes minutes. These tests do not know: how a filter is built.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context as _, Result, ensure};
+use harness::repository;
+use serde_json::Value;
+
+/// An empty folder and a home of an author.
+struct Author {
+    folder: tempfile::TempDir,
+}
+
+impl Author {
+    fn new() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        fs::create_dir(folder.path().join("work"))?;
+        Ok(Self { folder })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("work").join(name)
+    }
+
+    /// Runs `witgate` with these arguments, which are separated by spaces, in `folder`.
+    fn witgate(&self, folder: &str, arguments: &str) -> Result<Output> {
+        let mut command = Command::new(repository().join("target/release/witgate"));
+        command.args(arguments.split(' ')).current_dir(self.path(folder));
+        // cargo's and rustup's homes are found without HOME.
+        command.env("HOME", self.folder.path().join("home")).env_remove("XDG_CACHE_HOME").env_remove("WITGATE_HOME");
+        command.env("COMPONENTIZE_HOME", repository().join("componentize"));
+        Ok(command.output()?)
+    }
+
+    /// The standard output of a command that must succeed.
+    fn output(&self, folder: &str, arguments: &str) -> Result<String> {
+        let output = self.witgate(folder, arguments)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "witgate {arguments} ended with {}\n{text}\n{errors}", output.status);
+        Ok(text)
+    }
+
+    /// The output of a command that must end with exit code 1.
+    fn failure(&self, folder: &str, arguments: &str) -> Result<String> {
+        let output = self.witgate(folder, arguments)?;
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        ensure!(output.status.code() == Some(1), "witgate {arguments} ended with {}\n{text}", output.status);
+        Ok(text)
+    }
+
+    fn edit(&self, file: &str, from: &str, to: &str) -> Result<()> {
+        let path = self.path(file);
+        let text = fs::read_to_string(&path)?;
+        ensure!(text.contains(from), "{from} is not in {file}");
+        Ok(fs::write(path, text.replace(from, to))?)
+    }
+}
+
+#[test]
+fn a_typescript_filter_from_nothing_to_a_comparison_of_versions() -> Result<()> {
+    let author = Author::new()?;
+    author.output("", "new greeter --lang ts")?;
+    let text = author.output("greeter", "test --junit junit.xml")?;
+    ensure!(text.contains("unit tests  ok, vitest") && text.contains("2 of 2 passed"), "{text}");
+    let junit = fs::read_to_string(author.path("greeter/junit.xml"))?;
+    ensure!(junit.contains("testsuite name=\"examples\" tests=\"2\""), "{junit}");
+    assert_eq!(author.output("greeter", "build")?, "dist/greeter.wasm\n");
+    fs::copy(author.path("greeter/dist/greeter.wasm"), author.path("old.wasm"))?;
+
+    let recording = "{\"name\":\"first\",\"request\":{\"headers\":{\"x-name\":\"Bob\"}},\"expect\":{\"action\":\"proceed\"}}\n\
+        {\"request\":{\"path\":\"/x\"},\"expect\":{\"action\":\"respond\"}}\n";
+    fs::write(author.path("exchanges.jsonl"), recording)?;
+    let text = author.output("", "test old.wasm --replay exchanges.jsonl")?;
+    assert_eq!(text, "0 of 2 exchanges differ\n");
+    let text = author.output("", "test old.wasm --fuzz 1")?;
+    ensure!(text.contains("fuzz        ok"), "{text}");
+    let bench: Value = serde_json::from_str(&author.output("", "bench old.wasm --seconds 1 --json")?)?;
+    ensure!(bench[0]["calls"].as_u64().is_some_and(|calls| calls > 0), "{bench}");
+
+    author.edit("greeter/src/filter.ts", "}, ${name}`", "} ${name}`")?;
+    let text = author.failure("greeter", "test --no-unit")?;
+    for expected in
+        ["FAIL  greets-a-caller", "request.headers.x-greeting", "- hello, Ann", "+ hello Ann", "1 of 2 examples"]
+    {
+        ensure!(text.contains(expected), "{expected} is not in {text}");
+    }
+    let text = author.output("", "test greeter/dist/greeter.wasm --replay exchanges.jsonl --against old.wasm")?;
+    ensure!(text.contains("1 of 2 exchanges differ"), "{text}");
+    ensure!(text.contains("the upstream gets x-greeting: \"hello Bob\" instead of \"hello, Bob\""), "{text}");
+
+    author.edit("greeter/examples/greets-a-caller.yaml", "action: proceed", "action: pass")?;
+    let text = author.failure("greeter", "build")?;
+    ensure!(text.contains("greets-a-caller.yaml:5: unknown variant `pass`"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_python_filter_is_built_and_tested_in_an_empty_folder() -> Result<()> {
+    let author = Author::new()?;
+    author.output("", "new limiter --lang py --template rate-limit")?;
+    let results: Value = serde_json::from_str(&author.output("limiter", "test --json")?)?;
+    assert_eq!((&results["passed"], &results["unit_tests"]["tool"]), (&true.into(), &"pytest".into()), "{results}");
+    let actions: Vec<&Value> =
+        results["examples"].as_array().context("a list")?.iter().map(|case| &case["action"]).collect();
+    assert_eq!(actions, ["proceed", "respond"]);
+    Ok(())
+}
+
+/// Builds and tests all templates in all languages, which takes minutes: `just templates`.
+#[test]
+#[ignore = "takes minutes: just templates"]
+fn every_template_builds_and_passes_its_tests() -> Result<()> {
+    for language in ["ts", "py", "rust"] {
+        for template in ["blank", "auth", "rate-limit", "body"] {
+            let author = Author::new()?;
+            author.output("", &format!("new filter --lang {language} --template {template}"))?;
+            let text = author.output("filter", "test")?;
+            println!("--- {language} {template}\n{text}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_folder_without_a_filter_is_refused_with_advice() -> Result<()> {
+    let author = Author::new()?;
+    for (arguments, expected) in [
+        ("build", "there is no filter.toml"),
+        ("test", "there is no filter.toml"),
+        ("new Greeter --lang ts", "begins with a-z"),
+        ("explain deadlin", "did you mean deadline?"),
+    ] {
+        let text = author.failure("", arguments)?;
+        ensure!(text.contains(expected), "{arguments}: {expected} is not in {text}");
+    }
+    assert_eq!(author.witgate("", "new a --lang cobol")?.status.code(), Some(2));
+    Ok(())
+}
+
+#[test]
+fn codes_are_explained_and_shells_complete() -> Result<()> {
+    let author = Author::new()?;
+    let text = author.output("", "explain deadline")?;
+    ensure!(text.contains("cause") && text.contains("504"), "{text}");
+    let all: Value = serde_json::from_str(&author.output("", "explain --json")?)?;
+    ensure!(all.as_array().is_some_and(|rows| rows.len() > 40), "{all}");
+    ensure!(author.output("", "completions bash")?.contains("witgate"), "no completions");
+    author.output("", "completions --man man")?;
+    ensure!(Path::new(&author.path("man/witgate-build.1")).exists(), "no man page");
+    Ok(())
+}
