@@ -98,7 +98,7 @@ impl<I: AsyncWrite + Unpin> FrameLimiter<I> {
 
     /// Sends the frames that the library has written.
     pub(super) fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().poll_io(context, WriteBatch::poll_send)
+        self.0.borrow_mut().poll_send(context)
     }
 }
 
@@ -119,12 +119,19 @@ impl<I: AsyncWrite + Unpin> Limited<I> {
             stats.borrow_mut().sent.scan(bytes);
         };
         if let Poll::Ready(done) = work(io, context, &mut note_written) {
-            self.sending.progressed(0);
             return Poll::Ready(done);
         }
         let deadline = self.sending.deadline(&self.min_rate);
         ready!(self.timer.poll_until(context, deadline));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client accepts the response too slowly")))
+    }
+
+    /// Sends all that was written. Only its end, or bytes that the socket accepts, end the wait for
+    /// the client: what the library writes into the buffer meanwhile does not.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sent = ready!(self.poll_io(context, WriteBatch::poll_send));
+        self.sending.progressed(0);
+        Poll::Ready(sent)
     }
 }
 
@@ -162,12 +169,13 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FrameLimiter<I> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().poll_io(context, WriteBatch::poll_flush)
+        let this = &mut *self.0.borrow_mut();
+        if this.io.is_batching { Poll::Ready(Ok(())) } else { this.poll_send(context) }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self.0.borrow_mut();
-        ready!(this.poll_io(context, WriteBatch::poll_send))?;
+        ready!(this.poll_send(context))?;
         Pin::new(&mut this.io.io).poll_shutdown(context)
     }
 }
@@ -467,6 +475,29 @@ mod tests {
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Pending
         }
+    }
+
+    /// Answers to PING frames, for example, must not give a client more time.
+    #[test]
+    fn buffered_frames_do_not_end_the_wait_for_a_client() -> io::Result<()> {
+        let stall = Duration::from_millis(50);
+        let min_rate = MinRate { stall, bytes_per_second: 0, grace: stall };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let sent = runtime.block_on(async {
+            let (mut limiter, _) = FrameLimiter::new(Full, BytesMut::new(), min_rate);
+            limiter.set_batching(true);
+            for _ in 0..1000 {
+                limiter.write_all(b"an answer").await?;
+                limiter.flush().await?;
+                let sending = std::future::poll_fn(|context| limiter.poll_send(context));
+                if let Ok(ended) = tokio::time::timeout(stall / 10, sending).await {
+                    return ended;
+                }
+            }
+            Ok(())
+        });
+        assert_eq!(sent.err().map(|error| error.kind()), Some(io::ErrorKind::TimedOut));
+        Ok(())
     }
 
     #[test]
