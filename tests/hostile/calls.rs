@@ -17,7 +17,7 @@ timeouts: {{filters: 2s}}
 filters:
   hostile:
     source: hostile.wasm
-    timeout: 500ms
+    timeout: 900ms
     concurrency: 1000
     capabilities: [http, crypto]
     http: {{origins: {{\"http://svc\": {{upstream: svc}}}}, wait: 4s}}

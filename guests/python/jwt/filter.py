@@ -2,7 +2,7 @@
 
 The issuer's keys come from its key set (RFC 7517) and are kept in the key-value store. An issuer
 that changes its keys names a key in a token that the filter does not know: then the filter fetches
-the set again, at most once in ``REFETCH_MS``, so that invented names cause no flood.
+the set again, at most once in `refetch_seconds`, so that invented names cause no flood.
 
 The same filter exists in TypeScript.
 """
@@ -16,7 +16,6 @@ from typing import Any
 
 from witgate import HttpError, Reply, Request, config, crypto, http, keyvalue, log, reply
 
-REFETCH_MS = 10_000
 KEYS, FETCHED = "jwks", "jwks.fetched"
 # The algorithms that a token may choose. `none` and shared keys are not among them.
 KEY_TYPES = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "ES384": "EC", "EdDSA": "OKP"}
@@ -92,7 +91,7 @@ def keys_for(kid: str | None) -> list[dict[str, Any]]:
     if known is not None and (kid is None or any(key.get("kid") == kid for key in known)):
         return known
     # Only the first of simultaneous calls fetches. The others use what is known.
-    is_first = keyvalue.increment(FETCHED, 1, REFETCH_MS) == 1
+    is_first = keyvalue.increment(FETCHED, 1, int(config.get("refetch_seconds") or 10) * 1000) == 1
     if known is not None and not is_first:
         return known
     try:

@@ -204,7 +204,7 @@ impl Filter {
                 bytes: section.size("bytes", 1 << 10, 4 << 30).unwrap_or(64 << 20),
             }),
             release: section.optional("release", Release::read),
-            http: section.nested("http", |section| FilterHttp::read(section, base)),
+            http: section.nested("http", FilterHttp::read),
             keys: section.nested("crypto", read_keys),
         }
     }

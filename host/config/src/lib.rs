@@ -242,8 +242,10 @@ impl Config {
         consistency::check_stores(top, &config.stores, &config.filters, &config.routes);
         consistency::check_calls(top, &config.upstreams, &config.filters);
         // After the checks: nobody can change the timeouts of these.
-        let direct = config.filters.values().flat_map(|filter| filter.http.direct());
-        config.upstreams.extend(direct.map(|(name, upstream)| (name.clone(), upstream.clone())).collect::<Vec<_>>());
+        let origins: Vec<_> = config.filters.values().flat_map(|filter| filter.http.direct()).collect();
+        for origin in origins {
+            config.upstreams.insert(origin.to_string(), upstreams::direct::direct(origin, top, base));
+        }
         routes::reach::check(top, &config.routes);
         routes::clear_text::check(top, &config.listeners, &config.routes);
         config

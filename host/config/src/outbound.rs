@@ -1,11 +1,9 @@
 //! `filters.NAME.http:`: which services a filter may call, and how much.
 //!
-//! An origin without an upstream goes direct. Such an origin is an upstream that the gateway makes
-//! itself, with the defaults of an upstream, one endpoint, and public addresses only. So pooling,
-//! TLS, limits and metrics are the same for both. This module does not know: how a call is made.
+//! An origin without an upstream goes direct, through an upstream that the configuration makes of
+//! it (`upstreams/direct.rs`). This module does not know: how a call is made.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use http::Uri;
@@ -13,8 +11,6 @@ use witgate_http::semantics::origin::Origin;
 use witgate_http::semantics::public_address::is_public;
 use witgate_http::text::quoted;
 
-use crate::upstreams::Upstream;
-use crate::upstreams::endpoints::{AddressKind, EndpointAddress, EndpointConfig, UpstreamTarget};
 use crate::values::MILLISECOND;
 use crate::yaml::Section;
 
@@ -23,7 +19,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// The largest body of a request or response. It has to fit into the memory of an instance.
 const BODY_BYTES_MAX: usize = 8 << 20;
 
-/// What a filter may call.
+/// What a filter may call. The default is nothing.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FilterHttp {
     /// By the normal form of the origin. At most 64.
@@ -45,14 +41,14 @@ pub enum Destination {
     /// To an entry of `upstreams:`.
     Upstream(String),
     /// To public addresses of the origin's host.
-    Direct(Box<Upstream>),
+    Direct(Origin),
 }
 
 impl FilterHttp {
-    pub(crate) fn read(section: &Section, base: &Path) -> Self {
+    pub(crate) fn read(section: &Section) -> Self {
         let size = |key| section.size(key, 1, BODY_BYTES_MAX);
         Self {
-            origins: read_origins(section, base),
+            origins: read_origins(section),
             calls: section.number("calls", 1, 64).unwrap_or(4),
             wait: section.duration("wait", MILLISECOND, WAIT_MAX).unwrap_or(Duration::from_secs(1)),
             request_bytes: size("request_bytes").unwrap_or(64 << 10),
@@ -68,16 +64,16 @@ impl FilterHttp {
         })
     }
 
-    /// The upstreams that the gateway makes for direct calls, by name.
-    pub(crate) fn direct(&self) -> impl Iterator<Item = (&String, &Upstream)> {
-        self.origins.iter().filter_map(|(origin, destination)| match destination {
+    /// The origins of direct calls.
+    pub(crate) fn direct(&self) -> impl Iterator<Item = &Origin> {
+        self.origins.values().filter_map(|destination| match destination {
             Destination::Upstream(_) => None,
-            Destination::Direct(upstream) => Some((origin, &**upstream)),
+            Destination::Direct(origin) => Some(origin),
         })
     }
 }
 
-fn read_origins(section: &Section, base: &Path) -> BTreeMap<String, Destination> {
+fn read_origins(section: &Section) -> BTreeMap<String, Destination> {
     let all = section.free_form("origins");
     if all.entries().len() > ORIGINS_MAX {
         all.error(all.line(), "", format!("{} origins: at most {ORIGINS_MAX} are allowed", all.entries().len()));
@@ -93,11 +89,8 @@ fn read_origins(section: &Section, base: &Path) -> BTreeMap<String, Destination>
                     return None;
                 }
             };
-            let destination = match upstream {
-                Some(name) => Destination::Upstream(name),
-                None => Destination::Direct(Box::new(direct(&origin, entry, base))),
-            };
-            Some((origin.to_string(), destination))
+            let name = origin.to_string();
+            Some((name, upstream.map_or(Destination::Direct(origin), Destination::Upstream)))
         });
         let Some((origin, destination)) = destination else { continue };
         if origins.insert(origin, destination).is_some() {
@@ -123,12 +116,4 @@ fn parse_origin(text: &str, is_direct: bool) -> Result<Origin, String> {
         );
     }
     Ok(origin)
-}
-
-/// An upstream with the defaults of all keys.
-fn direct(origin: &Origin, section: &Section, base: &Path) -> Upstream {
-    let Origin { tls, host, port } = origin.clone();
-    let address = EndpointAddress { kind: AddressKind::Host, host, port, tls };
-    let target = UpstreamTarget::Endpoints(vec![EndpointConfig { address, weight: 1 }]);
-    Upstream { public_only: true, ..section.blank(|blank| Upstream::with_target(blank, base, target)) }
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
-use harness::{Gateway, Setup};
+use harness::{Gateway, Setup, wait_until};
 use serde_json::{Value, json};
 
 use super::service::Service;
@@ -115,7 +115,7 @@ fn tokens_are_checked_with_the_keys_of_the_issuer_which_may_change() -> Result<(
     for guest in ["typescript/jwt", "python/jwt"] {
         let issuer = Service::start(&key_set(&[&rsa, &ec]))?;
         let keys = format!(
-            "capabilities: [keyvalue, http, crypto]\n    {HTTP}\n    config: {{jwks_url: \"http://svc/keys\", issuer: issuer, audience: api}}"
+            "capabilities: [keyvalue, http, crypto]\n    {HTTP}\n    config: {{jwks_url: \"http://svc/keys\", issuer: issuer, audience: api, refetch_seconds: 1}}"
         );
         let gateway = start(guest, &issuer, &keys)?;
         let send = |token: &str| gateway.get("/", &[&format!("authorization: Bearer {token}"), "x-user: root"]);
@@ -127,11 +127,13 @@ fn tokens_are_checked_with_the_keys_of_the_issuer_which_may_change() -> Result<(
         assert_eq!(gateway.get("/", &["x-user: root"])?.status, 401);
         assert_eq!(send(&foreign.token()?)?.status, 401, "{guest}: another key with the same id");
         issuer.set_answer(&key_set(&[&next]));
-        assert_eq!(send(&next.token()?)?.status, 200, "{guest}: a key that is not known is fetched");
-        for _ in 0..5 {
+        let token = next.token()?;
+        wait_until("the key that is not known is fetched", || send(&token).is_ok_and(|answer| answer.status == 200));
+        for _ in 0..20 {
             assert_eq!(send(&Pair::ec("invented")?.token()?)?.status, 401);
         }
-        assert_eq!(issuer.bodies().len(), 2, "{guest}: invented ids cause no flood");
+        let fetches = issuer.bodies().len();
+        assert!((2..=4).contains(&fetches), "{guest}: invented ids cause no flood: {fetches} fetches");
     }
     Ok(())
 }

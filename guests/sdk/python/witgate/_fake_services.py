@@ -1,8 +1,8 @@
 """The services ``http`` and ``crypto`` of the fake.
 
 Digests, codes and derived keys are real. Signatures and encryption are not, because the standard
-library of Python has none: a signature is a code by the ``kid`` of a JSON Web Key, or by the text of
-another key. So a test can sign with ``crypto.sign`` and any key of the same ``kid``.
+library of Python has none: a signature is a code by the ``kid`` of a JSON Web Key, or by the text
+of another key. So a test can sign with ``crypto.sign`` and any key of the same ``kid``.
 """
 
 from __future__ import annotations

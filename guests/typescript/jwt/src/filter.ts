@@ -2,15 +2,13 @@
 //
 // The issuer's keys come from its key set (RFC 7517) and are kept in the key-value store. An issuer
 // that changes its keys names a key in a token that the filter does not know: then the filter
-// fetches the set again, at most once in REFETCH_MS, so that invented names cause no flood.
+// fetches the set again, at most once in `refetch_seconds`, so that invented names cause no flood.
 import { config, log, reply, type Reply, type Request } from "@witgate/filter";
 import { type Algorithm, base64url, crypto } from "@witgate/filter/crypto";
 import { http } from "@witgate/filter/http";
 import { keyvalue } from "@witgate/filter/keyvalue";
 import { checkClaims, type Claims, type Jwk, parseToken } from "./token.ts";
 
-/** The shortest time between two fetches because of a key that is not known. */
-const REFETCH_MS = 10_000;
 const KEYS = "jwks";
 const FETCHED = "jwks.fetched";
 
@@ -55,7 +53,7 @@ function keysFor(kid: string | undefined): Jwk[] {
   const keys = known === undefined ? undefined : (JSON.parse(known) as Jwk[]);
   if (keys !== undefined && (kid === undefined || keys.some((key) => key.kid === kid))) return keys;
   // Only the first of simultaneous calls fetches. The others use what is known.
-  const isFirst = keyvalue.increment(FETCHED, 1, REFETCH_MS) === 1;
+  const isFirst = keyvalue.increment(FETCHED, 1, config.number("refetch_seconds", 10) * 1000) === 1;
   if (keys !== undefined && !isFirst) return keys;
   try {
     return fetchKeys();

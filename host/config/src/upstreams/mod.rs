@@ -5,6 +5,7 @@
 
 pub(crate) mod balance;
 pub(crate) mod component;
+pub(crate) mod direct;
 pub(crate) mod endpoints;
 pub(crate) mod health;
 pub(crate) mod http2;

@@ -3,7 +3,8 @@
 //!
 //! `algorithm` names what is supported, `jwk` and `keys` make keys of JSON Web Keys and PEM texts,
 //! `key_set` reads the sets of public keys that issuers of tokens publish, and `symmetric` has
-//! everything with a shared key. A `secret_key` is one that the operator gives by name. No text of an error contains a part of a key.
+//! everything with a shared key. A `secret_key` is one that the operator gives by name. No text of
+//! an error contains a part of a key.
 //! This module does not know: WebAssembly, where keys come from, tokens.
 
 mod algorithm;
