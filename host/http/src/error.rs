@@ -130,8 +130,16 @@ pub enum FilterFailure {
 
 impl FilterFailure {
     /// All kinds.
-    pub const ALL: [Self; 7] =
-        [Self::Trap, Self::Deadline, Self::Memory, Self::Limit, Self::InvalidOutput, Self::Error, Self::Saturated];
+    pub const ALL: [Self; 8] = [
+        Self::Trap,
+        Self::Deadline,
+        Self::Memory,
+        Self::Limit,
+        Self::InvalidOutput,
+        Self::Error,
+        Self::Saturated,
+        Self::Loop,
+    ];
 
     /// The label in metrics.
     pub const fn label(self) -> &'static str {

@@ -66,8 +66,8 @@ pub struct CallStats {
     pub memory_bytes: usize,
     /// Whether an idle instance served the call: a prewarmed one, or with `reuse` a used one.
     pub is_reused: bool,
-    /// Calls of `keyvalue`, and calls of `limiter`.
-    pub capability_calls: [CapabilityCalls; 2],
+    /// Calls of `keyvalue`, of `limiter` and of `http`.
+    pub capability_calls: [CapabilityCalls; 3],
 }
 
 /// The action of a call that ended well.

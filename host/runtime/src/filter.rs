@@ -251,6 +251,7 @@ pub(crate) struct CallState {
     pub(crate) log_lines_dropped: u32,
     pub(crate) keyvalue_calls: CapabilityCalls,
     pub(crate) limiter_calls: CapabilityCalls,
+    pub(crate) outbound_calls: CapabilityCalls,
     /// Only if WASI is granted.
     pub(crate) wasi: Option<(WasiCtx, ResourceTable)>,
     /// Set if the call's reads are recorded for another version, or come from such a record.
@@ -293,6 +294,7 @@ impl CallState {
             log_lines_dropped: 0,
             keyvalue_calls: CapabilityCalls::default(),
             limiter_calls: CapabilityCalls::default(),
+            outbound_calls: CapabilityCalls::default(),
             wasi,
             replay: None,
             deadline,

@@ -67,7 +67,7 @@ pub(crate) struct CallRemains {
     pub(crate) exchange: Box<Exchange>,
     pub(crate) journal: Journal,
     pub(crate) log_lines_dropped: u32,
-    pub(crate) capability_calls: [CapabilityCalls; 2],
+    pub(crate) capability_calls: [CapabilityCalls; 3],
     pub(crate) replay: Option<Box<Replay>>,
 }
 
@@ -201,7 +201,8 @@ impl Instance {
             exchange: std::mem::replace(&mut state.exchange, blank()),
             journal: std::mem::take(&mut state.journal),
             log_lines_dropped: std::mem::take(&mut state.log_lines_dropped),
-            capability_calls: [std::mem::take(&mut state.keyvalue_calls), std::mem::take(&mut state.limiter_calls)],
+            capability_calls: [&mut state.keyvalue_calls, &mut state.limiter_calls, &mut state.outbound_calls]
+                .map(std::mem::take),
             replay: state.replay.take(),
         }
     }

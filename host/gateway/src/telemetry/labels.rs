@@ -120,7 +120,7 @@ pub struct CapabilityLabels {
 }
 
 /// The capabilities whose calls are counted, in the order of `CapabilityCalls`.
-pub(super) const CAPABILITIES: [&str; 2] = ["keyvalue", "limiter"];
+pub(super) const CAPABILITIES: [&str; 3] = ["keyvalue", "limiter", "http"];
 
 /// The trace that an exemplar names.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -24,7 +24,8 @@ impl http::Host for CallState {
             );
             return Err(HostTrap::new(FilterFailure::Loop, message).into());
         }
-        Ok(self.send_granted(request).await.map_err(Into::into))
+        let result = self.send_granted(request).await;
+        Ok(self.outbound_calls.count(result).map_err(Into::into))
     }
 }
 
