@@ -2,6 +2,7 @@
 
 import builtins
 import importlib.machinery
+import importlib.util
 import io
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ from witgate import _errors, _files
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for path, text in {"a.txt": "é", "b/c.json": "{}", "filter.py": "", "tests/d.txt": "", "README.md": "", ".e": ""}.items():
+    for path, text in {"a.txt": "é", "b/c.json": "{}", "late.py": "VALUE = 5", "tests/d.txt": "", "README.md": "", ".e": ""}.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text, encoding="utf-8")
     (tmp_path / "large.bin").write_bytes(bytes(_files._FILE_BYTES_MAX + 1))
@@ -45,6 +46,17 @@ def test_files_are_read_after_they_are_gone(folder: Path) -> None:
         open(folder / "b/c.json", "w")
 
 
-def test_code_tests_and_large_files_are_left_out(folder: Path) -> None:
+def test_tests_and_large_files_are_left_out(folder: Path) -> None:
     _files.keep()
-    assert sorted(path.removeprefix(f"{folder}/") for path in _files._files) == ["a.txt", "b/c.json"]
+    assert sorted(path.removeprefix(f"{folder}/") for path in _files._files) == ["a.txt", "b/c.json", "late.py"]
+
+
+def test_modules_are_imported_from_kept_files(folder: Path) -> None:
+    _files.keep()
+    (folder / "late.py").unlink()
+    _files.install()
+    spec = _files.Finder.find_spec("late")
+    assert spec is not None and spec.loader is not None and _files.Finder.find_spec("missing") is None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.VALUE == 5

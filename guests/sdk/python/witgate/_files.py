@@ -1,13 +1,15 @@
-"""Keeps the data files of the author and of packages for calls, which have no files: a template
-beside ``filter.py``, or what a package reads with ``importlib.resources``.
+"""Keeps files of the author and of packages for calls, which have no files: a template beside
+``filter.py``, what a package reads with ``importlib.resources``, and modules that are not imported
+while the filter is built, because their names are computed.
 
 The files are read while the filter is built and belong to its memory, so there is a bound on their
 size. They can be read with ``open``, ``pathlib``, ``os`` and ``importlib.resources``; everything
-else is as without files. This module does not know: the gateway.
+else is as without files. A module that a call imports is compiled in that call. This module does not know: the gateway.
 """
 
 import builtins
 import importlib.machinery
+import importlib.util
 import io
 import os
 import stat
@@ -20,8 +22,8 @@ from witgate import _errors
 _FILE_BYTES_MAX = 1 << 20
 _TOTAL_BYTES_MAX = 4 << 20
 _FILES_MAX = 2000
-# Code, and what only tools read. The time zones of tzdata are kept elsewhere.
-_LEFT_OUT = (".py", ".pyc", ".pyi", ".so", ".pyd", ".toml", ".typed", "requirements.txt", "README.md")
+# Compiled code, and what only tools read. The time zones of tzdata are kept elsewhere.
+_LEFT_OUT = (".pyc", ".pyi", ".so", ".pyd", ".toml", ".typed", "requirements.txt", "README.md")
 _FOLDERS_LEFT_OUT = ("__pycache__", "tests", "test", "tzdata", "witgate", "node_modules", "target")
 
 _files: dict[str, bytes] = {}
@@ -29,23 +31,28 @@ _folders: dict[str, list[str]] = {}
 
 
 def keep() -> None:
-    """Reads the data files of the author and of the packages that the filter has imported."""
+    """Reads the files of the author and of the packages that the filter has imported, data first."""
+    loaded = {getattr(module, "__file__", None) for module in sys.modules.values()}
+    found = [path for root in _roots() for path in _walk(root) if path not in loaded]
     total = 0
-    for root in _roots():
-        for folder, inner, names in os.walk(root):
-            inner[:] = sorted(name for name in inner if name not in _FOLDERS_LEFT_OUT and not name.startswith("."))
-            for name in sorted(names):
-                path = f"{folder.rstrip('/')}/{name}"
-                if name.endswith(_LEFT_OUT) or name.startswith(".") or path in _files:
-                    continue
-                size = os.stat(path).st_size
-                if size > _FILE_BYTES_MAX or total + size > _TOTAL_BYTES_MAX or len(_files) == _FILES_MAX:
-                    continue
-                total += size
-                with open(path, "rb") as file:
-                    _files[path] = file.read()
+    for path in sorted(found, key=lambda path: path.endswith(".py")):
+        size = os.stat(path).st_size
+        if path in _files or size > _FILE_BYTES_MAX or total + size > _TOTAL_BYTES_MAX or len(_files) == _FILES_MAX:
+            continue
+        total += size
+        with open(path, "rb") as file:
+            _files[path] = file.read()
     for path in _files:
         _add_folders(path)
+
+
+def _walk(root: str) -> Iterator[str]:
+    """The paths of the files that may be kept."""
+    for folder, inner, names in os.walk(root):
+        inner[:] = sorted(name for name in inner if name not in _FOLDERS_LEFT_OUT and not name.startswith("."))
+        for name in sorted(names):
+            if not name.endswith(_LEFT_OUT) and not name.startswith("."):
+                yield f"{folder.rstrip('/')}/{name}"
 
 
 def _roots() -> Iterator[str]:
@@ -131,6 +138,23 @@ def install() -> None:
     setattr(os, "listdir", listdir_kept)
     setattr(os, "scandir", scandir_kept)
     setattr(importlib.machinery.SourceFileLoader, "get_data", data_kept)
+
+
+class Finder:
+    """Finds modules among the kept files. A finder of ``sys.meta_path``."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        last = name.rpartition(".")[2]
+        for folder in [_errors.author_root.rstrip("/")] if path is None else list(path):
+            for file, is_package in ((f"{folder}/{last}/__init__.py", True), (f"{folder}/{last}.py", False)):
+                if file in _files:
+                    loader = importlib.machinery.SourceFileLoader(name, file)
+                    places = [f"{folder}/{last}"] if is_package else None
+                    return importlib.util.spec_from_file_location(
+                        name, file, loader=loader, submodule_search_locations=places
+                    )
+        return None
 
 
 class _Entry:
