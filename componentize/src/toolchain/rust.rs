@@ -20,7 +20,8 @@ use super::language::{BuildError, Job};
 use crate::progress::{self, Progress};
 
 const TARGET: &str = "wasm32-unknown-unknown";
-/// The crate `getrandom` then calls the SDK. Cargo adds these flags to those of `.cargo/config.toml`.
+/// The crate `getrandom` then calls the SDK. Cargo adds these flags to those of
+/// `.cargo/config.toml`.
 const RUSTFLAGS_VARIABLE: &str = "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS";
 const RUSTFLAGS: &str = "--cfg getrandom_backend=\"custom\"";
 /// The environment variable that selects the compiler. `debian` ignores rustup.

@@ -12,8 +12,9 @@
 //!
 //! The environment variable COMPONENTIZE_BODIES lists the phases whose body the gateway buffers.
 //! The script writes a component to FILE. It prints `step: NAME` on standard output when a step
-//! begins, and `note: TEXT` for something that the author should know. Exit code 2 means that the author's source is wrong; the other output is then shown to
-//! the author unchanged. This module does not know: the steps of a script.
+//! begins, and `note: TEXT` for something that the author should know. Exit code 2 means that the
+//! author's source is wrong; the other output is then shown to the author unchanged. This module
+//! does not know: the steps of a script.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;

@@ -1,10 +1,11 @@
 """Keeps files of the author and of packages for calls, which have no files: a template beside
-``filter.py``, what a package reads with ``importlib.resources``, and modules that are not imported
-while the filter is built, because their names are computed.
+``filter.py``, what a package reads with ``importlib.resources``, and modules that are not
+imported while the filter is built, because their names are computed.
 
 The files are read while the filter is built and belong to its memory, so there is a bound on their
 size. They can be read with ``open``, ``pathlib``, ``os`` and ``importlib.resources``; everything
-else is as without files. A module that a call imports is compiled in that call. This module does not know: the gateway.
+else is as without files. A module that a call imports is compiled in that call. This module does
+not know: the gateway.
 """
 
 import builtins
@@ -31,7 +32,7 @@ _folders: dict[str, list[str]] = {}
 
 
 def keep() -> None:
-    """Reads the files of the author and of the packages that the filter has imported, data first."""
+    """Reads the files of the author and of the packages that are imported, data first."""
     loaded = {getattr(module, "__file__", None) for module in sys.modules.values()}
     found = [path for root in _roots() for path in _walk(root) if path not in loaded]
     total = 0

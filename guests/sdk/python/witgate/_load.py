@@ -36,8 +36,8 @@ def load(name: str, phases: list[str], native: set[str]) -> ModuleType:
 
 @contextmanager
 def _without_gateway() -> Iterator[None]:
-    """Makes every function of the gateway raise: there is none while the filter is built, and a call
-    would end the interpreter without a place."""
+    """Makes every function of the gateway raise: there is no gateway while the filter is built,
+    and a call would end the interpreter without a place."""
     runtime = sys.modules.get("componentize_py_runtime")
     original = getattr(runtime, "call_import", None)
 

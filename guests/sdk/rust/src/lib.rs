@@ -24,8 +24,8 @@
 //! After an `Err` or a panic the gateway discards the edits, logs the message and answers with
 //! status 502. With `on_error: open` in gateway.yaml, the exchange continues without this filter.
 //!
-//! A filter has no operating system. [`now`], [`fill_random`], [`HashMap`] and [`println!`] take the
-//! place of what the standard library lacks there.
+//! A filter has no operating system. [`now`], [`fill_random`], [`HashMap`] and [`println!`] take
+//! the place of what the standard library lacks there.
 //!
 //! This crate does not know any particular filter.
 
