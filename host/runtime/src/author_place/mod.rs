@@ -14,6 +14,7 @@
 //! shown as text and never used. This module does not know: calls, failures.
 
 mod memory;
+mod place;
 mod python;
 mod quickjs;
 
@@ -29,8 +30,6 @@ use witgate_http::text::BoundedText;
 const PLACES_MAX: usize = 4;
 /// The most bytes of all places.
 const TEXT_BYTES_MAX: usize = 512;
-/// The most frames that a walk passes.
-const FRAMES_MAX: usize = 4096;
 
 /// The interpreter of one filter, which is searched for at its first failure.
 #[derive(Default)]
@@ -39,13 +38,6 @@ pub(crate) struct Interpreter(OnceLock<Option<Kind>>);
 enum Kind {
     Python(Python),
     QuickJs(QuickJs),
-}
-
-/// A line of a source file, and the function. QuickJS has no names here.
-struct Place {
-    file: String,
-    line: u32,
-    function: String,
 }
 
 impl Interpreter {

@@ -6,7 +6,7 @@
 //! version. This module does not know: filters.
 
 use super::memory::{Memory, Table};
-use super::{FRAMES_MAX, Place};
+use super::place::{FRAMES_MAX, Place};
 
 /// The first bytes of the table.
 const COOKIE: &[u8; 8] = b"xdebugpy";

@@ -11,7 +11,7 @@
 use serde::Deserialize;
 
 use super::memory::{Memory, Table};
-use super::{FRAMES_MAX, Place};
+use super::place::{FRAMES_MAX, Place};
 
 /// In the runtime: the list of contexts, and the innermost frame.
 const RUNTIME_CONTEXTS: u32 = 588;
@@ -39,7 +39,8 @@ const SEARCH_BYTES_MAX: usize = 32 << 20;
 const TABLE_BYTES_MAX: u32 = 1 << 20;
 /// How the SDK's table of lines begins.
 const LINES_BEGIN: &[u8] = b"{\"witgateLines\":1,";
-const LINES_BYTES_MAX: usize = 8 << 20;
+const LINES_BYTES_MAX: usize = 4 << 20;
+const LINES_COPIES_MAX: usize = 8;
 
 pub(super) struct QuickJs {
     runtime: u32,
@@ -72,7 +73,9 @@ impl QuickJs {
             let is_pair = list >= RUNTIME_CONTEXTS && link >= CONTEXT_LINK && link != list;
             (is_pair && is_cycle(memory, list, link)).then_some((list, link))
         })?;
-        let lines = find_bytes(&memory.0[..end as usize], LINES_BEGIN).map(|at| at as u32);
+        // Copies that the parser of the bundle left behind are incomplete.
+        let mut copies = positions(&memory.0[..end as usize], LINES_BEGIN).map(|at| at as u32);
+        let lines = copies.find(|&at| read_lines(memory, at).is_some());
         Some(Self { runtime: list - RUNTIME_CONTEXTS, context: link - CONTEXT_LINK, lines })
     }
 
@@ -168,8 +171,10 @@ fn place(lines: &Lines, (line, column, is_running): (u32, u32, bool)) -> Option<
     Some(Place { file, line, function: String::new() })
 }
 
-fn find_bytes(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
+/// The first few positions of `wanted`.
+fn positions<'a>(bytes: &'a [u8], wanted: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    let windows = bytes.windows(wanted.len()).enumerate();
+    windows.filter(move |(_, window)| *window == wanted).map(|(at, _)| at).take(LINES_COPIES_MAX)
 }
 
 #[cfg(test)]

@@ -1,0 +1,13 @@
+//! A place in an author's source, and the bound on the search for it.
+//!
+//! This module does not know: interpreters.
+
+/// The most frames that a walk passes.
+pub(super) const FRAMES_MAX: usize = 4096;
+
+/// A line of a source file, and the function. Its name is empty for QuickJS.
+pub(super) struct Place {
+    pub(super) file: String,
+    pub(super) line: u32,
+    pub(super) function: String,
+}
