@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::wat::{state_reporter, with_manifest};
+use harness::wat::{state_reporter, with_examples, with_manifest};
 use harness::{Gateway, Setup, repository, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -140,5 +140,27 @@ fn each_state_of_a_release_survives_kill_9() -> Result<()> {
         assert_eq!(after["release"]["step"].as_u64().unwrap_or(0), step, "{commands:?}: {after}");
         assert!(serves(&gateway, if commands == ["promote"] { 2 } else { 1 }), "{commands:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_version_whose_examples_fail_never_serves() -> Result<()> {
+    let with = |number: u32, status: u16| -> Result<Vec<u8>> {
+        let examples = format!("[{{\"name\": \"answers\", \"expect\": {{\"response\": {{\"status\": {status}}}}}}}]");
+        Ok(with_examples(version(number)?, &examples))
+    };
+    let yaml = "filters: {f: {source: f.wasm, timeout: 400ms, release: {steps: [100%], hold: 1h, examples: require}}}\nupstreams: {echo: {builtin: echo}}\nroutes: [{filters: [f], upstream: echo}]";
+    let gateway = Setup::new(yaml)?.with("f.wasm", with(1, 200)?)?.start()?;
+    for bad in [with(2, 201)?, version(2)?] {
+        let failures = "witgate_filter_load_failures_total{filter=\"f\",reason=\"examples\"}";
+        let before = gateway.metric(failures)?;
+        gateway.replace("f.wasm", bad)?;
+        wait_until("the version is refused", || gateway.metric(failures).is_ok_and(|now| now > before));
+        assert!(serves(&gateway, 1));
+    }
+    let refused = gateway.wait_logged("1 of 1 examples fail: answers: ", 1);
+    assert!(refused[0].contains("201"), "{refused:?}");
+    gateway.replace("f.wasm", with(3, 200)?)?;
+    wait_until("the release runs", || state(&gateway)["state"] == "releasing");
     Ok(())
 }

@@ -59,7 +59,7 @@ pub use locations::{BucketObject, BucketService, FilterSource, OciReference, Rem
 pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat};
 pub use outbound::{Destination, FilterHttp};
 pub use references::{FilterConfig, NoReferences, References};
-pub use release::{Gates, Release, Shadow, Share, Step, Sticky};
+pub use release::{ExamplesGate, Gates, Release, Shadow, Share, Step, Sticky};
 pub use reload::Reload;
 pub use routes::action::{DirectResponse, Redirect, RedirectPath};
 pub use routes::basic_auth::{BasicAuth, Users};

@@ -21,10 +21,23 @@ pub struct Release {
     pub sticky: Sticky,
     /// What the new version must satisfy at each step.
     pub gates: Gates,
+    /// What happens if an example that the component carries fails. Default off.
+    pub examples: ExamplesGate,
     /// The store in which gateways share their decisions. Default none: each decides alone.
     pub store: Option<String>,
     /// A step before the first one: the new version serves nothing, and is compared. Default none.
     pub shadow: Option<Shadow>,
+}
+
+/// What happens with the examples that a component carries before it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExamplesGate {
+    /// They are not run.
+    Off,
+    /// A failure is logged.
+    Warn,
+    /// A component with a failure, or without examples, is refused.
+    Require,
 }
 
 /// The step in which the new version gets the input of live calls, without an effect.
@@ -124,6 +137,13 @@ impl Release {
         }
         Self {
             store: section.string("store"),
+            examples: section
+                .choice(
+                    "examples",
+                    &[("off", ExamplesGate::Off), ("warn", ExamplesGate::Warn), ("require", ExamplesGate::Require)],
+                    "write off, warn or require",
+                )
+                .unwrap_or(ExamplesGate::Off),
             shadow,
             steps: read_steps(section),
             hold,

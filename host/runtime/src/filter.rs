@@ -162,7 +162,7 @@ impl Filter {
         store: Arc<dyn KeyValue>,
         limiter: Arc<dyn RateLimiter>,
     ) -> Result<Self, LoadError> {
-        let settings = FilterSettings { store, limiter, ..self.settings.clone() };
+        let settings = FilterSettings { store, limiter, http: None, ..self.settings.clone() };
         let artifact = Artifact { component: self.pre.component().clone() };
         Self::new(engine, &artifact, self.info.clone(), settings)
     }

@@ -40,6 +40,8 @@ pub enum LoadErrorReason {
     Link,
     /// An instance cannot be created.
     Instantiate,
+    /// An example that the component carries fails, or it carries none and must.
+    Examples,
     /// The file cannot be read, or changed while it was read.
     Unreadable,
     /// The component cannot be compiled, or its machine code cannot be stored or read back.
@@ -48,7 +50,7 @@ pub enum LoadErrorReason {
 
 impl LoadErrorReason {
     /// All reasons.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NotWasm,
         Self::CoreModule,
         Self::Malformed,
@@ -63,6 +65,7 @@ impl LoadErrorReason {
         Self::Proposal,
         Self::Link,
         Self::Instantiate,
+        Self::Examples,
         Self::Unreadable,
         Self::Compile,
     ];
@@ -84,6 +87,7 @@ impl LoadErrorReason {
             Self::Proposal => "proposal",
             Self::Link => "link",
             Self::Instantiate => "instantiate",
+            Self::Examples => "examples",
             Self::Unreadable => "unreadable",
             Self::Compile => "compile",
         }

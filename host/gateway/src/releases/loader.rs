@@ -21,6 +21,7 @@ use super::candidate::{Candidate, Requirements};
 use super::compiler::{Job, compile};
 use super::component_source::{ComponentSource, changed_meanwhile, check_source, manifest_version};
 use super::content_hash::ContentHash;
+use super::examples_gate;
 use super::remote::RemoteSources;
 use super::source::Revision;
 use super::versions::Versions;
@@ -28,7 +29,7 @@ use crate::process::priority::Priority;
 use crate::state::{Bulletin, FilterState, RouteLimiters, StoreTls, Stores};
 use crate::telemetry::Metrics;
 use crate::upstream::outbound::ThreadSender;
-use witgate_config::{Capability, CompileLimits, Config, Denied, FilterHttp, UpstreamComponent};
+use witgate_config::{Capability, CompileLimits, Config, Denied, ExamplesGate, FilterHttp, UpstreamComponent};
 use witgate_http::error::FilterFailure;
 use witgate_runtime::call::try_instantiate;
 use witgate_runtime::component::ComponentInfo;
@@ -69,6 +70,8 @@ struct State {
     loaded: HashMap<String, Loaded>,
     /// The revision that was refused, by the filter's name. It is not tried again.
     refused: HashMap<String, Revision>,
+    /// The digest of the component whose examples were run last, by the filter's name.
+    examined: HashMap<String, String>,
     /// Held while a filter is loaded, by the filter's name: a second load finds the first's result.
     loading: HashMap<String, Arc<Mutex<()>>>,
     compilations: usize,
@@ -113,6 +116,7 @@ impl Loader {
                 stores: Stores::default(),
                 loaded: HashMap::new(),
                 refused: HashMap::new(),
+                examined: HashMap::new(),
                 loading: HashMap::new(),
                 compilations: 0,
             }),
@@ -237,12 +241,33 @@ impl Loader {
         let loaded = self.load_revision(name, source, &revision, &requirements, |artifact, info| {
             let loaded = Arc::new(Filter::new(&self.engine, artifact, info, settings.clone())?);
             check_instantiates(&loaded, &filter.config)?;
+            self.check_examples(name, filter, source, &revision, &loaded)?;
             Ok(loaded)
         })?;
         if let ComponentSource::Remote(remote) = source {
             remote.accept(manifest_version(&loaded.info));
         }
         Ok(loaded)
+    }
+
+    /// Runs the examples of a component, once for each component.
+    fn check_examples(
+        &self,
+        name: &str,
+        filter: &witgate_config::Filter,
+        source: &ComponentSource,
+        revision: &Revision,
+        loaded: &Arc<Filter>,
+    ) -> Result<(), LoadError> {
+        let gate = filter.release.as_ref().map_or(ExamplesGate::Off, |release| release.examples);
+        let digest = &loaded.info.digest;
+        if gate == ExamplesGate::Off || self.lock().examined.get(name) == Some(digest) {
+            return Ok(());
+        }
+        let copy = source.get().copy(revision)?;
+        examples_gate::check(&self.engine, loaded, copy.bytes(), gate)?;
+        self.lock().examined.insert(name.to_owned(), digest.clone());
+        Ok(())
     }
 
     fn source_of(&self, filter: &witgate_config::Filter) -> ComponentSource {
@@ -294,6 +319,7 @@ impl Loader {
         let components: HashSet<String> = config.components().map(|(name, _)| component_name(name)).collect();
         let is_known = |name: &String| config.filters.contains_key(name) || components.contains(name);
         state.loaded.retain(|name, _| is_known(name));
+        state.examined.retain(|name, _| config.filters.contains_key(name));
         state.refused.retain(|name, _| is_known(name));
         state.loading.retain(|name, _| is_known(name));
         state.stores.retain(config, metrics);

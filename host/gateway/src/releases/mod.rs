@@ -26,6 +26,7 @@ pub mod decision;
 pub mod difference;
 pub mod entry;
 pub mod evidence;
+mod examples_gate;
 mod function_cache;
 pub mod history;
 mod kept;
