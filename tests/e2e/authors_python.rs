@@ -212,8 +212,8 @@ fn a_typical_mistake_is_logged_with_its_line_and_what_to_do() -> Result<()> {
     for (name, expected) in MISTAKES {
         let line = source.lines().position(|line| line.contains(&format!("    \"{name}\": ")));
         let line = line.with_context(|| name.to_owned())? + 1;
-        // A mistake in what the handler returns has no other line than that of the handler. Some are
-        // raised in a function that the line calls.
+        // A mistake in what the handler returns has no other line than that of the handler.
+        // Some are raised in a function that the line calls.
         let place = match name {
             "recursion" => "(mistakes.py:28 in recurse".to_owned(),
             "group" => "(mistakes.py:38 in raises".to_owned(),

@@ -3,8 +3,8 @@
 //!
 //! Filters are compiled for a target without an operating system, because they must not import one.
 //! There, `SystemTime::now` panics, `HashMap` has the same seed in every call, and `println!`
-//! writes nothing. The crate `getrandom`, and with it `rand` and `uuid`, calls functions of this module:
-//! componentize selects its backend `custom`.
+//! writes nothing. The crate `getrandom`, and with it `rand` and `uuid`, calls functions of this
+//! module: componentize selects its backend `custom`.
 //!
 //! This module does not know: exchanges.
 
