@@ -89,6 +89,8 @@ fn clients_cannot_make_series() -> Result<()> {
     let mut client = gateway.client()?;
     assert_eq!((client.get("/known/0", &[])?.status, client.get("/0", &[])?.status), (200, 404));
     client.send("INVENTED", "/", &[], b"")?;
+    let ended = "witgate_listener_requests_total{listener=\"main\",class=\"4xx\"}";
+    wait_until("the first exchanges have ended", || gateway.metric(ended).is_ok_and(|count| count == 2.0));
     let before = series(&gateway);
     // Pipelined, because this test is about the number and not about the pace.
     for batch in 0..PATHS / 100 {
