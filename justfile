@@ -164,7 +164,7 @@ bench-abi: build
     cargo build --release --locked --workspace --examples
     target/release/examples/abi
 
-# cause the fault of each alert, and see it fire and clear in a real Prometheus (2 minutes)
+# cause the fault of each alert, and see it fire and clear in a real Prometheus (a minute)
 alerts: build
     tests/tools/install prometheus alertmanager redis
     ALERTS=1 cargo test --release --locked --workspace --test e2e -- --nocapture each_alert_fires_on_a_real_fault

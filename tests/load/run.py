@@ -13,6 +13,7 @@ than 1% in 10 minutes (from runs of 20 minutes on), descriptors back to where th
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -24,7 +25,7 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "target/tools"
-WITGATE = ROOT / "target/release/witgate"
+WITGATE = os.environ.get("WITGATE", ROOT / "target/release/witgate")  # as in the end-to-end tests
 GUESTS = ROOT / "guests/dist"
 P50_MS, P99_MS = 4.0, 12.0
 FAILED_SHARE = 0.01
