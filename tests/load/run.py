@@ -52,7 +52,7 @@ timeouts: {{filters: 3s}}
 filters:
   api-key: {{source: {guests}/typescript/api-key.wasm, timeout: 1s, config: {{key: s3cret}}}}
   redact: {{source: {guests}/python/redact.wasm, timeout: 2s}}
-  headers: {{source: {guests}/rust/security-headers.wasm}}
+  headers: {{source: {guests}/rust/security-headers.wasm, timeout: 1s}}
 upstreams: {{shop: {{endpoints: [{endpoints}], timeout: 10s}}}}
 routes:
   - {{name: items, match: {{path: /items}}, filters: [headers], upstream: shop}}
