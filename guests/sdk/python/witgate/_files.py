@@ -25,7 +25,7 @@ _TOTAL_BYTES_MAX = 4 << 20
 _FILES_MAX = 2000
 # Compiled code, and what only tools read. The time zones of tzdata are kept elsewhere.
 _LEFT_OUT = (".pyc", ".pyi", ".so", ".pyd", ".toml", ".typed", "requirements.txt", "README.md")
-_FOLDERS_LEFT_OUT = ("__pycache__", "tests", "test", "tzdata", "witgate", "node_modules", "target")
+_FOLDERS_LEFT_OUT = ("__pycache__", "tests", "test", "examples", "tzdata", "witgate", "node_modules", "target")
 
 _files: dict[str, bytes] = {}
 _folders: dict[str, list[str]] = {}
