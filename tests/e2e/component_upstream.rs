@@ -134,6 +134,24 @@ fn requests_of_a_component_are_refused() -> Result<()> {
 }
 
 #[test]
+fn a_component_calls_the_origins_that_are_granted() -> Result<()> {
+    let target = Upstream::start()?;
+    let yaml = format!(
+        "upstreams:\n  svc: {{endpoints: [\"http://{}\"]}}\n  app:\n    component:\n      source: app.wasm\n\
+         \x20     http: {{origins: {{\"http://svc\": {{upstream: svc}}}}}}\nroutes: [{{upstream: app}}]",
+        target.address
+    );
+    let gateway = Setup::new(&yaml)?.with_http_component("app.wasm", "probe")?.start()?;
+    assert_eq!(gateway.get("/fetch?svc", &[])?.text(), "200");
+    let refused = gateway.get(&format!("/fetch?{}", target.address), &[])?;
+    assert_eq!(refused.text(), "ErrorCode::HttpRequestDenied");
+    let looped = gateway.get("/fetch?svc", &["via: 1.1 witgate (call), 1.1 witgate (call), 1.1 witgate (call)"])?;
+    assert_eq!(looped.text(), "ErrorCode::LoopDetected");
+    assert_eq!(target.requests(), 1);
+    Ok(())
+}
+
+#[test]
 fn output_is_bounded_and_escaped_and_concurrency_has_a_limit() -> Result<()> {
     let gateway = setup(", concurrency: 1", "", "")?.start()?;
     assert_eq!(gateway.get("/print?1000", &[])?.text(), "printed");

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use crate::filters::{Capability, Filter};
-use crate::outbound::Destination;
+use crate::outbound::{Destination, FilterHttp};
 use crate::routes::jwt::JwtKeys;
 use crate::routes::{Route, RouteFilter};
 use crate::stores::SharedStore;
@@ -61,19 +61,25 @@ fn check_references(
     }
 }
 
-/// The upstreams that filters may call exist, and a filter that may call services has some.
+/// The upstreams that filters and components may call exist, and a filter that may call services
+/// has some.
 pub(crate) fn check_calls(top: &Section, upstreams: &BTreeMap<String, Upstream>, filters: &BTreeMap<String, Filter>) {
-    for (filter_name, filter) in filters {
-        for (origin, destination) in &filter.http.origins {
+    let check = |path: &[&str], http: &FilterHttp| {
+        for (origin, destination) in &http.origins {
             if let Destination::Upstream(name) = destination
                 && !upstreams.contains_key(name)
             {
-                top.error_at(
-                    &["filters", filter_name, "http", "origins", origin],
-                    unknown("upstream", name, upstreams),
-                );
+                top.error_at(&[path, &["http", "origins", origin]].concat(), unknown("upstream", name, upstreams));
             }
         }
+    };
+    for (name, upstream) in upstreams {
+        if let UpstreamTarget::Component(component) = &upstream.target {
+            check(&["upstreams", name, "component"], &component.code.http);
+        }
+    }
+    for (filter_name, filter) in filters {
+        check(&["filters", filter_name], &filter.http);
         if filter.capabilities.contains(&Capability::Http) && filter.http.origins.is_empty() {
             let message = "grants http, but no origin: each call will be denied; list origins under http.origins";
             top.warn_at(&["filters", filter_name, "capabilities"], message);

@@ -242,9 +242,10 @@ impl Config {
         consistency::check_stores(top, &config.stores, &config.filters, &config.routes);
         consistency::check_calls(top, &config.upstreams, &config.filters);
         // After the checks: nobody can change the timeouts of these.
-        let origins: Vec<_> = config.filters.values().flat_map(|filter| filter.http.direct()).collect();
-        for origin in origins {
-            config.upstreams.insert(origin.to_string(), upstreams::direct::direct(origin, top, base));
+        let of_filters = config.filters.values().flat_map(|filter| filter.http.direct());
+        let of_components = config.upstreams.values().flat_map(|upstream| upstream.target.direct_calls());
+        for origin in of_filters.chain(of_components).cloned().collect::<Vec<_>>() {
+            config.upstreams.insert(origin.to_string(), upstreams::direct::direct(&origin, top, base));
         }
         routes::reach::check(top, &config.routes);
         routes::clear_text::check(top, &config.listeners, &config.routes);

@@ -10,6 +10,7 @@
 
 mod call;
 mod linked;
+mod outgoing;
 mod output;
 mod request_body;
 mod response_body;

@@ -27,13 +27,13 @@ const FIELD_BYTES_MAX: usize = 64 << 10;
 /// An exchange that so many calls of filters led to, one after the other, makes no further call.
 /// Each of them can multiply the number of requests.
 pub(crate) const CALLS_IN_SEQUENCE_MAX: u8 = 3;
-/// The `via` entry of a call. The comment tells it from a request that a gateway forwards.
-pub const VIA_CALL: &str = "1.1 witgate (call)";
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What a filter may call.
 #[derive(Clone)]
 pub struct HttpGrant {
+    /// Where the grant is in gateway.yaml, such as `filters.NAME.http`.
+    pub key: Arc<str>,
     /// The names of upstreams, by the normal form of an [`Origin`].
     pub origins: BTreeMap<String, Arc<str>>,
     /// Calls that one handler may make.
@@ -118,11 +118,12 @@ impl HttpGrant {
     /// # Errors
     ///
     /// The origin is not granted; the text says what to add to gateway.yaml.
-    pub fn upstream(&self, filter: &str, origin: &Origin) -> Result<&Arc<str>, SendError> {
+    pub fn upstream(&self, origin: &Origin) -> Result<&Arc<str>, SendError> {
         let name = origin.to_string();
         self.origins.get(&name).ok_or_else(|| {
             SendError::Denied(bounded(format_args!(
-                "{name} is not granted: if the filter should call it, add it to filters.{filter}.http.origins in gateway.yaml"
+                "{name} is not granted: if it should be called, add it to {}.origins in gateway.yaml",
+                self.key
             )))
         })
     }
@@ -130,7 +131,6 @@ impl HttpGrant {
     /// Checks a request and makes the call of it.
     pub(crate) fn check(
         &self,
-        filter: &str,
         exchange: &Exchange,
         parts: RequestParts,
         timeout: Duration,
@@ -144,7 +144,7 @@ impl HttpGrant {
             .parse()
             .map_err(|error| invalid(format!("the URL {} cannot be parsed: {error}", quoted(&parts.url))))?;
         let origin = Origin::of(&url).map_err(|why| invalid(format!("the URL {}: {why}", quoted(&parts.url))))?;
-        let upstream = self.upstream(filter, &origin)?.clone();
+        let upstream = self.upstream(&origin)?.clone();
         let target = checked_target(url.path(), url.query()).map_err(|refusal| invalid(refusal.message()))?;
         let method = Method::from_bytes(parts.method.as_bytes())
             .ok()
@@ -152,8 +152,9 @@ impl HttpGrant {
             .ok_or_else(|| invalid(format!("the method {} is not allowed", quoted(&parts.method))))?;
         if parts.body.len() > self.request_bytes {
             return Err(SendError::Limit(format!(
-                "the request's body has {} bytes; filters.{filter}.http.request_bytes is {}",
+                "the request's body has {} bytes; {}.request_bytes is {}",
                 parts.body.len(),
+                self.key,
                 self.request_bytes
             )));
         }
@@ -205,8 +206,8 @@ fn checked_fields(fields: Vec<(String, String)>) -> Result<HeaderMap, SendError>
 /// request that is in a loop. A filter cannot change them.
 fn via(passed: Passed) -> HeaderValue {
     let mut entries = vec!["1.1 witgate"; passed.gateways.into()];
-    entries.resize(entries.len() + usize::from(passed.calls) + 1, VIA_CALL);
-    HeaderValue::from_str(&entries.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(VIA_CALL))
+    entries.resize(entries.len() + usize::from(passed.calls) + 1, Passed::CALL);
+    HeaderValue::from_str(&entries.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(Passed::CALL))
 }
 
 #[cfg(test)]
@@ -223,6 +224,7 @@ mod tests {
 
     fn check(method: &str, url: &str, headers: &[(&str, &str)], body: usize) -> Result<OutboundCall, SendError> {
         let grant = HttpGrant {
+            key: "filters.f.http".into(),
             origins: BTreeMap::from([("https://a.example".into(), "a".into()), ("http://[::1]:81".into(), "b".into())]),
             calls: 1,
             wait: Duration::from_secs(1),
@@ -237,7 +239,6 @@ mod tests {
             body: vec![0; body],
         };
         grant.check(
-            "f",
             &Exchange { passed: Passed { gateways: 1, calls: 1 }, ..Exchange::blank() },
             parts,
             Duration::from_secs(1),

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use crate::filters::{Filter, read_values};
+use crate::outbound::FilterHttp;
 use crate::references::FilterConfig;
 use crate::yaml::Section;
 
@@ -46,7 +47,8 @@ impl UpstreamComponent {
                     );
                 }
             }
-            Self { code: Filter::read_code(section, base), env }
+            let http = section.nested("http", FilterHttp::read);
+            Self { code: Filter { http, ..Filter::read_code(section, base) }, env }
         });
         if component.is_some() {
             for key in KEYS_OF_SERVERS.into_iter().filter(|key| upstream.has(key)) {

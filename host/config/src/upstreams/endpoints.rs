@@ -8,6 +8,7 @@ use std::path::Path;
 
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
+use witgate_http::semantics::origin::Origin;
 
 use super::component::UpstreamComponent;
 use crate::yaml::{Node, Section, Value};
@@ -88,6 +89,11 @@ impl UpstreamTarget {
     /// The component that answers, if one does.
     pub fn component(&self) -> Option<&UpstreamComponent> {
         if let Self::Component(component) = self { Some(component) } else { None }
+    }
+
+    /// The origins that a component calls directly.
+    pub(crate) fn direct_calls(&self) -> impl Iterator<Item = &Origin> {
+        self.component().into_iter().flat_map(|component| component.code.http.direct())
     }
 
     pub(crate) fn endpoints(&self) -> &[EndpointConfig] {

@@ -20,7 +20,6 @@ use witgate_http::semantics::fields::{drop_underscore_lookalikes, is_host, strip
 use witgate_http::semantics::forwarded;
 use witgate_http::semantics::path::{self, Slashes};
 use witgate_runtime::exchange::{Client, Passed, Request, Upgrade};
-use witgate_runtime::outbound::VIA_CALL;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -260,16 +259,10 @@ fn set_client_fields(headers: &mut HeaderMap, client: &Arc<Client>, config: &Con
 fn add_via(headers: &mut HeaderMap, version: Version) -> Result<Passed, Error> {
     let mut passed = Passed::default();
     if headers.contains_key(header::VIA) {
-        let lines = headers.get_all(header::VIA).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-        let (mut gateways, mut calls) = (0, 0);
-        for hop in lines.map(<[u8]>::trim_ascii) {
-            gateways += usize::from(hop.ends_with(b" witgate"));
-            calls += usize::from(hop == VIA_CALL.as_bytes());
-        }
-        if gateways + calls >= HOPS_MAX {
+        passed = Passed::of(headers);
+        if usize::from(passed.gateways) + usize::from(passed.calls) >= HOPS_MAX {
             return Err(Error::new(Kind::Loop, format!("the request passed a witgate {HOPS_MAX} times")));
         }
-        passed = Passed { gateways: gateways as u8, calls: calls as u8 };
     }
     let own = match version {
         Version::HTTP_2 => "2.0 witgate",
@@ -390,7 +383,7 @@ mod tests {
         assert!(normalized("/", Version::HTTP_11, &[("host", "h"), ("via", via)]).is_ok());
         let looped = normalized("/", Version::HTTP_11, &[("host", "h"), ("via", via), ("via", via)]);
         assert_eq!(looped.err(), Some(Kind::Loop));
-        let called = format!("1.0 other, 1.1 witgate, {VIA_CALL}, {VIA_CALL}");
+        let called = format!("1.0 other, 1.1 witgate, {0}, {0}", Passed::CALL);
         let mut headers =
             HeaderMap::from_iter([(header::VIA, HeaderValue::from_str(&called).map_err(|_| Kind::Internal)?)]);
         let passed = add_via(&mut headers, Version::HTTP_11).map_err(|error| error.kind)?;

@@ -199,6 +199,8 @@ impl Loader {
             memory_bytes: component.code.memory_bytes,
             concurrency: component.code.concurrency,
             env: component.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            http: (!component.code.http.origins.is_empty())
+                .then(|| http_grant(format!("upstreams.{upstream}.component.http"), &component.code.http)),
         };
         let denied = self.denied.load_full();
         let requirements = Requirements { filter: &component.code, settings: None, denied: &denied };
@@ -519,13 +521,17 @@ fn settings(name: &str, filter: &witgate_config::Filter, state: FilterState) -> 
         grants: filter.capabilities.iter().map(grant).collect(),
         store: state.store,
         limiter: state.limiter,
-        http: filter.capabilities.contains(&Capability::Http).then(|| http_grant(&filter.http)),
+        http: filter
+            .capabilities
+            .contains(&Capability::Http)
+            .then(|| http_grant(format!("filters.{name}.http"), &filter.http)),
         keys: Arc::new(keys(filter)),
     }
 }
 
-fn http_grant(settings: &FilterHttp) -> HttpGrant {
+fn http_grant(key: String, settings: &FilterHttp) -> HttpGrant {
     HttpGrant {
+        key: key.into(),
         origins: settings.upstreams().map(|(origin, upstream)| (origin.to_owned(), upstream.into())).collect(),
         calls: settings.calls,
         wait: settings.wait,

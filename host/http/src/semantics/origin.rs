@@ -125,6 +125,7 @@ mod tests {
             ("http://[::FFFF:127.0.0.1]", "http://[::ffff:127.0.0.1]"),
         ] {
             assert_eq!(Origin::parse(text).map(|origin| origin.to_string()), Ok(expected.to_owned()), "{text}");
+            assert_eq!(Origin::parse(expected), Origin::parse(text), "{text}: the normal form stays");
         }
         let url: Uri = "https://a.example:443/path?query".parse().unwrap_or_default();
         assert_eq!(Origin::of(&url).map(|origin| origin.authority()), Ok("a.example".to_owned()));

@@ -47,6 +47,22 @@ pub struct Passed {
     pub calls: u8,
 }
 
+impl Passed {
+    /// The `via` entry of a call. The comment tells it from a request that a gateway forwards.
+    pub const CALL: &str = "1.1 witgate (call)";
+
+    /// What the `via` lines of a request say. More than 255 count as 255.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let lines = headers.get_all(header::VIA).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        let mut passed = Self::default();
+        for hop in lines.map(<[u8]>::trim_ascii) {
+            passed.gateways = passed.gateways.saturating_add(u8::from(hop.ends_with(b" witgate")));
+            passed.calls = passed.calls.saturating_add(u8::from(hop == Self::CALL.as_bytes()));
+        }
+        passed
+    }
+}
+
 /// A line that a filter logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {

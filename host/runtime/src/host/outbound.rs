@@ -48,7 +48,7 @@ impl CallState {
         let http::Request { method, url, headers, body, .. } = request;
         let recorded = self.replay.is_some().then(|| (method.clone(), url.clone(), body.clone()));
         let parts = RequestParts { method, url, headers, body };
-        let call = grant.check(name, &self.exchange, parts, timeout)?;
+        let call = grant.check(&self.exchange, parts, timeout)?;
         if let (Some(replay), Some(recorded)) = (self.replayed(), &recorded) {
             let Response { status, headers, body } = replay.response(recorded).ok_or_else(|| {
                 SendError::Unavailable("a shadow sends nothing that the version in service did not send".into())

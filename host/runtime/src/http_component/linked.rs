@@ -10,9 +10,9 @@ use std::time::Instant;
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use wasmtime_wasi_http::{Error as WasiError, RequestOptions, WasiBody};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::outgoing::Outgoing;
 use super::output::Output;
 use crate::clock::ActiveCalls;
 use crate::component::ComponentInfo;
@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::filter::{HANDLES_MAX, WASI_RANDOM_BYTES_MAX};
 use crate::load_error::{LoadError, LoadErrorReason};
 use crate::log_limit::LogLimit;
+use crate::outbound::HttpGrant;
 use crate::settings::check_memory_and_tables;
 use crate::stacks::Stacks;
 use crate::store_limits::StoreLimits;
@@ -28,9 +29,6 @@ use crate::turns::LongCall;
 use witgate_http::error::{Error, FilterFailure, Kind};
 use witgate_http::limiter::Limiter;
 use witgate_http::text::bounded;
-
-/// Bytes that a component writes into a body at once. Two such parts wait for the reader.
-const BODY_CHUNK_BYTES: usize = 64 << 10;
 
 /// What the operator decided about a component.
 #[derive(Clone)]
@@ -43,6 +41,8 @@ pub struct HttpComponentSettings {
     pub concurrency: usize,
     /// Its environment variables.
     pub env: Arc<[(String, String)]>,
+    /// What it may call, if it may call anything.
+    pub http: Option<HttpGrant>,
 }
 
 /// A component, ready to be instantiated any number of times on any thread.
@@ -163,7 +163,8 @@ pub(super) struct State {
     pub(super) component: Arc<HttpComponent>,
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    hooks: Hooks,
+    /// Decides about the requests that the component sends.
+    pub(super) hooks: Outgoing,
     table: ResourceTable,
     pub(super) limits: StoreLimits,
     /// When the call must end.
@@ -186,7 +187,7 @@ impl State {
             component: component.clone(),
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
-            hooks: Hooks,
+            hooks: Outgoing::none(),
             table,
             limits: StoreLimits::new(settings.memory_bytes),
             deadline,
@@ -205,26 +206,5 @@ impl WasiView for State {
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
-    }
-}
-
-/// Decides about the requests that a component sends.
-struct Hooks;
-
-type Response = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), WasiError>> + Send>);
-
-impl WasiHttpHooks for Hooks {
-    /// No origin is granted.
-    fn send_request(
-        &mut self,
-        _: http::Request<WasiBody>,
-        _: Option<RequestOptions>,
-        _: Box<dyn Future<Output = Result<(), WasiError>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Response, WasiError>> + Send> {
-        Box::new(std::future::ready(Err(WasiError::HttpRequestDenied)))
-    }
-
-    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        BODY_CHUNK_BYTES
     }
 }
