@@ -282,7 +282,10 @@ impl CallState {
         let wasi = filter.settings.grants(Grant::Wasi).then(|| {
             let mut table = ResourceTable::new();
             table.set_max_capacity(HANDLES_MAX);
-            (WasiCtx::builder().max_random_size(WASI_RANDOM_BYTES_MAX).build(), table)
+            // Otherwise a guest could create sockets, which use descriptors, but connect none.
+            let mut ctx = WasiCtx::builder();
+            let ctx = ctx.max_random_size(WASI_RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
+            (ctx.build(), table)
         });
         Self {
             filter: filter.clone(),

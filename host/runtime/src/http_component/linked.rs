@@ -183,6 +183,8 @@ impl State {
         let output = Output::new(&settings.name, &component.log_limit);
         let mut wasi = WasiCtx::builder();
         wasi.envs(&settings.env).max_random_size(WASI_RANDOM_BYTES_MAX).stdout(output.clone()).stderr(output);
+        // Otherwise a guest could create sockets, which use descriptors, but connect none.
+        wasi.allow_tcp(false).allow_udp(false);
         Self {
             component: component.clone(),
             wasi: wasi.build(),
