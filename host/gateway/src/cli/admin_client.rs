@@ -56,7 +56,9 @@ impl TargetOptions {
         let source = ConfigSource::file(path);
         let config = source.parse(&source.read()?)?;
         let address = config.admin.ok_or_else(|| format!("{shown}: admin is off, so the gateway takes no commands"))?;
-        let token = config.admin_token.map(|token| token.expose().to_owned()).or(token);
+        // The token that may only read is better than none.
+        let configured = config.admin_token.or(config.admin_read_token);
+        let token = configured.map(|token| token.expose().to_owned()).or(token);
         Ok(Target { address: reachable(address), token })
     }
 }
