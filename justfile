@@ -94,7 +94,7 @@ abuse: build
 attacks SECONDS="300": build
     ATTACK_SECONDS={{ SECONDS }} cargo test --release --locked --workspace --test abuse -- --nocapture all_attacks
 
-# test other tools at the registry and the object store: oras, crane, cosign, versitygw (10 minutes at first)
+# test oras, crane, cosign and versitygw with filters from servers (10 minutes at first)
 sources: build test-tools
     tests/tools/install oras crane cosign versitygw
     cargo test --release --locked --workspace --test e2e -- --ignored source_tools

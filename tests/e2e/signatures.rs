@@ -1,6 +1,7 @@
 //! Signatures of filters: minisign beside files and in registries, cosign in registries. A wrong
 //! key, no signature, a changed byte and a signature for another filter are refused.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair
 use base64::Engine as _;
 use harness::file_server::{Answer, FileServer};
 use harness::registry::{Registry, digest};
-use harness::wat::{responder, with_manifest};
+use harness::wat::{responder, with_manifest, with_section};
 use harness::{Gateway, Setup, wait_until, witgate};
 
 const ROUTES: &str = "upstreams: {echo: {builtin: echo}}\nroutes: [{filters: [f], upstream: echo}]\n";
@@ -255,5 +256,26 @@ fn denied_components_are_refused_and_inspect_says_so() -> Result<()> {
     let line = gateway.wait_logged("was refused", 1).pop().unwrap_or_default();
     ensure!(line.contains("\"reason\":\"denied\"") && line.contains(&sha256), "{line}");
     assert!(answers(&gateway, "one"));
+    Ok(())
+}
+
+#[test]
+fn a_component_with_a_denied_package_in_its_sbom_is_refused() -> Result<()> {
+    let sbom = |version: &str| -> Result<Vec<u8>> {
+        let mut encoder = flate2::write::ZlibEncoder::new(vec![], flate2::Compression::fast());
+        let json = format!(r#"{{"packages":[{{"name":"left-pad","version":"{version}","source":"registry"}}]}}"#);
+        encoder.write_all(json.as_bytes())?;
+        Ok(encoder.finish()?)
+    };
+    let with_sbom =
+        |version: &str| Ok::<_, anyhow::Error>(with_section(named("f", version)?, ".dep-v0", &sbom(version)?));
+    let yaml = format!("deny_packages: [\"left-pad@1.2.0\"]\nfilters: {{f: {{source: f.wasm}}}}\n{ROUTES}");
+    let gateway = Setup::new(&yaml)?.with("f.wasm", with_sbom("1.1.0")?)?.start()?;
+    assert!(answers(&gateway, "1.1.0"), "another version of the package");
+    gateway.replace("f.wasm", with_sbom("1.2.0")?)?;
+    let line = gateway.wait_logged("was refused", 1).pop().unwrap_or_default();
+    ensure!(line.contains("it contains the package left-pad 1.2.0, which is in `deny_packages`"), "{line}");
+    let (code, text) = witgate(["inspect", &gateway.path("f.wasm").display().to_string()])?;
+    assert_eq!((code, text.contains("package   left-pad 1.2.0")), (Some(0), true), "{text}");
     Ok(())
 }

@@ -42,6 +42,17 @@ fn source(gateway: &Gateway) -> Result<serde_json::Value> {
     Ok(gateway.admin("/filters")?.json()[0]["source"].clone())
 }
 
+/// Waits until a condition holds, and asks for a check meanwhile: after failures, the next check is
+/// late.
+fn check_until(gateway: &Gateway, what: &str, mut condition: impl FnMut() -> bool) {
+    wait_until(what, || {
+        // Two signals within half a second count as one.
+        let _ = gateway.signal(Signal::HUP);
+        std::thread::sleep(Duration::from_millis(300));
+        condition()
+    });
+}
+
 /// Waits until the last check failed, and returns why.
 fn failure(gateway: &Gateway) -> Result<String> {
     wait_until("a check fails", || source(gateway).is_ok_and(|source| source["failure"].is_string()));
@@ -99,8 +110,9 @@ fn a_registry_delivers_what_was_published_and_a_version_is_never_replaced() -> R
     ensure!(why.contains("Connection refused"), "{why}");
     assert_eq!(gateway.metric("witgate_filter_source_reached{filter=\"f\"}")?, 0.0);
     registry.restart()?;
-    gateway.signal(Signal::HUP)?;
-    wait_until("the source is reached again", || source(&gateway).is_ok_and(|source| source["failure"].is_null()));
+    check_until(&gateway, "the source is reached again", || {
+        source(&gateway).is_ok_and(|source| source["failure"].is_null())
+    });
     gateway.wait_logged("the source can be reached again", 1);
     Ok(())
 }
@@ -132,7 +144,7 @@ fn layouts_of_other_tools_are_loaded_and_hostile_layers_are_refused() -> Result<
     ];
     for (media_type, layer, expected) in cases {
         registry.push("f", "tag", media_type, &layer, "")?;
-        wait_until(expected, || failure(&gateway).is_ok_and(|why| why.contains(expected)));
+        check_until(&gateway, expected, || failure(&gateway).is_ok_and(|why| why.contains(expected)));
         println!("{expected}: {}", failure(&gateway)?);
         assert!(answers(&gateway, "1.0.0"), "{expected}");
     }
@@ -142,7 +154,7 @@ fn layouts_of_other_tools_are_loaded_and_hostile_layers_are_refused() -> Result<
         "{{\"schemaVersion\":2,\"manifests\":[{{\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"digest\":\"{image}\",\"size\":1,\"platform\":{{\"architecture\":\"wasm\",\"os\":\"wasip2\"}}}}]}}"
     );
     registry.push_manifest("f", "tag", "application/vnd.oci.image.index.v1+json", &index)?;
-    wait_until("the image of the index serves", || answers(&gateway, "2.0.0"));
+    check_until(&gateway, "the image of the index serves", || answers(&gateway, "2.0.0"));
     Ok(())
 }
 
@@ -216,13 +228,7 @@ fn plain_http_uses_entity_tags_and_survives_every_answer() -> Result<()> {
     ];
     for (answer, expected) in cases {
         server.set("/f.wasm", answer);
-        gateway.signal(Signal::HUP)?;
-        wait_until(expected, || {
-            // Two signals within half a second count as one.
-            let _ = gateway.signal(Signal::HUP);
-            std::thread::sleep(Duration::from_millis(300));
-            failure(&gateway).is_ok_and(|why| why.contains(expected))
-        });
+        check_until(&gateway, expected, || failure(&gateway).is_ok_and(|why| why.contains(expected)));
         println!("{expected}: {}", failure(&gateway)?);
         assert!(answers(&gateway, "1.0.0"), "{expected}");
     }

@@ -190,16 +190,17 @@ fn component_from(world: &str, mut module: Vec<u8>) -> Result<Vec<u8>> {
 
 /// Embeds a manifest (JSON) in a component, as componentize does.
 pub fn with_manifest(component: Vec<u8>, json: &str) -> Vec<u8> {
-    with_section(component, "witgate:manifest", json)
+    with_section(component, "witgate:manifest", json.as_bytes())
 }
 
 /// Embeds examples (JSON) in a component, as componentize does.
 pub fn with_examples(component: Vec<u8>, json: &str) -> Vec<u8> {
-    with_section(component, "witgate:examples", json)
+    with_section(component, "witgate:examples", json.as_bytes())
 }
 
-fn with_section(mut component: Vec<u8>, name: &str, content: &str) -> Vec<u8> {
+/// Appends a custom section to a component.
+pub fn with_section(mut component: Vec<u8>, name: &str, data: &[u8]) -> Vec<u8> {
     use wasm_encoder::{ComponentSection as _, CustomSection};
-    CustomSection { name: name.into(), data: content.as_bytes().into() }.append_to_component(&mut component);
+    CustomSection { name: name.into(), data: data.into() }.append_to_component(&mut component);
     component
 }

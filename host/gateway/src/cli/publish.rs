@@ -1,5 +1,5 @@
-//! `witgate publish`: uploads a filter under a name that does not exist yet, and prints the lines for
-//! gateway.yaml.
+//! `witgate publish`: uploads a filter under a name that does not exist yet, and prints the line
+//! for gateway.yaml.
 //!
 //! This module does not know: object stores, registries.
 

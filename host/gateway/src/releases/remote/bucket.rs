@@ -11,8 +11,7 @@ use object_store::path::Path;
 use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, RetryConfig};
 
 use super::bucket_http::BoundedHttp;
-use super::check::Object;
-use super::download::Download;
+use super::download::{Download, Object};
 use super::fetch_error::{Chain, FetchError};
 use super::mirror::Mirror;
 use crate::releases::evidence::MINISIGN_BYTES_MAX;

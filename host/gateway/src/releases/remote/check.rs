@@ -5,7 +5,7 @@
 use reqwest::{StatusCode, Url};
 use tempfile::NamedTempFile;
 
-use super::download::Download;
+use super::download::{Download, Object};
 use super::fetch_error::FetchError;
 use super::http::{Client, Get, basic, entity_tag, expect_success, read, save};
 use super::mirror::{Fetched, Mirror};
@@ -17,12 +17,6 @@ use witgate_config::{RemoteKind, RemoteLocation, Signatures, SourceSettings};
 pub(super) struct New {
     pub(super) fetched: Fetched,
     pub(super) file: Option<NamedTempFile>,
-}
-
-/// An object that was downloaded.
-pub(super) struct Object {
-    pub(super) download: Download,
-    pub(super) tag: Option<String>,
 }
 
 /// Asks for a version other than `known`. `None` if there is none.

@@ -19,6 +19,13 @@ pub(super) struct Download {
     length: u64,
 }
 
+/// An object that was downloaded.
+pub(super) struct Object {
+    pub(super) download: Download,
+    /// What the server calls this version.
+    pub(super) tag: Option<String>,
+}
+
 impl Download {
     pub(super) fn new(mirror: &Mirror) -> Result<Self, FetchError> {
         Ok(Self { file: mirror.new_file()?, hash: Sha256::new(), length: 0 })

@@ -8,12 +8,12 @@ use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientP
 use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest, OciManifest};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference, RegistryOperation};
-use sha2::{Digest as _, Sha256};
 
 use super::bucket::Bucket;
 use super::fetch_error::{Chain, FetchError};
 use super::http::certificates;
 use super::oci;
+use super::oci::digest::digest_of;
 use super::oci::login::login;
 use witgate_config::{OciReference, RemoteKind, RemoteLocation, SourceSettings};
 use witgate_runtime::component::ComponentInfo;
@@ -142,8 +142,4 @@ fn manifest_of(publication: &Publication<'_>, config: &[u8]) -> OciImageManifest
         annotations: Some(annotations),
         ..OciImageManifest::default()
     }
-}
-
-fn digest_of(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }

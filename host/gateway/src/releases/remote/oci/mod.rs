@@ -4,18 +4,17 @@
 //! The library oci-client pushes (`publish.rs`). It has no bound on manifests and no say in
 //! redirects, so pulls use the bounded HTTP client. This module does not know: policies.
 
+pub(super) mod digest;
 mod layer;
 pub(super) mod login;
 mod manifest;
 mod registry;
 
-use sha2::{Digest as _, Sha256};
-
+use self::digest::digest_of;
 use self::layer::unpack;
 use self::manifest::{Layer, Manifest, Packing, entry_of_index};
 use self::registry::Registry;
-use super::check::Object;
-use super::download::Download;
+use super::download::{Download, Object};
 use super::fetch_error::FetchError;
 use super::mirror::Mirror;
 use crate::releases::evidence::{CosignSignature, Evidence, Image};
@@ -121,8 +120,4 @@ async fn cosign_signatures(registry: &mut Registry, image: &Image) -> Result<Vec
         }
     }
     Ok(signatures)
-}
-
-fn digest_of(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }

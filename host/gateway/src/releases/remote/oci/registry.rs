@@ -7,7 +7,7 @@ use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
-use super::digest_of;
+use super::digest::digest_of;
 use super::login::{Login, login};
 use crate::releases::remote::download::Download;
 use crate::releases::remote::fetch_error::FetchError;
