@@ -21,7 +21,7 @@ use crate::optimize::optimize;
 use crate::progress::Progress;
 use crate::project::Project;
 use crate::toolchain;
-use crate::toolchain::language::{BuildError, Job};
+use crate::toolchain::language::{BuildError, Job, Language};
 use crate::wit;
 
 /// The link to the SDK in a filter's folder.
@@ -38,6 +38,8 @@ pub struct BuildOptions<'a> {
     pub precompile: Option<&'a Path>,
     /// Report each step, and not only failures.
     pub progress: bool,
+    /// Keep the process of the tools for the next build of the same filter.
+    pub keep_tools: bool,
 }
 
 /// The result of a successful build.
@@ -96,7 +98,14 @@ fn run_tools(
     let manifest = &project.manifest;
     let wit = work.join("wit");
     wit::write(manifest, &wit)?;
-    let job = Job { source: &project.source, manifest, wit: &wit, work, optimize: options.optimize };
+    let job = Job {
+        source: &project.source,
+        manifest,
+        wit: &wit,
+        work,
+        optimize: options.optimize,
+        keeps_tools: options.keep_tools && project.language == Language::TypeScript,
+    };
     let component = toolchain::build(project.language, &job, progress)?;
     progress.step("check");
     check(&component, manifest)

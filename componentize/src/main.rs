@@ -91,8 +91,13 @@ fn run(command: Command) -> Result<bool> {
             if folders.is_empty() {
                 folders.push(componentize::repository().join("guests"));
             }
-            let options =
-                BuildOptions { force, optimize: !no_optimize, precompile: precompile.as_deref(), progress: true };
+            let options = BuildOptions {
+                force,
+                optimize: !no_optimize,
+                precompile: precompile.as_deref(),
+                progress: true,
+                keep_tools: false,
+            };
             let out_dir = out_dir.as_deref().map_or(OutDir::BesideLanguage, OutDir::Folder);
             let built = componentize::build_all(&componentize::find_projects(&folders)?, out_dir, options);
             Ok(built.failures.is_empty())

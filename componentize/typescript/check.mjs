@@ -1,6 +1,6 @@
 // Checks the types of a filter with tsc, and shows its errors in the words of this project.
 import { createHash } from "node:crypto";
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { existsSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ABSENT, AuthorError, nodeModuleAdvice, packageWit, sdk, tool } from "./common.mjs";
@@ -45,7 +45,7 @@ export function findHandlers(source, phases, buffered) {
 }
 
 /** Runs tsc over the source and over a file that uses the handlers as the gateway does. */
-export function checkTypes(source, handlers, work) {
+export async function checkTypes(source, handlers, work) {
   const uses = handlers.map(
     ({ name, type }) =>
       `import type { ${type} } from "@witgate/filter";\n` +
@@ -66,13 +66,24 @@ export function checkTypes(source, handlers, work) {
   };
   const file = join(work, "tsconfig.json");
   writeFileSync(file, JSON.stringify(config, null, 2));
-  const tsc = spawnSync(tool("tsc"), ["--project", file, "--pretty", "false"], { cwd: source, encoding: "utf8" });
+  const tsc = await outputOf(tool("tsc"), ["--project", file, "--pretty", "false"], source);
   if (tsc.status === 0) return;
   // An error begins with a path; the lines after it that are indented explain it.
   const errors = `${tsc.stdout}${tsc.stderr}`.split(/\n(?=\S)/).filter((text) => text.trim() !== "");
   const shown = errors.map((text) => inOurWords(text, handlers)).filter((text) => text !== undefined);
   if (shown.length > 0) throw new AuthorError([...new Set(shown)].join("\n"));
   if (errors.length === 0) throw new Error(`tsc ended with exit code ${tsc.status} and said nothing`);
+}
+
+/** Runs a program and returns its exit code and output. */
+function outputOf(program, args, cwd) {
+  const options = { cwd, encoding: "utf8", maxBuffer: 64 << 20 };
+  return new Promise((done, fail) => {
+    execFile(program, args, options, (error, stdout, stderr) => {
+      if (error !== null && typeof error.code !== "number") fail(error);
+      else done({ status: error?.code ?? 0, stdout, stderr });
+    });
+  });
 }
 
 /** An error of tsc for the author, or undefined if it is none for a filter. */

@@ -16,15 +16,25 @@ export async function snapshot({ code, table }, witPath, world) {
     const advice = "look for an endless loop outside the handlers";
     setTimeout(() => reject(new AuthorError(`${text}: ${advice}`)), EVALUATION_MS_MAX);
   });
-  return limitRecursion(await Promise.race([evaluate(code, table, witPath, world), timeout]));
+  const component = await Promise.race([evaluate(code, table, witPath, world), timeout]);
+  return isDev() ? component : limitRecursion(component);
+}
+
+/**
+ * Whether `witgate dev` builds. It takes the smaller QuickJS, which is compiled for each evaluation:
+ * that saves a third of the time. The smaller one has no limit of recursion, so a recursion without
+ * an end is a trap.
+ */
+function isDev() {
+  return process.env.COMPONENTIZE_DEV === "yes";
 }
 
 async function evaluate(code, table, witPath, world) {
   const { componentize } = await import("componentize-qjs");
   // A string takes less of every instance's memory than the objects that it describes.
   const jsSource = `${code}\nvar __WITGATE_LINES = ${JSON.stringify(JSON.stringify({ witgateLines: 1, ...table }))};\n`;
-  const runtimeBytes = fixedRuntime();
-  const runtime = runtimeBytes === undefined ? { sync: true } : { runtimeBytes };
+  const runtimeBytes = isDev() ? undefined : fixedRuntime();
+  const runtime = runtimeBytes === undefined ? { sync: true, optSize: isDev() } : { runtimeBytes };
   const settings = { witPath, world, jsSource, stubWasi: true, ...runtime };
   try {
     return (await componentize(settings)).component;

@@ -5,8 +5,10 @@
 //! installation takes minutes. These tests do not know: how a filter is built.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::repository;
@@ -28,14 +30,18 @@ impl Author {
         self.folder.path().join("work").join(name)
     }
 
-    /// Runs `witgate` with these arguments, which are separated by spaces, in `folder`.
-    fn witgate(&self, folder: &str, arguments: &str) -> Result<Output> {
+    /// `witgate` with these arguments, which are separated by spaces, in `folder`.
+    fn command(&self, folder: &str, arguments: &str) -> Command {
         let mut command = Command::new(repository().join("target/release/witgate"));
         command.args(arguments.split(' ')).current_dir(self.path(folder));
         // cargo's and rustup's homes are found without HOME.
         command.env("HOME", self.folder.path().join("home")).env_remove("XDG_CACHE_HOME").env_remove("WITGATE_HOME");
         command.env("COMPONENTIZE_HOME", repository().join("componentize"));
-        Ok(command.output()?)
+        command
+    }
+
+    fn witgate(&self, folder: &str, arguments: &str) -> Result<Output> {
+        Ok(self.command(folder, arguments).output()?)
     }
 
     /// The standard output of a command that must succeed.
@@ -154,5 +160,58 @@ fn codes_are_explained_and_shells_complete() -> Result<()> {
     ensure!(author.output("", "completions bash")?.contains("witgate"), "no completions");
     author.output("", "completions --man man")?;
     ensure!(Path::new(&author.path("man/witgate-build.1")).exists(), "no man page");
+    Ok(())
+}
+
+/// `witgate dev`, ended by its process id.
+struct Dev {
+    child: std::process::Child,
+    lines: std::sync::mpsc::Receiver<String>,
+}
+
+impl Dev {
+    /// Starts it in the folder of a filter.
+    fn start(author: &Author, folder: &str) -> Result<Self> {
+        let mut command = author.command(folder, "dev --listen 127.0.0.1:0");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        let output = BufReader::new(child.stdout.take().context("a pipe")?);
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Ok(Self { child, lines })
+    }
+
+    /// Waits for a line that begins with `start`.
+    fn wait_for(&self, start: &str) -> Result<String> {
+        loop {
+            let line = self.lines.recv_timeout(Duration::from_secs(300)).with_context(|| format!("no line {start}"))?;
+            println!("{line}");
+            if line.starts_with(start) {
+                return Ok(line);
+            }
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_change_is_live_while_dev_runs() -> Result<()> {
+    let author = Author::new()?;
+    author.output("", "new greeter --lang ts")?;
+    let dev = Dev::start(&author, "greeter")?;
+    let line = dev.wait_for("live at ")?;
+    let url = line.split(['/', ';']).nth(2).context("an address")?.to_owned();
+    dev.wait_for("examples  2 of 2 passed")?;
+    let get = || -> Result<String> { Ok(harness::Client::connect(url.parse()?)?.get("/", &[])?.text()) };
+    ensure!(get()?.contains("send your name"), "{}", get()?);
+    author.edit("greeter/src/filter.ts", "send your name in x-name", "who are you?")?;
+    dev.wait_for("live after ")?;
+    dev.wait_for("examples  1 of 2 passed")?;
+    ensure!(get()?.contains("who are you?"), "{}", get()?);
     Ok(())
 }

@@ -37,6 +37,8 @@ pub(crate) struct Job<'a> {
     pub(crate) work: &'a Path,
     /// Whether the component will be optimized.
     pub(crate) optimize: bool,
+    /// Whether the tools' process stays for the next build. Only TypeScript has one.
+    pub(crate) keeps_tools: bool,
 }
 
 impl Language {

@@ -8,7 +8,11 @@
 //!     --services keyvalue --out FILE --work DIR
 //! ```
 //!
-//! The variable `COMPONENTIZE_OPTIMIZE` is `no` if the component will not be optimized.
+//! With `--serve` as its only argument, a script builds again and again (`Worker`): each line of its
+//! standard input is a JSON object with `args` and `env`, and its output ends with `end: EXIT CODE`.
+//!
+//! The variable `COMPONENTIZE_OPTIMIZE` is `no` if the component will not be optimized, and
+//! `COMPONENTIZE_DEV` is `yes` if a fast build matters more than a fast component.
 //!
 //! The environment variable COMPONENTIZE_BODIES lists the phases whose body the gateway buffers.
 //! The script writes a component to FILE. It prints `step: NAME` on standard output when a step
@@ -16,13 +20,15 @@
 //! author's source is wrong; the other output is then shown to the author unchanged. This module
 //! does not know: the steps of a script.
 
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use witgate_manifest::BodyMode;
 
 use super::language::{BuildError, Job};
@@ -37,19 +43,14 @@ pub(crate) fn build(program: &OsStr, script: &Path, job: &Job, progress: &mut Pr
     let out = job.work.join("raw.wasm");
     // Without this, a script that writes nothing would return the file of the previous build.
     let _ = std::fs::remove_file(&out);
-    let mut command = Command::new(program);
-    command.arg(script);
-    for (option, path) in [("--source", job.source), ("--wit", job.wit), ("--work", job.work), ("--out", &out)] {
-        command.arg(option).arg(path);
-    }
-    let phases: Vec<&str> = job.manifest.phases().map(|(name, _)| name).collect();
-    command.args(["--world", WORLD, "--phases", &phases.join(",")]);
-    command.args(["--services", &job.manifest.services.join(",")]);
-    let buffered: Vec<&str> =
-        job.manifest.phases().filter(|(_, phase)| phase.body == BodyMode::Buffer).map(|(name, _)| name).collect();
-    command.env("COMPONENTIZE_BODIES", buffered.join(","));
-    command.env("COMPONENTIZE_OPTIMIZE", if job.optimize { "yes" } else { "no" });
-    let output = run(&mut command, progress).with_context(|| format!("{}", program.display()))?;
+    let (arguments, environment) = (arguments(job, &out), environment(job));
+    let output = if job.keeps_tools {
+        Worker::with(program, script, |worker| worker.build(&arguments, &environment, progress))
+    } else {
+        let mut command = Command::new(program);
+        run(command.arg(script).args(&arguments).envs(environment), progress)
+    };
+    let output = output.with_context(|| format!("{}", program.display()))?;
     match output.exit_code {
         Some(0) => Ok(std::fs::read(&out).with_context(|| format!("{} wrote no {}", script.display(), out.display()))?),
         Some(EXIT_AUTHOR) => Err(BuildError::Author(output.text)),
@@ -60,11 +61,120 @@ pub(crate) fn build(program: &OsStr, script: &Path, job: &Job, progress: &mut Pr
     }
 }
 
+fn arguments(job: &Job, out: &Path) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec![];
+    for (option, path) in [("--source", job.source), ("--wit", job.wit), ("--work", job.work), ("--out", out)] {
+        arguments.extend([option.into(), path.into()]);
+    }
+    let phases: Vec<&str> = job.manifest.phases().map(|(name, _)| name).collect();
+    let services = job.manifest.services.join(",");
+    let rest = ["--world", WORLD, "--phases", &phases.join(","), "--services", &services];
+    arguments.extend(rest.map(OsString::from));
+    arguments
+}
+
+fn environment(job: &Job) -> [(&'static str, String); 3] {
+    let buffered: Vec<&str> =
+        job.manifest.phases().filter(|(_, phase)| phase.body == BodyMode::Buffer).map(|(name, _)| name).collect();
+    let answer = |flag| if flag { "yes" } else { "no" }.to_owned();
+    [
+        ("COMPONENTIZE_BODIES", buffered.join(",")),
+        ("COMPONENTIZE_OPTIMIZE", answer(job.optimize)),
+        ("COMPONENTIZE_DEV", answer(job.keeps_tools)),
+    ]
+}
+
+/// A script that stays for further builds. Gain: neither the language nor its libraries start
+/// again. Price: a process that waits. It ends when this program ends, because its input closes.
+struct Worker {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+/// The worker of this process. There is one, because `witgate dev` builds one filter.
+static WORKER: Mutex<Option<Worker>> = Mutex::new(None);
+
+impl Worker {
+    /// Calls `build` with the running worker, or with a new one. A worker that failed is ended.
+    fn with(
+        program: &OsStr,
+        script: &Path,
+        mut build: impl FnMut(&mut Self) -> anyhow::Result<ScriptOutput>,
+    ) -> anyhow::Result<ScriptOutput> {
+        let mut slot = WORKER.lock().unwrap_or_else(PoisonError::into_inner);
+        // A script ends by itself if the source of the last build has an endless loop.
+        if let Some(mut worker) = slot.take() {
+            let built = build(&mut worker);
+            if built.as_ref().is_ok_and(ScriptOutput::is_complete) {
+                *slot = Some(worker);
+                return built;
+            }
+            worker.end();
+        }
+        let mut worker = Self::start(program, script)?;
+        let built = build(&mut worker);
+        if built.as_ref().is_ok_and(ScriptOutput::is_complete) {
+            *slot = Some(worker);
+        } else {
+            worker.end();
+        }
+        built
+    }
+
+    fn end(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn start(program: &OsStr, script: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        command.arg(script).arg("--serve").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("the program cannot be run")?;
+        let output = child.stdout.take().context("the script has no standard output")?;
+        Ok(Self { child, output: BufReader::new(output) })
+    }
+
+    fn build(
+        &mut self,
+        arguments: &[OsString],
+        environment: &[(&str, String)],
+        progress: &mut Progress,
+    ) -> anyhow::Result<ScriptOutput> {
+        let texts: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
+        ensure!(texts.len() == arguments.len(), "the folder's path is not UTF-8");
+        let environment: BTreeMap<_, _> = environment.iter().cloned().collect();
+        let input = self.child.stdin.as_mut().context("the script has no standard input")?;
+        writeln!(input, "{}", serde_json::json!({ "args": texts, "env": environment }))?;
+        let (mut text, mut line) = (String::new(), String::new());
+        loop {
+            line.clear();
+            if self.output.read_line(&mut line)? == 0 {
+                return Ok(ScriptOutput { exit_code: None, text });
+            }
+            let shown = line.trim_end();
+            if let Some(code) = shown.strip_prefix("end: ") {
+                return Ok(ScriptOutput { exit_code: code.parse().ok(), text });
+            }
+            match shown.strip_prefix("step: ") {
+                Some(step) => progress.step(step),
+                None => writeln!(text, "{shown}")?,
+            }
+        }
+    }
+}
+
 struct ScriptOutput {
     /// `None` if a signal ended the script.
     exit_code: Option<i32>,
     /// Standard output without the steps, followed by standard error.
     text: String,
+}
+
+impl ScriptOutput {
+    /// Whether the script came to a result, even if that is the author's mistake.
+    fn is_complete(&self) -> bool {
+        matches!(self.exit_code, Some(0 | EXIT_AUTHOR))
+    }
 }
 
 fn run(command: &mut Command, progress: &mut Progress) -> anyhow::Result<ScriptOutput> {
@@ -107,7 +217,14 @@ mod tests {
         std::fs::write(&script, text)?;
         let manifest =
             filter_toml::parse("name = \"a\"\nversion = \"1.0.0\"\n[request]", "f").map_err(anyhow::Error::msg)?;
-        let job = Job { source: work.path(), manifest: &manifest, wit: work.path(), work: work.path(), optimize: true };
+        let job = Job {
+            source: work.path(),
+            manifest: &manifest,
+            wit: work.path(),
+            work: work.path(),
+            optimize: true,
+            keeps_tools: false,
+        };
         Ok(build("sh".as_ref(), &script, &job, &mut Progress::new("test", true)))
     }
 

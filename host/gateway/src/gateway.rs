@@ -5,6 +5,7 @@
 //!
 //! This module does not know: the command line, how a request is answered.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -171,6 +172,16 @@ impl Gateway {
             takeover_offer,
             taken_over,
         })
+    }
+
+    /// A function that returns the digests of the served filters by their names, also while the
+    /// gateway runs.
+    pub fn served_filters(&self) -> impl Fn() -> BTreeMap<String, String> + Send + use<> {
+        let shared = self.shared.clone();
+        move || {
+            let snapshot = shared.snapshot.load();
+            snapshot.served_filters().map(|(name, digest)| (name.to_owned(), digest.to_owned())).collect()
+        }
     }
 
     /// Serves until SIGTERM, SIGINT or a takeover. Then drains, and returns when the last exchange

@@ -38,9 +38,9 @@ pub(super) fn explain(code: Option<&str>, as_json: bool) -> Result<(), String> {
             print("")?;
         }
         print(format_args!("{code}  ({})", row.section))?;
-        let width = row.cells.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let width = row.cells.iter().map(|(name, _)| plain(name).chars().count()).max().unwrap_or(0);
         for (name, text) in row.cells.iter().filter(|(_, text)| !text.is_empty()) {
-            print(format_args!("  {name:<width$}  {}", plain(text)))?;
+            print(format_args!("  {:<width$}  {}", plain(name), plain(text)))?;
         }
     }
     Ok(())
@@ -64,7 +64,7 @@ fn list(rows: &[Row<'_>], as_json: bool) -> Result<(), String> {
 
 fn to_json(row: &Row<'_>) -> serde_json::Value {
     let cells: serde_json::Map<_, _> =
-        row.cells.iter().map(|(name, text)| ((*name).to_owned(), plain(text).into())).collect();
+        row.cells.iter().map(|(name, text)| (plain(name), plain(text).into())).collect();
     json!({ "codes": row.codes, "section": row.section, "explanation": cells })
 }
 

@@ -43,6 +43,7 @@ pub(super) fn build(options: &Options) -> Result<(), String> {
         optimize: !options.no_optimize,
         precompile: None,
         progress: !options.quiet,
+        keep_tools: false,
     };
     let built = componentize::build_all(&sources, out_dir, settings);
     for component in &built.components {
@@ -66,8 +67,17 @@ pub(super) fn build_one(folder: &Path, quiet: bool) -> Result<BuiltComponent, St
             folder.display()
         ));
     }
-    let settings = BuildOptions { force: false, optimize: true, precompile: None, progress: !quiet };
+    let settings = BuildOptions { force: false, optimize: true, precompile: None, progress: !quiet, keep_tools: false };
     let built = componentize::build_all(&[folder.to_owned()], OutDir::InSource, settings);
+    result_of(&built)?;
+    built.components.into_iter().next().ok_or_else(|| format!("{}: nothing was built", folder.display()))
+}
+
+/// Builds for `witgate dev`: without the optimizer, and with tools that stay for the next build. The
+/// component goes into `out_dir`. Mistakes are reported on standard error.
+pub(super) fn build_dev(folder: &Path, out_dir: &Path, progress: bool) -> Result<BuiltComponent, String> {
+    let settings = BuildOptions { force: false, optimize: false, precompile: None, progress, keep_tools: true };
+    let built = componentize::build_all(&[folder.to_owned()], OutDir::Folder(out_dir), settings);
     result_of(&built)?;
     built.components.into_iter().next().ok_or_else(|| format!("{}: nothing was built", folder.display()))
 }

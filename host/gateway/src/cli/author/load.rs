@@ -4,7 +4,7 @@
 //! machine code is kept in the user's folder, so the second run compiles nothing. This module does
 //! not know: examples of a filter's folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -33,11 +33,20 @@ pub(super) struct Loaded {
 /// Loads the components of one command with one engine.
 pub(super) struct ComponentLoader {
     engine: Engine,
+    /// Where machine code is kept.
+    state: PathBuf,
 }
 
 impl ComponentLoader {
+    /// A loader that keeps machine code in the user's folder.
     pub(super) fn new() -> Result<Self, String> {
-        Ok(Self { engine: Engine::new(INSTANCES)? })
+        let state = componentize::user_folder().map_err(|error| format!("{error:#}"))?.join("state");
+        Self::with_state(state)
+    }
+
+    /// A loader that shares machine code with a gateway that has this state directory.
+    pub(super) fn with_state(state: PathBuf) -> Result<Self, String> {
+        Ok(Self { engine: Engine::new(INSTANCES)?, state })
     }
 
     /// Loads the component in `file` under the limits that `config` gives it, else under the
@@ -50,7 +59,7 @@ impl ComponentLoader {
         drop(bytes);
         let (config, filter) = match config {
             Some(config) => configured(config, file, &info)?,
-            None => defaults(file, &info)?,
+            None => defaults(file, &info, &self.state)?,
         };
         let loaded = Loader::new(self.engine.clone(), &config).load("filter", &filter);
         let filter = loaded.map_err(|error| format!("{shown}: {error}"))?;
@@ -60,10 +69,9 @@ impl ComponentLoader {
 }
 
 /// A configuration in which the filter has what its manifest asks for, and default limits.
-fn defaults(file: &Path, info: &ComponentInfo) -> Result<(Config, FilterConfig), String> {
+fn defaults(file: &Path, info: &ComponentInfo, state: &Path) -> Result<(Config, FilterConfig), String> {
     let file = std::path::absolute(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let state = componentize::user_folder().map_err(|error| format!("{error:#}"))?.join("state");
-    let parent = state.parent().unwrap_or(&state);
+    let parent = state.parent().unwrap_or(state);
     std::fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
     let services = info.manifest.as_ref().map(|manifest| manifest.services.clone()).unwrap_or_default();
     // JSON is YAML.

@@ -1,4 +1,5 @@
-//! The commands for authors of filters: `new`, `build`, `test`, `bench`.
+//! The commands for authors of filters: `new`, `build`, `dev`, `test`,
+//! `bench`.
 //!
 //! They work in any folder, as any user, and without a checkout of this repository: the builder
 //! (`componentize`) carries its files inside the program. A filter is tested with the code that
@@ -7,6 +8,7 @@
 
 mod bench;
 mod build;
+mod dev;
 mod fuzz;
 mod load;
 mod replay;
@@ -36,6 +38,8 @@ pub(super) enum Command {
     },
     /// Build the filter in a folder into dist/NAME.wasm, and print that path
     Build(build::Options),
+    /// Build and run a filter; each change of its files is live at once
+    Dev(dev::Options),
     /// Run the unit tests and the examples of a filter
     Test(test::Options),
     /// Measure what each example of a component costs
@@ -75,6 +79,7 @@ pub(super) fn run(command: Command) -> Result<(), String> {
     match command {
         Command::New { folder, lang, template } => scaffold::new(&folder, lang.into(), &template),
         Command::Build(options) => build::build(&options),
+        Command::Dev(options) => dev::dev(&options),
         Command::Test(options) => test::test(&options),
         Command::Bench(options) => bench::bench(&options),
     }

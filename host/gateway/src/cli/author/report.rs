@@ -61,7 +61,7 @@ pub(super) fn print_text(results: &Results, quiet: bool) -> Result<(), String> {
             results.reports.len()
         ))?;
     }
-    let width = results.reports.iter().map(|report| report.name.chars().count()).max().unwrap_or(0).min(60);
+    let width = results.reports.iter().map(|report| report.name.chars().count()).max().unwrap_or(0).min(80);
     for report in &results.reports {
         if !quiet || !report.passed() {
             print_report(report, width)?;
@@ -70,7 +70,7 @@ pub(super) fn print_text(results: &Results, quiet: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn print_report(report: &Report, width: usize) -> Result<(), String> {
+pub(super) fn print_report(report: &Report, width: usize) -> Result<(), String> {
     let word = if report.passed() { "ok  " } else { "FAIL" };
     let cost = match &report.outcome {
         Ok(outcome) => format!("{:>8}  {:>9}", milliseconds(outcome.took), mebibytes(outcome.memory_bytes)),

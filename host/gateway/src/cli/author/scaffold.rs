@@ -19,6 +19,9 @@ pub(super) fn new(folder: &Path, language: Language, template: &str) -> Result<(
     print("")?;
     print("Next:")?;
     print(format_args!("  cd {folder}"))?;
-    print("  witgate test     # runs the unit tests and the examples; the first time it installs the tools")?;
+    print(
+        "  witgate dev      # builds and runs it, and again after each change; the first time it installs the tools",
+    )?;
+    print("  witgate test     # runs the unit tests and the examples")?;
     print("  witgate build    # writes the component for the gateway")
 }
