@@ -293,7 +293,7 @@ mod tests {
 
     fn component_info() -> Result<ComponentInfo, String> {
         serde_json::from_str(
-            r#"{"digest":"d","size":8,"manifest":null,"request_phase":true,"response_phase":false,"imports":[],"exports":[],"core_modules":0,"functions":0,"largest_function":0,"starts_code":false,"packages":[]}"#,
+            r#"{"digest":"d","size":8,"manifest":null,"request_phase":true,"response_phase":false,"handles_http":false,"imports":[],"exports":[],"core_modules":0,"functions":0,"largest_function":0,"starts_code":false,"packages":[]}"#,
         )
         .map_err(|error| error.to_string())
     }
