@@ -12,7 +12,7 @@ use crate::references::{FilterConfig, Reference};
 use crate::release::Release;
 use crate::sources::SourceSettings;
 use crate::telemetry::Secret;
-use crate::values::{HOUR, MILLISECOND, name};
+use crate::values::{HOUR, MILLISECOND, name, sha256};
 use crate::yaml::{Section, Value, nearest};
 
 const CONFIG_KEYS_MAX: usize = 256;
@@ -273,11 +273,4 @@ pub(crate) fn capabilities(section: &Section) -> Vec<Capability> {
     capabilities.sort();
     capabilities.dedup();
     capabilities
-}
-
-/// A digest as `sha256sum` prints it.
-pub(crate) fn sha256(text: &str) -> Result<[u8; 32], String> {
-    let mut digest = [0; 32];
-    hex::decode_to_slice(text, &mut digest).map_err(|_| "write 64 hexadecimal digits (sha256sum FILE)".to_owned())?;
-    Ok(digest)
 }

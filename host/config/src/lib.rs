@@ -27,6 +27,7 @@ mod release;
 mod reload;
 mod routes;
 mod schema;
+mod source_rules;
 mod sources;
 mod state;
 mod stores;
@@ -200,7 +201,7 @@ impl Config {
         routes.iter_mut().for_each(|route| route.error_pages.extend_from_slice(&error_pages));
         routes::collect_configs(&routes, &mut filters);
         let sources = Sources::read(top, base);
-        sources::apply(top, &sources, &mut filters);
+        source_rules::apply(top, &sources, &mut filters);
         let Admin { address: admin, token: admin_token, read_token: admin_read_token } = Admin::read(top);
         let mut config = Self {
             workers: workers::read(top),

@@ -3,14 +3,12 @@
 //!
 //! This module does not know: how a location is reached, how a signature is checked.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::filters::{Filter, sha256};
 use crate::locations::FilterSource;
 use crate::telemetry::Secret;
-use crate::values::HOUR;
+use crate::values::{HOUR, sha256};
 use crate::yaml::Section;
 
 const SOURCES_MAX: usize = 100;
@@ -164,18 +162,6 @@ impl SourceSettings {
             private_addresses: section.bool("private_addresses").unwrap_or(false),
             signatures,
             keys,
-        }
-    }
-}
-
-/// Gives each filter the settings of its location, and checks that they allow it.
-pub(crate) fn apply(top: &Section, sources: &Sources, filters: &mut BTreeMap<String, Filter>) {
-    for (name, filter) in filters {
-        filter.source_settings = sources.of(&filter.source);
-        let is_plain = filter.source.remote().is_some_and(|location| location.text.starts_with("http://"));
-        if is_plain && !filter.source_settings.plain_http {
-            let message = "whoever is on the network can replace the filter: write https, or allow it with `sources: [{prefix: \"http://…\", plain_http: true}]`";
-            top.error_at(&["filters", name, "source"], message);
         }
     }
 }

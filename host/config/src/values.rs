@@ -159,6 +159,13 @@ pub(crate) fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| "write a network such as 10.0.0.0/8 or fd00::/8, or one address".into())
 }
 
+/// A digest as `sha256sum` prints it.
+pub(crate) fn sha256(text: &str) -> Result<[u8; 32], String> {
+    let mut digest = [0; 32];
+    hex::decode_to_slice(text, &mut digest).map_err(|_| "write 64 hexadecimal digits (sha256sum FILE)".to_owned())?;
+    Ok(digest)
+}
+
 fn parse_duration(text: &str) -> Option<Duration> {
     let end = text.find(|c: char| !c.is_ascii_digit())?;
     let number: u64 = text[..end].parse().ok()?;
