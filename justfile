@@ -115,7 +115,7 @@ fuzz SECONDS="60":
 openapi:
     WRITE_OPENAPI=1 cargo test --release --locked --workspace --lib -- the_document_of_the_reference
 
-# send invalid requests to the admin listener, made from its OpenAPI document (pip install schemathesis)
+# send invalid requests to the admin listener, from its OpenAPI document (needs schemathesis)
 schemathesis: build
     tests/tools/schemathesis
 

@@ -1,7 +1,7 @@
 //! Builds one filter, from its source to `NAME.wasm`.
 //!
-//! The steps: fingerprint → WIT → the language's tools → check → optimize → sections of manifest and
-//! examples → rename into place. What the tools made is kept, so a change of the examples alone
+//! The steps: fingerprint → WIT → the language's tools → check → optimize → sections of manifest
+//! and examples → rename into place. What the tools made is kept, so a change of the examples alone
 //! needs no tools. A build that fails leaves the .wasm of the last success in place.
 //! This module does not know: how a language is compiled.
 

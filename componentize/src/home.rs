@@ -59,8 +59,8 @@ pub(crate) fn tools(language: &str, source: &Path, files: &[&str]) -> Result<Pat
     Ok(target)
 }
 
-/// The folder of this user for tools and caches: `WITGATE_HOME`, else `witgate` in the user's folder
-/// for caches.
+/// The folder of this user for tools and caches: `WITGATE_HOME`, else `witgate` in the user's
+/// folder for caches.
 ///
 /// # Errors
 ///

@@ -143,7 +143,8 @@ struct Runner {
 }
 
 impl Runner {
-    /// CPU time of the gateway per request or MiB in µs; for idle connections, memory of one in KiB.
+    /// CPU time of the gateway per request or MiB in µs; for idle connections, memory of one in
+    /// KiB.
     fn reading(&self, measure: Measure, ports: &Ports) -> Result<f64> {
         if measure == Measure::Idle {
             return self.idle(ports);

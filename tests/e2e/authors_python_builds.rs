@@ -63,7 +63,7 @@ fn a_mistake_is_refused_by_the_build_with_its_file_and_line() -> Result<()> {
 
 /// Further mistakes, whose builds take minutes: `just mistakes` tries them.
 const BUILD_MISTAKES: [(&str, &str); 22] = [
-    ("def on_request(request: Request -> Reply | None:\n    return None\n", "filter.py:2: error: '(' was never closed"),
+    ("def on_request(request: Request -> Reply | None:\n    return None\n", "filter.py:2: error: Expected `)`"),
     (
         "def on_request(request: Request) -> Reply | None:\nreturn None\n",
         "filter.py:3: error: Expected an indented block",

@@ -1,7 +1,8 @@
 //! Installs the pinned tools of TypeScript and Python, once for each state of their lock files.
 //!
 //! The tools are in the folder of this crate or of the user and not in that of a filter, so an
-//! author needs neither `npm install` nor a virtual environment. This module does not know: filters.
+//! author needs neither `npm install` nor a virtual environment. This module does not know:
+//! filters.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;

@@ -8,8 +8,9 @@
 //!     --services keyvalue --out FILE --work DIR
 //! ```
 //!
-//! With `--serve` as its only argument, a script builds again and again (`Worker`): each line of its
-//! standard input is a JSON object with `args` and `env`, and its output ends with `end: EXIT CODE`.
+//! With `--serve` as its only argument, a script builds again and again (`Worker`): each line of
+//! its standard input is a JSON object with `args` and `env`, and its output ends with
+//! `end: EXIT CODE`.
 //!
 //! The variable `COMPONENTIZE_OPTIMIZE` is `no` if the component will not be optimized, and
 //! `COMPONENTIZE_DEV` is `yes` if a fast build matters more than a fast component.

@@ -1,8 +1,8 @@
 //! Each alert of `deploy/prometheus` fires on a real fault, and clears when the fault ends.
 //!
-//! `just alerts` runs it with a real Prometheus and a real Alertmanager, which notifies a webhook of
-//! this test. It takes a minute, so it is no part of the other tests. Windows and waits of
-//! the rules are shortened; expressions and labels are those of the files.
+//! `just alerts` runs it with a real Prometheus and a real Alertmanager, which notifies a webhook
+//! of this test. It takes a minute, so it is no part of the other tests. Windows and waits of the
+//! rules are shortened; expressions and labels are those of the files.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -63,8 +63,7 @@ fn list(rows: &[Row<'_>], as_json: bool) -> Result<(), String> {
 }
 
 fn to_json(row: &Row<'_>) -> serde_json::Value {
-    let cells: serde_json::Map<_, _> =
-        row.cells.iter().map(|(name, text)| (plain(name), plain(text).into())).collect();
+    let cells: serde_json::Map<_, _> = row.cells.iter().map(|(name, text)| (plain(name), plain(text).into())).collect();
     json!({ "codes": row.codes, "section": row.section, "explanation": cells })
 }
 

@@ -1,6 +1,7 @@
 //! `witgate bench`: what each example of a component costs: time, page faults, memory.
 //!
-//! A round of calls warms up the caches first. The time is that of the filter's calls, without HTTP.
+//! A round of calls warms up the caches first. The time is that of the filter's calls, without
+//! HTTP.
 //! This module does not know: how an example is run.
 
 use std::path::PathBuf;

@@ -73,8 +73,8 @@ pub(super) fn build_one(folder: &Path, quiet: bool) -> Result<BuiltComponent, St
     built.components.into_iter().next().ok_or_else(|| format!("{}: nothing was built", folder.display()))
 }
 
-/// Builds for `witgate dev`: without the optimizer, and with tools that stay for the next build. The
-/// component goes into `out_dir`. Mistakes are reported on standard error.
+/// Builds for `witgate dev`: without the optimizer, and with tools that stay for the next build.
+/// The component goes into `out_dir`. Mistakes are reported on standard error.
 pub(super) fn build_dev(folder: &Path, out_dir: &Path, progress: bool) -> Result<BuiltComponent, String> {
     let settings = BuildOptions { force: false, optimize: false, precompile: None, progress, keep_tools: true };
     let built = componentize::build_all(&[folder.to_owned()], OutDir::Folder(out_dir), settings);
