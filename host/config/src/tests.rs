@@ -89,8 +89,9 @@ fn every_key_of_tls_is_read(config: &Config) {
 }
 
 fn every_key_of_a_route_is_read(config: &Config) {
-    let [api, canary, moved, home, robots] = &config.routes[..] else { panic!("{:?}", config.routes) };
+    let [api, tokens, canary, moved, home, robots] = &config.routes[..] else { panic!("{:?}", config.routes) };
     assert_eq!((api.timeout, api.limits.in_flight), (Some(Duration::from_secs(10)), Some(500)));
+    assert_eq!(tokens.jwt.as_ref().map(|jwt| jwt.issuer.as_str()), Some("https://id.example.com"));
     assert_eq!(api.limits.request_body_bytes, Some(10 << 20));
     assert_eq!(api.limits.buffered_bytes, Some(128 << 20));
     assert_eq!(config.limits.buffered_bytes_per_client, 64 << 20);
@@ -347,7 +348,7 @@ fn each_mistake_has_a_message() {
     for (text, expected) in [
         ("", "there is no route"),
         ("- a", "expected a mapping, found a list"),
-        ("upstreams: {u: {}}\nroutes: [{upstream: u}]", "give either endpoints"),
+        ("upstreams: {u: {}}\nroutes: [{upstream: u}]", "give one of endpoints"),
         ("upstreams: {u: {endpoints: []}}\nroutes: [{upstream: u}]", "is empty"),
         (
             "upstreams: {u: {endpoints: [\"https://a\", \"http://b\"]}}\nroutes: [{upstream: u}]",

@@ -29,19 +29,19 @@ pub(super) fn respond<B>(shared: &Shared, caller: &Caller, request: &Request<B>)
     begin(shared, caller, request).unwrap_or_else(|refusal| refusal.map(Either::Left))
 }
 
-fn begin<B>(shared: &Shared, caller: &Caller, request: &Request<B>) -> Result<Streaming, Reply> {
+fn begin<B>(shared: &Shared, caller: &Caller, request: &Request<B>) -> Result<Streaming, Box<Reply>> {
     if request.method() != Method::GET {
-        return Err(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
+        return Err(Box::new(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n")));
     }
     let config = shared.snapshot.load().config.clone();
     let tokens = Tokens { all: config.admin_token.as_ref(), read: config.admin_read_token.as_ref() };
-    let actor = authorize(caller, Access::Command, tokens, request.headers()).map_err(|refusal| refusal.reply())?;
+    let actor =
+        authorize(caller, Access::Command, tokens, request.headers()).map_err(|refusal| Box::new(refusal.reply()))?;
     let query = request.uri().query().unwrap_or_default();
-    let filter = parse_filter(query).map_err(|why| text(StatusCode::BAD_REQUEST, why + "\n"))?;
-    let reader =
-        shared.telemetry.taps.add(filter).ok_or_else(|| {
-            text(StatusCode::TOO_MANY_REQUESTS, "others read already: end one of their `witgate tap`\n")
-        })?;
+    let filter = parse_filter(query).map_err(|why| Box::new(text(StatusCode::BAD_REQUEST, why + "\n")))?;
+    let reader = shared.telemetry.taps.add(filter).ok_or_else(|| {
+        Box::new(text(StatusCode::TOO_MANY_REQUESTS, "others read already: end one of their `witgate tap`\n"))
+    })?;
     tracing::info!(who = actor.label(), from = %caller.peer, query = quoted(query), "audit: an operator reads exchanges");
     let mut response = Response::new(Either::Right(reader));
     let content_type = http::HeaderValue::from_static("application/x-ndjson");

@@ -132,12 +132,16 @@ mod tests {
         batch.is_batching = true;
         let (mut taken, mut reported) = (vec![], vec![]);
         let mut note = |bytes: &[u8]| reported.extend_from_slice(bytes);
-        for (number, length) in lengths.iter().enumerate() {
+        'pieces: for (number, length) in lengths.iter().enumerate() {
             let piece = vec![number as u8; *length];
-            let (one, two) = piece.split_at(length / 2);
-            let slices = [IoSlice::new(one), IoSlice::new(two)];
-            let Poll::Ready(Ok(count)) = batch.poll_write(context, &slices, &mut note) else { break };
-            taken.extend_from_slice(&piece[..count]);
+            let mut rest = &piece[..];
+            while !rest.is_empty() {
+                let (one, two) = rest.split_at(rest.len() / 2);
+                let slices = [IoSlice::new(one), IoSlice::new(two)];
+                let Poll::Ready(Ok(count)) = batch.poll_write(context, &slices, &mut note) else { break 'pieces };
+                taken.extend_from_slice(&rest[..count]);
+                rest = &rest[count..];
+            }
             assert!(batch.poll_flush(context, &mut note).is_ready());
         }
         let _ = batch.poll_send(context, &mut note);

@@ -15,7 +15,7 @@ pub enum ComponentSource {
     /// A file.
     File(FileSource),
     /// A version of a location on a server.
-    Remote(MirroredSource),
+    Remote(Box<MirroredSource>),
 }
 
 impl ComponentSource {
@@ -23,7 +23,7 @@ impl ComponentSource {
     pub fn new(source: &FilterSource, remote: &RemoteSources) -> Self {
         match source {
             FilterSource::File(path) => Self::File(FileSource::new(path)),
-            FilterSource::Remote(location) => Self::Remote(remote.latest(location)),
+            FilterSource::Remote(location) => Self::Remote(Box::new(remote.latest(location))),
         }
     }
 
@@ -31,7 +31,7 @@ impl ComponentSource {
     pub fn get(&self) -> &dyn Source {
         match self {
             Self::File(file) => file,
-            Self::Remote(remote) => remote,
+            Self::Remote(remote) => &**remote,
         }
     }
 

@@ -159,7 +159,8 @@ impl Loader {
         let result = self.load_alone(name, filter);
         let Err(error) = &result else { return result };
         let good = filter.source.remote().and_then(|location| self.remote.last_good(location));
-        let Some(good) = good.and_then(|good| self.load_source(name, filter, &ComponentSource::Remote(good)).ok())
+        let Some(good) =
+            good.and_then(|good| self.load_source(name, filter, &ComponentSource::Remote(Box::new(good))).ok())
         else {
             return result;
         };

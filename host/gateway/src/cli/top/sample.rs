@@ -10,11 +10,13 @@ use serde_json::Value;
 use crate::cli::admin_client::Target;
 use crate::telemetry::parse_metrics;
 
+type Labels = BTreeMap<String, String>;
+
 /// What the gateway said at one moment.
 pub(super) struct Sample {
     pub(super) at: Instant,
     /// By the name of a series and its labels.
-    values: BTreeMap<String, Vec<(BTreeMap<String, String>, f64)>>,
+    values: BTreeMap<String, Vec<(Labels, f64)>>,
     pub(super) routes: Value,
     pub(super) filters: Value,
     pub(super) upstreams: Value,
@@ -66,7 +68,7 @@ impl Sample {
     }
 }
 
-fn values(text: &str) -> BTreeMap<String, Vec<(BTreeMap<String, String>, f64)>> {
+fn values(text: &str) -> BTreeMap<String, Vec<(Labels, f64)>> {
     let mut values: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for sample in parse_metrics(text).into_iter().flat_map(|family| family.samples) {
         let labels = sample.labels.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into_owned()));

@@ -28,7 +28,7 @@ pub(super) struct OtlpClient {
 }
 
 enum Transport {
-    Http(HyperClient),
+    Http(Box<HyperClient>),
     Grpc(Channel),
 }
 
@@ -44,7 +44,7 @@ impl OtlpClient {
             Some((name.clone(), value))
         });
         let transport = match otlp.protocol {
-            OtlpProtocol::Http => Transport::Http(HyperClient::with_default_connector(otlp.timeout, None)),
+            OtlpProtocol::Http => Transport::Http(Box::new(HyperClient::with_default_connector(otlp.timeout, None))),
             OtlpProtocol::Grpc => {
                 let endpoint = Endpoint::from_shared(otlp.endpoint.clone()).map_err(|error| error.to_string())?;
                 Transport::Grpc(endpoint.connect_timeout(otlp.timeout).connect_lazy())
@@ -96,7 +96,7 @@ impl OtlpClient {
             .map_err(|error| error.to_string())?;
         *request.headers_mut() = self.fields.clone();
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        let response = client.send_bytes(request).await.map_err(|error| bounded(error))?;
+        let response = client.send_bytes(request).await.map_err(bounded)?;
         if !response.status().is_success() {
             return Err(format!("the receiver answered {}", response.status()));
         }

@@ -189,7 +189,7 @@ mod tests {
             |entries: &[String]| entry_of_index(format!("{{\"manifests\": [{}]}}", entries.join(",")).as_bytes());
         let (linux, wasm) = (entry(&one, "linux", "amd64"), entry(&two, "wasip2", "wasm"));
         assert_eq!(index(&[]), Ok(None));
-        assert_eq!(index(&[linux.clone()]), Ok(Some(one)));
+        assert_eq!(index(std::slice::from_ref(&linux)), Ok(Some(one)));
         assert_eq!(index(&[linux.clone(), wasm]), Ok(Some(two)));
         assert!(index(&[linux.clone(), linux]).is_err());
     }
