@@ -22,8 +22,8 @@ export async function snapshot({ code, table }, witPath, world) {
 
 /**
  * Whether `witgate dev` builds. It takes the smaller QuickJS, which is compiled for each
- * evaluation: that saves a third of the time. The smaller one has no limit of recursion, so a recursion without
- * an end is a trap.
+ * evaluation: that saves a third of the time. The smaller one has no limit of recursion, so a
+ * recursion without an end is a trap.
  */
 function isDev() {
   return process.env.COMPONENTIZE_DEV === "yes";

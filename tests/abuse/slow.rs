@@ -141,7 +141,8 @@ fn http2_attacks() -> Vec<SlowAttack> {
     ]
 }
 
-/// Connects with a small buffer, because the kernel's buffer for a client hides how slowly it reads.
+/// Connects with a small buffer, because the kernel's buffer for a client hides how slowly it
+/// reads.
 pub(crate) fn connect_with_small_buffer(gateway: SocketAddr) -> Result<TcpStream> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
     // Set before the connect, because a receive window cannot shrink.

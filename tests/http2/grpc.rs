@@ -1,5 +1,5 @@
-//! gRPC through the gateway, between clients of Python, Go and Node.js and servers of Python and Go,
-//! with and without a filter on the route.
+//! gRPC through the gateway, between clients of Python, Go and Node.js and servers of Python and
+//! Go, with and without a filter on the route.
 
 use std::process::Command;
 use std::time::Duration;

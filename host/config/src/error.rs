@@ -9,8 +9,10 @@ use std::path::Path;
 use witgate_http::text::bounded;
 
 use crate::references::References;
-use crate::yaml::{Shapes, file_of};
+use crate::shape::Shapes;
 
+/// A line carries the number of its file above this bit. A file has fewer lines.
+pub(crate) const FILE_SHIFT: u32 = 32;
 /// The most mistakes of a file that are shown.
 const SHOWN_MAX: usize = 100;
 
@@ -84,6 +86,11 @@ impl ConfigError {
         self.line = line.max(1);
         self.file = file.checked_sub(1).and_then(|index| included.get(index).cloned());
     }
+}
+
+/// The number of the file and the line in it.
+fn file_of(line: usize) -> (usize, usize) {
+    (line >> FILE_SHIFT, line & ((1 << FILE_SHIFT) - 1))
 }
 
 impl fmt::Display for ConfigErrors {

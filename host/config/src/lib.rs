@@ -27,6 +27,7 @@ mod release;
 mod reload;
 mod routes;
 mod schema;
+mod shape;
 mod source_rules;
 mod sources;
 mod state;
@@ -72,7 +73,6 @@ pub use routes::policies::{ClientNetworks, ForwardAuth, HeaderEdits, HeaderPolic
 pub use routes::rate_limit::{RateAlgorithm, RateKey, RateLimit};
 pub use routes::rewrite::{PathRewrite, Rewrite};
 pub use routes::{Action, Mirror, Route, RouteFilter, RouteLimits, WeightedUpstream};
-pub use schema::schema;
 pub use sources::{Denied, DeniedPackage, Signatures, SourceSettings, Sources};
 pub use stores::{OnStoreFailure, Redis, RedisAddress, SharedStore};
 pub use telemetry::{Otlp, OtlpProtocol, Secret, Telemetry, Traces};
@@ -162,6 +162,16 @@ impl std::fmt::Debug for Config {
         shown.field("routes", &self.routes.len()).field("filters", &self.filters.len());
         shown.field("upstreams", &self.upstreams.len()).finish_non_exhaustive()
     }
+}
+
+/// The JSON Schema of gateway.yaml, for editors (draft 2020-12).
+pub fn schema() -> serde_json::Value {
+    schema::of(read_for_shapes)
+}
+
+/// Reads a file only to learn which keys the readers ask for.
+fn read_for_shapes(top: &Section) {
+    drop(Config::read(top, Path::new("/"), &Included::default()));
 }
 
 impl Config {

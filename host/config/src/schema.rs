@@ -13,9 +13,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::error::Reading;
-use crate::include::Included;
 use crate::references::References;
-use crate::yaml::{self, ANY_NAME, Form, Section, Shape, Shapes, child_path};
+use crate::shape::{ANY_NAME, Form, Shape, Shapes, child_path};
+use crate::yaml::{self, Section};
 
 const EXAMPLES: [&str; 2] = [include_str!("example.yaml"), include_str!("forms.yaml")];
 const REFERENCE: &str = include_str!("../../../docs/reference/config.md");
@@ -37,9 +37,9 @@ impl References for AnyValue {
     }
 }
 
-/// The schema, in JSON Schema draft 2020-12.
-pub fn schema() -> Value {
-    let shapes = examples_shapes();
+/// The schema, in JSON Schema draft 2020-12. `read` reads a whole file.
+pub(crate) fn of(read: impl Fn(&Section)) -> Value {
+    let shapes = examples_shapes(read);
     let docs = descriptions(&shapes);
     let mut root = object("", &shapes, &docs);
     root.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
@@ -59,13 +59,13 @@ fn definitions() -> Value {
     })
 }
 
-fn examples_shapes() -> Shapes {
+fn examples_shapes(read: impl Fn(&Section)) -> Shapes {
     let mut shapes = Shapes::default();
     for text in EXAMPLES {
         let Ok(root) = yaml::parse(text) else { continue };
         let mut reading = Reading::new(&AnyValue, Path::new("/"));
         reading.shapes = Some(RefCell::new(std::mem::take(&mut shapes)));
-        drop(Section::read_file(&root, &reading, |top| crate::Config::read(top, Path::new("/"), &Included::default())));
+        Section::read_file(&root, &reading, &read);
         shapes = reading.shapes.take().map(RefCell::into_inner).unwrap_or_default();
     }
     shapes
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_schema_refuses_nothing_that_check_accepts() {
-        let validator = jsonschema::validator_for(&schema()).expect("the schema is valid");
+        let validator = jsonschema::validator_for(&crate::schema()).expect("the schema is valid");
         let originals = EXAMPLES.map(example);
         for original in &originals {
             assert_eq!(check(original), Ok(()));
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn the_published_schema_is_current() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/gateway.schema.json");
-        let current = format!("{:#}\n", schema());
+        let current = format!("{:#}\n", crate::schema());
         if std::env::var_os("WRITE").is_some() {
             std::fs::write(&path, &current).expect("the file can be written");
         }
@@ -331,7 +331,7 @@ mod tests {
     /// Otherwise editors would not know the key: it must be in one of the two examples.
     #[test]
     fn every_key_has_a_form_and_every_section_its_keys() {
-        let shapes = examples_shapes();
+        let shapes = examples_shapes(crate::read_for_shapes);
         for (path, forms) in property_paths(&shapes) {
             assert!(!forms.is_empty(), "{path}: no example has this key");
             for form in forms {
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn the_reference_describes_every_key() {
-        let shapes = examples_shapes();
+        let shapes = examples_shapes(crate::read_for_shapes);
         let docs = descriptions(&shapes);
         let is_covered = |path: &str| {
             let mut parents = path.match_indices('.').map(|(at, _)| &path[..at]);

@@ -1,8 +1,8 @@
 //! The configuration as it is written, for an operator: a JSON value without secrets.
 //!
-//! A reference stays a reference. Values of keys that hold secrets are masked, and so are all values
-//! of a filter's `config`, because a filter may get a secret there. This module does not know: what
-//! the other keys mean.
+//! A reference stays a reference. Values of keys that hold secrets are masked, and so are all
+//! values of a filter's `config`, because a filter may get a secret there. This module does not
+//! know: what the other keys mean.
 
 use serde_json::{Map, Value};
 

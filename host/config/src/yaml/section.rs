@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::shape::{ANY_NAME, Form};
 use super::suggest::nearest;
 use super::tree::{Key, Node, Value};
 use crate::error::{ConfigError, Reading};
 use crate::references::Reference;
+use crate::shape::{ANY_NAME, Form, child_path};
 use crate::values;
 
 /// The most unknown keys of one section that are reported.
@@ -364,8 +364,8 @@ impl<'a> Section<'a> {
     fn shape_path_of(&self, key: &str) -> String {
         match &self.reading.shapes {
             None => String::new(),
-            Some(_) if self.has_any_names => super::shape::child_path(&self.shape_path, ANY_NAME),
-            Some(_) => super::shape::child_path(&self.shape_path, key),
+            Some(_) if self.has_any_names => child_path(&self.shape_path, ANY_NAME),
+            Some(_) => child_path(&self.shape_path, key),
         }
     }
 

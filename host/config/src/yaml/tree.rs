@@ -10,15 +10,13 @@ use std::convert::Infallible;
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
-use crate::error::ConfigError;
+use crate::error::{ConfigError, FILE_SHIFT};
 use witgate_http::text::bounded;
 
 use crate::references::Reference;
 
 const DEPTH_MAX: usize = 32;
 const NODES_MAX: usize = 200_000;
-/// A line carries the number of its file above this bit. A file has fewer lines.
-const FILE_SHIFT: u32 = 32;
 const NO_ANCHORS: &str = "anchors and aliases (& and *) are not supported: write the value out";
 
 /// A value and the line on which it begins, from 1.
@@ -187,11 +185,6 @@ pub(crate) fn parse_file(text: &str, file: usize) -> Result<Node, ConfigError> {
         Some(error) => Err(error),
         None => Ok(root.unwrap_or(Node { line: first_line + 1, value: Value::Map(vec![]) })),
     }
-}
-
-/// The number of the file and the line in it.
-pub(crate) fn file_of(line: usize) -> (usize, usize) {
-    (line >> FILE_SHIFT, line & ((1 << FILE_SHIFT) - 1))
 }
 
 type TextParser<'a> = Parser<'a, granit_parser::StrInput<'a>>;

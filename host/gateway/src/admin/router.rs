@@ -1,7 +1,7 @@
 //! The paths of the admin listener, their methods and their handlers.
 //!
-//! A path must match exactly, but for `{name}`. Handlers of GET change nothing. Handlers of POST are
-//! commands. `access` decides who may use a resource, and each command is a line in the log,
+//! A path must match exactly, but for `{name}`. Handlers of GET change nothing. Handlers of POST
+//! are commands. `access` decides who may use a resource, and each command is a line in the log,
 //! whether it was carried out or not. This module does not know: what a handler answers.
 
 use http::{HeaderValue, Method, Request, StatusCode, header};

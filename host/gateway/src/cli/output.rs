@@ -7,6 +7,7 @@
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
 use witgate_http::text::BoundedText;
 
@@ -27,6 +28,12 @@ pub(super) fn print(text: impl Display) -> Result<(), String> {
 /// that fails.
 pub(super) fn print_error(text: impl Display) {
     let _ = write_lines(&mut io::stderr().lock(), text.to_string().split('\n'));
+}
+
+/// A path as a person would type it: relative to the working folder if it is below.
+pub(super) fn shown_path(path: &Path) -> String {
+    let folder = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&folder).unwrap_or(path).display().to_string()
 }
 
 fn write_lines<'a>(to: &mut impl Write, lines: impl IntoIterator<Item = &'a str>) -> io::Result<()> {

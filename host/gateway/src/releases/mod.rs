@@ -8,8 +8,8 @@
 //!
 //! A loaded version then takes over step by step: [`shadow`] (compared without serving), [`split`]
 //! (which exchanges use it), [`trial`] (the figures of a step), [`verdict`] (how a step is judged),
-//! [`versions`] (earlier versions), [`entry`] and [`commands`] (one filter), [`board`] (all filters,
-//! and their record), [`history`] (what was decided, with the [`difference`] of versions),
+//! [`versions`] (earlier versions), [`entry`] and [`commands`] (one filter), [`board`] (all
+//! filters, and their record), [`history`] (what was decided, with the [`difference`] of versions),
 //! [`shared`] (what gateways tell each other).
 //!
 //! This module does not know: routes, requests, when a reload happens.

@@ -7,7 +7,8 @@
 //!
 //! While a client pauses, the task keeps only [`Waiting`]: buffers and the state of an exchange,
 //! together about 12 KiB, exist only while requests come. Gain: an idle connection costs less than
-//! 2 KiB. Price: two allocations for each group of requests. This module does not know: what happens to a request (`pipeline`).
+//! 2 KiB. Price: two allocations for each group of requests. This module does not know: what
+//! happens to a request (`pipeline`).
 
 mod conn;
 mod response;

@@ -105,8 +105,8 @@ impl ThreadConnection {
         self.idle_since.set(self.idle_since.get().or(Some(since)));
     }
 
-    /// Has [`ThreadConnections::wake_all`] wake the task of this connection. The task stays the same
-    /// while the connection lives, so only the first call has an effect.
+    /// Has [`ThreadConnections::wake_all`] wake the task of this connection. The task stays the
+    /// same while the connection lives, so only the first call has an effect.
     pub(super) fn wake_on_drain(&self, waker: &Waker) {
         if !self.has_waker.replace(true)
             && let Some(entry) = self.connections.0.open.borrow_mut().get_mut(&self.id)

@@ -184,7 +184,8 @@ impl Certificates {
         lines
     }
 
-    /// Sets the metrics of expiry, and the list. A bundle of authorities counts as its first one to expire.
+    /// Sets the metrics of expiry, and the list. A bundle of authorities counts as its first one to
+    /// expire.
     fn publish_expiry(&self) {
         clear_expiry(&self.metrics);
         let mut list = vec![];

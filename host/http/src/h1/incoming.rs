@@ -377,15 +377,16 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_fast_body_gives_way_to_other_tasks() {
-        const PIECE: usize = 200 << 10;
-        let piece: &'static [u8] = vec![b'x'; PIECE].leak();
-        let (mut conn, mut body) = (conn(&[Some(piece); 20]), IncomingBody::new(Framing::Length(20 * PIECE as u64)));
+        const CHUNK_BYTES: usize = 200 << 10;
+        let piece: &'static [u8] = vec![b'x'; CHUNK_BYTES].leak();
+        let (mut conn, mut body) =
+            (conn(&[Some(piece); 20]), IncomingBody::new(Framing::Length(20 * CHUNK_BYTES as u64)));
         let context = &mut Context::from_waker(std::task::Waker::noop());
         let mut turns = 0;
         while !body.is_done() {
             turns += usize::from(body.poll_frame(&mut conn, context, |_| None).is_pending());
         }
-        assert_eq!(turns, 20 * PIECE / (6 * PIECE));
+        assert_eq!(turns, 20 * CHUNK_BYTES / (6 * CHUNK_BYTES));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A component that is ready to be called, and the data of a call's store.
 //!
-//! The data refers to the component, and the component's linker is typed by the data, so both are in
-//! this file. This module does not know: requests, responses.
+//! The data refers to the component, and the component's linker is typed by the data, so both are
+//! in this file. This module does not know: requests, responses.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use witgate_examples::Example;
 
-use super::load::{ComponentLoader, Loaded};
+use super::load::{ComponentLoader, Loaded, block_on};
 use super::report::mebibytes;
-use super::test::block_on;
 use crate::cli::output::print;
 
 /// Calls before the measurement.

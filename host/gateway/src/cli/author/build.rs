@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use componentize::{BuildOptions, Built, BuiltComponent, OutDir};
 use serde_json::json;
 
-use super::shown;
-use crate::cli::output::print;
+use crate::cli::output::{print, shown_path};
 
 /// The options of `witgate build`.
 #[derive(clap::Args)]
@@ -52,7 +51,7 @@ pub(super) fn build(options: &Options) -> Result<(), String> {
             let (name, version) = (&manifest.name, &manifest.version);
             print(json!({ "name": name, "version": version, "folder": source, "component": file }))?;
         } else {
-            print(shown(&component.file))?;
+            print(shown_path(&component.file))?;
         }
     }
     result_of(&built)

@@ -11,9 +11,8 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 use witgate_examples::{Action, Example, ExampleResponse, Expectation, FieldLines, Outcome};
 
-use super::load::Loaded;
+use super::load::{Loaded, block_on};
 use super::report::{mebibytes, milliseconds};
-use super::test::block_on;
 use crate::cli::output::print;
 
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "X"];

@@ -106,3 +106,9 @@ fn configured(path: &Path, file: &Path, info: &ComponentInfo) -> Result<(Config,
     (filter.source, filter.version, filter.sha256) = (FilterSource::File(absolute), None, None);
     Ok((config, filter))
 }
+
+/// Awaits a future on this thread.
+pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|error| format!("the system provides no runtime: {error}"))?.block_on(future))
+}

@@ -1,5 +1,4 @@
-//! The commands for authors of filters: `new`, `build`, `dev`, `test`,
-//! `bench`.
+//! The commands for authors of filters: `new`, `build`, `dev`, `test`, `bench`.
 //!
 //! They work in any folder, as any user, and without a checkout of this repository: the builder
 //! (`componentize`) carries its files inside the program. A filter is tested with the code that
@@ -16,7 +15,7 @@ mod report;
 mod scaffold;
 mod test;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 use componentize::Language;
@@ -83,10 +82,4 @@ pub(super) fn run(command: Command) -> Result<(), String> {
         Command::Test(options) => test::test(&options),
         Command::Bench(options) => bench::bench(&options),
     }
-}
-
-/// A path as a person would type it: relative to the working folder if it is below.
-fn shown(path: &Path) -> String {
-    let folder = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&folder).unwrap_or(path).display().to_string()
 }

@@ -9,8 +9,7 @@ use std::path::Path;
 
 use witgate_examples::{Example, changes, compare};
 
-use super::load::Loaded;
-use super::test::block_on;
+use super::load::{Loaded, block_on};
 use crate::cli::output::print;
 
 /// The names of exchanges that are shown for a kind of change.

@@ -6,13 +6,12 @@ use std::path::Path;
 
 use componentize::Language;
 
-use super::shown;
-use crate::cli::output::print;
+use crate::cli::output::{print, shown_path};
 
 pub(super) fn new(folder: &Path, language: Language, template: &str) -> Result<(), String> {
     let folder = std::path::absolute(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let written = componentize::new_filter(&folder, language, template)?;
-    let folder = shown(&folder);
+    let folder = shown_path(&folder);
     for file in written {
         print(format_args!("  {folder}/{}", file.display()))?;
     }

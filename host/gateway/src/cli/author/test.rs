@@ -10,7 +10,7 @@ use componentize::UnitTests;
 use witgate_examples::{Example, Report, run_examples};
 
 use super::build::build_one;
-use super::load::{ComponentLoader, Loaded};
+use super::load::{ComponentLoader, Loaded, block_on};
 use super::report::{self, Results};
 use super::{fuzz, replay};
 
@@ -112,10 +112,4 @@ fn selected(options: &Options, loaded: &Loaded) -> Result<Vec<Example>, String> 
 /// Runs examples on a runtime of its own.
 pub(super) fn run(loaded: &Loaded, examples: &[Example]) -> Result<Vec<Report>, String> {
     block_on(run_examples(&loaded.runner, examples))
-}
-
-/// Awaits a future on this thread.
-pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    Ok(runtime.map_err(|error| format!("the system provides no runtime: {error}"))?.block_on(future))
 }

@@ -1,8 +1,8 @@
 //! Stores on Redis or Valkey servers.
 //!
 //! `client` holds the connection that `connect` makes, and `reply_guard` bounds what the server may
-//! send over it. `keyvalue`, `limiter` and `bulletin` are the services on top, with the scripts that the server
-//! runs in `scripts/`. This module does not know: filters, routes.
+//! send over it. `keyvalue`, `limiter` and `bulletin` are the services on top, with the scripts
+//! that the server runs in `scripts/`. This module does not know: filters, routes.
 
 mod bulletin;
 mod client;
