@@ -10,7 +10,7 @@ use crate::yaml::Section;
 /// Bounds on compiling a filter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CompileLimits {
-    /// Address space of the compiling process in bytes. Default 2 GiB; 128 MiB to 64 GiB.
+    /// Address space of the compiling process in bytes. Default 2 GiB; 256 MiB to 64 GiB.
     pub memory_bytes: u64,
     /// Processor time of the compiling process; its wall-clock limit is four times as long.
     /// Default 120 s; 1 s to 1 h.
@@ -30,7 +30,7 @@ impl Default for CompileLimits {
 impl CompileLimits {
     pub(crate) fn read(section: &Section) -> Self {
         let default = Self::default();
-        let memory_bytes = section.size("memory", 128 << 20, 64 << 30);
+        let memory_bytes = section.size("memory", 256 << 20, 64 << 30);
         Self {
             memory_bytes: memory_bytes.map_or(default.memory_bytes, |bytes| bytes as u64),
             time: section.duration("time", Duration::from_secs(1), HOUR).unwrap_or(default.time),

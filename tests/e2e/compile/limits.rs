@@ -62,13 +62,13 @@ fn compile_bombs_are_refused_with_the_limit_named() -> Result<()> {
 #[test]
 fn a_compilation_above_its_limits_is_aborted() -> Result<()> {
     for (limits, reason) in [
-        ("compile: {memory: 128MiB}", "compiling needs more than 128 MiB of memory"),
+        ("compile: {memory: 256MiB}", "compiling needs more than 256 MiB of memory"),
         // The limit is of CPU time or, on a busy machine, of wall-clock time.
         ("compile: {time: 1s}", "(compile.time)"),
     ] {
         let gateway = start(limits)?;
         // The size is within its limits, and the compilation takes some seconds.
-        let bytes = with_functions_of(std::iter::repeat_n(20_000, 200))?;
+        let bytes = with_functions_of(std::iter::repeat_n(500_000, 8))?;
         let before = idle_latencies(&gateway)?;
         let seen = latencies(&gateway, || {
             gateway.replace("f.wasm", &bytes)?;

@@ -87,7 +87,23 @@ const RELEASES: List =
     List { path: "/releases", columns: &["name", "state", "version", "step", "share", "verdict"], inner: None };
 const FILTERS: List =
     List { path: "/filters", columns: &["name", "state", "version", "digest", "instances_kept"], inner: None };
-const UPSTREAMS: List = List { path: "/upstreams", columns: &[], inner: Some("endpoints") };
+const UPSTREAMS: List = List {
+    path: "/upstreams",
+    columns: &[
+        "name",
+        "endpoint",
+        "host",
+        "healthy",
+        "failures",
+        "ejected_for_seconds",
+        "in_flight",
+        "connections",
+        "pending",
+        "weight",
+        "unresolved",
+    ],
+    inner: Some("endpoints"),
+};
 const ROUTES: List = List { path: "/routes", columns: &["name", "filters", "upstreams"], inner: None };
 
 pub(super) fn run(options: Options) -> Result<(), String> {
