@@ -19,6 +19,9 @@ use crate::yaml::{self, Key, Node, Section, Value};
 
 const FILES_MAX: usize = 256;
 const FILTERS_MAX: u32 = 1000;
+/// What the store of a team's filter may take in memory.
+const STORE_KEYS_MAX: usize = 100_000;
+const STORE_BYTES_MAX: usize = 64 << 20;
 /// What a team may write about its filters and routes. A key that is not listed could reach beyond
 /// the team's limits.
 const FILTER_KEYS: &[&str] = &[
@@ -284,6 +287,15 @@ impl Team {
             if store.as_ref().is_some_and(|store| !self.stores.contains(&store.store)) {
                 fail(key, "uses a store that this team is not granted".into());
             }
+            if store.as_ref().is_some_and(|store| store.namespace.is_some()) {
+                fail(key, "the namespace of a team's filter is its name: remove it".into());
+            }
+        }
+        if filter.keyvalue.bytes > STORE_BYTES_MAX || filter.keyvalue.keys > STORE_KEYS_MAX {
+            fail("keyvalue", format!("a team's filter has at most {STORE_KEYS_MAX} keys and {STORE_BYTES_MAX} bytes"));
+        }
+        if filter.limiter.keys > STORE_KEYS_MAX {
+            fail("limiter", format!("a team's filter has at most {STORE_KEYS_MAX} keys"));
         }
     }
 
@@ -298,6 +310,9 @@ impl Team {
         if !self.paths.is_empty() && !self.paths.iter().any(|prefix| is_below(prefix, route.matches.path.as_ref())) {
             let paths = self.paths.join(", ");
             fail("match", format!("the routes of this team have an exact path or a prefix at or below {paths}"));
+        }
+        if route.limits.buffered_bytes.is_some() {
+            fail("limits", "a team may not change buffered_bytes, which others share".into());
         }
         for upstream in route.upstreams().iter().filter(|one| !self.upstreams.contains(&one.upstream)) {
             fail("upstream", format!("{}: this team may not use this upstream", upstream.upstream));
@@ -403,6 +418,16 @@ mod tests {
             (
                 "filters: { shared: { source: evil.wasm } }".into(),
                 "team.yaml:1: filters.shared: another file has a filter",
+            ),
+            (filters("keyvalue: { bytes: 4GiB }"), "team.yaml:1: filters.a.keyvalue: a team's filter has at most"),
+            (filters("limiter: { keys: 10000000 }"), "team.yaml:1: filters.a.limiter: a team's filter has at most"),
+            (
+                filters("keyvalue: { store: s, namespace: other }"),
+                "filters.a.keyvalue: the namespace of a team's filter",
+            ),
+            (
+                route("match: { host: t.test, path: /t }, upstream: u, limits: { buffered_bytes: 64GiB }"),
+                "routes[1].limits: a team may not change buffered_bytes",
             ),
             ("filters: { own: { source: evil.wasm } }".into(), "team.yaml:1: filters.own: another file has a filter"),
             (route("match: { path: /t }, upstream: u"), "the routes of this team have one of these hosts"),

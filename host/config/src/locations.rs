@@ -3,7 +3,7 @@
 //! This module does not know: how a location is reached, which settings belong to it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use http::Uri;
 
@@ -94,9 +94,10 @@ impl FilterSource {
     /// A text without a scheme is a path, relative to `base`.
     pub(crate) fn parse(text: &str, base: &Path) -> Result<Self, String> {
         if text.contains("://") {
+            check_segments(text)?;
             RemoteLocation::parse(text).map(Self::Remote)
         } else {
-            Ok(Self::File(base.join(text)))
+            Ok(Self::File(plain_path(&base.join(text))))
         }
     }
 
@@ -107,6 +108,28 @@ impl FilterSource {
             Self::Remote(location) => location.text.clone(),
         }
     }
+}
+
+/// Refuses segments by which a location would leave the prefix of `sources` that it begins with.
+pub(crate) fn check_segments(location: &str) -> Result<(), String> {
+    let path = location.split(['?', '#']).next().unwrap_or_default().to_ascii_lowercase().replace("%2e", ".");
+    if path.contains('\\') || path.split('/').any(|segment| segment == "." || segment == "..") {
+        return Err("a location has no segments . and .. and no backslash: write the path that they lead to".into());
+    }
+    Ok(())
+}
+
+/// A path without `.`, `..` and doubled slashes, so that two spellings of it are one.
+pub(crate) fn plain_path(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 impl Default for FilterSource {

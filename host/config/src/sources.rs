@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::locations::FilterSource;
+use crate::locations::{FilterSource, check_segments, plain_path};
 use crate::telemetry::Secret;
 use crate::values::{HOUR, sha256};
 use crate::yaml::Section;
@@ -213,10 +213,15 @@ fn prefix(text: &str, base: &Path) -> Result<String, String> {
             let (host, path) = rest.split_once('/').ok_or_else(|| {
                 format!("end the name with a slash, so that it is not the beginning of another name: {text}/")
             })?;
+            check_segments(text)?;
             Ok(format!("{scheme}://{}/{path}", host.to_ascii_lowercase()))
         }
         Some(_) => Err("write a path, or a URL with https, s3, gs, az or oci".into()),
-        None => Ok(base.join(text).display().to_string()),
+        None => {
+            // A folder keeps its slash, so that it is not the beginning of another name.
+            let slash = if text.ends_with('/') { "/" } else { "" };
+            Ok(format!("{}{slash}", plain_path(&base.join(text)).display()))
+        }
     }
 }
 

@@ -100,7 +100,8 @@ fn read_fields(section: &Section, key: &'static str) -> Vec<(HeaderName, HeaderV
 
 pub(crate) fn editable_name(text: &str) -> Result<HeaderName, String> {
     let name = header_name(text)?;
-    if is_hop_by_hop(&name) || name == http::header::HOST || name == http::header::CONTENT_LENGTH {
+    use http::header::{CONTENT_LENGTH, HOST, VIA};
+    if is_hop_by_hop(&name) || [HOST, CONTENT_LENGTH, VIA].contains(&name) {
         return Err("only the gateway writes this field: remove it (rewrite.host changes the host)".into());
     }
     Ok(name)

@@ -13,6 +13,7 @@ use http::header::{self, HeaderValue};
 
 use witgate_config::BasicAuth;
 use witgate_http::error::{Error, Kind};
+use witgate_http::semantics::fields::remove_with_lookalikes;
 use witgate_http::text::quoted;
 
 use passwords::{Busy, PasswordChecks};
@@ -31,7 +32,7 @@ pub async fn check(auth: &BasicAuth, passwords: &PasswordChecks, headers: &mut H
     let (user, password) = credentials(headers).map_err(|why| refuse(why.into()))?;
     let known = auth.users.get(&user);
     let hash = known.or_else(|| auth.users.any()).unwrap_or_default();
-    let is_right = passwords.check(hash, &password).await.map_err(|Busy| {
+    let is_right = passwords.check(&user, hash, &password).await.map_err(|Busy| {
         Error::new(Kind::Saturated, "basic_auth: as many checks of passwords wait as may: who sends wrong ones?")
     })?;
     if known.is_none() || !is_right {
@@ -42,7 +43,7 @@ pub async fn check(auth: &BasicAuth, passwords: &PasswordChecks, headers: &mut H
         headers.remove(header::AUTHORIZATION);
     }
     if let Some(name) = &auth.user_header {
-        headers.remove(name);
+        remove_with_lookalikes(headers, name);
         let value = HeaderValue::try_from(user).map_err(|_| refuse("the user's name is no field value".into()))?;
         headers.insert(name, value);
     }

@@ -14,6 +14,7 @@ use crate::upstream::{Cluster, SendOptions, UpstreamClient};
 use witgate_config::ForwardAuth;
 use witgate_http::body::{Body, ReadError};
 use witgate_http::error::{Error, Kind};
+use witgate_http::semantics::fields::remove_with_lookalikes;
 use witgate_http::semantics::fields::strip_connection_fields;
 use witgate_runtime::exchange::{Exchange, Response};
 
@@ -90,7 +91,7 @@ fn question(auth: &ForwardAuth, exchange: &Exchange) -> Result<http::Request<Bod
 /// The request gets these fields from the answer, and only from there.
 fn copy_fields(names: &[HeaderName], from: &HeaderMap, to: &mut HeaderMap) {
     for name in names {
-        to.remove(name);
+        remove_with_lookalikes(to, name);
         for value in from.get_all(name) {
             to.append(name, value.clone());
         }

@@ -22,6 +22,7 @@ use claims::{check_claims, field_value, find_claim};
 use key_cache::{KeyCache, KeyCaches};
 use witgate_config::{Jwks, Jwt, JwtKeys, TokenPlace};
 use witgate_http::error::{Error, Kind};
+use witgate_http::semantics::fields::remove_with_lookalikes;
 use witgate_http::text::quoted;
 use witgate_runtime::crypto::{KeySet, SignatureAlgorithm, VerifyingKey};
 use witgate_runtime::exchange::{Exchange, ExchangeNote};
@@ -89,7 +90,7 @@ impl TokenPolicy {
     pub async fn check(&self, upstream: &Rc<UpstreamClient>, exchange: &mut Exchange) -> Result<(), Error> {
         let headers = &mut exchange.request.headers;
         for (name, _) in &self.settings.headers {
-            headers.remove(name);
+            remove_with_lookalikes(headers, name);
         }
         let claims = match self.verify(upstream, headers).await? {
             Ok(claims) => claims,

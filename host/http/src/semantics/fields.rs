@@ -108,6 +108,20 @@ pub fn drop_underscore_lookalikes(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes a field that only the gateway may set, and those whose names differ from it only by
+/// underscores: CGI and its successors map both to one name.
+pub fn remove_with_lookalikes(headers: &mut HeaderMap, name: &HeaderName) {
+    headers.remove(name);
+    let is_lookalike = |other: &&HeaderName| {
+        let same = |(one, two): (u8, u8)| one == two || (matches!(one, b'_' | b'-') && matches!(two, b'_' | b'-'));
+        other.as_str().len() == name.as_str().len() && other.as_str().bytes().zip(name.as_str().bytes()).all(same)
+    };
+    let found: Vec<HeaderName> = headers.keys().filter(is_lookalike).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
 /// Whether a name differs from `content-length` or `transfer-encoding` only by characters that some
 /// parsers drop or take for a hyphen. CGI and its successors read `content_length` as
 /// `content-length`.
@@ -329,5 +343,17 @@ mod tests {
         {
             assert!(!is_host(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_field_of_the_gateway_goes_with_its_lookalikes() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-user-id", "x_user_id", "x-user_id", "x-userxid", "x-user"] {
+            headers.insert(HeaderName::from_static(name), http::HeaderValue::from_static("1"));
+        }
+        remove_with_lookalikes(&mut headers, &HeaderName::from_static("x-user-id"));
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["x-user", "x-userxid"]);
     }
 }

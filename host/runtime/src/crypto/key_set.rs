@@ -57,9 +57,10 @@ impl KeySet {
         Self { keys: vec![(None, key)] }
     }
 
-    /// Whether the set has a key with this id. If not, the issuer may have changed its keys.
+    /// Whether the set has a key for this id; a key without an id fits every one. If not, the
+    /// issuer may have changed its keys.
     pub fn contains(&self, id: &str) -> bool {
-        self.keys.iter().any(|(own, _)| own.as_deref() == Some(id))
+        self.keys.iter().any(|(own, _)| own.as_deref().is_none_or(|own| own == id))
     }
 
     /// The number of keys.

@@ -132,9 +132,10 @@ pub(crate) fn checked_reply(
     Ok(Reply { status, headers, body })
 }
 
-/// Whether only the gateway sets the field: framing, `host`, and fields of one connection.
+/// Whether only the gateway sets the field: framing, `host`, fields of one connection, and `via`,
+/// by which it finds loops.
 fn is_gateway_field(name: &HeaderName) -> bool {
-    is_hop_by_hop(name) || *name == header::CONTENT_LENGTH || *name == header::HOST
+    is_hop_by_hop(name) || [header::CONTENT_LENGTH, header::HOST, header::VIA].contains(name)
 }
 
 #[cfg(test)]

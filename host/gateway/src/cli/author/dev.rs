@@ -243,7 +243,7 @@ fn try_command(url: &str, examples: &[Example]) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let mut command = "try  curl -i".to_owned();
     if let Some(method) = &request.method {
-        command += &format!(" -X {method}");
+        command += &format!(" -X {}", quoted(method));
     }
     for (name, lines) in &request.headers {
         for line in lines.lines() {
@@ -253,7 +253,7 @@ fn try_command(url: &str, examples: &[Example]) -> String {
     if let Some(json) = &request.json {
         command += &format!(" --json {}", quoted(&json.to_string()));
     } else if let Some(body) = &request.body {
-        command += &format!(" --data-binary {}", quoted(body));
+        command += &format!(" --data-raw {}", quoted(body));
     }
     let path = request.path.as_deref().unwrap_or("/");
     command + " " + &if path == "/" { format!("{url}/") } else { quoted(&format!("{url}{path}")) }

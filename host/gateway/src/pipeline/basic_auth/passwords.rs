@@ -47,15 +47,19 @@ impl Default for PasswordChecks {
 }
 
 impl PasswordChecks {
-    /// Whether `password` has this bcrypt hash.
+    /// Whether `password` has this bcrypt hash, which is the hash of `user` or, if there is no such
+    /// user, another one. The user is a part of what is remembered: otherwise a quick answer would
+    /// say that a user does not exist.
     ///
     /// # Errors
     ///
     /// Too many other checks wait.
-    pub async fn check(&self, hash: &str, password: &[u8]) -> Result<bool, Busy> {
+    pub async fn check(&self, user: &str, hash: &str, password: &[u8]) -> Result<bool, Busy> {
         let id = self.key.map(|key| {
             let mut hasher = blake3::Hasher::new_keyed(&key);
             *hasher
+                .update(&(user.len() as u64).to_le_bytes())
+                .update(user.as_bytes())
                 .update(&(hash.len() as u64).to_le_bytes())
                 .update(hash.as_bytes())
                 .update(password)
@@ -140,17 +144,17 @@ mod tests {
         let checks = PasswordChecks::default();
         let hash = bcrypt::hash("secret", 4)?;
         for _ in 0..2 {
-            assert!(matches!(runtime.block_on(checks.check(&hash, b"secret")), Ok(true)));
-            assert!(matches!(runtime.block_on(checks.check(&hash, b"wrong")), Ok(false)));
+            assert!(matches!(runtime.block_on(checks.check("user", &hash, b"secret")), Ok(true)));
+            assert!(matches!(runtime.block_on(checks.check("user", &hash, b"wrong")), Ok(false)));
         }
         assert_eq!(checks.right.lock().map(|known| known.young.len()).ok(), Some(1));
-        assert!(matches!(runtime.block_on(checks.check("not a hash", b"secret")), Ok(false)));
+        assert!(matches!(runtime.block_on(checks.check("user", "not a hash", b"secret")), Ok(false)));
         // With no permit free, so many wait and the next one is refused.
         let _all = checks.running.clone().try_acquire_many_owned(checks.running.available_permits() as u32)?;
         let waiting: Vec<_> = (0..QUEUE_MAX).map_while(|_| checks.queue.try_acquire(QUEUE_MAX).ok()).collect();
         assert_eq!(waiting.len(), QUEUE_MAX);
-        assert!(matches!(runtime.block_on(checks.check(&hash, b"third")), Err(Busy)));
-        assert!(matches!(runtime.block_on(checks.check(&hash, b"secret")), Ok(true)), "it is remembered");
+        assert!(matches!(runtime.block_on(checks.check("user", &hash, b"third")), Err(Busy)));
+        assert!(matches!(runtime.block_on(checks.check("user", &hash, b"secret")), Ok(true)), "it is remembered");
         Ok(())
     }
 }

@@ -4,10 +4,11 @@
 //! internal service by a redirect. The addresses are checked when a name is resolved, so that a
 //! name cannot change in between. This module does not know: requests.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use witgate_http::semantics::public_address::is_public;
 
 /// Redirects of one request.
 pub(super) const REDIRECTS_MAX: usize = 5;
@@ -51,43 +52,6 @@ pub(super) fn is_same_server(one: &Url, other: &Url) -> bool {
 
 fn private(host: &str) -> String {
     format!("a redirect leads to the private address of {host}: allow it with `private_addresses: true` in `sources`")
-}
-
-/// Whether an address is one of the public Internet (IANA special-purpose registries).
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => match embedded_v4(address) {
-            Some(inner) => is_public_v4(inner),
-            // 2000::/3 is all that is assigned to the public Internet.
-            None => address.segments()[0] & 0xe000 == 0x2000 && address.segments()[..2] != [0x2001, 0xdb8],
-        },
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    let is_special = address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_documentation()
-        || a == 0
-        || a >= 224
-        || (a == 100 && b & 0xc0 == 64)
-        || (a == 192 && b == 0 && c == 0)
-        || (a == 198 && b & 0xfe == 18);
-    !is_special
-}
-
-/// The IPv4 address in a mapped, translated (NAT64) or 6to4 address.
-fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let s = address.segments();
-    let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
-    match s {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(join(high, low)),
-        [0x2002, high, low, ..] => Some(join(high, low)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

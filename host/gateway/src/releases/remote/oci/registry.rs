@@ -90,7 +90,8 @@ impl Registry {
         let url = url.map_err(|error| FetchError::new(format_args!("{path}: {error}")))?;
         let get = Get { accept, if_none_match: known, ..Get::new(url) };
         let response = self.client.get(get.with(self.authorization.as_ref())).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
+        // A server that a redirect led to gets no password.
+        if response.status() != StatusCode::UNAUTHORIZED || !is_same_server(&self.base, response.url()) {
             return Ok(response);
         }
         let authorization = self.authorize(&response).await?;
