@@ -11,7 +11,7 @@ python := "componentize/python/.venv/bin/python"
 default:
     @just --list --unsorted 2>/dev/null || npx -y rust-just --list --unsorted
 
-# run the gateway with filters in three languages and a built-in upstream, and print what to try
+# run the gateway with three filters and a built-in upstream, and print what to try
 demo: build build-guests
     target/release/witgate run
 
@@ -143,7 +143,7 @@ certs-soak SECONDS="60": build
 soak-reloads: build
     SOAK=1 cargo test --release --locked --workspace --test e2e -- --nocapture memory_does_not_grow
 
-# compare witgate with other gateways (15 minutes; options: --peers, --quick, --reloads, --no-write)
+# compare witgate with other gateways (15 minutes; options: --peers, --quick, --reloads, --transfers, --telemetry, --no-write)
 bench *OPTIONS: build dist build-guests build-fixtures
     cargo build --release --locked --workspace --examples
     WITGATE="$PWD/target/dist/witgate" target/release/bench {{ OPTIONS }}

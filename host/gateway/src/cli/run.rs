@@ -16,7 +16,7 @@ use crate::process::memory::allow_huge_pages;
 use crate::telemetry::init_log;
 use witgate_config::LogFormat;
 
-/// The demo with filters of all three languages. It needs `just build-guests`.
+/// The demo with three filters. It needs `just build-guests`.
 const DEMO: &str = include_str!("demo.yaml");
 /// The demo without filters: a proxy in front of the echo upstream.
 const DEMO_PLAIN: &str = include_str!("demo-plain.yaml");
