@@ -143,7 +143,7 @@ certs-soak SECONDS="60": build
 soak-reloads: build
     SOAK=1 cargo test --release --locked --workspace --test e2e -- --nocapture memory_does_not_grow
 
-# compare witgate with other gateways (15 minutes; options: --peers, --quick, --reloads, --transfers, --telemetry, --no-write)
+# compare witgate with other gateways (15 minutes; `target/release/bench --help` lists the options)
 bench *OPTIONS: build dist build-guests build-fixtures
     cargo build --release --locked --workspace --examples
     WITGATE="$PWD/target/dist/witgate" target/release/bench {{ OPTIONS }}
