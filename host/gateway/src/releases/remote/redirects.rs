@@ -79,10 +79,12 @@ mod tests {
             "64:ff9b::7f00:1",
             "2002:7f00:1::",
             "2001:db8::1",
+            // A mapped address says something else than it seems to.
+            "::ffff:8.8.8.8",
         ] {
             assert!(!is_public(text.parse()?), "{text}");
         }
-        for text in ["8.8.8.8", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
+        for text in ["8.8.8.8", "100.128.0.1", "2606:4700::1111"] {
             assert!(is_public(text.parse()?), "{text}");
         }
         Ok(())
