@@ -65,7 +65,7 @@ fn a_websocket_travels_over_http_2_on_both_sides() -> Result<()> {
         let mut body = response.into_body();
         let mut text = vec![];
         while let Some(data) = body.data().await {
-            text.extend_from_slice(&data.context("the tunnel broke off")?);
+            text.extend_from_slice(&data.context("the tunnel ended early")?);
         }
         ensure!(text == b"HELLObye", "{}", text.escape_ascii());
         Ok(())

@@ -316,7 +316,7 @@ impl Kind {
             Self::UpstreamCertificate => "the upstream's certificate is not accepted",
             Self::UpstreamTls => "no secure connection to the upstream",
             Self::UpstreamSaturated => "the upstream is busy, try again",
-            Self::UpstreamClosed | Self::UpstreamProtocol => "the upstream broke off",
+            Self::UpstreamClosed | Self::UpstreamProtocol => "the upstream sent no complete, valid response",
             Self::UpstreamTimeout => "the upstream took too long",
             Self::UpgradeUnsupported => "the upstream does not support this upgrade",
             Self::ResponseTooLarge => "the upstream's response is too large",

@@ -83,7 +83,7 @@ impl http_body::Body for Incoming {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
-        let broken = |error: h2::Error| Error::new(this.peer.broken, format!("the body broke off: {error}"));
+        let broken = |error: h2::Error| Error::new(this.peer.broken, format!("the body ended early: {error}"));
         if !this.data_ended {
             match this.stream.poll_data(context) {
                 Poll::Ready(Some(Ok(data))) => {

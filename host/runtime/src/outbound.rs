@@ -85,7 +85,7 @@ pub enum SendError {
     Limit(String),
     /// The time is up.
     Timeout(String),
-    /// The service cannot be reached, or broke off.
+    /// The service cannot be reached, or sent no complete response.
     Unavailable(String),
 }
 

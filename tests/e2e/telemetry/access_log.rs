@@ -81,7 +81,7 @@ fn failures_are_logged_whatever_the_sample_and_the_condition_are() -> Result<()>
         assert_eq!(gateway.get("/reset", &[])?.status, 502);
         let failed = line(&gateway, "/reset")?;
         assert_eq!(failed["failure"], "upstream-closed");
-        assert_eq!(line(&gateway, "/cut")?["detail"], "the response's body broke off");
+        assert_eq!(line(&gateway, "/cut")?["detail"], "the response body ended early");
         assert!(gateway.accessed("/fine").is_empty());
     }
     let gateway = Setup::new(&yaml)?.access_log("when: {slower: 100ms}").start()?;

@@ -107,7 +107,7 @@ impl Sampler {
     }
 
     /// Gives the request back for the main exchange. If it is chosen, `on_copy` is called once: at
-    /// once, or when the body has passed. It is never called if the body breaks off.
+    /// once, or when the body has passed. It is never called if the body ends early.
     fn copy(&self, request: http::Request<Body>, on_copy: impl FnOnce(RequestCopy) + 'static) -> http::Request<Body> {
         if self.percent < 100 && fastrand::u8(0..100) >= self.percent {
             return request;
@@ -229,7 +229,7 @@ mod tests {
         let sampler = Sampler::new(100);
         assert_eq!(copied(&sampler, vec![Ok(3), Ok(4)], 2), [""; 0]);
         assert_eq!(copied(&sampler, vec![Ok(3), Ok(4)], 3), ["7 bytes"]);
-        assert_eq!(copied(&sampler, vec![Ok(3), Err(())], 3), [""; 0], "a body that breaks off is not copied");
+        assert_eq!(copied(&sampler, vec![Ok(3), Err(())], 3), [""; 0], "a body that ends early is not copied");
         assert_eq!(copied(&sampler, vec![Ok(BODY_BYTES_MAX), Ok(1)], 3), ["too large"]);
         assert_eq!(sampler.in_flight.in_use(), 0, "permits are returned");
     }

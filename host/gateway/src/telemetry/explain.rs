@@ -26,7 +26,7 @@ fn cause(record: &ExchangeRecord) -> String {
     }
     if let Some((direction, kind)) = record.traffic.broken() {
         let body = if direction == Direction::Sent { "response" } else { "request" };
-        return format!("the body of the {body} broke off ({}).", kind.label());
+        return format!("the {body} body ended early ({}).", kind.label());
     }
     match record.upstream.attempts.last() {
         Some(attempt) => format!("endpoint {} sent this status.", attempt.endpoint),

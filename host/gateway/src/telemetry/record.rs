@@ -211,7 +211,7 @@ impl ExchangeRecord {
             return Some((kind.label().to_owned(), detail.clone()));
         }
         if let Some((_, kind)) = self.traffic.broken() {
-            return Some((kind.label().to_owned(), "a body broke off".into()));
+            return Some((kind.label().to_owned(), "a body ended early".into()));
         }
         match self.status {
             None => Some(("client-gone".into(), "the client left before the response".into())),

@@ -27,7 +27,7 @@ pub(super) enum AttemptResult {
     Protocol,
     /// The request was not sent because of a limit.
     LimitReached,
-    /// The client broke off, or its request is at fault.
+    /// The client aborted the request, or its request is at fault.
     Client,
 }
 

@@ -29,7 +29,7 @@ const START_TIME: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// The component has as many calls as it may, fails, or does not answer with a valid head. Or the
-/// client's body broke off before the answer.
+/// request body ended early, before the response.
 pub async fn call(
     component: &Arc<HttpComponent>,
     request: http::Request<Body>,

@@ -40,7 +40,7 @@ pub(super) struct Running {
     guest: Option<Guest>,
     returned: Option<Store<State>>,
     feed: Option<Feed>,
-    /// Why the client's body broke off.
+    /// Why the request body ended early.
     request_error: Option<Error>,
     _permit: Permit,
 }

@@ -3,8 +3,7 @@
 //! The encoder flushes the codec whenever the inner body is pending. So an event of a stream
 //! reaches its reader at once, and a body that arrives at full speed is compressed in large blocks.
 //! The work and memory of one poll are bounded, so that a large body does not delay the other tasks
-//! of its thread. A body that breaks off ends without the codec's end mark, so it never looks
-//! complete.
+//! of its thread. An incomplete body gets no end mark of the codec, so it never looks complete.
 //! This module does not know: heads, negotiation.
 
 use std::io::{self, Write as _};

@@ -205,12 +205,14 @@ impl Http1Conn {
 fn client_error(error: ReceiveError) -> Error {
     match error {
         ReceiveError::Invalid(error) => error,
-        ReceiveError::Closed => Error::new(Kind::ClientGone, "the request body broke off"),
+        ReceiveError::Closed => {
+            Error::new(Kind::ClientGone, "the client closed the connection before the end of the request body")
+        }
         ReceiveError::TooSlow => Error::new(Kind::ClientTimeout, "the request body came too slowly"),
         ReceiveError::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
             Error::new(Kind::ClientTimeout, error.to_string())
         }
-        ReceiveError::Io(error) => Error::new(Kind::ClientGone, format!("the request body broke off: {error}")),
+        ReceiveError::Io(error) => Error::new(Kind::ClientGone, format!("the request body ended early: {error}")),
     }
 }
 

@@ -117,7 +117,7 @@ fn poll_body(
         let gathered = match gathered {
             Ok(gathered) => gathered,
             Err(error) => {
-                tracing::debug!(detail = error.detail, "a response body broke off");
+                tracing::debug!(detail = error.detail, "a response body ended early");
                 return Poll::Ready(Err(()));
             }
         };

@@ -104,7 +104,7 @@ pub(super) async fn serve_stream(
         match sent.await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
-                return tracing::debug!(detail = error.detail, "the body of a response broke off");
+                return tracing::debug!(detail = error.detail, "a response body ended early");
             }
             None => return respond.send_reset(Reason::PROTOCOL_ERROR),
         }

@@ -189,13 +189,13 @@ fn write_failure(line: &mut JsonObject<'_>, record: &ExchangeRecord) {
     } else if let Some((direction, kind)) = record.traffic.broken() {
         line.text("failure", kind.label(), SHORT_MAX);
         let detail = match direction {
-            Direction::Received => "the request's body broke off",
-            Direction::Sent => "the response's body broke off",
+            Direction::Received => "the request body ended early",
+            Direction::Sent => "the response body ended early",
         };
         line.text("detail", detail, SHORT_MAX);
     } else if record.has_client_left() {
         line.text("failure", "client-gone", SHORT_MAX);
-        line.text("detail", "the client left during the response's body", SHORT_MAX);
+        line.text("detail", "the client left during the response body", SHORT_MAX);
     }
 }
 
