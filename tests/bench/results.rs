@@ -32,7 +32,7 @@ pub(crate) struct Run {
     pub(crate) command: String,
     pub(crate) machine: String,
     pub(crate) commit: String,
-    /// How noisy the machine was, in words.
+    /// A description of how noisy the machine was.
     pub(crate) noise: String,
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,

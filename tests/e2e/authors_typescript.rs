@@ -1,5 +1,5 @@
 //! TypeScript filters as authors write them: mistakes name their line, and what works elsewhere
-//! works or is refused in words.
+//! works or fails with a message that says why.
 //!
 //! The fixture tests/fixtures/typescript/authors has a probe for each path. These tests do not
 //! know: how the SDK checks.

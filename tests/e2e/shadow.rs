@@ -1,5 +1,5 @@
 //! The shadow of a release: a new version gets the input of live calls, its differences are found
-//! in words, and it changes nothing: no exchange, no stored value.
+//! and described, and it changes nothing: no exchange, no stored value.
 
 use anyhow::{Result, ensure};
 use harness::wat::{component, header_setter, order_marker};

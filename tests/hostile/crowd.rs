@@ -1,5 +1,5 @@
-//! Many hostile calls at once on one thread: neighbours are served between their time slices, and
-//! a filter has only as many calls as the operator allows.
+//! Many concurrent hostile calls on one thread: neighbours are served between their time slices,
+//! and a filter has only as many calls as the operator allows.
 
 use std::time::{Duration, Instant};
 

@@ -79,7 +79,7 @@ fn gateway(upstreams: &[ScriptedUpstream]) -> Result<Gateway> {
     Setup::new(&(yaml + &routes))?.level("error").start()
 }
 
-/// Sends a request to one upstream. Returns the reaction in words, or why it is wrong.
+/// Sends a request to one upstream. Returns a description of the reaction, or why it is wrong.
 fn judge(mut client: RawConnection, index: usize, expect: Expect) -> Result<String> {
     client.send(format!("GET /f{index} HTTP/1.1\r\nHost: t.test\r\n\r\n"))?;
     let response = final_response(&mut client);

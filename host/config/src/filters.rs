@@ -46,7 +46,7 @@ pub struct Filter {
     /// The largest body that it may read or make, in bytes, whatever its manifest asks for. Default
     /// 8 MiB, which is also the most.
     pub body_bytes: usize,
-    /// Calls at once over all threads; above it calls fail as saturated. Default 256; 1 to
+    /// Concurrent calls over all threads; above it calls fail as saturated. Default 256; 1 to
     /// 1,000,000.
     pub concurrency: usize,
     /// What a failed call does to the exchange. Default closed.

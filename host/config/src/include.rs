@@ -273,7 +273,7 @@ impl Team {
         }
         if filter.concurrency > self.concurrency {
             let message =
-                format!("{}: this team's filters may have {} calls at once", filter.concurrency, self.concurrency);
+                format!("{}: this team's filters may have {} concurrent calls", filter.concurrency, self.concurrency);
             fail("concurrency", message);
         }
         if filter.capabilities.iter().any(|capability| !self.capabilities.contains(capability)) {

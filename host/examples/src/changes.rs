@@ -1,4 +1,4 @@
-//! Says in words what differs between two outcomes of the same request.
+//! Describes what differs between two outcomes of the same request.
 //!
 //! This module does not know: where the outcomes come from.
 

@@ -6,7 +6,7 @@
 //! and a limiter of its own, so that a run changes nothing outside of it.
 //!
 //! `run` makes an [`Outcome`] of an example, `compare` finds the differences to what is expected,
-//! `changes` says in words what differs between two outcomes. This crate does not know: files,
+//! `changes` describes what differs between two outcomes. This crate does not know: files,
 //! terminals, routes.
 
 mod changes;

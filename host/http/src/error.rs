@@ -304,7 +304,7 @@ impl Kind {
             Self::RateLimited => "too many requests",
             Self::StoreUnavailable => "the gateway cannot count requests, try again",
             Self::Saturated | Self::Filter(FilterFailure::Saturated) => "the gateway is busy, try again",
-            Self::ClientSaturated => "too many requests at once, try again",
+            Self::ClientSaturated => "too many concurrent requests, try again",
             Self::Filter(FilterFailure::Deadline) => "a filter took too long",
             Self::Filter(_) => "a filter failed",
             Self::UpstreamConnect

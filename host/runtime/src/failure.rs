@@ -36,7 +36,7 @@ impl Failure {
 impl Failure {
     /// The filter has as many calls as the operator allows.
     pub(crate) fn concurrency(filter: &str, max: impl std::fmt::Display) -> Self {
-        let detail = format!("{max} calls at once, the limit is filters.{filter}.concurrency");
+        let detail = format!("{max} concurrent calls, the limit is filters.{filter}.concurrency");
         Self { kind: FilterFailure::Saturated, detail }
     }
 }

@@ -1,7 +1,7 @@
 //! A component that answers requests itself: it exports `wasi:http/incoming-handler`.
 //!
 //! Its limits and its isolation are those of filters: a fresh instance for each request, memory,
-//! calls at once, and fibers that yield to other connections. It may import WASI 0.2 and
+//! concurrent calls, and fibers that yield to other connections. It may import WASI 0.2 and
 //! `wasi:http`, without files and sockets; requests that it sends are refused.
 //!
 //! `linked` is a component that is ready, with the data of its stores. `call` answers a request:

@@ -50,7 +50,7 @@ pub struct FilterSettings {
     pub memory_bytes: usize,
     /// The largest body that the filter may read or make, in bytes.
     pub body_bytes: usize,
-    /// Calls at once, over all threads.
+    /// Concurrent calls, over all threads.
     pub concurrency: usize,
     /// The number of calls that one instance serves, one after the other.
     pub reuse: u32,

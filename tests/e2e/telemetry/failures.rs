@@ -1,4 +1,4 @@
-//! The last failures in words, and the decisions that holders of the debug token see.
+//! The explanations of the last failures, and the decisions that holders of the debug token see.
 
 use anyhow::{Context as _, Result};
 use harness::wat::{filter, header_setter};

@@ -1,4 +1,4 @@
-//! `/exchanges?failed`: the last exchanges that failed, in words, as JSON.
+//! `/exchanges?failed`: the last exchanges that failed, each with an explanation, as JSON.
 //!
 //! Successful exchanges are not kept, so the query may be left out. This module does not know: how
 //! an exchange fails.

@@ -34,7 +34,7 @@ pub(super) struct FilterRelease {
     digest: String,
     /// The release that runs.
     release: Option<RunningRelease>,
-    /// The last decision, in words.
+    /// The reason for the last decision.
     verdict: String,
     /// Earlier versions to which a rollback can go, newest first.
     previous: Vec<EarlierVersion>,

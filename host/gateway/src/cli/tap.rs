@@ -1,7 +1,7 @@
 //! `witgate tap`: prints the exchanges of a running gateway as they end.
 //!
-//! The gateway selects them and hides secrets. A line for people has the failure in words below it.
-//! This module does not know: how exchanges are selected.
+//! The gateway selects them and hides secrets. A line for people has the explanation of the failure
+//! below it. This module does not know: how exchanges are selected.
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -21,7 +21,7 @@ pub struct Decision {
     pub other: Option<Version>,
     /// That version's share of the exchanges from here on.
     pub share: Share,
-    /// Why, in words.
+    /// The reason for the decision.
     pub why: String,
     /// What both versions had done in the step, if a step was judged.
     pub figures: Option<Comparison>,

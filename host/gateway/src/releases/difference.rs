@@ -1,4 +1,4 @@
-//! The difference between two versions of a filter, in words.
+//! Describes the difference between two versions of a filter.
 //!
 //! It compares what the components declare, not their code. This module does not know: why a
 //! version was released.

@@ -34,7 +34,7 @@ pub struct Entry {
     pub quarantined: Vec<Quarantined>,
     /// The digest of the file that was loaded last.
     pub file: String,
-    /// The last decision, in words.
+    /// The reason for the last decision.
     pub verdict: String,
     /// The release that ran when this was saved.
     saved: Option<Saved>,

@@ -68,7 +68,7 @@ pub struct PastDecision {
     pub share: f64,
     /// Who decided: `gates`, `source`, or an operator with the address.
     pub who: String,
-    /// Why, in words.
+    /// The reason for the decision.
     pub why: String,
     /// What both versions had done in the step, if a step was judged.
     pub figures: Option<PastFigures>,

@@ -1,5 +1,5 @@
 //! The shadow step of a release: the new version gets the input of live calls, and its effect is
-//! compared with theirs, in words. It is never applied.
+//! compared with theirs and described. It is never applied.
 //!
 //! An effect is what a call did to its message. Two versions that reach it with other edits are
 //! equal. Values of secret fields and bodies are compared but not shown. This module does not know:
@@ -63,7 +63,7 @@ pub struct Sample {
     exchange: String,
     /// The route.
     route: String,
-    /// What differs, in words.
+    /// A description of what differs.
     differences: Vec<String>,
     /// What the version in service did, a line for each change.
     live: Vec<String>,

@@ -52,7 +52,7 @@ pub struct GatewayNotice {
     pub digest: String,
     /// The step of the release, from 1. 0 if none runs.
     pub step: usize,
-    /// The last decision, in words.
+    /// The reason for the last decision.
     pub verdict: String,
     /// Unix time in seconds.
     pub at: u64,

@@ -1,4 +1,4 @@
-//! A failed exchange in words: what happened, to what, and what to do next.
+//! The explanation of a failed exchange: what happened, to what, and what to do next.
 //!
 //! docs/reference/errors.md has the same advice as a table. This module does not know: who reads
 //! it.
@@ -94,6 +94,6 @@ fn filter_advice(failure: FilterFailure) -> &'static str {
         FilterFailure::Memory => "Raise filters.NAME.memory, or make the filter use less.",
         FilterFailure::Limit => "Make the filter use less; docs/reference/wit.md has the limits of one call.",
         FilterFailure::Loop => "Look for a call of a filter that leads back to the filter's own route.",
-        FilterFailure::Saturated => "Lower the number of exchanges at once, or raise limits.in_flight.",
+        FilterFailure::Saturated => "Lower the number of concurrent exchanges, or raise limits.in_flight.",
     }
 }

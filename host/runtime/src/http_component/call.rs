@@ -28,7 +28,7 @@ const START_TIME: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// The component has as many calls as it may, fails, or does not answer with a valid head. Or the
+/// The component has as many calls as it may, fails, or does not respond with a valid head. Or the
 /// request body ended early, before the response.
 pub async fn call(
     component: &Arc<HttpComponent>,
@@ -37,7 +37,7 @@ pub async fn call(
 ) -> Result<http::Response<Body>, Error> {
     let max = component.settings.concurrency;
     let Ok(permit) = component.in_calls.try_acquire(max) else {
-        let detail = format!("{max} requests at once, the limit is component.concurrency");
+        let detail = format!("{max} concurrent requests, the limit is component.concurrency");
         return Err(component.fail(Kind::UpstreamSaturated, &detail));
     };
     let is_head = request.method() == Method::HEAD;

@@ -37,7 +37,7 @@ pub struct HttpComponentSettings {
     pub name: Arc<str>,
     /// The largest linear memory of one instance, in bytes.
     pub memory_bytes: usize,
-    /// Requests at once, over all threads.
+    /// Concurrent requests, over all threads.
     pub concurrency: usize,
     /// Its environment variables.
     pub env: Arc<[(String, String)]>,

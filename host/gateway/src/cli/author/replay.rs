@@ -1,4 +1,4 @@
-//! `witgate test --replay`: runs recorded exchanges, and says in words what a new version changes.
+//! `witgate test --replay`: runs recorded exchanges, and describes what a new version changes.
 //!
 //! The old version is a component (`--against`), or the recording itself: then its expectations are
 //! what happened. Changes of the same kind are counted together. This module does not know: how

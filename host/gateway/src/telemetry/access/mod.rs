@@ -147,7 +147,7 @@ pub(super) fn describe(record: &ExchangeRecord, end: &End) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// The same with fields of the request, and with the failure in words.
+/// The same with fields of the request, and with the explanation of the failure.
 pub(super) fn describe_with_headers<'h>(
     record: &ExchangeRecord,
     end: &End,
