@@ -96,7 +96,7 @@ FAILED = 'status=~"5.."'
 dashboard("overview", "witgate: overview", [variable("route", "Route", "label_values(witgate_requests_total, route)")], [
     panel("Requests", (f"sum(rate(witgate_requests_total{{{ROUTE}}}[$__rate_interval]))", "requests"),
           kind="stat", unit="reqps", width=6),
-    panel("Answers with 5xx", (
+    panel("Responses with 5xx", (
         f"sum(rate(witgate_requests_total{{{ROUTE}, {FAILED}}}[$__rate_interval])) or vector(0)", "5xx"),
           kind="stat", unit="reqps", width=6),
     panel("Exchanges in flight", (f"sum(witgate_in_flight{{{SELECTOR}}})", "in flight"), kind="stat", width=6),

@@ -62,7 +62,7 @@ fn a_limit_by_address_bounds_how_many_passwords_a_client_tries() -> Result<()> {
 }
 
 #[test]
-fn many_wrong_passwords_delay_nobody_who_has_signed_in() -> Result<()> {
+fn many_wrong_passwords_do_not_delay_users_who_have_signed_in() -> Result<()> {
     let gateway = gateway("")?;
     assert_eq!(gateway.get("/", &[BOB])?.status, 200);
     let address = gateway.address;

@@ -177,7 +177,7 @@ fn idle_connections_make_room_for_new_ones() -> Result<()> {
 }
 
 #[test]
-fn silent_connections_of_one_client_lock_nobody_out() -> Result<()> {
+fn silent_connections_of_one_client_lock_no_other_client_out() -> Result<()> {
     let gateway = Setup::new(&format!("limits: {{connections: 300}}\n{ECHO}"))?.start()?;
     let attacker = Ipv4Addr::new(127, 0, 0, 2);
     let silent: Vec<_> = (0..400).map(|_| Client::connect_from(attacker, gateway.address)).collect();

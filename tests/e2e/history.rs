@@ -1,5 +1,5 @@
 //! The history of releases: what was decided, by whom, with the figures; what differs between
-//! versions; and the way back to an earlier version. All of it survives `kill -9`.
+//! versions; and the return to an earlier version. All of it survives `kill -9`.
 
 use std::process::{Command, Output};
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Releases of filters: a new version takes over step by step, is rolled back by itself when it is
-//! worse, and obeys an operator's commands, which strangers cannot give.
+//! worse, and obeys an operator's commands, which web pages of other sites cannot give.
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -208,7 +208,7 @@ fn a_rollback_survives_a_restart_and_needs_no_file() -> Result<()> {
 }
 
 #[test]
-fn strangers_cannot_give_commands() -> Result<()> {
+fn web_pages_of_other_sites_cannot_give_commands() -> Result<()> {
     let gateway = start("{steps: [1%, 100%], hold: 1h}")?;
     gateway.replace("f.wasm", version(2, "", "")?)?;
     wait_state(&gateway, "releasing");

@@ -303,7 +303,7 @@ fn a_listener_redirects_to_https_before_any_route() -> Result<()> {
         assert_eq!(response.header("location"), Some(format!("https://test:8443{path}").as_str()));
     }
     let claimed = client.get("/api", &["x-forwarded-proto: https"])?;
-    assert_eq!(claimed.status, 308, "a stranger's x-forwarded-proto does not count");
+    assert_eq!(claimed.status, 308, "an untrusted client's x-forwarded-proto does not count");
     assert_eq!(client.get("/.well-known/acme-challenge/token", &[])?.text(), "challenge");
     client.write(b"GET /api HTTP/1.0\r\n\r\n")?;
     assert_eq!(client.read(false)?.status, 400, "there is no host to redirect to");

@@ -264,7 +264,7 @@ fn an_older_version_is_refused_unless_the_operator_allows_it() -> Result<()> {
 }
 
 #[test]
-fn an_absent_source_without_a_version_on_disk_is_named_and_delays_nobody_else() -> Result<()> {
+fn an_absent_source_without_a_version_on_disk_is_named_and_delays_nothing_else() -> Result<()> {
     let address = refusing_address()?;
     let absent = format!("http://{address}/f.wasm");
     let log = Setup::new(&yaml(&absent, "", POLL))?.start_refused()?;

@@ -161,7 +161,7 @@ fn warn_of_ipv6_only(top: &Section, listeners: &[Listener]) {
     }
 }
 
-/// Warns of listeners that accept nobody.
+/// Warns of listeners that accept no connection.
 pub(crate) fn check_trust(top: &Section, listeners: &[Listener], trusted_proxies: &[IpNet]) {
     if !trusted_proxies.is_empty() {
         return;

@@ -61,7 +61,7 @@ fn metrics_and_the_access_log_arrive_over_both_transports() -> Result<()> {
 }
 
 #[test]
-fn a_receiver_that_is_away_delays_nobody() -> Result<()> {
+fn a_receiver_that_is_away_delays_no_request() -> Result<()> {
     let yaml = format!(
         "telemetry: {{metrics: {{interval: 1s}}, otlp: {{endpoint: \"http://{}\"}}}}\n\
          upstreams: {{echo: {{builtin: echo}}}}\nroutes: [{{upstream: echo}}]",

@@ -2,8 +2,8 @@
 //! exchanges, and the releases of filters with their commands and their history.
 //!
 //! It runs on a thread of its own that serves no traffic, so it answers while the workers are busy
-//! and a slow client delays nobody. It speaks plain HTTP/1.1. Each resource has a handler in a file
-//! of its own; [`router`] has their paths, and `access` decides who may give commands.
+//! and a slow client delays no other one. It speaks plain HTTP/1.1. Each resource has a handler in
+//! a file of its own; [`router`] has their paths, and `access` decides who may give commands.
 //!
 //! This module does not know: how the numbers are measured.
 

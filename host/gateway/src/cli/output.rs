@@ -1,6 +1,6 @@
-//! What the commands write: escaped, and quiet if nobody reads it.
+//! What the commands write: escaped, and without an error if its reader has left.
 //!
-//! Names and texts come from files that strangers wrote, so control characters are escaped before a
+//! Names and texts come from files that others wrote, so control characters are escaped before a
 //! terminal sees them. A closed pipe (`witgate check … | head`) ends the output and is no error.
 //!
 //! This module does not know: what is written.
@@ -24,8 +24,8 @@ pub(super) fn print(text: impl Display) -> Result<(), String> {
     written.map_err(|error| format!("standard output: {error}"))
 }
 
-/// Writes a message, which may have several lines, to standard error. There is nobody to tell if
-/// that fails.
+/// Writes a message, which may have several lines, to standard error. An error of that
+/// is ignored: it could not be shown.
 pub(super) fn print_error(text: impl Display) {
     let _ = write_lines(&mut io::stderr().lock(), text.to_string().split('\n'));
 }

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_only_a_proxy_sets_are_removed_from_strangers() -> Result<(), Kind> {
+    fn fields_that_only_a_proxy_sets_are_removed_from_untrusted_peers() -> Result<(), Kind> {
         let names =
             ["x-forwarded-port", "x-forwarded-client-cert", "x-real-ip", "client-cert", "x-original-url", "proxy"];
         let mut sent = vec![("host", "h"), ("x-own", "1")];

@@ -2,7 +2,7 @@
 //!
 //! Landlock limits files and TCP ports, as far as the kernel knows it; seccomp refuses system calls
 //! with an error. Both last until the process ends and hold for its later threads. So a process
-//! enters the sandbox while it has one thread, and before it reads what strangers wrote.
+//! enters the sandbox while it has one thread, and before it reads untrusted files.
 //!
 //! This module does not know: what the process does.
 

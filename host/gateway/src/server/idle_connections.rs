@@ -2,7 +2,7 @@
 //!
 //! When the gateway has as many connections as it may, the ones that wait longest for a request
 //! make room for new ones. A connection counts as idle from its start until its first request is
-//! complete, and between requests. Gain: connections without requests lock nobody out. Price: a
+//! complete, and between requests. Gain: connections without requests lock no client out. Price: a
 //! client may have to connect again, as after any close of an idle connection.
 //!
 //! When a drain begins, the thread wakes the tasks of its connections, so that an idle connection

@@ -256,7 +256,7 @@ async fn sweep(worker: Worker) {
     }
 }
 
-/// Drops idle instances that nobody needs; those of a replaced filter version at once.
+/// Drops idle instances that no call needs; those of a replaced filter version immediately.
 async fn sweep_instances(shared: Arc<Shared>) {
     let mut swapped = shared.swapped.subscribe();
     loop {

@@ -20,7 +20,7 @@ type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
 /// rustls warns of what clients write into a handshake, such as an IP address as the server name.
-/// Clients that do so are served, and a stranger must not fill the log.
+/// Clients that do so are served, and an untrusted client must not fill the log.
 const QUIET: &str = "rustls::msgs=error";
 
 /// How long the end of the process waits for a reader of the log.

@@ -132,7 +132,7 @@ impl Write for LogWriter {
     }
 }
 
-/// Writes all bytes, or gives up if nobody can read them any more.
+/// Writes all bytes, or gives up if the reader has closed its end.
 fn write_all(output: &mut impl Write, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match output.write(bytes) {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_reads_nothing_stalls_nobody() -> io::Result<()> {
+    fn a_reader_that_reads_nothing_stalls_no_writer() -> io::Result<()> {
         let (sender, receiver) = mpsc::sync_channel(0);
         let counter = Counter::default();
         let mut writer = LogWriter::start(counter.clone(), GATHER_TIME, Slow(sender), |_| {})?;

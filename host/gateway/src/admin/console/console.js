@@ -174,7 +174,7 @@ function showFigures(before, after, ready) {
   const failed = rate(before, after, REQUESTS, {}, isFailed);
   const figures = [
     ["Requests per second", perSecond(requests)],
-    ["Answers with 5xx", requests ? percent(failed, requests) : "–"],
+    ["Responses with 5xx", requests ? percent(failed, requests) : "–"],
     ["P50", duration(quantile(0.5, before, after, SECONDS))],
     ["P99", duration(quantile(0.99, before, after, SECONDS))],
     ["In flight", number(after.sum("witgate_in_flight"))],

@@ -5,7 +5,7 @@
 use minisign_verify::{PublicKey, Signature};
 use witgate_http::text::quoted;
 
-/// The word of a trusted comment that names the filter.
+/// The prefix in a trusted comment that comes before the name of the filter.
 const FILTER: &str = "filter:";
 
 /// Verifies a signature of a component. `named` is the name in the component's manifest, which
