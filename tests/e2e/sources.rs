@@ -220,7 +220,7 @@ fn plain_http_uses_entity_tags_and_survives_every_answer() -> Result<()> {
         (Answer::Status(404), "there is no such object"),
         (Answer::Announced(1 << 30), "larger than 128 MiB (1073741824 bytes)"),
         (Answer::Endless, "larger than 128 MiB (more bytes than announced)"),
-        (Answer::Drip, "no complete answer within 2s"),
+        (Answer::Drip, "no complete response within 2s"),
         (Answer::Redirect("/f.wasm".into()), "more than 5 redirects"),
         (Answer::Redirect("https://example.com/f.wasm".into()), "changes the scheme"),
         (Answer::Redirect(other.url("/f.wasm")), "leads to the private address of 127.0.0.1"),

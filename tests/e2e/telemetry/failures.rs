@@ -49,7 +49,7 @@ fn each_failure_is_explained_with_its_id() -> Result<()> {
         let entry = newest(&gateway, list, id)?;
         assert_eq!((&entry["exchange"]["failure"], &entry["exchange"]["status"]), (&kind.into(), &status.into()));
         let (what, next) = (entry["what"].as_str().unwrap_or_default(), entry["advice"].as_str().unwrap_or_default());
-        assert!(what.starts_with(&format!("POST test{path} was answered {status}: ")), "{what}");
+        assert!(what.starts_with(&format!("POST test{path} got status {status}: ")), "{what}");
         assert!(next.contains(advice), "{next}");
     }
     Ok(())

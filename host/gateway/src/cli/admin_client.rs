@@ -83,7 +83,7 @@ impl Target {
         let stream = self.connect(&format!("{method} {path} HTTP/1.1"), length)?;
         let mut answer = vec![];
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(|error| self.failure(error))?;
-        parse(&answer).ok_or_else(|| format!("{}: this is not the answer of an admin listener", self.address))
+        parse(&answer).ok_or_else(|| format!("{}: this is not a response of an admin listener", self.address))
     }
 
     /// Sends a GET and passes each line of the response to `on_line` until the gateway ends it.
@@ -96,10 +96,10 @@ impl Target {
         while !head.ends_with(b"\r\n\r\n") {
             let read = (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut head);
             if read.map_err(|error| self.failure(error))? == 0 || head.len() as u64 > LINE_BYTES_MAX {
-                return Err(format!("{}: this is not the answer of an admin listener", self.address));
+                return Err(format!("{}: this is not a response of an admin listener", self.address));
             }
         }
-        let mut answer = parse(&head).ok_or_else(|| format!("{}: the answer has no status", self.address))?;
+        let mut answer = parse(&head).ok_or_else(|| format!("{}: the response has no status", self.address))?;
         if answer.status != 200 {
             // What the refusal says may be cut off; its status is known.
             let _ = reader.take(LINE_BYTES_MAX).read_to_end(&mut answer.body);

@@ -120,9 +120,9 @@ mod tests {
             "host": "h", "path": "/a", "duration_us": 2500, "route": "r", "id": "7",
             "tries": [{"endpoint": "e:1", "result": "connect", "us": 900}],
             "filters": [{"filter": "f", "version": "1", "outcome": "proceed", "us": 80}],
-            "what": "GET h/a was answered 502", "headers": {"accept": "*/*"}});
+            "what": "GET h/a got status 502", "headers": {"accept": "*/*"}});
         let line = "23:59:59.123 502 GET h/a 2.5ms route=r e:1=connect,900us f@1=proceed,80us id=7";
-        assert_eq!(describe(&exchange, false), format!("{line}\n    GET h/a was answered 502"));
+        assert_eq!(describe(&exchange, false), format!("{line}\n    GET h/a got status 502"));
         assert!(describe(&exchange, true).ends_with("\n    accept: */*"));
         assert!(describe(&serde_json::json!({"lost": 7}), false).starts_with("… 7 exchanges"));
         assert_eq!(encoded("a b&c/5xx,404"), "a%20b%26c%2F5xx,404");

@@ -2,7 +2,7 @@
 //!
 //! The question is a GET without a body and with the request's fields. A status of 2xx lets the
 //! request pass, with the listed fields of the answer. Any other answer goes to the client. If
-//! there is no answer, the request fails: a policy that cannot be checked is not met. This module
+//! there is no response, the request fails: a policy that cannot be checked is not met. This module
 //! does not know: how a request is sent, what the upstream decides by.
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -60,10 +60,15 @@ pub async fn ask(
         Ok(Ok(body)) => body,
         Ok(Err(ReadError::Broken(error))) => return Err(failed(error)),
         Ok(Err(ReadError::TooLarge)) => {
-            let detail = format!("forward_auth: the answer is longer than {BODY_BYTES_MAX} bytes");
+            let detail = format!("forward_auth: the response is longer than {BODY_BYTES_MAX} bytes");
             return Err(Error::new(Kind::UpstreamProtocol, detail));
         }
-        Err(_) => return Err(Error::new(Kind::UpstreamTimeout, "forward_auth: the body of the answer")),
+        Err(_) => {
+            return Err(Error::new(
+                Kind::UpstreamTimeout,
+                "forward_auth: the body of the response did not arrive in time",
+            ));
+        }
     };
     strip_connection_fields(&mut head.headers);
     head.headers.remove(header::CONTENT_LENGTH);
@@ -72,8 +77,12 @@ pub async fn ask(
 
 fn question(auth: &ForwardAuth, exchange: &Exchange) -> Result<http::Request<Body>, Error> {
     let own = &exchange.request;
-    let invalid = |what: &str| Error::new(Kind::BadRequest, format!("forward_auth: the {what} is no field value"));
-    let target: PathAndQuery = auth.path.parse().map_err(|_| Error::new(Kind::Internal, "forward_auth: the path"))?;
+    let invalid =
+        |what: &str| Error::new(Kind::BadRequest, format!("forward_auth: the {what} is not a valid field value"));
+    let target: PathAndQuery = auth
+        .path
+        .parse()
+        .map_err(|_| Error::new(Kind::Internal, "forward_auth: the path is not a valid request target"))?;
     let mut request = http::Request::new(Body::empty());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = target.into();

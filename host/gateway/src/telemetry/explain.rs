@@ -14,7 +14,7 @@ pub(super) fn explanation(record: &ExchangeRecord) -> String {
     let host = record.host.as_ref().map(|host| String::from_utf8_lossy(host.as_bytes())).unwrap_or_default();
     let path = record.target.as_ref().map_or("", |target| target.path());
     let answer = match record.status {
-        Some(status) => format!("was answered {}", status.as_u16()),
+        Some(status) => format!("got status {}", status.as_u16()),
         None => "got no response".to_owned(),
     };
     bounded(format_args!("{method} {host}{path} {answer}: {}", cause(record)))

@@ -194,7 +194,7 @@ fn command(target: &Target, filter: &str, command: &str, json: bool) -> Result<(
         return print(&answer.body);
     }
     let value: serde_json::Value =
-        serde_json::from_slice(&answer.body).map_err(|error| format!("{path}: the answer is not JSON: {error}"))?;
+        serde_json::from_slice(&answer.body).map_err(|error| format!("{path}: the response is not JSON: {error}"))?;
     let field = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
     let line = format!("{filter}: {} {}: {}\n", field("decision").replace('_', " "), field("version"), field("why"));
     print(line.as_bytes())

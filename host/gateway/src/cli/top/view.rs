@@ -42,7 +42,7 @@ fn render(rows: &Rows, title: &str, problem: Option<&str>, area: Rect, buffer: &
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let first = Line::styled(format!("witgate {title}"), bold);
     let second = match problem {
-        Some(problem) => Line::styled(format!("no answer: {problem}"), bold),
+        Some(problem) => Line::styled(format!("no response: {problem}"), bold),
         None if rows.summary.is_empty() => Line::raw("reading …"),
         None => Line::raw(rows.summary.as_str()),
     };

@@ -113,7 +113,7 @@ impl KeyCache {
         tokio::task::spawn_local(async move {
             let time = cluster.settings.timeout;
             let fetched = tokio::time::timeout(time, fetch(&jwks, &cluster, &upstream)).await;
-            fetching.end_with(fetched.unwrap_or_else(|_| Err(format!("no complete answer within {time:?}"))));
+            fetching.end_with(fetched.unwrap_or_else(|_| Err(format!("no complete response within {time:?}"))));
         });
     }
 }
@@ -192,7 +192,7 @@ async fn fetch(jwks: &Jwks, cluster: &Cluster, upstream: &UpstreamClient) -> Res
     let response = upstream.send(cluster, options, request).await.map_err(|error| error.to_string())?;
     let status = response.status();
     if status != http::StatusCode::OK {
-        return Err(format!("upstream {name}: {} was answered {}", jwks.path, status.as_u16()));
+        return Err(format!("upstream {name}: {} got status {}", jwks.path, status.as_u16()));
     }
     let text = response.into_body().read(SET_BYTES_MAX).await.map_err(|error| match error {
         ReadError::TooLarge => format!("upstream {name}: the key set has more than {SET_BYTES_MAX} bytes"),

@@ -223,7 +223,7 @@ pub(super) async fn run(tracked: Arc<Tracked>, mirror: Arc<Mirror>, changed: wat
             let result = result.unwrap_or_else(|_| {
                 let limit = settings.timeout;
                 Err(FetchError::new(format_args!(
-                    "no complete answer within {limit:?}: is the server slow? (`timeout` in `sources`)"
+                    "no complete response within {limit:?}: is the server slow? (`timeout` in `sources`)"
                 )))
             });
             retry_after = result.as_ref().err().and_then(|error| error.retry_after);

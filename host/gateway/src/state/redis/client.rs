@@ -105,7 +105,7 @@ impl RedisClient {
                 ("error", Err(bounded(format_args!("the store {}: {error}", self.name))))
             }
             Err(_) => {
-                let why = format!("no answer within {:?}", self.settings.timeout);
+                let why = format!("no reply within {:?}", self.settings.timeout);
                 if self.timeouts.fetch_add(1, Relaxed) + 1 >= TIMEOUTS_MAX {
                     self.drop_connection(&connected, &why);
                 }
@@ -170,7 +170,7 @@ impl RedisClient {
         match timeout(self.settings.timeout, ping.query_async::<String>(&mut connected.connection)).await {
             Ok(Ok(_)) => Ok(connected),
             Ok(Err(error)) => Err(bounded(format_args!("{error}"))),
-            Err(_) => Err(format!("no answer to a PING within {:?}", self.settings.timeout)),
+            Err(_) => Err(format!("no reply to a PING within {:?}", self.settings.timeout)),
         }
     }
 }

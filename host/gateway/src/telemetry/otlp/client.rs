@@ -116,7 +116,7 @@ impl OtlpClient {
         match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(bounded(status)),
-            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
+            Err(_) => Err(format!("no response within {:?}", self.timeout)),
         }
     }
 }

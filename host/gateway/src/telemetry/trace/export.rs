@@ -177,7 +177,7 @@ async fn export_batches(
         let failure = match exported {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer within {:?}", otlp.timeout)),
+            Err(_) => Some(format!("no response within {:?}", otlp.timeout)),
         };
         match failure {
             None => {
