@@ -192,7 +192,7 @@ fn each_mistake_of_a_route_has_a_message() {
         ("upstream: u, match: {host: .d.test}", "write *.d.test"),
         ("upstream: u, match: {host: a..b}", "empty label"),
         ("upstream: u, match: {path: /v1/*}", "a prefix such as /v1 also matches all below it"),
-        ("upstream: u, match: {path: {exact: \"/v1/{id}\"}}", "a path is no pattern"),
+        ("upstream: u, match: {path: {exact: \"/v1/{id}\"}}", "a path is not a pattern"),
         ("upstream: u, cors: {origins: [\"https://app.test:443\"]}", "write https://app.test"),
         ("upstream: u, cors: {origins: [\"http://*.app.test:80\"]}", "write http://*.app.test"),
         ("upstream: u, rewrite: {path: {regex: \"^/(a)\", replace: '/\\1'}}", "a group is written $1"),

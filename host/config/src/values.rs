@@ -104,7 +104,7 @@ pub(crate) fn path(text: &str) -> Result<String, String> {
     }
     match normalize(text) {
         Ok(_) if text.split('/').any(is_placeholder) => Err(
-            "a path is no pattern, and * and {} have no meaning in it: a prefix such as /v1 also matches all below it; \
+            "a path is not a pattern, and * and {} have no meaning in it: a prefix such as /v1 also matches all below it; \
              for anything else write {regex: \"^/v1/[^/]+$\"}"
                 .into(),
         ),

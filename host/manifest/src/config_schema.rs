@@ -196,8 +196,12 @@ fn unknown_keyword(name: &str) -> String {
     }
     let known: Vec<&str> = PLAIN.iter().chain(&SCHEMA).chain(&LIST).copied().chain([PROPERTIES]).collect();
     match nearest(name, &known) {
-        Some(near) => format!("{}: is no keyword: did you mean {near}?", quoted(name)),
-        None => format!("{}: is no keyword of a schema here: they are {}", quoted(name), known.join(", ")),
+        Some(near) => format!("{}: is not a known keyword: did you mean {near}?", quoted(name)),
+        None => format!(
+            "{}: is not a keyword that a configuration schema may have: the keywords are {}",
+            quoted(name),
+            known.join(", ")
+        ),
     }
 }
 
@@ -268,7 +272,7 @@ mod tests {
         for (schema, expected) in [
             (json!({"$ref": "#/x"}), "\"$ref\": schemas have no references"),
             (json!({"properties": {"a": {"$ref": "http://127.0.0.1/"}}}), "\"$ref\": schemas have no references"),
-            (json!({"minimun": 1}), "\"minimun\": is no keyword: did you mean minimum?"),
+            (json!({"minimun": 1}), "\"minimun\": is not a known keyword: did you mean minimum?"),
             (json!({"type": "int"}), "type: \"int\" is not one of string, integer"),
             (json!({"type": "integer", "default": "many"}), "default: \"many\" is not of the type integer"),
             (json!({"maximum": 5, "default": 7}), "default: \"7\" does not fit the schema"),

@@ -73,7 +73,7 @@ impl TryFrom<Value> for Pattern {
             Value::Array(items) => {
                 let text = |item: Value| match item {
                     Value::String(text) => Ok(text),
-                    other => Err(format!("{other} is no text: write the lines in quotes")),
+                    other => Err(format!("{other} is not a text: put quotes around it")),
                 };
                 items.into_iter().map(text).collect::<Result<_, _>>().map(Self::Lines)
             }

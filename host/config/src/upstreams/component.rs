@@ -43,7 +43,7 @@ impl UpstreamComponent {
                 if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
                     section.error_at(
                         &["env", name],
-                        "is no environment variable: it has no name, a NUL, or = in its name",
+                        "is not a valid environment variable: the name is empty or has =, or name or value has a NUL",
                     );
                 }
             }

@@ -44,7 +44,8 @@ pub async fn check(auth: &BasicAuth, passwords: &PasswordChecks, headers: &mut H
     }
     if let Some(name) = &auth.user_header {
         remove_with_lookalikes(headers, name);
-        let value = HeaderValue::try_from(user).map_err(|_| refuse("the user's name is no field value".into()))?;
+        let value =
+            HeaderValue::try_from(user).map_err(|_| refuse("the user's name is not a valid field value".into()))?;
         headers.insert(name, value);
     }
     Ok(())

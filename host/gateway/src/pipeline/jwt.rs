@@ -107,7 +107,7 @@ impl TokenPolicy {
         for (name, claim) in &self.settings.headers {
             let Some(value) = find_claim(&claims, claim) else { continue };
             let value = HeaderValue::try_from(field_value(value));
-            let value = value.map_err(|_| unauthorized(&format!("the claim {claim} is no field value")))?;
+            let value = value.map_err(|_| unauthorized(&format!("the claim {claim} is not a valid field value")))?;
             headers.insert(name, value);
         }
         for claim in &self.settings.notes {

@@ -10,7 +10,7 @@ pub(super) fn check_claims(claims: &Value, policy: &Jwt, now: f64) -> Result<(),
     let leeway = policy.leeway.as_secs_f64();
     let time = |name: &str| match claims.get(name) {
         None => Ok(None),
-        Some(value) => value.as_f64().map(Some).ok_or_else(|| format!("the claim {name} is no number")),
+        Some(value) => value.as_f64().map(Some).ok_or_else(|| format!("the claim {name} is not a number")),
     };
     let expires = time("exp")?.ok_or("the token never expires (it has no claim exp)")?;
     if now >= expires + leeway {

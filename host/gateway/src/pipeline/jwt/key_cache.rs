@@ -182,8 +182,8 @@ impl Drop for Fetching {
 async fn fetch(jwks: &Jwks, cluster: &Cluster, upstream: &UpstreamClient) -> Result<KeySet, String> {
     let name = &cluster.name;
     let mut request = http::Request::new(Body::empty());
-    *request.uri_mut() = jwks.path.parse().map_err(|_| format!("{}: is no path", jwks.path))?;
-    let host = HeaderValue::from_str(&jwks.host).map_err(|_| "the host is no field value".to_owned())?;
+    *request.uri_mut() = jwks.path.parse().map_err(|_| format!("{}: is not a valid path", jwks.path))?;
+    let host = HeaderValue::from_str(&jwks.host).map_err(|_| "the host is not a valid field value".to_owned())?;
     request.headers_mut().insert(header::HOST, host);
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     let mut record = UpstreamRecord::default();
