@@ -22,6 +22,7 @@ const KEY_ADVICE: &str =
     "write {file: PATH} or {env: NAME} with 1 byte to 16 KiB; after hex: there are only pairs of hexadecimal digits";
 /// The largest body that the interface of filters has room for.
 const BODY_BYTES_MAX: usize = 8 << 20;
+const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
 
 /// A component and what it may do.
 #[derive(Debug, Clone, PartialEq)]
@@ -149,7 +150,7 @@ impl Filter {
             signed_name: None,
             sha256: section.scalar("sha256", sha256),
             timeout: Duration::from_millis(100),
-            memory_bytes: section.size("memory", 64 << 10, 256 << 20).unwrap_or(64 << 20),
+            memory_bytes: section.size("memory", 64 << 10, 256 << 20).unwrap_or(MEMORY_BYTES_DEFAULT),
             body_bytes: BODY_BYTES_MAX,
             concurrency: section.number("concurrency", 1, 1_000_000).unwrap_or(256),
             on_error: OnError::Closed,
@@ -186,7 +187,7 @@ impl Filter {
             allow_downgrade: section.bool("allow_downgrade").unwrap_or(false),
             signed_name: section.string("signed_name"),
             timeout: section.duration("timeout", MILLISECOND, HOUR).unwrap_or(Duration::from_millis(100)),
-            memory_bytes: section.size("memory", 64 << 10, 256 << 20).unwrap_or(64 << 20),
+            memory_bytes: section.size("memory", 64 << 10, 256 << 20).unwrap_or(MEMORY_BYTES_DEFAULT),
             body_bytes: section.size("body", 1, BODY_BYTES_MAX).unwrap_or(BODY_BYTES_MAX),
             concurrency: section.number("concurrency", 1, 1_000_000).unwrap_or(256),
             on_error: on_error.unwrap_or(OnError::Closed),
@@ -201,7 +202,7 @@ impl Filter {
             keyvalue: section.nested("keyvalue", |section| KeyValue {
                 store: StoreRef::read(section),
                 keys: section.number("keys", 1, 10_000_000).unwrap_or(100_000),
-                bytes: section.size("bytes", 1 << 10, 4 << 30).unwrap_or(64 << 20),
+                bytes: section.size("bytes", 1 << 10, 4 << 30).unwrap_or(MEMORY_BYTES_DEFAULT),
             }),
             release: section.optional("release", Release::read),
             http: section.nested("http", FilterHttp::read),

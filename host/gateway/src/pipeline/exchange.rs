@@ -1,10 +1,12 @@
-//! The steps of one exchange, in their order:
-//! route → client networks → CORS → rate limit → basic_auth → jwt → forward_auth → filters →
-//! header edits → rewrite → mirror → upstream → filters → header edits → compress → client.
+//! Runs the steps of one exchange in this order: in-flight limits → normalize → redirect to https →
+//! route → client networks → CORS preflight → rate limit (by address) → basic_auth → jwt →
+//! forward_auth → rate limit (by another key) → limits of the route → request filters →
+//! header edits → rewrite → mirror → upstream → response filters → rate-limit and CORS fields →
+//! header edits → compress → client.
 //!
-//! Each step is a file of its own. This file decides three things:
-//! - Every response except a 101 passes the response phase of those filters that the chain passed
-//!   in the request phase, whether the upstream, a filter or the gateway made the response.
+//! Most steps are files beside this one. This file decides three things:
+//! - Every response except a 101 goes through the response phase of each filter whose request phase
+//!   ran, whether the upstream, a filter or the gateway made the response.
 //! - A response phase that fails replaces the response by an error, which passes no further filter.
 //! - Filters are called once, however often the request is sent to the upstream.
 //!
@@ -52,7 +54,7 @@ pub struct RequestContext<'a> {
     /// The listener's settings.
     pub policy: &'a ListenerPolicy,
     /// The peer of the connection.
-    pub client: &'a Arc<Client>,
+    pub peer: &'a Arc<Client>,
     /// Exchanges of that peer, if its share is limited.
     pub client_in_flight: Option<&'a Limiter>,
     /// Passes interim responses to the client. None if the client cannot receive them.
@@ -78,7 +80,7 @@ pub async fn handle(context: RequestContext<'_>, mut request: http::Request<Body
     let snapshot = shared.snapshot.load_full();
     let mut open = OpenExchange::new(&context, request.version());
     open.record.method = Some(request.method().clone());
-    // Of a request that is refused before `describe`, this is what the log shows.
+    // The log shows these values if the request is refused before `describe`.
     open.record.host = request.headers().get(header::HOST).cloned();
     open.record.target = request.uri().path_and_query().cloned();
     let shows_decisions = debug::take_token(request.headers_mut(), snapshot.config.telemetry.debug_token.as_ref());
@@ -92,7 +94,7 @@ pub async fn handle(context: RequestContext<'_>, mut request: http::Request<Body
         Err(error) => refuse(&mut open.record, error, &snapshot.config.error_pages),
     };
     context.policy.add_hsts(response.headers_mut());
-    end_head(&mut open.record, &mut response);
+    finish_head(&mut open.record, &mut response);
     if shows_decisions {
         response.headers_mut().insert(debug::X_WITGATE_TRACE, decisions(&open.record));
     }
@@ -104,24 +106,24 @@ pub async fn handle(context: RequestContext<'_>, mut request: http::Request<Body
     response
 }
 
-/// The response to bytes that are not a request. It is counted like an exchange.
+/// Responds to bytes that are not a valid request. Counts as an exchange.
 pub fn refuse_invalid(context: RequestContext<'_>, error: Error) -> http::Response<Body> {
     let mut open = OpenExchange::new(&context, http::Version::HTTP_11);
     let snapshot = context.shared.snapshot.load();
     let mut response = refuse(&mut open.record, error, &snapshot.config.error_pages);
-    end_head(&mut open.record, &mut response);
+    finish_head(&mut open.record, &mut response);
     response
 }
 
-/// The response's head is complete: every response names its exchange.
-fn end_head(record: &mut OpenRecord, response: &mut http::Response<Body>) {
+/// Adds `x-request-id` and records the response's head.
+fn finish_head(record: &mut OpenRecord, response: &mut http::Response<Body>) {
     response.headers_mut().insert(normalize::X_REQUEST_ID, record.request_id.clone());
     record.emit_head(response.status());
 }
 
 impl OpenExchange {
     fn new(context: &RequestContext<'_>, protocol: http::Version) -> Box<Self> {
-        let record = OpenRecord::new(context.telemetry, context.listener, context.client, protocol);
+        let record = OpenRecord::new(context.telemetry, context.listener, context.peer, protocol);
         Box::new(Self { record, permits: SmallVec::new(), named_client: None })
     }
 }
@@ -136,7 +138,7 @@ async fn exchange(
     let record = &mut open.record;
     let pages = &snapshot.config.error_pages;
     let id = record.id;
-    let normalized = normalize::normalize(request, context.client, &snapshot.config, &record.request_id);
+    let normalized = normalize::normalize(request, context.peer, &snapshot.config, &record.request_id);
     let NormalizedRequest { mut request, mut body, client, is_for_gateway, passed } = match normalized {
         Ok(normalized) => normalized,
         Err(error) => return refuse(record, error, pages),
@@ -150,7 +152,8 @@ async fn exchange(
         match limits::enter_client(&context.shared.in_flight, in_flight, &snapshot.config.limits) {
             Ok(permit) => open.permits.extend(permit),
             Err(error) => {
-                // The answer must not count against others until the client has read it.
+                // Release the permits: a client that reads this response slowly must not occupy
+                // slots that other clients need.
                 open.permits.clear();
                 return refuse(record, error, pages);
             }
@@ -252,7 +255,7 @@ async fn admit(
     None
 }
 
-/// The steps from the request filters to the response filters.
+/// Runs the request filters, gets the response and runs the response filters.
 async fn filter_and_forward(
     context: &RequestContext<'_>,
     snapshot: &Snapshot,
@@ -280,9 +283,10 @@ async fn filter_and_forward(
     let answered = match decision {
         Ok(Decision::Respond(reply)) => Ok((respond::to_reply(reply), Body::empty())),
         Ok(Decision::Proceed) => {
-            let keeps_request = run.has_response_phase();
+            let copies_headers = run.has_response_phase();
             let to = (route, normalize::slashes(&snapshot.config));
-            answer(context, to, &mut exchange, tunnel.unwrap_or(body), keeps_request, &mut open.record).await
+            respond_or_forward(context, to, &mut exchange, tunnel.unwrap_or(body), copies_headers, &mut open.record)
+                .await
         }
         Err(error) => Err(error),
     };
@@ -299,14 +303,14 @@ async fn filter_and_forward(
     Ok((response?, body))
 }
 
-/// Gets the response of the upstream. A route with `redirect` or `respond` makes the response
-/// instead.
-async fn answer(
+/// Returns the response of `redirect` or `respond` if the route has one. Otherwise forwards the
+/// request and returns the upstream's response.
+async fn respond_or_forward(
     context: &RequestContext<'_>,
     (route, slashes): (&Route, Slashes),
     exchange: &mut Exchange,
     body: Body,
-    keeps_request: bool,
+    copies_headers: bool,
     record: &mut ExchangeRecord,
 ) -> Result<(Response, Body), Error> {
     let path_match = route.config.matches.path.as_ref();
@@ -314,12 +318,15 @@ async fn answer(
         let response = match &route.config.action {
             Action::Redirect(to) => redirect::redirect(to, path_match, &exchange.request, rewrite::with_prefix)?,
             Action::Respond(reply) => redirect::respond(reply),
-            Action::Forward(_) => return Err(Error::new(Kind::Internal, "a route without an upstream")),
+            Action::Forward(_) => {
+                let detail = format!("route {}: it has no upstream, redirect or respond", route.name);
+                return Err(Error::new(Kind::Internal, detail));
+            }
         };
         return Ok((response, Body::empty()));
     };
     let client = exchange.client.address.ip();
-    let mut request = forward::to_upstream(exchange, body, keeps_request);
+    let mut request = forward::to_upstream(exchange, body, copies_headers);
     policies::edit(&route.config.headers.request, request.headers_mut());
     rewrite::apply(&route.config.rewrite, path_match, slashes, &mut request)?;
     if let Some(mirror) = &route.mirror {
@@ -335,9 +342,10 @@ async fn answer(
     Ok(forward::from_upstream(response))
 }
 
-/// The CORS origin and the content coding of the response, and the decision of the rate limit. The
-/// first two depend on the request as the client
-/// sent it, so they are computed before filters can edit it.
+/// The CORS origin and the content coding of the response, and the decision of the rate limit.
+///
+/// The first two depend on the request as the client sent it, so they are computed before filters
+/// can edit it.
 struct ResponsePolicy {
     origin: Option<AllowedOrigin>,
     coding: Option<NegotiatedCoding>,
@@ -362,7 +370,7 @@ impl ResponsePolicy {
         if decision.allowed { Ok(()) } else { Err(rate_limit::refusal()) }
     }
 
-    /// The last steps. Nothing in the pipeline changes the response after them.
+    /// Applies the last changes to the response; no later step may change it.
     fn finish(self, route: &Route, mut response: Response, body: Body) -> http::Response<Body> {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             return respond::finish(response, body);
@@ -395,7 +403,7 @@ fn describe(record: &mut ExchangeRecord, request: &Request, client: &Arc<Client>
     }
 }
 
-/// The response to a request that failed before it had a route.
+/// Records the error and returns its response; closes the connection after an invalid request.
 fn refuse(record: &mut ExchangeRecord, error: Error, pages: &[ErrorPage]) -> http::Response<Body> {
     let is_invalid = error.kind == Kind::BadRequest;
     let mut response = respond::finish(fail(record, error, pages), Body::empty());
@@ -405,7 +413,7 @@ fn refuse(record: &mut ExchangeRecord, error: Error, pages: &[ErrorPage]) -> htt
     response
 }
 
-/// The response to a request without a route: 405 if routes match except for its method.
+/// Refuses a request without a route: 405 if a route matches with another method, else 404.
 fn refuse_unrouted(
     record: &mut ExchangeRecord,
     request: &Request,
@@ -425,7 +433,7 @@ fn refuse_unrouted(
     response
 }
 
-/// The response to a failure, which the record keeps.
+/// Records the error and returns its response.
 fn fail(record: &mut ExchangeRecord, error: Error, pages: &[ErrorPage]) -> Response {
     let response = respond::to_error(&error, record.request_id.to_str().unwrap_or_default(), pages);
     record.fail(error);

@@ -9,15 +9,15 @@ use witgate_http::body::Body;
 use witgate_http::semantics::fields::strip_connection_fields;
 use witgate_runtime::exchange::{Exchange, Response, Upgrade};
 
-/// Makes the upstream's request. `keeps_request` says that a response phase follows: the exchange
-/// then keeps a copy of the fields for it, and otherwise gives them away.
-pub fn to_upstream(exchange: &mut Exchange, body: Body, keeps_request: bool) -> http::Request<Body> {
+/// Makes the upstream's request. With `copies_headers` it clones the header fields, so that the
+/// response phase can read them; otherwise it takes them out of the exchange.
+pub fn to_upstream(exchange: &mut Exchange, body: Body, copies_headers: bool) -> http::Request<Body> {
     let own = &mut exchange.request;
     let own_body = own.body.clone().filter(|_| own.upgrade.is_none());
     let mut request = http::Request::new(own_body.map_or(body, Body::full));
     *request.method_mut() = own.method.clone();
     *request.uri_mut() = own.target.clone().into();
-    *request.headers_mut() = if keeps_request { own.headers.clone() } else { std::mem::take(&mut own.headers) };
+    *request.headers_mut() = if copies_headers { own.headers.clone() } else { std::mem::take(&mut own.headers) };
     if let Some(upgrade) = own.upgrade.take() {
         request.extensions_mut().insert::<Upgrade>(upgrade);
     }

@@ -80,7 +80,7 @@ impl Worker {
     pub(super) fn context<'a>(&'a self, client: &'a Arc<Client>, interim: Option<InterimSink>) -> RequestContext<'a> {
         let Self { shared, telemetry, upstream_client, listener, policy, client_in_flight } = self;
         let client_in_flight = client_in_flight.as_ref();
-        RequestContext { shared, telemetry, upstream_client, listener, policy, client, client_in_flight, interim }
+        RequestContext { shared, telemetry, upstream_client, listener, policy, peer: client, client_in_flight, interim }
     }
 
     pub(super) fn settings(&self) -> ConnectionSettings {
