@@ -71,9 +71,9 @@ fn a_file_needs_a_signature_of_these_bytes_by_this_key_for_this_filter() -> Resu
     let last = changed.len() - 1;
     changed[last] ^= 1;
     let cases: [(&str, &[u8], String, &str); 6] = [
-        ("the signature of other bytes", &two, good, "it is not the signature of these bytes"),
-        ("another key", &two, sign("stranger", &two, "release")?, "it is by another key"),
-        ("one byte changed", &changed, sign("own", &two, "release")?, "it is not the signature of these bytes"),
+        ("the signature of other bytes", &two, good, "the signature does not match the file"),
+        ("another key", &two, sign("stranger", &two, "release")?, "no key in `keys` made the signature"),
+        ("one byte changed", &changed, sign("own", &two, "release")?, "the signature does not match the file"),
         (
             "another filter's manifest",
             &other,
@@ -81,7 +81,7 @@ fn a_file_needs_a_signature_of_these_bytes_by_this_key_for_this_filter() -> Resu
             "it is for the filter \\\"g\\\", not for f",
         ),
         ("another filter's comment", &two, sign("own", &two, "filter:g")?, "it is for the filter \\\"g\\\", not for f"),
-        ("no signature", &two, "hello".into(), "the signature is damaged"),
+        ("no signature", &two, "hello".into(), "the signature is not in the format of minisign"),
     ];
     for (name, bytes, signature, expected) in cases {
         gateway.replace("f.wasm.minisig", signature)?;
@@ -103,7 +103,7 @@ fn a_file_needs_a_signature_of_these_bytes_by_this_key_for_this_filter() -> Resu
     assert!(answers(&gateway, "two"));
 
     let log = setup(&sign("stranger", &one, "release")?)?.start_refused()?;
-    ensure!(log.contains("it is by another key (signature)"), "{log}");
+    ensure!(log.contains("no key in `keys` made the signature (signature)"), "{log}");
     Ok(())
 }
 
@@ -191,7 +191,7 @@ fn an_image_needs_a_signature_of_its_digest_in_its_repository() -> Result<()> {
     let second = push(&two)?;
     refused("the filter is not signed")?;
     cosign(&registry, &stranger, "f", &second, "f")?;
-    refused("it is by another key")?;
+    refused("no key in `keys` made the signature")?;
     cosign(&registry, &own, "f", &second, "g")?;
     refused(&format!("it is for the repository \\\"{}/g\\\"", registry.address))?;
     let third = push(&three)?;

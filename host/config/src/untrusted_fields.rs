@@ -1,6 +1,6 @@
 //! `untrusted_fields:`: request fields that only a proxy in front of the gateway may set.
 //!
-//! Upstreams trust such a field as set by a proxy: the client's address or certificate, its
+//! Upstreams trust such a field as if a proxy had set it: the client's address or certificate, its
 //! scheme, the user that a proxy authenticated, or another target. From a peer that is not in
 //! `trusted_proxies`, the client itself could have written it. The gateway writes
 //! `x-forwarded-for`, `-proto` and `-host` itself, whatever this list says. This module does not

@@ -157,7 +157,8 @@ impl FilterFailure {
 }
 
 impl Kind {
-    /// All kinds. Those of filters share their labels with no other kind but `saturated`.
+    /// The kinds that a client can see. `saturated` is the label of two of them. `Filter(Loop)` is
+    /// left out, because it has the label and the status of `Loop`.
     pub const ALL: [Self; 40] = [
         Self::BadRequest,
         Self::MethodNotAllowed,
@@ -288,14 +289,14 @@ impl Kind {
     pub const fn public_message(self) -> &'static str {
         match self {
             Self::BadRequest => "the request is not valid HTTP",
-            Self::MethodNotAllowed => "this method is not served",
+            Self::MethodNotAllowed => "this method is not allowed",
             Self::UriTooLong => "the request target is too long",
             Self::HeadTooLarge => "the request's header fields are too large",
             Self::ExpectationFailed => "the only expectation that can be met is 100-continue",
-            Self::Version => "this version of HTTP is not served",
+            Self::Version => "this HTTP version is not supported",
             Self::NotImplemented => "this transfer coding is not implemented",
             Self::Misdirected => "this connection does not serve that host",
-            Self::Loop | Self::Filter(FilterFailure::Loop) => "the request goes round in circles",
+            Self::Loop | Self::Filter(FilterFailure::Loop) => "the request was forwarded in a loop",
             Self::NoRoute => "no route for this request",
             Self::Forbidden => "access is not allowed",
             Self::Unauthorized => "valid credentials are required",
@@ -314,9 +315,9 @@ impl Kind {
             | Self::UpstreamForbidden
             | Self::UpstreamUnavailable => "the upstream cannot be reached",
             Self::UpstreamCertificate => "the upstream's certificate is not accepted",
-            Self::UpstreamTls => "no secure connection to the upstream",
+            Self::UpstreamTls => "the TLS handshake with the upstream failed",
             Self::UpstreamSaturated => "the upstream is busy, try again",
-            Self::UpstreamClosed | Self::UpstreamProtocol => "the upstream sent no complete, valid response",
+            Self::UpstreamClosed | Self::UpstreamProtocol => "the upstream did not send a complete, valid response",
             Self::UpstreamTimeout => "the upstream took too long",
             Self::UpgradeUnsupported => "the upstream does not support this upgrade",
             Self::ResponseTooLarge => "the upstream's response is too large",

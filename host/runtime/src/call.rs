@@ -103,7 +103,7 @@ pub async fn run_with(
     instance_cache::drop_deferred();
     let _active = filter.calls.enter();
     let began = Instant::now();
-    let Ok(_in_calls) = filter.in_calls.try_acquire(filter.settings.concurrency) else {
+    let Ok(_permit) = filter.running_calls.try_acquire(filter.settings.concurrency) else {
         let outcome = Err(Failure::concurrency(&filter.settings.name, filter.settings.concurrency));
         let stats = CallStats::default();
         let took = began.elapsed();

@@ -1,5 +1,5 @@
-//! The compiler: makes machine code for [`crate::engine::Engine`] of a component, in a process that
-//! runs no filters.
+//! Compiles a component to machine code for [`crate::engine::Engine`], in a process that runs no
+//! filters.
 //!
 //! Its engine has the code settings of the running one but no pool, because the compiling process
 //! must not reserve that address space.

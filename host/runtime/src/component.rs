@@ -58,7 +58,8 @@ pub struct ComponentInfo {
     /// The largest function body in bytes.
     pub largest_function: usize,
     /// Whether instantiation runs code of the file.
-    pub starts_code: bool,
+    #[serde(rename = "starts_code")]
+    pub runs_code_at_instantiation: bool,
     /// The packages in the embedded SBOM. Empty without one.
     pub packages: Vec<Package>,
 }
@@ -91,7 +92,7 @@ pub fn describe(bytes: &[u8]) -> Result<ComponentInfo, LoadError> {
         core_modules: 0,
         functions: 0,
         largest_function: 0,
-        starts_code: false,
+        runs_code_at_instantiation: false,
         packages: vec![],
     };
     let (mut depth, mut bodies) = (0_usize, 0_usize);
@@ -110,7 +111,9 @@ pub fn describe(bytes: &[u8]) -> Result<ComponentInfo, LoadError> {
                     std::thread::yield_now();
                 }
             }
-            Payload::StartSection { .. } | Payload::ComponentStartSection { .. } => info.starts_code = true,
+            Payload::StartSection { .. } | Payload::ComponentStartSection { .. } => {
+                info.runs_code_at_instantiation = true;
+            }
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 check_names(info.imports.len(), section.count(), "imports")?;

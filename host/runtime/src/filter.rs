@@ -66,8 +66,8 @@ pub struct Filter {
     /// The running calls of all filters.
     pub(crate) calls: Arc<ActiveCalls>,
     /// Its running calls, over all threads.
-    pub(crate) in_calls: Limiter,
-    /// Its running calls that met a tick.
+    pub(crate) running_calls: Limiter,
+    /// Its running calls that have lasted longer than one epoch tick.
     pub(crate) long_calls: Arc<AtomicUsize>,
     /// The number of its idle instances on all threads.
     pub(crate) idle: Limiter,
@@ -141,7 +141,7 @@ impl Filter {
             pool_range: engine.pool_range(),
             stacks: engine.stacks(),
             calls: engine.calls().clone(),
-            in_calls: Limiter::default(),
+            running_calls: Limiter::default(),
             long_calls: Arc::default(),
             idle: Limiter::default(),
             idle_total: engine.idle_total().clone(),

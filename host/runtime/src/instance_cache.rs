@@ -1,4 +1,5 @@
-//! Instances between calls: those that wait for a call, and the one that waits to be dropped.
+//! Keeps the instances that no call uses: idle ones, and per thread at most one whose drop is
+//! deferred.
 //!
 //! Gain: a thread drops the last instance and creates the next one when it has no other work, so no
 //! exchange waits for either. For an interpreter, dropping (which copies back the pages that the
@@ -25,10 +26,11 @@ use witgate_http::limiter::Permit;
 
 /// Idle instances of one filter on one thread.
 const IDLE_MAX: usize = 16;
-/// Idle instances over all threads above which none is prewarmed: the rest is for reused instances.
+/// Idle instances over all threads above which none is prewarmed (the remaining slots are for
+/// reused instances).
 const PREWARM_TOTAL_MAX: usize = IDLE_TOTAL_MAX / 2;
-/// Pool slots that one thread uses for a filter at once: one for a call, and one for an instance
-/// that waits for its call or its drop.
+/// Pool slots that one thread uses for a filter at the same time: one for a call, and one for an
+/// instance that waits for its call or its drop.
 const SLOTS_PER_THREAD: usize = 2;
 /// An instance that was idle for longer is dropped.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,15 +50,16 @@ struct IdleInstances {
 struct IdleInstance {
     instance: Instance,
     since: Instant,
-    /// For the filter's count and for the count of all filters. They are returned after the drop of
-    /// the instance.
+    /// Count the instance for the filter and for the process. Fields drop in order, so the permits
+    /// are returned after the instance has been dropped.
     _permits: (Permit, Permit),
 }
 
 /// Takes an idle instance of this version on this thread. At the first call of a version it
 /// prewarms the thread's slots for it.
 pub(crate) fn take(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) -> Option<Instance> {
-    // The outer `None`: the version is new to this thread. The inner one: no instance is idle.
+    // The outer `None` means that the version is new to this thread, the inner one that no instance
+    // is idle.
     let pop = || IDLE.with_borrow_mut(|all| Some(find(all, filter)?.instances.pop()));
     match pop() {
         Some(idle) => idle,
@@ -69,8 +72,8 @@ pub(crate) fn take(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>)
     .map(|idle| idle.instance)
 }
 
-/// Keeps an instance for another call. Drops it if there are enough idle instances, or if this
-/// version was swept from this thread.
+/// Keeps an instance for another call. Drops it if there are enough idle instances, or if
+/// `sweep` has removed this version from this thread.
 pub(crate) fn keep(filter: &Arc<Filter>, instance: Instance) {
     let Ok(in_total) = filter.idle_total.try_acquire(IDLE_TOTAL_MAX) else { return };
     let idle = IdleInstance { instance, since: Instant::now(), _permits: (filter.idle.acquire(), in_total) };
@@ -131,21 +134,21 @@ fn replace_deferred() {
 }
 
 /// Whether this thread should create an instance before the next call asks for one: instantiating
-/// the filter executes none of its code, few idle instances exist over all threads (the rest is for
-/// reused ones), and this thread has none.
+/// the filter executes none of its code, few idle instances exist over all threads (the
+/// remaining slots are for reused instances), and this thread has none.
 fn should_prewarm(filter: &Arc<Filter>) -> bool {
-    !filter.info.starts_code
+    !filter.info.runs_code_at_instantiation
         && filter.idle_total.in_use() < PREWARM_TOTAL_MAX
         && IDLE.with_borrow_mut(|all| find(all, filter).is_none_or(|of_filter| of_filter.instances.is_empty()))
 }
 
-/// Creates as many instances as this thread will use at once, disables fault-around for their
-/// memories and keeps one of them.
+/// Creates as many instances as this thread will use at the same time, disables fault-around for
+/// their memories and keeps one of them.
 ///
 /// The pool gives a thread the slots that it used last, so its later instances are in these slots.
 /// Creating two instances maps both slots, so that fault-around can be disabled for both.
 fn prewarm(filter: &Arc<Filter>, config: &Arc<BTreeMap<String, String>>) {
-    if filter.info.starts_code {
+    if filter.info.runs_code_at_instantiation {
         return;
     }
     let mut created: Vec<Instance> = (0..SLOTS_PER_THREAD).map_while(|_| Instance::prewarmed(filter, config)).collect();

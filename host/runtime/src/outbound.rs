@@ -85,7 +85,7 @@ pub enum SendError {
     Limit(String),
     /// The time is up.
     Timeout(String),
-    /// The service cannot be reached, or sent no complete response.
+    /// The service cannot be reached, or closed the connection early.
     Unavailable(String),
 }
 

@@ -42,7 +42,10 @@ fn a_filter_gets_the_response_of_a_granted_origin() -> Result<()> {
     assert_eq!(upstream.requests() - requests, 1);
     for path in ["/reset", "/cut"] {
         let failed = call(&gateway, "method=POST", &format!("http://svc{path}"))?;
-        assert!(failed.starts_with("unavailable: svc: the upstream sent no complete, valid response"), "{failed}");
+        assert!(
+            failed.starts_with("unavailable: svc: the upstream did not send a complete, valid response"),
+            "{failed}"
+        );
     }
     let shown = gateway.admin("/filters")?.json()[0].clone();
     assert_eq!(shown["http"], serde_json::json!({"http://svc": "svc"}));

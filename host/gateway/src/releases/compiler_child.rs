@@ -111,7 +111,10 @@ fn compile(component: &[u8], functions: FunctionCache, output: &mut File) -> Res
     let written = read_chunks(&code[..], |chunk| output.write_all(chunk));
     written.map_err(|error| fail(format!("the machine code cannot be written: {error}")))?;
     if let Err(error) = functions.save() {
-        eprintln!("compiled functions cannot be saved: {error}");
+        eprintln!(
+            "{}: compiled functions cannot be saved: {error}; the next compilation takes longer",
+            functions.folder().display()
+        );
     }
     Ok(functions.counts())
 }

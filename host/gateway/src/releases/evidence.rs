@@ -1,14 +1,14 @@
-//! What came with a component and can prove who made it: signatures, and the image of a registry.
+//! The provenance of a component: its signatures and the registry image that it came from.
 //!
-//! A source collects it, and `trust` judges it at every load, with the keys of the configuration at
-//! that time. This module does not know: keys, policies.
+//! A source collects it, and `trust` verifies it at every load, with the keys of the configuration
+//! at that time. This module does not know: keys, policies.
 
 use serde::{Deserialize, Serialize};
 
 /// The longest minisign signature that is read, in bytes.
 pub(super) const MINISIGN_BYTES_MAX: u64 = 8 << 10;
 
-/// Signatures, and what they are about. None of it is verified.
+/// Unverified signatures and the image that they refer to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// The text of a minisign signature.

@@ -45,9 +45,9 @@ pub(super) struct FunctionCache {
     key: StateKey,
     fingerprint: String,
     segments: Vec<Segment>,
-    known: HashMap<[u8; KEY_BYTES], Position>,
+    index: HashMap<[u8; KEY_BYTES], Position>,
     unsaved: Mutex<Unsaved>,
-    found: AtomicUsize,
+    hits: AtomicUsize,
 }
 
 /// Functions that are compiled and not saved.
@@ -89,13 +89,13 @@ impl FunctionCache {
             key,
             fingerprint,
             segments: vec![],
-            known: HashMap::new(),
+            index: HashMap::new(),
             unsaved: Mutex::new(Unsaved { functions: HashMap::new(), last_save: Instant::now(), saved: 0 }),
-            found: AtomicUsize::new(0),
+            hits: AtomicUsize::new(0),
         };
         for (_, _, path) in cache.segments_by_use() {
             if let Err(error) = cache.read_index(&path) {
-                eprintln!("{}: {error}: not used", path.display());
+                eprintln!("{}: skipped: {error}; its functions are compiled again", path.display());
             }
         }
         Ok(cache)
@@ -109,7 +109,7 @@ impl FunctionCache {
     /// The number of functions found in the cache, and the number of compiled ones.
     pub(super) fn counts(&self) -> (usize, usize) {
         let unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.found.load(Ordering::Relaxed), unsaved.saved + unsaved.functions.len())
+        (self.hits.load(Ordering::Relaxed), unsaved.saved + unsaved.functions.len())
     }
 
     /// Writes the unsaved functions, and deletes the least recently used segments above the limits.
@@ -159,7 +159,7 @@ impl FunctionCache {
         file.read_exact(&mut count)?;
         let count = usize::try_from(u64::from_le_bytes(count)).unwrap_or(usize::MAX);
         if count > FUNCTIONS_MAX {
-            return Err(io::Error::other("it is damaged"));
+            return Err(io::Error::other("the file is damaged"));
         }
         let (mut index, mut mac) = (Vec::with_capacity(count * ENTRY_BYTES), [0; MAC_BYTES]);
         // The index of a Python filter has 2 MB. A truncated index has no keyed hash after it.
@@ -175,7 +175,7 @@ impl FunctionCache {
         for entry in index.chunks_exact(ENTRY_BYTES) {
             if let Some((key, position)) = parse_entry(entry, segment) {
                 // The most recently used segment takes precedence.
-                self.known.entry(key).or_insert(position);
+                self.index.entry(key).or_insert(position);
             }
         }
         self.segments.push(Segment { file, is_used: AtomicBool::new(false) });
@@ -189,7 +189,10 @@ impl FunctionCache {
                 unsaved.saved += unsaved.functions.len();
                 unsaved.functions.clear();
             }
-            Err(error) => eprintln!("compiled functions cannot be saved: {error}"),
+            Err(error) => eprintln!(
+                "{}: compiled functions cannot be saved: {error}; the next compilation takes longer",
+                self.folder.display()
+            ),
         }
         unsaved.last_save = Instant::now();
     }
@@ -243,7 +246,7 @@ fn parse_entry(entry: &[u8], segment: usize) -> Option<([u8; KEY_BYTES], Positio
 
 impl Functions for FunctionCache {
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let position = self.known.get(key)?;
+        let position = self.index.get(key)?;
         let segment = self.segments.get(position.segment)?;
         let mut code = vec![0; position.length as usize];
         segment.file.read_exact_at(&mut code, position.offset).ok()?;
@@ -251,7 +254,7 @@ impl Functions for FunctionCache {
             return None;
         }
         segment.is_used.store(true, Ordering::Relaxed);
-        self.found.fetch_add(1, Ordering::Relaxed);
+        self.hits.fetch_add(1, Ordering::Relaxed);
         Some(code)
     }
 

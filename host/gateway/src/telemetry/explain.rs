@@ -50,13 +50,13 @@ pub(super) fn advice(record: &ExchangeRecord) -> &'static str {
         }
         Kind::Loop => "Look for an upstream that points back at this gateway.",
         Kind::Forbidden => "Look at clients.allow and clients.deny of the route.",
-        Kind::Unauthorized => "The client sends credentials that basic_auth or jwt of the route accepts.",
+        Kind::Unauthorized => "Make the client send credentials that basic_auth or jwt of the route accepts.",
         Kind::NoRoute => "Add a route, or correct its match.",
         Kind::BodyTooLarge => {
             "Raise limits.request_body_bytes, the route's limit, or body_bytes_max in the filter's filter.toml."
         }
         Kind::ClientTimeout | Kind::ClientGone => "Look at the client and the network before it.",
-        Kind::RateLimited => "The client comes back as Retry-After says, or raise the route's rate_limit.",
+        Kind::RateLimited => "Make the client wait as long as Retry-After says, or raise the route's rate_limit.",
         Kind::StoreUnavailable => {
             "Look at the store of the route's rate_limit (witgate_store_up) and at its on_failure."
         }
@@ -73,13 +73,15 @@ pub(super) fn advice(record: &ExchangeRecord) -> &'static str {
         }
         Kind::UpstreamTls => "Check protocol and tls.min_version of the upstream against what the endpoint supports.",
         Kind::UpstreamClosed | Kind::UpstreamProtocol => "Look into the log of the endpoint.",
-        Kind::UpstreamUnavailable => "Give an endpoint a weight above 0.",
+        Kind::UpstreamUnavailable => {
+            "Give an endpoint a weight above 0; if the detail names jwt, check the upstream of jwt.jwks."
+        }
         Kind::UpstreamSaturated => "Add endpoints, or raise the upstream's limits.",
         Kind::UpstreamTimeout => "Find out why the endpoint is slow, or raise the upstream's timeout.",
         Kind::UpgradeUnsupported => "Set protocol: http1 for this upstream, or allow WebSocket over HTTP/2 there.",
         Kind::ResponseTooLarge => "Raise body_bytes_max in the filter's filter.toml.",
         Kind::ClientSaturated => {
-            "One client has its share of exchanges: raise limits.in_flight_per_client or limits.in_flight."
+            "One client has reached its limit of concurrent exchanges: raise limits.in_flight_per_client or limits.in_flight."
         }
         Kind::Internal => "Report this as a defect of the gateway, with the log.",
     }
@@ -94,6 +96,8 @@ fn filter_advice(failure: FilterFailure) -> &'static str {
         FilterFailure::Memory => "Raise filters.NAME.memory, or make the filter use less.",
         FilterFailure::Limit => "Make the filter use less; docs/reference/wit.md has the limits of one call.",
         FilterFailure::Loop => "Look for a call of a filter that leads back to the filter's own route.",
-        FilterFailure::Saturated => "Lower the number of concurrent exchanges, or raise limits.in_flight.",
+        FilterFailure::Saturated => {
+            "Raise the limit that the detail names: filters.NAME.concurrency, limits.buffered_bytes or limits.in_flight (after a restart)."
+        }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Label values are names from the configuration (route, filter, upstream) or from short fixed
 //! lists. A path, a host or anything else that a client chooses never becomes a label, so the
-//! number of series does not depend on the traffic. This module does not know: where the numbers
-//! come from.
+//! number of series does not depend on the traffic. The library adds the prefix `witgate_` and
+//! suffixes: `filter_calls` is exported as `witgate_filter_calls_total`. This module does not know:
+//! where the numbers come from.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

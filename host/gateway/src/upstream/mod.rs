@@ -137,7 +137,7 @@ impl UpstreamClient {
         let set = cluster.resolved().await?;
         let deadline = started + options.timeout.unwrap_or(cluster.settings.timeout);
         let key = cluster.hash_key(&request, options.client);
-        self.with_per_thread(cluster, &set, |state| state.budget.count_request(self.second(started)));
+        self.with_per_thread(cluster, &set, |state| state.budget.count_request(self.budget_second(started)));
         let (mut tried, mut now, mut other_addresses) = (Tried::new(), started, 0);
         loop {
             let index = self.choose(cluster, &set, key, &tried)?;
@@ -191,11 +191,12 @@ impl UpstreamClient {
         chosen.map_err(|error| match error {
             ChooseError::Saturated => Error::new(
                 Kind::UpstreamSaturated,
-                format!("upstream {}: every endpoint in service has limits.in_flight requests", cluster.name),
+                format!("upstream {}: every endpoint in service has reached limits.in_flight", cluster.name),
             ),
-            ChooseError::NoEndpoint => {
-                Error::new(Kind::UpstreamUnavailable, format!("upstream {}: no endpoint has a weight", cluster.name))
-            }
+            ChooseError::NoEndpoint => Error::new(
+                Kind::UpstreamUnavailable,
+                format!("upstream {}: no endpoint has a weight above 0", cluster.name),
+            ),
         })
     }
 
@@ -211,7 +212,7 @@ impl UpstreamClient {
         let retried = tried.len() - 1;
         let (settings, endpoint) = (&cluster.settings, &set.list[tried[retried]].endpoint);
         let Some(permit) = endpoint.begin_request(settings.limits.in_flight) else {
-            let detail = format!("upstream {}: {}: limits.in_flight requests", cluster.name, endpoint.label);
+            let detail = format!("upstream {}: endpoint {} has reached limits.in_flight", cluster.name, endpoint.label);
             return AttemptOutcome { result: Err(Error::new(Kind::UpstreamSaturated, detail)), request: Some(request) };
         };
         let retries = &settings.retries;
@@ -236,7 +237,10 @@ impl UpstreamClient {
             }
             None => {
                 self.pool.timed_out(endpoint, now);
-                let detail = format!("upstream {}: {}: no response in time", cluster.name, endpoint.label);
+                let detail = format!(
+                    "upstream {}: {}: no response head within {time:?} (timeout or retries.per_try_timeout)",
+                    cluster.name, endpoint.label
+                );
                 AttemptOutcome { result: Err(Error::new(Kind::UpstreamTimeout, detail)), request: copy }
             }
         };
@@ -287,7 +291,7 @@ impl UpstreamClient {
             return Next::Return(result);
         }
         let percent = retries.budget_percent;
-        if !self.with_per_thread(cluster, set, |state| state.budget.try_take(self.second(now), percent)) {
+        if !self.with_per_thread(cluster, set, |state| state.budget.try_take(self.budget_second(now), percent)) {
             self.count_retry(cluster, "over_budget");
             return Next::Return(result);
         }
@@ -302,9 +306,9 @@ impl UpstreamClient {
         Next::Retry(request)
     }
 
-    /// The second of the retry budget's clock. It starts above the budget's window, so that the
-    /// empty counts of second 0 are not recent.
-    fn second(&self, now: Instant) -> u64 {
+    /// Returns the time on the retry budget's clock, in seconds. It starts above the budget's
+    /// window, so that the empty counts of second 0 are not recent.
+    fn budget_second(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.started).as_secs() + 1000
     }
 

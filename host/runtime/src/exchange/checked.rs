@@ -33,7 +33,7 @@ pub(crate) enum Refusal {
     Invalid(String),
     /// It is above a limit.
     Limit(String),
-    /// The gateway holds as many bytes of bodies as it may.
+    /// The limit on buffered body bytes is reached.
     Saturated(String),
 }
 
@@ -117,7 +117,9 @@ pub(crate) fn checked_reply(
     let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
     if fields.len() > REPLY_FIELDS_MAX || bytes > REPLY_FIELD_BYTES_MAX {
         return Err(Refusal::Limit(format!(
-            "an answer has at most {REPLY_FIELDS_MAX} fields and {REPLY_FIELD_BYTES_MAX} bytes of fields"
+            "the reply has {} header fields with {bytes} bytes; the limits are {REPLY_FIELDS_MAX} and \
+             {REPLY_FIELD_BYTES_MAX}",
+            fields.len()
         )));
     }
     if !body.is_empty() && matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {

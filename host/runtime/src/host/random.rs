@@ -15,7 +15,9 @@ const BYTES_MAX: u32 = 64 << 10;
 impl random::Host for CallState {
     fn bytes(&mut self, len: u32) -> Result<Vec<u8>> {
         if len > BYTES_MAX {
-            let message = format!("it asked for {len} random bytes; at most {BYTES_MAX} at once");
+            let message = format!(
+                "the filter asked for {len} random bytes; one call returns at most {BYTES_MAX}: call it several times"
+            );
             return Err(HostTrap::new(FilterFailure::Limit, message).into());
         }
         if let Some(bytes) = self.replayed().and_then(|replay| replay.random(len as usize)) {

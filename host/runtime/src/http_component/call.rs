@@ -36,7 +36,7 @@ pub async fn call(
     deadline: Instant,
 ) -> Result<http::Response<Body>, Error> {
     let max = component.settings.concurrency;
-    let Ok(permit) = component.in_calls.try_acquire(max) else {
+    let Ok(permit) = component.running_calls.try_acquire(max) else {
         let detail = format!("{max} concurrent requests, the limit is component.concurrency");
         return Err(component.fail(Kind::UpstreamSaturated, &detail));
     };

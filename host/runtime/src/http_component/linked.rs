@@ -59,8 +59,8 @@ pub struct HttpComponent {
     /// The running calls of all components.
     pub(super) calls: Arc<ActiveCalls>,
     /// Its own running calls, over all threads.
-    pub(super) in_calls: Limiter,
-    /// Its running calls that met a tick.
+    pub(super) running_calls: Limiter,
+    /// Its running calls that have lasted longer than one epoch tick.
     pub(super) long_calls: Arc<AtomicUsize>,
     pub(super) pre: ProxyPre<State>,
 }
@@ -70,7 +70,7 @@ impl HttpComponent {
     ///
     /// # Errors
     ///
-    /// The component imports something else than WASI 0.2, needs more memory than an instance may
+    /// The component imports something other than WASI 0.2, needs more memory than an instance may
     /// have, or its handler has another type than `wasi:http@0.2`.
     pub fn new(
         engine: &Engine,
@@ -89,10 +89,12 @@ impl HttpComponent {
             LoadError::new(LoadErrorReason::Link, bounded(format_args!("{error:#}")))
                 .with_source(error.into_boxed_dyn_error())
         })?;
-        let pre = linker
-            .instantiate_pre(&artifact.component)
-            .and_then(ProxyPre::new)
-            .map_err(|error| wrong("an import or the handler does not have the type of WASI 0.2", error))?;
+        let pre = linker.instantiate_pre(&artifact.component).and_then(ProxyPre::new).map_err(|error| {
+            wrong(
+                "an import or the handler does not have the type of WASI 0.2; build it for wasi:http/proxy of WASI 0.2",
+                error,
+            )
+        })?;
         Ok(Self {
             label: format!("component {}", &info.digest[..12]).into(),
             settings,
@@ -101,15 +103,15 @@ impl HttpComponent {
             engine: engine.inner().clone(),
             stacks: engine.stacks(),
             calls: engine.calls().clone(),
-            in_calls: Limiter::default(),
+            running_calls: Limiter::default(),
             long_calls: Arc::default(),
             pre,
         })
     }
 
-    /// The number of requests that it answers now.
+    /// The number of requests that it handles at this moment.
     pub fn in_flight(&self) -> usize {
-        self.in_calls.in_use()
+        self.running_calls.in_use()
     }
 }
 
@@ -117,7 +119,7 @@ impl HttpComponent {
 ///
 /// # Errors
 ///
-/// It is no HTTP handler, or it imports something else than WASI.
+/// It is not an HTTP handler, or it imports something other than WASI.
 pub fn check_imports(info: &ComponentInfo) -> Result<(), LoadError> {
     let refuse = |message: String| Err(LoadError::new(LoadErrorReason::WrongWorld, message));
     if !info.handles_http {
@@ -171,7 +173,7 @@ pub(super) struct State {
     pub(super) deadline: Instant,
     /// An address on the stack of the call; 0 before its first function.
     pub(super) stack_address: usize,
-    /// Set once the call met a tick.
+    /// Set when the call lasts longer than one epoch tick.
     pub(super) long_call: Option<LongCall>,
 }
 
@@ -183,7 +185,8 @@ impl State {
         let output = Output::new(&settings.name, &component.log_limit);
         let mut wasi = WasiCtx::builder();
         wasi.envs(&settings.env).max_random_size(WASI_RANDOM_BYTES_MAX).stdout(output.clone()).stderr(output);
-        // Otherwise a guest could create sockets, which use descriptors, but connect none.
+        // Without this, a guest could create sockets, which use up file descriptors even though it
+        // cannot connect them.
         wasi.allow_tcp(false).allow_udp(false);
         Self {
             component: component.clone(),

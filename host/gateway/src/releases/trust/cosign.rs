@@ -44,13 +44,16 @@ struct SignedImage {
 /// Why the signature is not valid for the image.
 pub(super) fn verify(keys: &[Vec<u8>], signature: &CosignSignature, image: &Image) -> Result<String, String> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(signature.signature.trim());
-    let bytes = bytes.map_err(|_| "the signature is damaged".to_owned())?;
+    let bytes = bytes.map_err(|_| "the signature is not base64: sign the image again".to_owned())?;
     if keys.is_empty() {
         return Err("no ECDSA key is configured".into());
     }
     let payload = signature.payload.as_bytes();
     let is_by = |key: &&Vec<u8>| UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key).verify(payload, &bytes).is_ok();
-    let key = keys.iter().position(|key| is_by(&key)).ok_or("it is by another key, or its payload was changed")?;
+    let key = keys
+        .iter()
+        .position(|key| is_by(&key))
+        .ok_or("no key in `keys` made the signature, or its payload was changed")?;
     let Payload { critical } = serde_json::from_slice(payload).map_err(|error| format!("its payload: {error}"))?;
     if critical.kind != TYPE {
         return Err(format!("its payload has the type {}", quoted(&critical.kind)));
@@ -105,7 +108,7 @@ mod tests {
         let good = sign(payload("reg:5000/a/b", DIGEST, TYPE))?;
         assert_eq!(check(&[stranger.clone(), own.clone()], &good), "");
         assert_eq!(check(std::slice::from_ref(&own), &sign(payload("reg:5000/a/b:1.0", DIGEST, TYPE))?), "");
-        assert!(check(&[stranger], &good).contains("another key"));
+        assert!(check(&[stranger], &good).contains("no key in `keys` made the signature"));
         let changed = CosignSignature { payload: good.payload.replace("0123", "0124"), ..good.clone() };
         assert!(check(std::slice::from_ref(&own), &changed).contains("its payload was changed"));
         for (payload, why) in [

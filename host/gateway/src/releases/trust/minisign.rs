@@ -5,7 +5,7 @@
 use minisign_verify::{PublicKey, Signature};
 use witgate_http::text::quoted;
 
-/// The prefix in a trusted comment that comes before the name of the filter.
+/// The prefix of the word in a trusted comment that names the filter.
 const FILTER: &str = "filter:";
 
 /// Verifies a signature of a component. `named` is the name in the component's manifest, which
@@ -20,18 +20,19 @@ pub(super) fn verify(
     name: &str,
     named: impl FnOnce() -> Option<String>,
 ) -> Result<String, String> {
-    let signature = Signature::decode(signature).map_err(|_| "the signature is damaged".to_owned())?;
+    let signature = Signature::decode(signature)
+        .map_err(|_| "the signature is not in the format of minisign: sign the file again".to_owned())?;
     if keys.is_empty() {
         return Err("no minisign key is configured".into());
     }
     let results = keys.iter().map(|key| key.verify(bytes, &signature, true));
-    let mut last = "it is by another key".to_owned();
+    let mut last = "no key in `keys` made the signature".to_owned();
     let mut is_valid = false;
     for result in results {
         match result {
             Ok(()) => is_valid = true,
             Err(minisign_verify::Error::InvalidSignature) => {
-                "it is not the signature of these bytes".clone_into(&mut last)
+                "the signature does not match the file: sign it again".clone_into(&mut last)
             }
             Err(_) => {}
         }
