@@ -15,14 +15,14 @@ use witgate_manifest::{BODY_BYTES_DEFAULT, BodyMode, Field, Manifest, Phase, che
 
 /// Reads and checks the filter.toml at `path`.
 ///
-/// The error has one line for each mistake: `FILE:LINE: KEY: message`. `has_auth` is asked if the
+/// The error has one line for each mistake: `FILE:LINE: KEY: message`. Calls `has_auth` if the
 /// file has no `auth`.
 pub(crate) fn read(path: &Path, has_auth: impl FnOnce() -> bool) -> Result<Manifest, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     parse_with(&text, &path.display().to_string(), has_auth)
 }
 
-/// Like [`read`], for the text of the file named `file`, whose filter refuses nobody.
+/// Like [`read`], for the text of the file named `file`, with `has_auth` returning false.
 #[cfg(test)]
 pub(crate) fn parse(text: &str, file: &str) -> Result<Manifest, String> {
     parse_with(text, file, || false)

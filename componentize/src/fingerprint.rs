@@ -18,8 +18,8 @@ use crate::toolchain::language::Language;
 use crate::toolchain::{folders, rust};
 use crate::wit;
 
-/// The source files of this program that shape a component. The executable itself does not serve:
-/// cargo links it differently depending on the other packages of the build.
+/// The source files of this program that shape a component. The hash of the executable cannot be
+/// used, because cargo links it differently depending on the other packages of the build.
 const PROGRAM: [&str; 31] = [
     include_str!("../../host/manifest/src/manifest.rs"),
     include_str!("../../host/manifest/src/section.rs"),

@@ -5,8 +5,8 @@
 //! right after an exported function. The trampoline leaves exception-table entries in the
 //! compiler's workspace (`DataFlowGraph::clear` of cranelift-codegen 0.135), which change the cache
 //! keys of the functions that the same thread compiles next. If the exported functions are the
-//! last, no function of the module follows.
-//! Price: a call from the host makes one more jump. This module does not know: the exports.
+//! last, no function of the module follows. Price: a call from the host makes one more jump. This
+//! module does not know: what the exports mean.
 
 use std::convert::Infallible;
 
@@ -18,7 +18,7 @@ use wasmparser::{CodeSectionReader, Export, ExternalKind, FunctionSectionReader,
 use super::encode::{load_parameters, reencode_error};
 use super::parse::{self, Space};
 
-/// The module with trampolines as its last functions.
+/// Appends a trampoline for each exported function and exports the trampoline instead.
 pub(super) fn add_trampolines(module: &[u8]) -> Result<Vec<u8>> {
     let parsed = parse::module(module)?;
     let imported = parsed.imported[Space::Func.index()].len() as u32;

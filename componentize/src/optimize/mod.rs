@@ -16,12 +16,13 @@
 //! 4. `devirtualize` makes calls through tables direct, and `dead_code` removes unreachable
 //!    functions. `export_trampolines` exports each function through a trampoline at the end of the
 //!    module, so that the keys of the other functions in the compile cache stay the same.
-//! 5. The encoder makes a component from a dummy: a core module with the imports and exports of the
-//!    merged one, and no code. `assemble` replaces the dummy by the merged module. The guest calls
-//!    the host through a table (`host_table`).
+//! 5. `wit_component` finds the host functions in the imports of a module. The merged module has no
+//!    imports, because it calls the host through a table (`host_table`). So `wit_component` encodes
+//!    a dummy: a core module with these imports, the exports of the merged one, and no code.
+//!    `assemble` then replaces the dummy by the merged module.
 //!
 //! A stub is a function that only traps. The tools of a language add stubs for imports that are
-//! neither defined nor part of the world. A function of WASI answers instead as a system without
+//! neither defined nor part of the world. Imports from WASI get stubs that report a system without
 //! files, sockets and processes (`wasi_stubs`). `check_traps` verifies that a component beside the
 //! main one has only stubs.
 //!
@@ -104,20 +105,20 @@ fn check_traps(other: &Linked) -> Result<()> {
         let function = other.item(Space::Func, lift.func)?;
         ensure!(
             other.is_stub(lift.func) || other.begins_with(&function, &Operator::Unreachable)?,
-            "a component beside the main one has a function that does more than trap"
+            "the file contains a second component with code, and only stubs can be merged: build the filter as one component"
         );
     }
     check_starts(other)
 }
 
 /// Checks that no start function has code. The encoder adds empty ones. The start code of a
-/// snapshot ran when it was built, so a start function with code means that the component is no
-/// snapshot.
+/// snapshot ran when it was built, so a start function with code means that the component is
+/// not a snapshot.
 fn check_starts(linked: &Linked) -> Result<()> {
     for start in linked.starts()? {
         ensure!(
             linked.begins_with(&start, &Operator::End)?,
-            "a core module has a start function with code, so it is not a snapshot"
+            "a core module runs code in its start function, which cannot be merged: use a tool that runs it at build time (a snapshot)"
         );
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Functions that answer in the place of the operating system.
+//! Functions that stand in for the operating system.
 //!
 //! An interpreter imports WASI, which no filter has. Its tools stub these imports by traps, and a
 //! trap ends the call past every `except` of the author. A function of this module returns what a

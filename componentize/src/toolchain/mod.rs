@@ -1,4 +1,4 @@
-//! The tools of each language: source and WIT in, a component without a manifest out.
+//! Runs the tools of each language, which turn source and WIT into a component without a manifest.
 //!
 //! TypeScript and Python have a script beside their lock files (`script`). Rust uses cargo and the
 //! component encoder (`rust`). Missing tools are installed first (`install`).

@@ -36,6 +36,9 @@ def test_a_request_can_be_read_and_edited() -> None:
     assert request.json() == {"c": 2}
     request.append_header("x-a", "2")
     assert (request.header("X-A"), request.header_values("x-a")) == ("1, 2", ["1", "2"])
+    request.append_header("cookie", "a=1")
+    request.append_header("Cookie", "b=2")
+    assert request.header("cookie") == "a=1; b=2"
     request.remove_header("x-a")
     request.set_body({"d": 3})
     request.set_query(None)
@@ -134,6 +137,8 @@ def test_values_that_the_gateway_cannot_take_are_refused_with_advice() -> None:
         (lambda: request.set_header("x-a", b"a"), TypeError, "decode"),  # type: ignore[arg-type]
         (lambda: request.set_header("a b", "1"), ValueError, "cannot be the name"),
         (lambda: request.set_header("Host", "a"), ValueError, "only the gateway writes"),
+        (lambda: request.set_header("Via", "1.1 a"), ValueError, "only the gateway writes"),
+        (lambda: request.remove_header("http2-settings"), ValueError, "only the gateway writes"),
         (lambda: request.set_header("x-a", "1\n"), ValueError, "control character"),
         (lambda: request.set_path("/a?b"), ValueError, "not a path"),
         (lambda: request.set_query("a#b"), ValueError, "not a query"),

@@ -17,8 +17,8 @@ _NOTE_NAME_BYTES_MAX, _NOTE_BYTES_MAX = 64, 4096
 
 # Header fields that only the gateway writes (wit/request.wit).
 _GATEWAY_FIELDS = frozenset(
-    """host content-length connection keep-alive proxy-connection te trailer transfer-encoding
-    upgrade""".split()
+    """host content-length via connection http2-settings keep-alive proxy-connection te trailer
+    transfer-encoding upgrade""".split()
 )
 _is_token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _find_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search

@@ -60,7 +60,8 @@ def _values(fields: Fields, name: str) -> list[str]:
 
 def _joined_value(fields: Fields, name: str) -> str | None:
     values = _values(fields, name)
-    return ", ".join(values) if values else None
+    separator = "; " if name.lower() == "cookie" else ", "
+    return separator.join(values) if values else None
 
 
 def _bytes(value: str | None) -> bytes | None:

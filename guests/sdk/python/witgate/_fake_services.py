@@ -30,7 +30,7 @@ class FakeCall:
 
 @dataclass
 class FakeAnswer:
-    """The answer of a service."""
+    """The response of a service."""
 
     status: int
     headers: Fields
@@ -55,7 +55,7 @@ _settings = _Settings()
 
 
 def set_up(service: Service | None, secrets: dict[str, bytes] | None) -> None:
-    """Sets what answers the calls of the filter, and its keys."""
+    """Sets what responds to the calls of the filter, and its keys."""
     _settings.service, _settings.secrets = service, secrets
 
 
@@ -79,7 +79,7 @@ class http:  # noqa: N801 - stands for a module
     @staticmethod
     def send(request: FakeCall) -> FakeAnswer:
         if _settings.service is None:
-            raise _Err(http.Error_Denied("give the fake an `http` function that answers"))
+            raise _Err(http.Error_Denied("give the fake an `http` function that returns a response"))
         return _settings.service(request)
 
 

@@ -105,7 +105,7 @@ class ReadonlyRequest:
 class Request(ReadonlyRequest):
     """The request, for reading and changing.
 
-    What you set, you read at once. The gateway applies the edits when ``on_request`` returns
+    A getter returns the new value as soon as it is set. The gateway applies the edits when ``on_request`` returns
     ``None``; it discards them if the handler returns a reply or raises an exception.
 
     A name or value that HTTP forbids raises ``TypeError`` or ``ValueError``, and so does a field
@@ -161,7 +161,7 @@ class Request(ReadonlyRequest):
 class Response:
     """The response, for reading and changing.
 
-    What you set, you read at once. The gateway applies the edits when ``on_response`` returns
+    A getter returns the new value as soon as it is set. The gateway applies the edits when ``on_response`` returns
     ``None``; it discards them if the handler returns a reply or raises an exception.
 
     A status, name or value that HTTP forbids raises ``TypeError`` or ``ValueError``, and so does a

@@ -17,7 +17,7 @@ class HttpError(RuntimeError):
     - ``invalid``: the method, the URL or a header field is not valid.
     - ``limit``: the number of calls, or the size of the request or the response.
     - ``timeout``: the time is up.
-    - ``unavailable``: the service cannot be reached, or broke off.
+    - ``unavailable``: the service cannot be reached, or closed the connection early.
 
     The text says what to do.
     """
@@ -29,7 +29,7 @@ class HttpError(RuntimeError):
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """A response. Each final status is one: a status of 404 or 500 is no error, and a redirect is
+    """A response. A status such as 404 or 500 is a response and not an error, and a redirect is
     never followed."""
 
     status: int

@@ -180,7 +180,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Decision:
-    """The answer of the limiter."""
+    """The decision of the limiter."""
 
     allowed: bool
     """Whether the units were taken. If not, nothing was taken."""

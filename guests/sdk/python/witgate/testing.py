@@ -49,12 +49,12 @@ def fake(
 ) -> Fake:
     """Makes an exchange. Each call starts a new one; the key-value store is kept until ``reset()``.
 
-    ``http`` answers the calls of other services: ``http=lambda call: answer(200, call.url)``.
+    ``http`` responds to the calls of other services: ``http=lambda call: answer(200, call.url)``.
     Without it, each call is denied. ``secrets`` are the keys that the operator gives to the filter.
 
     ``now`` is the time that the gateway's clock shows, in seconds since 1970. It does not advance.
 
-    In contrast to the gateway, edits take effect at once, and bounds and field names are not
+    Unlike in the gateway, edits take effect immediately, and their total number and size are not
     checked.
     """
     state = State(
@@ -76,7 +76,7 @@ def fake(
 
 
 def answer(status: int, body: bytes | str = b"", headers: dict[str, str] | None = None) -> FakeAnswer:
-    """Makes the answer of a service."""
+    """Makes the response of a service."""
     return FakeAnswer(status, _fields(headers), body.encode() if isinstance(body, str) else body)
 
 

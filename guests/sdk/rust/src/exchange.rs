@@ -8,8 +8,8 @@ use crate::host::{exchange, request, request_edit, response};
 
 /// The request, for reading in both phases and for changing in the request phase.
 ///
-/// What you set, you read at once. The gateway applies the edits when the handler returns
-/// [`Action::Proceed`](crate::Action::Proceed), and discards them otherwise.
+/// A getter returns the new value as soon as it is set. The gateway applies the edits when the
+/// handler returns [`Action::Proceed`](crate::Action::Proceed), and discards them otherwise.
 ///
 /// A name or value that HTTP forbids ends the call, and so does a field that only the gateway
 /// writes, such as `host` or `content-length` (`wit/request.wit` has the list).
@@ -18,8 +18,8 @@ pub struct Request(());
 
 /// The response, for reading and changing in the response phase.
 ///
-/// What you set, you read at once. The gateway applies the edits when the handler returns
-/// [`Action::Proceed`](crate::Action::Proceed), and discards them otherwise.
+/// A getter returns the new value as soon as it is set. The gateway applies the edits when the
+/// handler returns [`Action::Proceed`](crate::Action::Proceed), and discards them otherwise.
 ///
 /// A status, name or value that HTTP forbids ends the call, and so does a field that only the
 /// gateway writes, such as `content-length` (`wit/request.wit` has the list).

@@ -44,11 +44,11 @@ pub struct Fake {
     pub(crate) store: BTreeMap<String, Entry>,
     /// Units taken by key and policy, and when the window or the bucket began.
     pub(crate) counts: BTreeMap<String, (u64, f64)>,
-    /// Answers the calls of other services.
+    /// Responds to the calls of other services.
     pub(crate) http: Option<Service>,
 }
 
-/// Answers a call of another service.
+/// Responds to a call of another service.
 pub type Service = fn(&http::Request) -> Result<http::Response, http::Error>;
 
 /// A value of the key-value store, and the time at which it expires.
@@ -101,10 +101,12 @@ fn with<T>(access: impl FnOnce(&mut Fake) -> T) -> T {
 pub(crate) struct Fields(Vec<Field>);
 
 /// Fields that only the gateway writes.
-const OWNED: [&str; 9] = [
+const OWNED: [&str; 11] = [
     "host",
     "content-length",
+    "via",
     "connection",
+    "http2-settings",
     "keep-alive",
     "proxy-connection",
     "te",

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::host::{clock, random};
 
-/// How many random bytes the gateway gives at once.
+/// How many random bytes one call of the gateway returns.
 const RANDOM_BYTES_MAX: usize = 64 << 10;
 
 /// The time of the gateway's clock. `chrono::DateTime::<Utc>::from(now())` takes it.

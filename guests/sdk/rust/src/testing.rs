@@ -96,7 +96,7 @@ impl Fake {
         self
     }
 
-    /// Answers the calls of other services. Without it, each call is denied.
+    /// Responds to the calls of other services. Without it, each call is denied.
     #[must_use]
     pub fn with_http(mut self, service: Service) -> Self {
         self.http = Some(service);
@@ -105,7 +105,7 @@ impl Fake {
 
     /// Advances the clock, so that keys of the key-value store can expire.
     #[must_use]
-    pub fn later(mut self, milliseconds: u64) -> Self {
+    pub fn advance_clock(mut self, milliseconds: u64) -> Self {
         self.now_ms += milliseconds;
         self
     }
@@ -199,8 +199,10 @@ mod tests {
 
     #[test]
     fn calls_that_the_gateway_would_not_accept_panic() {
-        let rejected: [fn(&mut Request); 6] = [
+        let rejected: [fn(&mut Request); 8] = [
             |request| request.set_header("content-length", "1"),
+            |request| request.set_header("Via", "1.1 a"),
+            |request| request.remove_header("http2-settings"),
             |request| request.set_header("x-a", "a\r\nb: c"),
             |request| request.set_header("x a", "a"),
             |request| request.set_path("no-slash"),
@@ -227,8 +229,8 @@ mod tests {
             Ok(Action::Proceed)
         }
         let (_, after) = Fake::new().run_request(count);
-        let (_, after) = after.later(999).run_request(count);
-        let (_, after) = after.later(1).run_request(count);
+        let (_, after) = after.advance_clock(999).run_request(count);
+        let (_, after) = after.advance_clock(1).run_request(count);
         assert_eq!(after.log, ["info: 1", "info: 2", "info: 1"]);
     }
 
@@ -260,8 +262,8 @@ mod tests {
         }
         let (_, after) = Fake::new().run_request(take);
         let (_, after) = after.run_request(take);
-        let (_, after) = after.later(500).run_request(take);
-        let (_, after) = after.later(500).run_request(take);
+        let (_, after) = after.advance_clock(500).run_request(take);
+        let (_, after) = after.advance_clock(500).run_request(take);
         let expected = [
             "true 1 0", "true 2 0", "true 0 0", "true 0 0", "false 0 500", "false 1 500", "true 1 0", "true 0 0",
         ];

@@ -28,7 +28,7 @@ const CONTROL = /[\0-\x08\x0a-\x1f\x7f]/;
 const TARGET = /^[!"$-~]*$/;
 /** Fields that only the gateway writes (wit/request.wit). */
 const GATEWAY_FIELDS = new Set([
-  ...["host", "content-length", "connection", "keep-alive", "proxy-connection"],
+  ...["host", "content-length", "via", "connection", "http2-settings", "keep-alive", "proxy-connection"],
   ...["te", "trailer", "transfer-encoding", "upgrade"],
 ]);
 /** By length, false if a name is short, not empty, and none of these fields. */

@@ -24,7 +24,7 @@ export class FakeExchange {
   clientIp = "192.0.2.1";
   /** Milliseconds since 1970. */
   now = 1_700_000_000_000;
-  /** Answers the calls of other services. */
+  /** Responds to the calls of other services. */
   http: FakeService | undefined = undefined;
 }
 
@@ -37,7 +37,7 @@ export interface FakeCall {
   timeoutMs: number;
 }
 
-/** Answers a call; to refuse it, throws `{ tag, val }` as the gateway does. */
+/** Responds to a call; to refuse it, throws `{ tag, val }` as the gateway does. */
 export type FakeService = (call: FakeCall) => { status: number; headers?: Record<string, string>; body?: string };
 
 let current = new FakeExchange();
@@ -46,7 +46,7 @@ const store = new Map<string, { value: Uint8Array; expires: number }>();
 /** Units taken, by key and policy, and when the window or the bucket began. */
 const counts = new Map<string, { since: number; used: number }>();
 
-/** Gives keys to the filter in place of those that it had. */
+/** Replaces the secret keys of the filter. */
 export function setSecrets(given: Record<string, string | Uint8Array>): void {
   secrets.clear();
   for (const [name, secret] of Object.entries(given)) secrets.set(name, secret);
@@ -54,7 +54,7 @@ export function setSecrets(given: Record<string, string | Uint8Array>): void {
 
 /** Sends a request of a filter to the service of the test. */
 function send(call: FakeCall) {
-  if (current.http === undefined) throw { tag: "denied", val: "give the fake an `http` function that answers" };
+  if (current.http === undefined) throw { tag: "denied", val: "give the fake an `http` function that returns a response" };
   const { status, headers = {}, body = "" } = current.http(call);
   return { status, headers: Object.entries(headers), body: encode(body) };
 }
@@ -74,7 +74,7 @@ const valuesOf = (fields: Fields, name: string): string[] =>
   fields.filter(([own]) => own === name.toLowerCase()).map(([, value]) => value);
 const joinedValue = (fields: Fields, name: string): string | undefined => {
   const values = valuesOf(fields, name);
-  return values.length === 0 ? undefined : values.join(", ");
+  return values.length === 0 ? undefined : values.join(name.toLowerCase() === "cookie" ? "; " : ", ");
 };
 const withoutField = (fields: Fields, name: string): Fields => fields.filter(([own]) => own !== name.toLowerCase());
 const withField = (fields: Fields, name: string, value: string): Fields => [
@@ -102,7 +102,7 @@ const sameBytes = (a: Uint8Array, b: Uint8Array) => a.length === b.length && a.e
 
 type FakePolicy = { algorithm: string; limit: number; windowMs: number; burst: number };
 
-/** A window that begins with the first unit and does not slide, or a token bucket. */
+/** Takes units from a fixed window or a token bucket. Unlike the gateway's, the window does not slide. */
 function take(key: string, cost: number, policy: FakePolicy) {
   const { limit, windowMs } = policy;
   const isBucket = policy.algorithm === "token-bucket";

@@ -21,7 +21,7 @@ import { URL, URLSearchParams } from "./web/url.ts";
 
 /** 2020-01-01T00:00:00Z, in milliseconds. */
 const BUILD_TIME = 1_577_836_800_000;
-/** How many bytes `crypto.getRandomValues` gives at once (Web Cryptography API). */
+/** How many bytes one call of `crypto.getRandomValues` returns (Web Cryptography API). */
 const RANDOM_BYTES_MAX = 65536;
 
 let running = false;
@@ -102,7 +102,7 @@ function getRandomValues<T extends ArrayBufferView>(view: T): T {
   return view;
 }
 
-/** QuickJS frees a target at once that nothing else refers to; the standard keeps it. */
+/** QuickJS frees a target immediately if nothing else refers to it; the standard keeps it. */
 class StrongRef {
   readonly #target: unknown;
   constructor(target: unknown) {

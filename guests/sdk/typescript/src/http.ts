@@ -15,7 +15,7 @@ export class HttpError extends Error {
    * - `invalid`: the method, the URL or a header field is not valid.
    * - `limit`: the number of calls, or the size of the request or the response.
    * - `timeout`: the time is up.
-   * - `unavailable`: the service cannot be reached, or broke off.
+   * - `unavailable`: the service cannot be reached, or closed the connection early.
    */
   readonly kind: raw.Error["tag"];
 
@@ -38,7 +38,7 @@ export interface CallInit {
   timeoutMs?: number;
 }
 
-/** A response. Each final status is one: a status of 404 or 500 is no error. */
+/** A response. A status such as 404 or 500 is a response and not an error. */
 export interface HttpResponse {
   /** The status code. A redirect is a response like any other: it is never followed. */
   readonly status: number;
@@ -121,7 +121,7 @@ export interface FetchResponse extends Omit<HttpResponse, "bytes" | "text" | "js
  * {@link http} for what it requires. Rejects with an {@link HttpError} if there is no response.
  */
 export function fetch(url: string | URL, init: FetchInit = {}): Promise<FetchResponse> {
-  // The function of a promise runs at once, and what it throws rejects the promise.
+  // A promise executor runs immediately, and an exception in it rejects the promise.
   return new Promise((resolve) => {
     const redirect = init.redirect ?? "manual";
     if (redirect !== "manual" && redirect !== "error") {

@@ -19,7 +19,7 @@ export type Policy = {
   burst?: number;
 };
 
-/** The answer of the limiter. */
+/** The decision of the limiter. */
 export type Decision = {
   /** Whether the units were taken. If not, nothing was taken. */
   allowed: boolean;

@@ -77,7 +77,7 @@ export interface RequestEdit {
 /**
  * The request, for reading and changing.
  *
- * What you set, you read at once. The gateway applies the edits when `onRequest` returns nothing;
+ * A getter returns the new value as soon as it is set. The gateway applies the edits when `onRequest` returns nothing;
  * it discards them if the handler returns a reply or throws.
  *
  * The setters throw a TypeError for a name or value that HTTP forbids and for a field that only the

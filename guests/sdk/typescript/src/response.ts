@@ -17,7 +17,7 @@ import { decodeBody } from "./text.ts";
 /**
  * The response, for reading and changing.
  *
- * What you set, you read at once. The gateway applies the edits when `onResponse` returns nothing;
+ * A getter returns the new value as soon as it is set. The gateway applies the edits when `onResponse` returns nothing;
  * it discards them if the handler returns a reply or throws.
  *
  * The setters throw a TypeError or RangeError for a status, name or value that HTTP forbids and for

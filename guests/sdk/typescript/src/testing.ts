@@ -30,7 +30,7 @@ export interface FakeInit {
   /** The time that the gateway's clock shows, in milliseconds since 1970. It does not advance. */
   now?: number;
   /**
-   * Answers the calls of other services: `http: ({ url }) => ({ status: 200, body: url })`. Without
+   * Responds to the calls of other services: `http: ({ url }) => ({ status: 200, body: url })`. Without
    * it, each call is denied.
    */
   http?: FakeService;
@@ -44,7 +44,7 @@ export type { FakeCall, FakeService } from "./fake.ts";
  * Makes an exchange and returns the objects that `onRequest` and `onResponse` take. Each call
  * starts a new exchange; the key-value store is kept until `fake.reset()`.
  *
- * In contrast to the gateway, edits take effect at once.
+ * Unlike in the gateway, edits take effect immediately.
  */
 export function fake(init: FakeInit = {}) {
   const exchange = new FakeExchange();

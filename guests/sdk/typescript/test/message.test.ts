@@ -23,6 +23,10 @@ test("a request can be read and edited", () => {
   expect(request.json()).toEqual({ c: 2 });
   request.appendHeader("x-a", "2");
   expect([request.header("X-A"), request.headerValues("x-a")]).toEqual(["1, 2", ["1", "2"]]);
+  request.appendHeader("cookie", "a=1");
+  request.appendHeader("Cookie", "b=2");
+  expect(request.header("cookie")).toBe("a=1; b=2");
+  for (const name of ["Via", "http2-settings"]) expect(() => request.setHeader(name, "x")).toThrow(TypeError);
   request.removeHeader("x-a");
   request.setBody({ d: 3 });
   request.setQuery(undefined);

@@ -58,7 +58,7 @@ export interface Parts {
   fragment: string | null;
 }
 
-export class Refused extends Error {}
+export class InvalidUrl extends Error {}
 
 export function parse(input: string, base: Parts | undefined): Parts {
   const text = input.toWellFormed().replace(/^[\0-\x20]+|[\0-\x20]+$/g, "").replace(/[\t\n\r]/g, "");
@@ -95,9 +95,9 @@ function absolute(found: string, text: string, base: Parts | undefined): Parts {
 }
 
 function relative(text: string, base: Parts | undefined, isFragment: boolean): Parts {
-  if (base === undefined) throw new Refused("it has no scheme, and there is no base");
+  if (base === undefined) throw new InvalidUrl("it has no scheme, and there is no base");
   if (typeof base.path === "string") {
-    if (!isFragment) throw new Refused("the base has an opaque path");
+    if (!isFragment) throw new InvalidUrl("the base has an opaque path");
     return { ...base };
   }
   return base.scheme === "file" ? file(text, base, empty("file")) : relativeTo(text, base);
@@ -154,15 +154,15 @@ function authority(text: string, parts: Parts): Parts {
     parts.username = percentEncode(username, USERINFO);
     parts.password = percentEncode(password ?? "", USERINFO);
     host = host.slice(at + 1);
-    if (host === "") throw new Refused("it has credentials but no host");
+    if (host === "") throw new InvalidUrl("it has credentials but no host");
   }
   const port = /:([^:\]]*)$/.exec(host);
   if (port !== null) {
     host = host.slice(0, port.index);
-    if (host === "") throw new Refused("it has a port but no host");
+    if (host === "") throw new InvalidUrl("it has a port but no host");
     parts.port = parsePort(port[1] as string, parts.scheme);
   }
-  if (isSpecial && host === "") throw new Refused("it has no host");
+  if (isSpecial && host === "") throw new InvalidUrl("it has no host");
   parts.host = host === "" ? "" : parseHost(host, isSpecial);
   const [path, query] = cutAt(rest, "?");
   parts.query = query === null ? null : encodeQuery(query, parts.scheme);
@@ -173,23 +173,23 @@ function authority(text: string, parts: Parts): Parts {
 
 export function parsePort(text: string, scheme: string): string {
   if (text === "") return "";
-  if (!/^[0-9]+$/.test(text) || Number(text) > 65535) throw new Refused(`its port ${JSON.stringify(text)} is invalid`);
+  if (!/^[0-9]+$/.test(text) || Number(text) > 65535) throw new InvalidUrl(`its port ${JSON.stringify(text)} is invalid`);
   const port = String(Number(text));
   return port === SPECIAL[scheme] ? "" : port;
 }
 
 export function parseHost(host: string, isSpecial: boolean): string {
   if (host.startsWith("[")) {
-    if (!host.endsWith("]")) throw new Refused("its IPv6 address has no ]");
+    if (!host.endsWith("]")) throw new InvalidUrl("its IPv6 address has no ]");
     return `[${ipv6(host.slice(1, -1))}]`;
   }
   if (!isSpecial) {
-    if (FORBIDDEN_HOST.test(host)) throw new Refused("its host has a forbidden character");
+    if (FORBIDDEN_HOST.test(host)) throw new InvalidUrl("its host has a forbidden character");
     return percentEncode(host, C0);
   }
   const domain = percentDecode(host).toLowerCase();
-  if (/[^\0-\x7f]/.test(domain)) throw new Refused("its host is not ASCII: write its xn-- form");
-  if (domain === "" || FORBIDDEN_DOMAIN.test(domain)) throw new Refused("its host has a forbidden character");
+  if (/[^\0-\x7f]/.test(domain)) throw new InvalidUrl("its host is not ASCII: write its xn-- form");
+  if (domain === "" || FORBIDDEN_DOMAIN.test(domain)) throw new InvalidUrl("its host has a forbidden character");
   return ipv4(domain) ?? domain;
 }
 
@@ -202,12 +202,12 @@ function ipv4(host: string): string | undefined {
     const radix = /^0x/i.test(label) ? 16 : label.length > 1 && label.startsWith("0") ? 8 : 10;
     const digits = radix === 16 ? label.slice(2) : radix === 8 ? label.slice(1) : label;
     const valid = radix === 16 ? /^[0-9a-f]*$/i : radix === 8 ? /^[0-7]*$/ : /^[0-9]+$/;
-    if (!valid.test(digits)) throw new Refused("its IPv4 address is invalid");
+    if (!valid.test(digits)) throw new InvalidUrl("its IPv4 address is invalid");
     return digits === "" ? 0 : parseInt(digits, radix);
   });
   const last = numbers.pop() as number;
   if (numbers.length > 3 || numbers.some((number) => number > 255) || last >= 256 ** (4 - numbers.length)) {
-    throw new Refused("its IPv4 address is invalid");
+    throw new InvalidUrl("its IPv4 address is invalid");
   }
   const address = numbers.reduce((sum, number, index) => sum + number * 256 ** (3 - index), last);
   return [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join(".");
@@ -215,7 +215,7 @@ function ipv4(host: string): string | undefined {
 
 function ipv6(text: string): string {
   const bad = (): never => {
-    throw new Refused("its IPv6 address is invalid");
+    throw new InvalidUrl("its IPv6 address is invalid");
   };
   const halves = text.split("::");
   if (halves.length > 2) bad();

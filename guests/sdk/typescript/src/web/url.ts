@@ -12,7 +12,7 @@ import {
   pathText,
   percentDecode,
   percentEncode,
-  Refused,
+  InvalidUrl,
   segments,
   SPECIAL,
   USERINFO,
@@ -143,7 +143,7 @@ export class URL {
     try {
       this.#parts = parsed(input, base);
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
+      if (!(error instanceof InvalidUrl)) throw error;
       throw new TypeError(`Invalid URL ${JSON.stringify(usv(input).slice(0, 200))}: ${error.message}`);
     }
     this.#parameters = new URLSearchParams(this.#parts.query ?? "");
@@ -268,7 +268,7 @@ export class URL {
     try {
       change(copy);
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
+      if (!(error instanceof InvalidUrl)) throw error;
       return;
     }
     this.#parts = copy;
