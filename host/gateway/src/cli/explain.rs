@@ -1,4 +1,4 @@
-//! `witgate explain`: the cause and the cure of an error code.
+//! `witgate explain`: the cause of an error code, and what to do.
 //!
 //! The codes are the rows of the tables in docs/reference/errors.md, which is part of the program:
 //! the page and the command cannot differ. This module does not know: when an error happens.

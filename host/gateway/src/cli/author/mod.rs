@@ -37,7 +37,7 @@ pub(super) enum Command {
     },
     /// Build the filter in a folder into dist/NAME.wasm, and print that path
     Build(build::Options),
-    /// Build and run a filter; each change of its files is live at once
+    /// Build and run a filter, and reload it when a file changes
     Dev(dev::Options),
     /// Run the unit tests and the examples of a filter
     Test(test::Options),
