@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use graph::circles;
+use graph::cycles;
 use harness::repository;
 
 /// Each crate of the gateway and those of its dependencies that are in this repository.
@@ -131,14 +131,14 @@ fn no_files_import_each_other_in_a_circle() -> Result<()> {
     for graph in [&python, &typescript] {
         ensure!(graph.values().any(|imports| !imports.is_empty()), "no imports were found in an SDK");
     }
-    let mut found = circles(&python);
-    found.extend(circles(&typescript));
+    let mut found = cycles(&python);
+    found.extend(cycles(&typescript));
     for root in crate_roots()? {
-        found.extend(circles(&rust::read_crate(&root)?));
+        found.extend(cycles(&rust::read_crate(&root)?));
     }
     let found: Vec<String> =
-        found.iter().map(|circle| circle.iter().map(|file| shown(file)).collect::<Vec<_>>().join(" -> ")).collect();
-    ensure!(found.is_empty(), "circles of imports:\n{}", found.join("\n"));
+        found.iter().map(|cycle| cycle.iter().map(|file| shown(file)).collect::<Vec<_>>().join(" -> ")).collect();
+    ensure!(found.is_empty(), "cycles of imports:\n{}", found.join("\n"));
     Ok(())
 }
 

@@ -63,7 +63,7 @@ pub struct Filter {
     pub route_configs: Vec<(String, FilterConfig)>,
     /// Where its key-value store is, and its bounds.
     pub keyvalue: KeyValue,
-    /// How a new version takes over. Default all at once.
+    /// How a new version takes over. Default: without steps.
     pub release: Option<Release>,
     /// Where the counts of its limiter are, and their bound.
     pub limiter: Limiter,

@@ -243,7 +243,7 @@ mod tests {
     fn example(text: &str) -> Value {
         let root = yaml::parse(text).expect("the example is YAML");
         let mut file = root.to_json(&|_| Ok(String::new())).expect("every reference has a value");
-        // This mapping is no reference, although it looks like one.
+        // This mapping is not a reference, although it looks like one.
         if let Some(target) = file.pointer_mut("/log/access/to") {
             *target = json!({ "file": "access.log" });
         }

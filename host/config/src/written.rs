@@ -28,7 +28,7 @@ const SECRET_KEYS: [&str; 14] = [
 ];
 /// Keys below which every single value is masked.
 const SECRET_SECTIONS: [&str; 6] = ["config", "otlp", "crypto", "env", "set", "add"];
-/// Keys of those sections that are no secrets.
+/// Keys of those sections that are not secret.
 const OPEN_KEYS: [&str; 3] = ["endpoint", "protocol", "timeout"];
 const MASK: &str = "(secret)";
 

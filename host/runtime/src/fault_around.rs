@@ -1,7 +1,7 @@
 //! Disables the kernel's fault-around for the memories of filters.
 //!
 //! When a guest reads a page for the first time, the kernel also maps the pages around it, sixteen
-//! at once. That helps a program that reads on, but an interpreter reads pages here and there, and
+//! together. That helps a program that reads on, but an interpreter reads pages here and there, and
 //! the scan for written pages after each call visits every mapped page.
 //!
 //! Gain: a call of CPython needs 130 pages of its image, and with fault-around 1,300 are mapped.

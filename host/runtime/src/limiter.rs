@@ -118,7 +118,7 @@ impl Policy {
         self.window_ms
     }
 
-    /// The most units that can be taken at once.
+    /// The most units that one call can take.
     pub fn burst(&self) -> u32 {
         self.burst
     }

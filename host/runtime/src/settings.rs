@@ -77,7 +77,7 @@ impl FilterSettings {
 /// # Errors
 ///
 /// The component imports an interface that is not granted or that the gateway does not have, or it
-/// is no filter.
+/// is not a filter.
 pub fn check_imports(info: &ComponentInfo, settings: &FilterSettings) -> Result<(), LoadError> {
     if !info.request_phase && !info.response_phase {
         return Err(no_filter(info));

@@ -1,4 +1,4 @@
-//! A graph of imports between files, and its circles.
+//! A graph of imports between files, and its cycles.
 //!
 //! This module does not know: the language of the files.
 
@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 /// The imports of each file: the imported file, and the path that names it.
 pub(super) type Graph = BTreeMap<PathBuf, BTreeMap<PathBuf, String>>;
 
-/// Returns circles of imports, each from its first file back to that file; none if there is no
-/// circle. Two circles that share a part may be reported as one.
-pub(super) fn circles(graph: &Graph) -> Vec<Vec<PathBuf>> {
+/// Returns cycles of imports, each from its first file back to that file; none if there is no
+/// cycle. Two cycles that share a part may be reported as one.
+pub(super) fn cycles(graph: &Graph) -> Vec<Vec<PathBuf>> {
     let mut search = Search { graph, trail: vec![], done: BTreeSet::new(), found: vec![] };
     graph.keys().for_each(|file| search.visit(file));
     search.found

@@ -152,7 +152,7 @@ class keyvalue:  # noqa: N801
         """Sets a key if its value is ``expected``, or if the key is absent and ``expected`` is
         ``None``. Returns True if it did; on False read the value again and decide anew.
 
-        A counter has its decimal text as the value. The new value is no counter.
+        A counter has its decimal text as the value. The new value is not a counter.
         """
         key, data, ttl_ms = _check.text(key, "a key"), _check.text(value, "a value").encode(), _check.ttl_ms(ttl_ms)
         before = None if expected is None else _check.text(expected, "the expected value").encode()

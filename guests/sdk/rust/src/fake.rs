@@ -408,7 +408,7 @@ pub mod keyvalue {
     /// Sets a key if its value is `expected`, or if the key is absent and `expected` is `None`.
     /// Returns true if it did; on false read the value again and decide anew.
     ///
-    /// A counter has its decimal text as the value. The new value is no counter. The key expires
+    /// A counter has its decimal text as the value. The new value is not a counter. The key expires
     /// after `ttl_ms` milliseconds; with 0 it does not expire.
     pub fn compare_and_swap(key: &str, expected: Option<&[u8]>, value: &[u8], ttl_ms: u32) -> Result<bool, Error> {
         if get(key)?.as_deref() != expected {

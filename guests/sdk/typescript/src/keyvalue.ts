@@ -68,7 +68,7 @@ export const keyvalue = {
    * Sets a key if its value is `expected`, or if the key is absent and `expected` is undefined.
    * Returns true if it did; on false read the value again and decide anew.
    *
-   * A counter has its decimal text as the value. The new value is no counter.
+   * A counter has its decimal text as the value. The new value is not a counter.
    */
   compareAndSwap(
     key: string,

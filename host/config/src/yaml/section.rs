@@ -67,7 +67,8 @@ impl<'a> Section<'a> {
         self.read(self.get(key), key, read)
     }
 
-    /// Reads a section without any key, for the defaults. Its keys are no keys of the file.
+    /// Reads a section without any key, for the defaults. Its keys do not count as keys of the
+    /// file.
     pub(crate) fn blank<T>(&self, read: impl FnOnce(&Section<'_>) -> T) -> T {
         let reading = Reading::new(self.reading.references, self.reading.base);
         read(&Section::open(None, self.path.clone(), String::new(), &reading))

@@ -1,7 +1,8 @@
 //! What the commands write: escaped, and without an error if its reader has left.
 //!
 //! Names and texts come from files that others wrote, so control characters are escaped before a
-//! terminal sees them. A closed pipe (`witgate check … | head`) ends the output and is no error.
+//! terminal sees them. A closed pipe (`witgate check … | head`) ends the output and is not an
+//! error.
 //!
 //! This module does not know: what is written.
 

@@ -87,7 +87,7 @@ impl std::error::Error for FilterErrors {
 /// Loads every filter of a configuration.
 ///
 /// # Errors
-/// All refused filters at once.
+/// All refused filters in one error.
 pub fn load_filters(loader: &Loader, config: &Config, metrics: &Metrics) -> Result<Filters, FilterErrors> {
     loader.prepare(config);
     let mut filters = Filters::new();
@@ -109,7 +109,7 @@ pub fn load_filters(loader: &Loader, config: &Config, metrics: &Metrics) -> Resu
 /// Loads the component of every upstream that is one.
 ///
 /// # Errors
-/// All refused components at once.
+/// All refused components in one error.
 pub fn load_components(loader: &Loader, config: &Config, metrics: &Metrics) -> Result<Components, FilterErrors> {
     let mut components = Components::new();
     let mut refused = vec![];

@@ -198,7 +198,7 @@ pub fn report(metrics: &Metrics, decisions: &[Decision]) {
 
 fn sentence(kind: DecisionKind) -> &'static str {
     match kind {
-        DecisionKind::First | DecisionKind::Replaced => "the version serves all exchanges at once",
+        DecisionKind::First | DecisionKind::Replaced => "the version serves all exchanges immediately",
         DecisionKind::Started => "the release of a new version begins",
         DecisionKind::Advanced => "the new version serves a larger share",
         DecisionKind::Held => "the new version stays at its step",

@@ -110,7 +110,7 @@ struct Offer {
     admin: Option<OfferedListener>,
 }
 
-/// Asks for the sockets. Fails if the other side is no gateway.
+/// Asks for the sockets. Fails if the other side is not a gateway.
 fn ask(peer: &Peer) -> Result<Offer, String> {
     peer.send(&Message::Ask { protocol: PROTOCOL }, &[])?;
     match peer.receive(REPLY_TIMEOUT)? {

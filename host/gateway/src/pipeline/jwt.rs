@@ -201,7 +201,7 @@ fn find_token<'a>(place: &TokenPlace, headers: &'a HeaderMap) -> Result<&'a str,
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
     };
     let bytes = match place {
-        // Another scheme, such as Basic, is no token.
+        // Another scheme, such as Basic, is not a token.
         TokenPlace::Authorization => bearer(only(&header::AUTHORIZATION)?).ok_or(Refusal::Missing)?,
         TokenPlace::Header(name) => {
             let value = only(name)?;

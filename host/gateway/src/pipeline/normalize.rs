@@ -133,7 +133,7 @@ fn set_host(headers: &mut HeaderMap, uri: &Parts, version: Version) -> Result<()
 }
 
 /// The authority without the colon of an empty port, which means the scheme's own port (RFC 3986,
-/// section 3.2.3). Anything that is no authority stays as it is.
+/// section 3.2.3). Anything that is not an authority stays as it is.
 fn without_empty_port(authority: &str) -> &str {
     match authority.strip_suffix(':') {
         Some(host) if !host.is_empty() && (host.ends_with(']') || !host.contains(':')) => host,

@@ -14,7 +14,7 @@ use std::path::Path;
 /// Opens a file for reading. Never waits for a writer of a pipe or for a device.
 ///
 /// # Errors
-/// The file cannot be opened, or it is no regular file; the message names its kind.
+/// The file cannot be opened, or it is not a regular file; the message names its kind.
 pub fn open_regular(path: &Path) -> Result<File> {
     // `OpenOptions` adds O_CLOEXEC. Without O_NOCTTY a terminal could become the gateway's own.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);

@@ -28,7 +28,7 @@ use witgate_config::CompileLimits;
 use witgate_runtime::chunks::CHUNK_BYTES;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 
-/// Address space that the child's allocator reserves at once. Its default is above the limit.
+/// Address space that the child's allocator reserves in one piece. Its default is above the limit.
 const ALLOCATOR_RESERVE_KIB: &str = "65536";
 /// The maximum output of the child that is read.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;

@@ -77,7 +77,7 @@ impl fmt::Display for Who {
 pub enum DecisionKind {
     /// The first version of a filter serves all exchanges.
     First,
-    /// A version serves all exchanges at once, because the filter has no `release`.
+    /// A version serves all exchanges immediately, because the filter has no `release`.
     Replaced,
     /// A new version gets its first share of the exchanges.
     Started,

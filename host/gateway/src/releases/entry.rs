@@ -44,7 +44,7 @@ pub struct Entry {
     /// The release that runs.
     #[serde(skip)]
     pub running: Option<Running>,
-    /// How new versions take over. `None`: at once.
+    /// How new versions take over. `None`: immediately.
     #[serde(skip)]
     pub release: Option<Release>,
 }
@@ -313,7 +313,7 @@ impl Entry {
 
     /// Puts a version into service without a release.
     fn replace_at_once(&mut self, version: Version) -> Option<Change> {
-        const WHY: &str = "in service at once, because the filter has no `release`";
+        const WHY: &str = "in service immediately, because the filter has no `release`";
         let before = self.stable.clone();
         self.replace(version.clone());
         self.verdict = WHY.into();

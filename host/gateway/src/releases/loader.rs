@@ -301,7 +301,7 @@ impl Loader {
     /// Begins to connect to the shared stores of a configuration, before its filters are loaded.
     ///
     /// # Errors
-    /// Why that is not possible. A server that cannot be reached is no error.
+    /// Why that is not possible. A server that cannot be reached is not an error.
     pub fn connect_stores(&self, config: &Config, tls: &StoreTls, metrics: &Metrics) -> Result<(), String> {
         self.lock().stores.connect(config, tls, metrics)
     }

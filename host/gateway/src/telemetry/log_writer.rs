@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 
 /// Bytes of lines that wait to be written. As many may be in the hands of the writing thread.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
-/// The writer waits this long after it was woken, so that it writes many lines at once. Gain: a
+/// The writer waits this long after it was woken, so that one write has many lines. Gain: a
 /// busy gateway makes one system call for hundreds of lines. Price: a line appears that much later.
 pub(super) const GATHER_TIME: Duration = Duration::from_millis(2);
 /// The pause if standard error is a full pipe in non-blocking mode, which its other users may set.

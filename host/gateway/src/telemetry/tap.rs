@@ -21,7 +21,7 @@ use super::access::describe_with_headers;
 use super::explain::explanation;
 use super::record::{End, ExchangeRecord};
 
-/// Readers at once.
+/// Concurrent readers.
 const READERS_MAX: usize = 8;
 /// Lines that wait for one reader. Lines are bounded, so a reader holds a few MiB at most.
 const QUEUE_MAX: usize = 256;

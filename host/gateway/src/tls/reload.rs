@@ -62,7 +62,7 @@ impl Certificates {
     /// Reads every file of a configuration.
     ///
     /// # Errors
-    /// All refusals at once.
+    /// All refusals in one error.
     pub fn open(config: &Config, metrics: &Metrics) -> Result<Self, CertificateErrors> {
         let mut certificates = Self {
             metrics: metrics.clone(),
@@ -110,7 +110,7 @@ impl Certificates {
     /// are read. Nothing is in service before [`adopt`](Self::adopt).
     ///
     /// # Errors
-    /// All refusals at once.
+    /// All refusals in one error.
     pub fn prepare(&self, config: &Config) -> Result<UpstreamSet, CertificateErrors> {
         let (mut upstreams, mut errors) = (UpstreamSet::new(), vec![]);
         let of_upstreams = config.upstreams.iter().filter_map(|(name, upstream)| {

@@ -251,7 +251,8 @@ impl UpstreamClient {
     /// Decides whether to retry. Returns after the pause before the retry.
     ///
     /// If no connection was made to one address of a name, another address of it is tried at once,
-    /// as every client of a name does: this is no retry. `other_addresses` counts these attempts.
+    /// as every client of a name does: this is not a retry. `other_addresses` counts these
+    /// attempts.
     async fn next(
         &self,
         (cluster, set): (&Cluster, &EndpointSet),

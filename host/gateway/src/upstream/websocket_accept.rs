@@ -1,6 +1,6 @@
 //! The proof that a server speaks WebSocket: `Sec-WebSocket-Accept` (RFC 6455, section 4.2.2).
 //!
-//! RFC 6455 requires SHA-1, which is no protection here but only a sign of the protocol. This
+//! RFC 6455 requires SHA-1, which protects nothing here and only identifies the protocol. This
 //! module does not know: connections.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};

@@ -2,7 +2,7 @@
 //!
 //! All functions but `derive` take at most some milliseconds, since data and keys are bounded. A
 //! long derivation runs on a thread of its own; so that filters cannot use up all processors, few
-//! of them run at once. This module does not know: algorithms.
+//! of them run concurrently. This module does not know: algorithms.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,7 +17,7 @@ use crate::filter::CallState;
 const DATA_BYTES_MAX: usize = 8 << 20;
 /// Derivations with more iterations run on a thread of their own. These take about a millisecond.
 const ITERATIONS_INLINE_MAX: u32 = 2000;
-/// Derivations at once, over all filters.
+/// Concurrent derivations, over all filters.
 const DERIVATIONS_MAX: usize = 2;
 
 static DERIVATIONS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(DERIVATIONS_MAX)));

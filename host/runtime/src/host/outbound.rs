@@ -60,7 +60,7 @@ impl CallState {
         let answered = tokio::time::timeout(timeout, grant.sender.send(call)).await;
         drop(wait);
         self.deadline += waits.total().saturating_sub(before);
-        // The clock's ticks during the wait are no sign of a long call.
+        // The clock's ticks during the wait do not mean that the call is long.
         self.has_waited = true;
         let response = answered.unwrap_or_else(|_| {
             Err(SendError::Timeout(format!("no complete response within {timeout:?} (filters.{name}.http.wait)")))

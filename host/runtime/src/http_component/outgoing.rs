@@ -15,7 +15,7 @@ use crate::exchange::{Exchange, Passed};
 use crate::outbound::{CALLS_IN_SEQUENCE_MAX, HttpGrant, RequestParts, SendError};
 use witgate_http::semantics::fields::is_hop_by_hop;
 
-/// Bytes that a component writes into a body at once. Two such parts wait for the reader.
+/// Bytes that a component writes into a body in one call. Two such parts wait for the reader.
 const BODY_CHUNK_BYTES: usize = 64 << 10;
 
 /// Decides about the requests that a component sends for one request that it answers.

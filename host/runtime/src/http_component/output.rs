@@ -17,7 +17,7 @@ use witgate_http::text::bounded;
 const LINES_MAX: u32 = 64;
 /// Bytes of a line. A longer one is cut into several.
 const LINE_BYTES_MAX: usize = 4 << 10;
-/// Bytes that a component may write at once.
+/// Bytes that a component may write in one call.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
 /// The output of one instance. Clones share the line that is not complete.

@@ -29,7 +29,7 @@ use crate::telemetry::init_log;
 const QUIET_TIME: Duration = Duration::from_millis(15);
 /// How long the gateway may take to compile a component.
 const LIVE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Folders that tools write. Their changes are no changes of the filter.
+/// Folders that tools write. A change in them does not rebuild the filter.
 const TOOL_FOLDERS: [&str; 4] = ["dist", "node_modules", "target", "__pycache__"];
 
 /// The options of `witgate dev`.

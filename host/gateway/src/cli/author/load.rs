@@ -18,7 +18,7 @@ use crate::control::config_source::ConfigSource;
 use crate::process::regular_file::read_regular;
 use crate::releases::loader::Loader;
 
-/// Instances at once: examples run one after the other, and a dropped instance may wait to be
+/// Concurrent instances: examples run one after the other, and a dropped instance may wait to be
 /// cleaned up.
 const INSTANCES: u32 = 8;
 

@@ -17,7 +17,7 @@ use http_body::{Body, Frame};
 use witgate_config::Encoding;
 use witgate_http::error::{Error, Kind};
 
-/// Bytes that enter the codec at once, and leave it at once.
+/// Bytes that one call passes to the codec, and takes from it.
 const BLOCK_BYTES: usize = 16 << 10;
 /// Bytes that one poll compresses before other tasks run.
 const POLL_BYTES: usize = 128 << 10;

@@ -60,7 +60,8 @@ impl RemoteSources {
     }
 
     /// Begins to check the locations of these filters, with their settings. Waits for those whose
-    /// version on disk is missing or does not have the pinned digest or version, all at once.
+    /// version on disk is missing or does not have the pinned digest or version, for all of them
+    /// together.
     pub fn follow<'a>(&self, filters: impl Iterator<Item = &'a Filter>) {
         let mut awaited = vec![];
         for filter in filters {

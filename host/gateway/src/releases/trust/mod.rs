@@ -1,4 +1,4 @@
-//! Whether a component is trusted: its signatures, and that it is no older than before.
+//! Whether a component is trusted: its signatures, and that it is not older than before.
 //!
 //! It is judged at every load, from the bytes that are loaded and with the keys of the
 //! configuration. A signature counts only if it is for this filter: otherwise whoever controls a

@@ -7,7 +7,7 @@ use std::time::Instant;
 /// How many frames of a kind a connection may send.
 #[derive(Clone, Copy)]
 pub(super) struct Budget {
-    /// Frames that a new connection may send at once; time refills up to here.
+    /// Frames that a new connection may send in a burst; time refills up to here.
     pub(super) burst: f64,
     /// How many frames a connection may have left, earned ones included.
     pub(super) saved: f64,

@@ -27,7 +27,7 @@ const NAMES: [(&str, &str); 11] = [
     ("status", "http.response.status_code"),
 ];
 
-/// The record of a line. `None` if it is no line of the access log.
+/// The record of a line. `None` if it is not a line of the access log.
 pub(super) fn log_record(line: &[u8], now_nanos: u64) -> Option<LogRecord> {
     let mut fields: Map<String, Json> = serde_json::from_slice(line).ok()?;
     let body = summary(&fields);

@@ -68,7 +68,7 @@ impl Builder<'_> {
         }
         let error = record.error_type();
         let status = match &error {
-            // A client's mistake is no error of the server (semantic conventions, HTTP spans).
+            // A client's mistake is not an error of the server (semantic conventions, HTTP spans).
             Some((kind, detail)) if record.is_failed() => {
                 attributes.push(KeyValue::new("error.type", kind.clone()));
                 Status::error(detail.clone())

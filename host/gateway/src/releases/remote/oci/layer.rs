@@ -40,7 +40,7 @@ pub(in crate::releases::remote) fn unpack(archive: impl Read, component: &mut Do
     if found { Ok(()) } else { Err(FetchError::new("the layer has no .wasm file")) }
 }
 
-/// An error of the archive is no error of the state directory.
+/// Marks an error of the archive, so that it is not taken for an error of the state directory.
 struct Unpacked<R>(R);
 
 impl<R: Read> Read for Unpacked<R> {
