@@ -57,7 +57,7 @@ pub struct Traces {
     pub slow: Duration,
 }
 
-/// A value that must not reach a log, a metric or an answer.
+/// A value that must not reach a log, a metric or a response.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub(crate) String);
 

@@ -305,7 +305,7 @@ fn exchange(example: &Example) -> Result<(Box<Exchange>, Bytes), String> {
     Ok((Box::new(exchange), body))
 }
 
-/// The upstream's answer.
+/// The upstream's response.
 fn answer(upstream: &ExampleResponse) -> Result<SeenResponse, String> {
     let (body, is_json) = body_of(&upstream.body, &upstream.json, &upstream.base64)?;
     let mut headers = fields(&upstream.headers)?;

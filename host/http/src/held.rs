@@ -6,7 +6,7 @@
 //! bytes arrive: a client that announces a large body and sends little of it holds little.
 //!
 //! The counted bytes carry their [`Charge`] with them ([`hold`]), and the last copy of them returns
-//! it. Bodies below [`FREE_BYTES`] are not counted. Gain: small answers cost no counting. Price: an
+//! it. Bodies below [`FREE_BYTES`] are not counted. Gain: small bodies cost no counting. Price: an
 //! exchange may hold that much beyond the bounds, as it does with its head.
 //!
 //! Clients are counted in a fixed number of counters, chosen by a keyed hash of the address (IPv6:

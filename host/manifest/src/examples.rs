@@ -51,7 +51,7 @@ pub struct Example {
     /// The request of the client.
     #[serde(default)]
     pub request: ExampleRequest,
-    /// What the upstream answers, if the request gets there.
+    /// The upstream's response, if the request gets there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<ExampleResponse>,
     /// What is expected. Only what is named is compared.
@@ -95,7 +95,7 @@ pub struct ExampleRequest {
     pub base64: Option<String>,
 }
 
-/// The upstream's answer of an example.
+/// The upstream's response in an example.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExampleResponse {

@@ -39,7 +39,7 @@ pub struct Policy {
     burst: u32,
 }
 
-/// The answer to a request for units.
+/// The decision about a request for units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
     /// Whether the units were taken.

@@ -1,4 +1,4 @@
-//! `redirect:` and `respond:` of a route: answers of the gateway itself.
+//! `redirect:` and `respond:` of a route: responses of the gateway itself.
 //!
 //! This module does not know: how a response is made.
 

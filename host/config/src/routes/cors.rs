@@ -24,7 +24,7 @@ pub struct Cors {
     pub expose: Vec<String>,
     /// Whether requests may carry cookies. If so, no list may contain `*`.
     pub credentials: bool,
-    /// How long browsers cache the answer to a preflight request. Default 10 min; at most 24 h.
+    /// How long browsers cache the response to a preflight request. Default 10 min; at most 24 h.
     pub max_age: Duration,
 }
 

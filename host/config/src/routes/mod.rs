@@ -110,7 +110,7 @@ pub struct RouteFilter {
     pub config: FilterConfig,
 }
 
-/// Where copies of requests go. The gateway discards the answers.
+/// Where copies of requests go. The gateway discards the responses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     /// A name in `upstreams:`.

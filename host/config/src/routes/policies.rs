@@ -45,7 +45,7 @@ pub struct ForwardAuth {
     pub upstream: String,
     /// The path of the question. Default `/`.
     pub path: String,
-    /// Fields of a positive answer that the request gets. A client cannot set them.
+    /// Fields of a 2xx response that the request gets. A client cannot set them.
     pub copy: Vec<HeaderName>,
 }
 

@@ -16,11 +16,11 @@ pub struct HealthCheck {
     pub interval: Duration,
     /// For one check. Default 1 s, or `interval` if that is shorter. Not above `interval`.
     pub timeout: Duration,
-    /// Consecutive good answers that make an unhealthy endpoint healthy. Default 2; 1 to 100.
+    /// Consecutive successful checks that make an unhealthy endpoint healthy. Default 2; 1 to 100.
     pub healthy: u32,
-    /// Consecutive bad answers that make a healthy endpoint unhealthy. Default 3; 1 to 100.
+    /// Consecutive failed checks that make a healthy endpoint unhealthy. Default 3; 1 to 100.
     pub unhealthy: u32,
-    /// Ranges of statuses of good answers, both ends included. Default 200 to 399.
+    /// Ranges of the statuses of a successful check, both ends included. Default 200 to 399.
     pub status: Vec<(u16, u16)>,
     /// The `host` field of the request. Default the endpoint's address.
     pub host: Option<String>,

@@ -13,7 +13,7 @@ pub struct Http2Settings {
     /// A connection with open streams on which nothing arrives for this time must answer a PING.
     /// Default 5 s; at least 1 s; `None` (`off`) sends a PING only after a request timed out.
     pub ping_interval: Option<Duration>,
-    /// The connection is closed if the PING has no answer in this time. Default 3 s; at least
+    /// The connection is closed if the PING is not acknowledged in this time. Default 3 s; at least
     /// 100 ms.
     pub ping_timeout: Duration,
     /// Connections that each thread opens to one endpoint when streams run out. Default 4; 1 to

@@ -9,7 +9,7 @@ use super::reply::{Reply, json, text};
 use crate::control::rollout;
 use crate::pipeline::snapshot::Shared;
 
-/// Decisions of one answer.
+/// Decisions in one response.
 const DECISIONS_MAX: usize = 1000;
 const DECISIONS_DEFAULT: usize = 50;
 

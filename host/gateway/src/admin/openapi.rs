@@ -1,6 +1,6 @@
 //! `/openapi.json`: the description of the admin listener's resources as OpenAPI 3.1.
 //!
-//! The schemas come from the types of the answers, and a test compares the paths with those that
+//! The schemas come from the types of the responses, and a test compares the paths with those that
 //! the router has. The document is also in docs/reference, where a test keeps it up to date. This
 //! module does not know: how requests are routed.
 
@@ -15,7 +15,7 @@ use crate::pipeline::snapshot::Shared;
 use crate::releases::history::PastDecision;
 use crate::tls::ListedCertificate;
 
-/// A resource, and what it answers with.
+/// A resource, and its response.
 struct Described {
     path: &'static str,
     summary: &'static str,
@@ -28,7 +28,7 @@ struct Described {
 /// A parameter of the query: name, meaning, schema as JSON.
 type Parameter = (&'static str, &'static str, &'static str);
 
-/// The body of an answer with status 200.
+/// The body of a response with status 200.
 enum Answer {
     Text,
     /// A list whose items are described by their names only.

@@ -20,9 +20,9 @@ pub(super) fn json(value: &serde_json::Value) -> Reply {
     reply(StatusCode::OK, "application/json", format!("{value:#}\n"))
 }
 
-/// Status 200 and formatted JSON of a typed answer.
+/// Status 200 and formatted JSON of a typed response.
 pub(super) fn serialized(answer: &impl serde::Serialize) -> Reply {
-    // An error is impossible: the answers have no maps with other keys than strings.
+    // An error is impossible: the responses have no maps with keys other than strings.
     json(&serde_json::to_value(answer).unwrap_or_default())
 }
 

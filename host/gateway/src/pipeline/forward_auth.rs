@@ -1,7 +1,7 @@
 //! Asks an upstream whether a request may pass (nginx's `auth_request`, Traefik's `forwardAuth`).
 //!
 //! The question is a GET without a body and with the request's fields. A status of 2xx lets the
-//! request pass, with the listed fields of the answer. Any other answer goes to the client. If
+//! request pass, with the listed fields of the response. Any other response goes to the client. If
 //! there is no response, the request fails: a policy that cannot be checked is not met. This module
 //! does not know: how a request is sent, what the upstream decides by.
 
@@ -20,9 +20,9 @@ use witgate_runtime::exchange::{Exchange, Response};
 
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-/// The longest body of a negative answer.
+/// The longest body of a response that refuses the request.
 const BODY_BYTES_MAX: usize = 64 << 10;
-/// Fields that belong to the request's body or that would make the answer depend on a cache.
+/// Fields that belong to the request's body or that would make the response depend on a cache.
 const NOT_ASKED: [HeaderName; 10] = [
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
@@ -50,7 +50,7 @@ pub async fn ask(
     let options = SendOptions { client, timeout: None, interim: None, trace: None, record: &mut record };
     let answer = upstream.send(cluster, options, question).await.map_err(failed)?;
     let (mut head, body) = answer.into_parts();
-    // The body of a positive answer is read, too, so that the connection can be used again.
+    // The body of a 2xx response is read, too, so that the connection can be used again.
     let body = tokio::time::timeout(cluster.settings.timeout, body.read(BODY_BYTES_MAX)).await;
     if head.status.is_success() {
         copy_fields(&auth.copy, &head.headers, &mut exchange.request.headers);
@@ -97,7 +97,7 @@ fn question(auth: &ForwardAuth, exchange: &Exchange) -> Result<http::Request<Bod
     Ok(request)
 }
 
-/// The request gets these fields from the answer, and only from there.
+/// The request gets these fields from the response, and only from there.
 fn copy_fields(names: &[HeaderName], from: &HeaderMap, to: &mut HeaderMap) {
     for name in names {
         remove_with_lookalikes(to, name);

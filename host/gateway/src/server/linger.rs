@@ -1,12 +1,11 @@
-//! How long the gateway reads on after its answer, when a request's body is not wanted.
+//! How long the gateway reads on after its response, when a request's body is not wanted.
 //!
-//! A client that is still sending must be able to read the answer: if the gateway closed the
+//! A client that is still sending must be able to read the response: if the gateway closed the
 //! socket at once, the unread bytes would make the kernel send a reset, and the reset can destroy
-//! the answer (RFC 9112, section 9.6). So the gateway reads and discards, within bounds of time,
+//! the response (RFC 9112, section 9.6). So the gateway reads and discards, within bounds of time,
 //! silence and bytes. An exchange is over by then, so lingering holds no permit of
 //! `limits.in_flight`. It does hold a connection: if connections are scarce or the gateway drains,
-//! the bounds are tight.
-//! This module does not know: protocols.
+//! the bounds are tight. This module does not know: protocols.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -31,7 +30,7 @@ pub(super) struct Linger {
 }
 
 impl Linger {
-    /// The bounds for a connection whose answer was sent just before.
+    /// The bounds for a connection whose response was sent just before.
     pub(super) fn new(worker: &Worker) -> Self {
         let max = worker.shared.snapshot.load().config.limits.connections;
         // Above three quarters of limits.connections.

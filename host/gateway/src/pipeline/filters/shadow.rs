@@ -18,7 +18,7 @@ use witgate_runtime::exchange::Exchange;
 use witgate_runtime::filter::{Filter, Phase};
 use witgate_runtime::replay::Replay;
 
-/// Exchanges of one thread whose shadow is not complete. Each may hold a message and its answer.
+/// Exchanges of one thread whose shadow is not complete. Each may hold a request and its response.
 const PER_THREAD_MAX: usize = 16;
 
 thread_local! {

@@ -122,13 +122,13 @@ impl Activity {
     }
 }
 
-/// Returns once a PING had no answer, and nothing else arrived meanwhile.
+/// Returns once a PING was not acknowledged, and nothing else arrived meanwhile.
 pub(super) async fn wait_until_dead(mut ping_pong: PingPong, activity: &Activity, settings: &Http2Settings) {
     loop {
         activity.silence(settings.ping_interval).await;
         let asked = Instant::now();
         activity.pings.set(activity.pings.get() + 1);
-        // An error means that the last PING still has no answer: this one waits for it.
+        // An error means that the last PING is not acknowledged yet: this one waits for it.
         let _ = ping_pong.send_ping(Ping::opaque());
         match timeout(settings.ping_timeout, poll_fn(|context| ping_pong.poll_pong(context))).await {
             Ok(Ok(_)) => activity.heard(),
