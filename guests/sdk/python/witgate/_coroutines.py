@@ -1,5 +1,5 @@
-"""Runs ``async`` handlers. Nothing outside the filter can wake a coroutine. If it has not ended when
-no task is ready, ``run`` raises an error with its file and line.
+"""Runs ``async`` handlers. Nothing outside the filter can wake a coroutine. If it has not ended
+when no task is ready, ``run`` raises an error with its file and line.
 
 If the filter imports asyncio, its event loop is one without timers and sockets. asyncio is not
 imported for other filters, because it would enlarge their memory. This module does not know: the

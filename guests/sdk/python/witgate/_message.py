@@ -105,8 +105,9 @@ class ReadonlyRequest:
 class Request(ReadonlyRequest):
     """The request, for reading and changing.
 
-    A getter returns the new value as soon as it is set. The gateway applies the edits when ``on_request`` returns
-    ``None``; it discards them if the handler returns a reply or raises an exception.
+    A getter returns the new value as soon as it is set. The gateway applies the edits when
+    ``on_request`` returns ``None``; it discards them if the handler returns a reply or raises an
+    exception.
 
     A name or value that HTTP forbids raises ``TypeError`` or ``ValueError``, and so does a field
     that only the gateway writes, such as ``host`` or ``content-length`` (wit/request.wit has the
@@ -161,8 +162,9 @@ class Request(ReadonlyRequest):
 class Response:
     """The response, for reading and changing.
 
-    A getter returns the new value as soon as it is set. The gateway applies the edits when ``on_response`` returns
-    ``None``; it discards them if the handler returns a reply or raises an exception.
+    A getter returns the new value as soon as it is set. The gateway applies the edits when
+    ``on_response`` returns ``None``; it discards them if the handler returns a reply or raises an
+    exception.
 
     A status, name or value that HTTP forbids raises ``TypeError`` or ``ValueError``, and so does a
     field that only the gateway writes, such as ``content-length`` (wit/request.wit has the list).

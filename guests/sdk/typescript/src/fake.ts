@@ -102,7 +102,10 @@ const sameBytes = (a: Uint8Array, b: Uint8Array) => a.length === b.length && a.e
 
 type FakePolicy = { algorithm: string; limit: number; windowMs: number; burst: number };
 
-/** Takes units from a fixed window or a token bucket. Unlike the gateway's, the window does not slide. */
+/**
+ * Takes units from a fixed window or a token bucket. Unlike the gateway's, the window does not
+ * slide.
+ */
 function take(key: string, cost: number, policy: FakePolicy) {
   const { limit, windowMs } = policy;
   const isBucket = policy.algorithm === "token-bucket";

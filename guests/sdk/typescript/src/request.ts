@@ -77,8 +77,8 @@ export interface RequestEdit {
 /**
  * The request, for reading and changing.
  *
- * A getter returns the new value as soon as it is set. The gateway applies the edits when `onRequest` returns nothing;
- * it discards them if the handler returns a reply or throws.
+ * A getter returns the new value as soon as it is set. The gateway applies the edits when
+ * `onRequest` returns nothing; it discards them if the handler returns a reply or throws.
  *
  * The setters throw a TypeError for a name or value that HTTP forbids and for a field that only the
  * gateway writes, such as `host` or `content-length` (wit/request.wit has the list). They throw a

@@ -17,8 +17,8 @@ import { decodeBody } from "./text.ts";
 /**
  * The response, for reading and changing.
  *
- * A getter returns the new value as soon as it is set. The gateway applies the edits when `onResponse` returns nothing;
- * it discards them if the handler returns a reply or throws.
+ * A getter returns the new value as soon as it is set. The gateway applies the edits when
+ * `onResponse` returns nothing; it discards them if the handler returns a reply or throws.
  *
  * The setters throw a TypeError or RangeError for a status, name or value that HTTP forbids and for
  * a field that only the gateway writes, such as `content-length` (wit/request.wit has the list).

@@ -30,8 +30,8 @@ export interface FakeInit {
   /** The time that the gateway's clock shows, in milliseconds since 1970. It does not advance. */
   now?: number;
   /**
-   * Responds to the calls of other services: `http: ({ url }) => ({ status: 200, body: url })`. Without
-   * it, each call is denied.
+   * Responds to the calls of other services: `http: ({ url }) => ({ status: 200, body: url })`.
+   * Without it, each call is denied.
    */
   http?: FakeService;
   /** The keys that the operator gives to the filter, by name. */

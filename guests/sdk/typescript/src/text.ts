@@ -6,7 +6,7 @@
 
 /** The length in bytes or characters from which the native functions are faster. */
 const NATIVE_FROM = 48;
-/** Bytes that are encoded as base64 in one step; a multiple of 3, so that there is no padding between. */
+/** Bytes that one step encodes as base64; a multiple of 3, so that there is no padding between. */
 const BASE64_CHUNK = 49152;
 
 interface Base64Bytes {

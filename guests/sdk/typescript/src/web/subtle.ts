@@ -1,7 +1,7 @@
 // `crypto.subtle` by the Web Cryptography API, in the part that the gateway offers.
 //
-// A promise is settled when the function returns: the gateway computes synchronously. This module does
-// not know which filter uses it.
+// A promise is settled when the function returns: the gateway computes synchronously. This module
+// does not know which filter uses it.
 import * as raw from "witgate:gateway/crypto@0.1.0";
 import { fromBase64Url, toBase64 } from "../base64.ts";
 import { shown, viewedBytes } from "../check.ts";
