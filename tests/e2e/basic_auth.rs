@@ -45,7 +45,7 @@ fn a_changed_file_of_users_takes_effect_and_a_bad_one_does_not() -> Result<()> {
     gateway.replace("users", "eve:$apr1$x$y")?;
     let refused = gateway.wait_logged("was refused", 1).join("");
     assert!(
-        refused.contains("line 1: the password's hash is MD5 (apr1): make it anew with `htpasswd -B`"),
+        refused.contains("line 1: the password's hash is MD5 (apr1): create it again with `htpasswd -B`"),
         "{refused}"
     );
     assert_eq!(gateway.get("/", &[EVE])?.status, 200);

@@ -34,7 +34,7 @@ impl Admin {
                 section.error_at(&["address"], message);
             }
             if token.is_some() && token == read_token {
-                section.error_at(&["read_token"], "equals token: the role is told by the token, so use another one");
+                section.error_at(&["read_token"], "equals token: the token decides the role, so the two must differ");
             }
             Self { address: Some(address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9901)))), token, read_token }
         })

@@ -251,7 +251,7 @@ async fn delay_drain(shared: &Shared, signals: &mut Signals) {
         return;
     }
     shared.leaving.store(true, Relaxed);
-    tracing::info!(seconds = delay.as_secs_f64(), "draining soon: /readyz says 503, connections are accepted");
+    tracing::info!(seconds = delay.as_secs_f64(), "draining soon: /readyz returns 503, connections are still accepted");
     let second = async {
         signals.forget_duplicates().await;
         signals.drain().await;

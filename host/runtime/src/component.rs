@@ -258,7 +258,7 @@ fn manifest(bytes: &[u8]) -> Result<Manifest, LoadError> {
 }
 
 fn malformed(error: BinaryReaderError) -> LoadError {
-    LoadError::new(LoadErrorReason::Malformed, format!("the file is damaged or cut off: {error}; build it anew"))
+    LoadError::new(LoadErrorReason::Malformed, format!("the file is damaged or cut off: {error}; build it again"))
         .with_source(error)
 }
 

@@ -100,12 +100,12 @@ fn check_hash(hash: &str) -> Result<(), String> {
             _ if hash.starts_with("$5$") || hash.starts_with("$6$") => "SHA-crypt",
             _ => "not bcrypt",
         };
-        return Err(format!("the password's hash is {found}: make it anew with `htpasswd -B`"));
+        return Err(format!("the password's hash is {found}: create it again with `htpasswd -B`"));
     };
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'/';
     let (cost, digest) = rest.split_once('$').unwrap_or_default();
     if hash.len() != BCRYPT_BYTES || cost.len() != 2 || !digest.bytes().all(is_base64) {
-        return Err("the password's hash is cut off or damaged: make it anew with `htpasswd -B`".into());
+        return Err("the password's hash is cut off or damaged: create it again with `htpasswd -B`".into());
     }
     if !cost.parse().is_ok_and(|cost| COSTS.contains(&cost)) {
         return Err("the cost of bcrypt is not between 4 and 14 (`htpasswd -B -C 10`)".into());

@@ -52,7 +52,7 @@ impl UpstreamComponent {
         });
         if component.is_some() {
             for key in KEYS_OF_SERVERS.into_iter().filter(|key| upstream.has(key)) {
-                upstream.error_at(&[key], "has no effect, because a component answers and no server: remove it");
+                upstream.error_at(&[key], "has no effect on an upstream with `component`: remove it");
             }
         }
         component

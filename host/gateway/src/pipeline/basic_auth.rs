@@ -33,7 +33,10 @@ pub async fn check(auth: &BasicAuth, passwords: &PasswordChecks, headers: &mut H
     let known = auth.users.get(&user);
     let hash = known.or_else(|| auth.users.any()).unwrap_or_default();
     let is_right = passwords.check(&user, hash, &password).await.map_err(|Busy| {
-        Error::new(Kind::Saturated, "basic_auth: as many checks of passwords wait as may: who sends wrong ones?")
+        Error::new(
+            Kind::Saturated,
+            "basic_auth: the queue of password checks is full: look for clients that send wrong passwords",
+        )
     })?;
     if known.is_none() || !is_right {
         let what = if known.is_none() { "there is no user" } else { "the password is wrong for user" };

@@ -217,8 +217,8 @@ fn find_token<'a>(place: &TokenPlace, headers: &'a HeaderMap) -> Result<&'a str,
 
 /// Reads the header of a token in the compact form (RFC 7515, section 7.1).
 fn parse(text: &str) -> Result<Token<'_>, String> {
-    let (signed, signature) = text.rsplit_once('.').ok_or("the token has no three parts")?;
-    let (head, payload) = signed.split_once('.').ok_or("the token has no three parts")?;
+    let (signed, signature) = text.rsplit_once('.').ok_or("the token does not have three parts")?;
+    let (head, payload) = signed.split_once('.').ok_or("the token does not have three parts")?;
     if payload.contains('.') {
         return Err("the token has more than three parts: an encrypted one (JWE) is not supported".into());
     }
@@ -233,7 +233,7 @@ fn parse(text: &str) -> Result<Token<'_>, String> {
     let key_id = match head.get("kid") {
         None => None,
         Some(Value::String(id)) if id.len() <= KEY_ID_BYTES_MAX => Some(id.clone()),
-        Some(_) => return Err("the token's key id is too long or no text".into()),
+        Some(_) => return Err("the token's key id is too long or not a text".into()),
     };
     let signature = BASE64.decode(signature).map_err(|_| "the signature is not base64url")?;
     Ok(Token { algorithm, key_id, signed: signed.as_bytes(), payload, signature })

@@ -26,7 +26,7 @@ pub fn protect_memory() -> std::io::Result<()> {
 pub fn warn_of_root() {
     if rustix::process::geteuid().is_root() {
         tracing::warn!(
-            "the gateway runs as root: a fault in it would cost the whole host; run it as a user of its own (for ports below 1024 with CAP_NET_BIND_SERVICE)"
+            "the gateway runs as root: an attacker who takes it over has the whole host; run it as a user of its own (for ports below 1024 with CAP_NET_BIND_SERVICE)"
         );
     }
 }

@@ -74,7 +74,7 @@ impl Telemetry {
         if let Some(level) = opened.level {
             match set_level(&level) {
                 Ok(()) => tracing::info!(level, "the log's level has changed"),
-                Err(why) => tracing::error!(why, "the log keeps its level"),
+                Err(why) => tracing::error!(why, "the new log level was refused; the log keeps the old one"),
             }
         }
         if let Some(access) = opened.access {

@@ -41,7 +41,7 @@ pub(super) async fn connect(
     let handshake = tokio::time::timeout_at(until, connect_tls(stream, config.clone(), name, alpn)).await;
     let stream = handshake
         .map_err(|_| {
-            let detail = format!("no TLS within {:?}", settings.connect_timeout);
+            let detail = format!("no TLS handshake within {:?}", settings.connect_timeout);
             Error::new(Kind::UpstreamConnectTimeout, detail)
         })?
         .map_err(|error| {

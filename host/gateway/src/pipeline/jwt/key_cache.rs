@@ -108,7 +108,7 @@ impl KeyCache {
     }
 
     fn begin(self: &Arc<Self>, jwks: &Jwks, cluster: &Arc<Cluster>, upstream: &Rc<UpstreamClient>) {
-        let fetching = Fetching { cache: self.clone(), result: Err("the fetch was broken off".into()) };
+        let fetching = Fetching { cache: self.clone(), result: Err("the fetch was aborted".into()) };
         let (jwks, cluster, upstream) = (jwks.clone(), cluster.clone(), upstream.clone());
         tokio::task::spawn_local(async move {
             let time = cluster.settings.timeout;

@@ -43,6 +43,6 @@ fn point(pem: &str) -> Result<Vec<u8>, String> {
     if point.len() == POINT_BYTES && point.first() == Some(&4) {
         Ok(point)
     } else {
-        Err("it is no ECDSA key of the curve P-256, as `cosign generate-key-pair` makes it".into())
+        Err("it is not an ECDSA key of the curve P-256: `cosign generate-key-pair` makes one".into())
     }
 }

@@ -73,7 +73,7 @@ impl RedisKeyValue {
             (1, _) => Ok(Changed::Refused(KeyValueError::Full)),
             (2, _) => Ok(Changed::Refused(KeyValueError::NotANumber)),
             (3, _) => Ok(Changed::OtherValue),
-            _ => Err(format!("the store {} sent an answer that no script returns", self.client.name)),
+            _ => Err(format!("the store {} sent a reply that no script returns", self.client.name)),
         }
     }
 

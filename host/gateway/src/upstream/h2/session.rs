@@ -1,8 +1,8 @@
 //! One HTTP/2 connection to an endpoint, and its streams that are in use.
 //!
 //! The connection runs as a task of its own, because no exchange owns it. The task also drops it
-//! when its peer answers no PING, which ends all its streams. This module does not know: requests,
-//! the pool.
+//! when its peer does not acknowledge a PING, which ends all its streams. This module does not
+//! know: requests, the pool.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -175,7 +175,7 @@ pub(in crate::upstream) async fn open(
     Ok(Session { send, tls_config, state })
 }
 
-/// Runs the connection until it ends or its peer answers no PING.
+/// Runs the connection until it ends or its peer does not acknowledge a PING.
 async fn drive(mut connection: h2::client::Connection<WatchedIo, Bytes>, io: &WatchedIo, settings: &Http2Settings) {
     let Some(ping_pong) = connection.ping_pong() else { return };
     let mut dead = pin!(wait_until_dead(ping_pong, &io.state.activity, settings));
@@ -199,7 +199,7 @@ async fn drive(mut connection: h2::client::Connection<WatchedIo, Bytes>, io: &Wa
         // Dropping the connection ends its streams with an error that may be retried.
         () = &mut dead => {
             io.state.is_dead.set(true);
-            tracing::info!("an HTTP/2 connection to an upstream answers no PING and is closed");
+            tracing::info!("an upstream did not acknowledge a PING: its HTTP/2 connection is closed");
         }
     }
 }
