@@ -23,7 +23,10 @@ struct Row<'a> {
 /// Explains `code`. Without a code, lists all of them.
 pub(super) fn explain(code: Option<&str>, as_json: bool) -> Result<(), String> {
     let rows = rows(PAGE);
-    let Some(code) = code else { return list(&rows, as_json) };
+    let Some(code) = code else { return list(rows.iter(), as_json) };
+    if code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit()) {
+        return explain_status(&rows, code, as_json);
+    }
     let found: Vec<&Row<'_>> = rows.iter().filter(|row| row.codes.contains(&code)).collect();
     if found.is_empty() {
         let near = rows.iter().flat_map(|row| &row.codes).find(|known| known.contains(code) || code.contains(**known));
@@ -46,9 +49,29 @@ pub(super) fn explain(code: Option<&str>, as_json: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn list(rows: &[Row<'_>], as_json: bool) -> Result<(), String> {
+/// Every code that is explained.
+#[cfg(test)]
+pub(super) fn codes() -> std::collections::BTreeSet<&'static str> {
+    rows(PAGE).into_iter().flat_map(|row| row.codes).collect()
+}
+
+/// Lists the codes with this status.
+fn explain_status(rows: &[Row<'_>], status: &str, as_json: bool) -> Result<(), String> {
+    let has_status = |row: &&Row<'_>| row.cells.contains(&("status", status));
+    if !rows.iter().any(|row| has_status(&row)) {
+        return Err(format!("{status}: the gateway itself answers nothing with this status: look at the upstream"));
+    }
+    if !as_json {
+        print(format_args!(
+            "The gateway answers {status} for one of these codes, which `details` of Proxy-Status names."
+        ))?;
+    }
+    list(rows.iter().filter(has_status), as_json)
+}
+
+fn list<'a>(rows: impl Iterator<Item = &'a Row<'a>>, as_json: bool) -> Result<(), String> {
     if as_json {
-        return print(json!(rows.iter().map(to_json).collect::<Vec<_>>()));
+        return print(json!(rows.map(to_json).collect::<Vec<_>>()));
     }
     let mut section = "";
     for row in rows {
@@ -115,37 +138,15 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use witgate_http::error::FilterFailure;
-    use witgate_runtime::load_error::LoadErrorReason;
 
     #[test]
-    fn every_code_of_a_filter_is_explained() {
-        let rows = rows(PAGE);
-        let failures = [
-            FilterFailure::Trap,
-            FilterFailure::Deadline,
-            FilterFailure::Memory,
-            FilterFailure::Limit,
-            FilterFailure::InvalidOutput,
-            FilterFailure::Error,
-            FilterFailure::Saturated,
-        ];
-        let reasons = [
-            LoadErrorReason::NotWasm,
-            LoadErrorReason::CoreModule,
-            LoadErrorReason::Malformed,
-            LoadErrorReason::WrongWorld,
-            LoadErrorReason::NotGranted,
-            LoadErrorReason::Limits,
-            LoadErrorReason::Compile,
-            LoadErrorReason::Link,
-            LoadErrorReason::Instantiate,
-        ];
-        let codes = failures.iter().map(|failure| failure.label()).chain(reasons.iter().map(|reason| reason.label()));
-        for code in codes.chain(["no-route", "upstream-timeout", "mismatch"]) {
-            let row = rows.iter().find(|row| row.codes.contains(&code));
-            let cause = row.and_then(|row| row.cells.iter().find(|(name, _)| *name == "cause"));
-            assert!(cause.is_some_and(|(_, text)| !text.is_empty()), "{code} has no cause in docs/reference/errors.md");
+    fn every_code_has_a_cause_and_a_cure() {
+        for row in rows(PAGE) {
+            for column in ["cause", "what to do"] {
+                let cell = row.cells.iter().find(|(name, _)| *name == column);
+                let is_empty = cell.is_none_or(|(_, text)| text.is_empty());
+                assert!(!is_empty, "{:?} has no {column} in docs/reference/errors.md", row.codes);
+            }
         }
     }
 

@@ -15,6 +15,8 @@ mod precompile;
 mod publish;
 mod run;
 mod tap;
+#[cfg(test)]
+mod tests;
 mod top;
 
 use std::path::{Path, PathBuf};
@@ -101,7 +103,7 @@ enum Command {
     },
     /// Explain an error code of the gateway or the builder: its cause, and what to do
     Explain {
-        /// A code such as `deadline`; without it, all codes are listed
+        /// A code such as `deadline`, or a status such as 502; without it, all codes are listed
         #[arg(value_name = "CODE")]
         code: Option<String>,
         /// Print JSON

@@ -38,7 +38,8 @@ impl Sample {
 
     /// The sum of a metric's series with these labels.
     pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.series(name, labels).map(|(_, value)| value).sum()
+        // `Iterator::sum` of no numbers is -0.
+        self.series(name, labels).fold(0.0, |sum, (_, value)| sum + value)
     }
 
     /// The bounds and the counts of a histogram's buckets, summed over series with these labels.
