@@ -34,7 +34,7 @@ pub use build::BuildOptions;
 pub use examples::{read_example_file, read_examples};
 pub use home::folder as user_folder;
 pub use optimize::{Optimized, optimize};
-pub use project::{OutDir, find_projects};
+pub use project::{OutDir, filter_name, find_projects};
 pub use scaffold::{TEMPLATES, new_filter};
 pub use toolchain::folders::{repository, use_embedded_files};
 pub use toolchain::install_tools;

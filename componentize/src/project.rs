@@ -69,6 +69,19 @@ impl Project {
     }
 }
 
+/// The name of the filter in a folder.
+///
+/// # Errors
+///
+/// There is no filter.toml, or it is wrong.
+pub fn filter_name(source: &Path) -> Result<String, String> {
+    match Project::read(source, OutDir::InSource) {
+        Ok(project) => Ok(project.manifest.name),
+        Err(BuildError::Author(mistake)) => Err(mistake),
+        Err(BuildError::Tool(error)) => Err(format!("{error:#}")),
+    }
+}
+
 /// The folders that have a filter.toml, in `folders` or below them, sorted and without duplicates.
 ///
 /// # Errors

@@ -107,6 +107,69 @@ fn a_typescript_filter_from_nothing_to_a_comparison_of_versions() -> Result<()> 
     Ok(())
 }
 
+/// Requests of the recording, of which a fifth has no name.
+const RECORDED: usize = 1000;
+
+#[test]
+fn recorded_traffic_shows_what_a_new_version_changes() -> Result<()> {
+    let author = Author::new()?;
+    author.output("", "new greeter --lang ts")?;
+    author.output("greeter", "build")?;
+    let component = fs::read(author.path("greeter/dist/greeter.wasm"))?;
+    fs::write(author.path("old.wasm"), &component)?;
+    let yaml = "upstreams: {echo: {builtin: echo}}\nfilters: {greeter: {source: greeter.wasm, config: {greeting: hi}}}\n\
+        routes: [{name: api, filters: [greeter], upstream: echo}]";
+    let gateway = harness::Setup::new(yaml)?.with("greeter.wasm", component)?.start()?;
+    let record = |rest: &str| author.command("", &format!("test greeter --record {rest} --admin {}", gateway.admin));
+    for (rest, expected) in
+        [("a.txt", ".jsonl or .json"), ("a.json --filter other", "404: \"other\": there is no filter")]
+    {
+        let output = record(rest).output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1) && text.contains(expected), "{rest}: {text}");
+    }
+
+    let mut recording = record(&format!("traffic.jsonl --count {RECORDED} --seconds 120"));
+    let recording = recording.stdout(Stdio::piped()).spawn()?;
+    gateway.wait_logged("an operator reads exchanges", 1);
+    let mut client = gateway.client()?;
+    for number in 0..RECORDED {
+        let name = format!("x-name: Ann {number}");
+        let fields = [&name, "x-api-key: s3cret"];
+        let fields = if number % 5 == 0 { &fields[1..] } else { &fields[..] };
+        client.get(&format!("/orders?id={number}&token=s3cret"), fields)?;
+    }
+    let output = recording.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(text, format!("recorded {RECORDED} calls of greeter in traffic.jsonl\n"));
+    let recorded = fs::read_to_string(author.path("traffic.jsonl"))?;
+    assert_eq!((recorded.lines().count(), recorded.contains("s3cret")), (RECORDED, false));
+
+    // The configuration is no part of a recording, because it may hold secrets.
+    let config = gateway.path("gateway.yaml");
+    let replay = |component: &str, rest: &str| {
+        let config = config.display();
+        author.output("", &format!("test {component} --replay traffic.jsonl --config {config} {rest}").trim_end())
+    };
+    assert_eq!(replay("old.wasm", "")?, format!("0 of {RECORDED} exchanges differ\n"));
+    author.edit("greeter/src/filter.ts", "send your name in x-name", "who are you?")?;
+    author.edit("greeter/src/filter.ts", "reply(400", "reply(401")?;
+    author.edit("greeter/src/filter.ts", "?? \"hello\"}, ${name}", "?? \"hello\"} ${name}")?;
+    author.output("greeter", "build")?;
+    let text = replay("greeter/dist/greeter.wasm", "--against old.wasm")?;
+    for expected in [
+        "1000 of 1000 exchanges differ",
+        "     800 x  the upstream gets x-greeting: \"hi Ann 1\" instead of \"hi, Ann 1\"",
+        "     200 x  the client gets status 401 instead of 400",
+        "     200 x  the client gets the body",
+    ] {
+        ensure!(text.contains(expected), "{expected} is not in\n{text}");
+    }
+    let alone = replay("greeter/dist/greeter.wasm", "")?;
+    ensure!(alone.contains("800 x  request.headers.x-greeting is \"hi Ann 1\" instead of \"hi, Ann 1\""), "{alone}");
+    Ok(())
+}
+
 #[test]
 fn a_python_filter_is_built_and_tested_in_an_empty_folder() -> Result<()> {
     let author = Author::new()?;
@@ -155,6 +218,8 @@ fn codes_are_explained_and_shells_complete() -> Result<()> {
     let author = Author::new()?;
     let text = author.output("", "explain deadline")?;
     ensure!(text.contains("cause") && text.contains("504"), "{text}");
+    let text = author.output("", "explain 504")?;
+    ensure!(text.contains("deadline") && text.contains("upstream-timeout") && !text.contains("no-route"), "{text}");
     let all: Value = serde_json::from_str(&author.output("", "explain --json")?)?;
     ensure!(all.as_array().is_some_and(|rows| rows.len() > 40), "{all}");
     ensure!(author.output("", "completions bash")?.contains("witgate"), "no completions");

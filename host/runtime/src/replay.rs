@@ -74,6 +74,11 @@ impl Replay {
         self.bytes <= BYTES_MAX && self.entries <= ENTRIES_MAX
     }
 
+    /// The entries that the live call found, with their keys.
+    pub fn values(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.values.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_deref()?)))
+    }
+
     // What the live call read.
 
     /// The value of a key, before this call wrote it.

@@ -1,6 +1,8 @@
 //! `/tap`: the exchanges that end from now on, a JSON object on each line, until the reader leaves.
 //!
-//! The query selects them: `route=NAME`, `status=5xx,404,200-299`, `slower=MILLISECONDS`. Lines
+//! The query selects them: `route=NAME`, `status=5xx,404,200-299`, `slower=MILLISECONDS`. With
+//! `filter=NAME` a line is a call of that filter, as an example that `witgate test` runs. `count=N`
+//! and `seconds=N` end the stream. Lines
 //! show what clients send, so a reader needs what a command needs (`access`). A line `{"lost":N}`
 //! says that the reader was too slow for N others. This module does not know: how lines are made.
 
@@ -39,6 +41,10 @@ fn begin<B>(shared: &Shared, caller: &Caller, request: &Request<B>) -> Result<St
         authorize(caller, Access::Command, tokens, request.headers()).map_err(|refusal| Box::new(refusal.reply()))?;
     let query = request.uri().query().unwrap_or_default();
     let filter = parse_filter(query).map_err(|why| Box::new(text(StatusCode::BAD_REQUEST, why + "\n")))?;
+    if let Some(name) = filter.recorded.as_ref().filter(|name| !config.filters.contains_key(*name)) {
+        let why = format!("{}: there is no filter of this name\n", quoted(name));
+        return Err(Box::new(text(StatusCode::NOT_FOUND, why)));
+    }
     let reader = shared.telemetry.taps.add(filter).ok_or_else(|| {
         Box::new(text(StatusCode::TOO_MANY_REQUESTS, "others read already: end one of their `witgate tap`\n"))
     })?;
@@ -62,10 +68,26 @@ fn parse_filter(query: &str) -> Result<TapFilter, String> {
                 let millis = value.parse().map_err(|_| "slower: write a number of milliseconds".to_owned())?;
                 filter.slower = Some(Duration::from_millis(millis));
             }
-            _ => return Err(format!("{}: the keys are route, status and slower", quoted(key))),
+            "filter" => filter.recorded = Some(value),
+            "count" => filter.count = Some(number(key, &value)?),
+            "seconds" => filter.time = Some(Duration::from_secs(number(key, &value)?)),
+            _ => {
+                let keys = "route, status, slower, filter, count and seconds";
+                return Err(format!("{}: the keys are {keys}", quoted(key)));
+            }
         }
     }
+    let selects_exchanges = filter.route.is_some() || !filter.status.is_empty() || filter.slower.is_some();
+    if filter.recorded.is_some() && selects_exchanges {
+        return Err("filter: route, status and slower select exchanges, not calls of a filter".into());
+    }
     Ok(filter)
+}
+
+/// A number from 1 to a million.
+fn number(key: &str, text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| (1..=1_000_000).contains(number));
+    number.ok_or_else(|| format!("{key}: write a number from 1 to 1000000"))
 }
 
 /// `5xx`, `404` or `200-299`.
@@ -106,9 +128,21 @@ mod tests {
             route: Some("a b".into()),
             status: vec![(500, 599), (404, 404), (200, 299)],
             slower: Some(Duration::from_millis(100)),
+            ..TapFilter::default()
         };
         assert_eq!(filter, Ok(expected));
         assert_eq!(parse_filter(""), Ok(TapFilter::default()));
+        let recording = parse_filter("filter=a&count=5&seconds=2");
+        let expected = TapFilter {
+            recorded: Some("a".into()),
+            count: Some(5),
+            time: Some(Duration::from_secs(2)),
+            ..TapFilter::default()
+        };
+        assert_eq!(recording, Ok(expected));
+        for wrong in ["filter=a&route=b", "count=0", "seconds=x"] {
+            assert!(parse_filter(wrong).is_err(), "{wrong}");
+        }
         for wrong in ["status=6xx", "status=", "status=99", "slower=1s", "route=%4", "route=%zz", "path=/a"] {
             assert!(parse_filter(wrong).is_err(), "{wrong}");
         }

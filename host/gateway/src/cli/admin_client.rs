@@ -29,10 +29,10 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 pub(super) struct TargetOptions {
     /// The gateway's configuration: its admin address and token are used
     #[arg(long, short, value_name = "FILE", global = true, conflicts_with = "admin")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// The admin address; the token is taken from WITGATE_ADMIN_TOKEN
     #[arg(long, value_name = "ADDRESS", global = true)]
-    admin: Option<SocketAddr>,
+    pub(super) admin: Option<SocketAddr>,
 }
 
 /// An admin listener, and the token for commands.

@@ -273,7 +273,7 @@ async fn filter_and_forward(
         open.permits.push(limits::enter_route(&route.in_flight, max)?);
     }
     let client = exchange.client.address.ip();
-    let mut run = ChainRun::new(&route.chain, &snapshot.config, &route.budget, client);
+    let mut run = ChainRun::new(&route.chain, &snapshot.config, &route.budget, client, &context.telemetry.taps);
     run.select(
         |when| route::matches(when, &exchange.request),
         |trial| trial.split.picks_new(&exchange.request.headers, client, exchange.id),
@@ -299,7 +299,7 @@ async fn filter_and_forward(
         exchange.response = Some(response);
         run.response(exchange, &mut body, &mut open.record).await
     };
-    run.run_shadows();
+    run.end();
     Ok((response?, body))
 }
 

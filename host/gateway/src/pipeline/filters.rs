@@ -7,6 +7,7 @@
 //! that an operator can tell from a request alone which filters it meets.
 //! This module does not know: routing, upstreams, sockets.
 
+mod recording;
 mod shadow;
 
 use std::collections::BTreeMap;
@@ -17,9 +18,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use self::recording::Recorder;
 use self::shadow::{Recording, ShadowRun};
 use crate::releases::trial::{Figures, Trial};
-use crate::telemetry::{CallOutcome, ExchangeRecord, FilterCall, FilterSeries, ShadowCounters};
+use crate::telemetry::{CallOutcome, ExchangeRecord, FilterCall, FilterSeries, ShadowCounters, Taps};
 use witgate_config::{Config, Match, OnError};
 use witgate_http::body::{Body, ReadError};
 use witgate_http::error::{Error, FilterFailure, Kind};
@@ -121,6 +123,8 @@ pub struct ChainRun<'a> {
     completed: SmallVec<[bool; 8]>,
     /// New versions that are called with the same input after the exchange, by their entry.
     shadows: Vec<(usize, ShadowRun)>,
+    /// Makes examples of the calls, while somebody records.
+    recorder: Option<Recorder>,
 }
 
 /// How the request phase ended.
@@ -140,7 +144,13 @@ enum BodyReadError {
 
 impl<'a> ChainRun<'a> {
     /// A run that has selected no filter yet. Its bodies count in `memory`, for this client.
-    pub fn new(chain: &'a [ChainEntry], config: &Config, memory: &'a Arc<Budget>, client: IpAddr) -> Self {
+    pub fn new(
+        chain: &'a [ChainEntry],
+        config: &Config,
+        memory: &'a Arc<Budget>,
+        client: IpAddr,
+        taps: &Arc<Taps>,
+    ) -> Self {
         Self {
             chain,
             budget: config.timeouts.filters,
@@ -150,6 +160,7 @@ impl<'a> ChainRun<'a> {
             selected: SmallVec::new(),
             completed: chain.iter().map(|_| false).collect(),
             shadows: vec![],
+            recorder: if chain.is_empty() { None } else { Recorder::new(taps) },
         }
     }
 
@@ -176,27 +187,38 @@ impl<'a> ChainRun<'a> {
             || self.shadows.iter().any(|(index, shadow)| self.completed[*index] && shadow.has_response_phase())
     }
 
-    /// Begins the shadows of this exchange. Its response phase has ended.
-    pub fn run_shadows(self) {
+    /// The response phase has ended: begins the shadows of this exchange, and passes on what was
+    /// recorded.
+    pub fn end(self) {
         self.shadows.into_iter().for_each(|(_, shadow)| shadow.spawn());
+        if let Some(recorder) = self.recorder {
+            recorder.send();
+        }
     }
 
-    /// Chooses whether a new version is called with the same input. Copies the input if so.
-    fn choose_shadow(&mut self, index: usize, exchange: &Exchange) -> Option<Recording> {
-        let canary = self.chain[index].canary.as_ref()?;
-        let chosen = ShadowRun::choose(&canary.filter, &canary.config, &canary.trial, &canary.shadow_counters)?;
-        self.shadows.push((index, chosen));
-        Some(ShadowRun::begin(exchange))
+    /// Chooses whether a new version is called with the same input, and whether the call becomes an
+    /// example. Copies the input if so.
+    fn begin_recording(&mut self, index: usize, exchange: &Exchange) -> Option<Recording> {
+        let entry = &self.chain[index];
+        let shadow = entry.canary.as_ref().and_then(|canary| {
+            ShadowRun::choose(&canary.filter, &canary.config, &canary.trial, &canary.shadow_counters)
+        });
+        let has_shadow = shadow.is_some();
+        self.shadows.extend(shadow.map(|shadow| (index, shadow)));
+        let is_wanted =
+            has_shadow || self.recorder.as_ref().is_some_and(|recorder| recorder.wants(&entry.filter.settings.name));
+        is_wanted.then(|| ShadowRun::begin(exchange))
     }
 
     /// Copies the input of a response phase, if the exchange was chosen in the request phase.
-    fn record_for_shadow(&self, index: usize, exchange: &Exchange) -> Option<Recording> {
-        let is_chosen = self.shadows.iter().any(|(own, _)| *own == index);
+    fn go_on_recording(&self, index: usize, exchange: &Exchange) -> Option<Recording> {
+        let is_chosen = self.shadows.iter().any(|(own, _)| *own == index)
+            || self.recorder.as_ref().is_some_and(|recorder| recorder.has(index));
         is_chosen.then(|| ShadowRun::begin(exchange))
     }
 
-    /// Keeps a live call for its shadow.
-    fn keep_for_shadow(
+    /// Keeps a live call for its shadow and for those who record.
+    fn keep_recording(
         &mut self,
         index: usize,
         recording: Option<Recording>,
@@ -208,6 +230,12 @@ impl<'a> ChainRun<'a> {
         // A full pool says nothing about the version in service either.
         if result.as_ref().is_err_and(|error| error.kind == Kind::Filter(FilterFailure::Saturated)) {
             return;
+        }
+        let name = &self.chain[index].filter.settings.name;
+        if let Some(recorder) = &mut self.recorder
+            && (recorder.has(index) || phase == Phase::Request && recorder.wants(name))
+        {
+            recorder.add((index, name), &recording, phase, after, result);
         }
         let outcome = result.as_ref().map_err(|error| error.kind.label());
         if let Some((_, shadow)) = self.shadows.iter_mut().find(|(own, _)| *own == index) {
@@ -235,8 +263,8 @@ impl<'a> ChainRun<'a> {
             }
             let version = entry.version(selection);
             if !version.filter.has_request_phase() {
-                let recording = self.choose_shadow(index, &exchange);
-                self.keep_for_shadow(index, recording, Phase::Request, &exchange, &Ok(Action::Proceed));
+                let recording = self.begin_recording(index, &exchange);
+                self.keep_recording(index, recording, Phase::Request, &exchange, &Ok(Action::Proceed));
                 self.completed[index] = true;
                 continue;
             }
@@ -248,11 +276,11 @@ impl<'a> ChainRun<'a> {
                 }
                 clock.pause(reading);
             }
-            let mut recording = self.choose_shadow(index, &exchange);
+            let mut recording = self.begin_recording(index, &exchange);
             let result;
             let input = (exchange, recording.as_mut());
             (exchange, result) = call(&version, Phase::Request, input, &mut clock, record).await;
-            self.keep_for_shadow(index, recording, Phase::Request, &exchange, &result);
+            self.keep_recording(index, recording, Phase::Request, &exchange, &result);
             match result {
                 Ok(Action::Proceed) => self.completed[index] = true,
                 Ok(Action::Answer(reply)) => return (exchange, Ok(Decision::Respond(reply))),
@@ -279,8 +307,8 @@ impl<'a> ChainRun<'a> {
                 }
                 let version = entry.version(self.selected[index]);
                 if !version.filter.has_response_phase() {
-                    let recording = self.record_for_shadow(index, &exchange);
-                    self.keep_for_shadow(index, recording, Phase::Response, &exchange, &Ok(Action::Proceed));
+                    let recording = self.go_on_recording(index, &exchange);
+                    self.keep_recording(index, recording, Phase::Response, &exchange, &Ok(Action::Proceed));
                     continue;
                 }
                 let is_streamed = exchange.response.as_ref().is_some_and(|response| response.body.is_none());
@@ -292,11 +320,11 @@ impl<'a> ChainRun<'a> {
                     }
                     clock.pause(reading);
                 }
-                let mut recording = self.record_for_shadow(index, &exchange);
+                let mut recording = self.go_on_recording(index, &exchange);
                 let result;
                 let input = (exchange, recording.as_mut());
                 (exchange, result) = call(&version, Phase::Response, input, &mut clock, record).await;
-                self.keep_for_shadow(index, recording, Phase::Response, &exchange, &result);
+                self.keep_recording(index, recording, Phase::Response, &exchange, &result);
                 match result {
                     Ok(Action::Proceed) => {}
                     Ok(Action::Answer(reply)) => exchange.answer(reply),

@@ -57,7 +57,7 @@ pub use record::{AttemptRecord, CallOutcome, ExchangeRecord, FilterCall, Upstrea
 pub use reload_status::{LastReloads, ReloadStatus};
 pub use series::{FilterSeries, RouteSeries, ShadowCounters, StoreSeries};
 pub use sinks::{OpenedSinks, Telemetry};
-pub use tap::{TapFilter, TapReader, Taps};
+pub use tap::{TapFilter, TapReader, Taps, is_secret_name};
 pub(crate) use trace::{TRACEPARENT, new_span_id};
 pub use trace::{TraceContext, TraceExport, Tracer};
 pub use usage::RunningCall;

@@ -1,9 +1,12 @@
 //! Passes exchanges on to those who watch them live (`/tap` of the admin listener).
 //!
-//! Each reader has a bounded queue. A thread that serves traffic formats a line only if a reader
-//! selects the exchange and has room; otherwise it counts the line as lost, and the reader is told
-//! how many it missed. Without readers an exchange pays one load. Queries, notes and the values of
-//! secret fields are left out. This module does not know: who may read.
+//! A reader gets exchanges as in the access log, or the calls of one filter as examples
+//! (`witgate test --record`), which the pipeline makes. Each reader has a bounded queue. A thread
+//! that serves traffic formats a line only if a reader selects the exchange and has room; otherwise
+//! it counts the line as lost, and the reader is told how many it missed. Without readers an
+//! exchange pays one load, and one more if its route has filters. The values of secret fields are
+//! left out, and of exchanges also queries and notes.
+//! This module does not know: who may read, what an example contains.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -15,7 +18,7 @@ use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Body, Frame};
 use tokio::sync::mpsc;
-use tokio::time::Interval;
+use tokio::time::{Interval, Sleep};
 
 use super::access::describe_with_headers;
 use super::explain::explanation;
@@ -23,8 +26,10 @@ use super::record::{End, ExchangeRecord};
 
 /// Concurrent readers.
 const READERS_MAX: usize = 8;
-/// Lines that wait for one reader. Lines are bounded, so a reader holds a few MiB at most.
+/// Lines that wait for one reader. Lines are bounded, so a reader holds 16 MiB at most.
 const QUEUE_MAX: usize = 256;
+/// The longest example. Calls with larger bodies are lost for the reader.
+const EXAMPLE_BYTES_MAX: usize = 64 << 10;
 /// An empty line at this interval finds out that a reader has gone.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Fields of a request that a line contains.
@@ -36,8 +41,10 @@ const SECRET_WORDS: [&str; 10] =
 /// All readers.
 #[derive(Default)]
 pub struct Taps {
-    /// Their number, so that an exchange without readers takes no lock.
+    /// The readers of exchanges, so that an exchange without readers takes no lock.
     count: AtomicUsize,
+    /// The readers of examples.
+    recordings: AtomicUsize,
     taps: Mutex<Vec<Arc<Tap>>>,
 }
 
@@ -50,6 +57,12 @@ pub struct TapFilter {
     pub status: Vec<(u16, u16)>,
     /// At least this duration.
     pub slower: Option<Duration>,
+    /// The calls of this filter as examples, instead of exchanges.
+    pub recorded: Option<String>,
+    /// The stream ends after so many lines.
+    pub count: Option<u64>,
+    /// The stream ends after this time.
+    pub time: Option<Duration>,
 }
 
 struct Tap {
@@ -64,12 +77,16 @@ pub struct TapReader {
     tap: Arc<Tap>,
     lines: mpsc::Receiver<Bytes>,
     alive: Interval,
+    /// The lines that are left, if their number is bounded.
+    left: Option<u64>,
+    end: Option<Pin<Box<Sleep>>>,
 }
 
 impl TapFilter {
     fn selects(&self, record: &ExchangeRecord, end: &End) -> bool {
         let status = record.status.map_or(0, |status| status.as_u16());
-        self.route.as_ref().is_none_or(|route| route == record.route_name())
+        self.recorded.is_none()
+            && self.route.as_ref().is_none_or(|route| route == record.route_name())
             && (self.status.is_empty() || self.status.iter().any(|(from, to)| (*from..=*to).contains(&status)))
             && self.slower.is_none_or(|slower| end.duration >= slower)
     }
@@ -83,14 +100,47 @@ impl Taps {
             return None;
         }
         let (queue, lines) = mpsc::channel(QUEUE_MAX);
+        let (left, end) = (filter.count, filter.time.map(|time| Box::pin(tokio::time::sleep(time))));
         let tap = Arc::new(Tap { filter, queue, lost: AtomicU64::new(0) });
         taps.push(tap.clone());
-        self.count.store(taps.len(), Relaxed);
+        self.count_readers(&taps);
         let alive = tokio::time::interval(ALIVE_INTERVAL);
-        Some(TapReader { taps: self.clone(), tap, lines, alive })
+        Some(TapReader { taps: self.clone(), tap, lines, alive, left, end })
     }
 
-    /// Whether somebody reads.
+    fn count_readers(&self, taps: &[Arc<Tap>]) {
+        let recordings = taps.iter().filter(|tap| tap.filter.recorded.is_some()).count();
+        self.recordings.store(recordings, Relaxed);
+        self.count.store(taps.len() - recordings, Relaxed);
+    }
+
+    /// Whether somebody records the calls of a filter.
+    #[inline]
+    pub fn has_recordings(&self) -> bool {
+        self.recordings.load(Relaxed) > 0
+    }
+
+    /// Whether somebody records this filter.
+    pub fn records(&self, filter: &str) -> bool {
+        self.lock().iter().any(|tap| tap.filter.recorded.as_deref() == Some(filter))
+    }
+
+    /// Passes an example of this filter on to those who record it.
+    pub fn send_example(&self, filter: &str, example: &impl serde::Serialize) {
+        let line = serde_json::to_vec(example).ok().filter(|line| line.len() < EXAMPLE_BYTES_MAX);
+        let line = line.map(|mut line| {
+            line.push(b'\n');
+            Bytes::from(line)
+        });
+        for tap in self.lock().iter().filter(|tap| tap.filter.recorded.as_deref() == Some(filter)) {
+            match (&line, tap.queue.try_reserve()) {
+                (Some(line), Ok(permit)) => permit.send(line.clone()),
+                _ => drop(tap.lost.fetch_add(1, Relaxed)),
+            }
+        }
+    }
+
+    /// Whether somebody reads exchanges.
     #[inline]
     pub(super) fn has_readers(&self) -> bool {
         self.count.load(Relaxed) > 0
@@ -125,7 +175,12 @@ fn format_line(record: &ExchangeRecord, end: &End) -> Bytes {
 }
 
 fn is_secret(name: &HeaderName) -> bool {
-    SECRET_WORDS.iter().any(|word| name.as_str().contains(word))
+    is_secret_name(name.as_str())
+}
+
+/// Whether what has this name, in lower case, is a secret.
+pub fn is_secret_name(name: &str) -> bool {
+    SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 impl Body for TapReader {
@@ -135,7 +190,12 @@ impl Body for TapReader {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let reader = self.get_mut();
         let line = |line: Bytes| Poll::Ready(Some(Ok(Frame::data(line))));
+        let is_late = reader.end.as_mut().is_some_and(|end| end.as_mut().poll(context).is_ready());
+        if is_late || reader.left == Some(0) {
+            return Poll::Ready(None);
+        }
         if let Poll::Ready(received) = reader.lines.poll_recv(context) {
+            reader.left = reader.left.map(|left| left - 1);
             return received.map_or(Poll::Ready(None), line);
         }
         let lost = reader.tap.lost.swap(0, Relaxed);
@@ -151,7 +211,7 @@ impl Drop for TapReader {
     fn drop(&mut self) {
         let mut taps = self.taps.lock();
         taps.retain(|tap| !Arc::ptr_eq(tap, &self.tap));
-        self.taps.count.store(taps.len(), Relaxed);
+        self.taps.count_readers(&taps);
     }
 }
 
@@ -170,7 +230,11 @@ mod tests {
         assert!(taps.add(TapFilter::default()).is_none());
         readers.clear();
         assert!(!taps.has_readers());
-        assert!(taps.add(TapFilter::default()).is_some());
+        let recording = TapFilter { recorded: Some("f".into()), count: Some(1), ..TapFilter::default() };
+        let reader = taps.add(recording);
+        assert!(reader.is_some() && !taps.has_readers() && taps.records("f") && !taps.records("g"));
+        drop(reader);
+        assert!(!taps.has_recordings());
     }
 
     #[test]

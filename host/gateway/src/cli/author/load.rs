@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
-use witgate_config::{Config, Filter as FilterConfig, FilterSource};
+use witgate_config::{Config, Filter as FilterSettings, FilterConfig, FilterSource};
 use witgate_examples::{Example, Runner};
 use witgate_runtime::component::{self, ComponentInfo, FILE_BYTES_MAX};
 use witgate_runtime::engine::Engine;
@@ -28,6 +28,8 @@ pub(super) struct Loaded {
     pub(super) filter: Arc<Filter>,
     /// The examples that the component carries.
     pub(super) examples: Vec<Example>,
+    /// What gateway.yaml configures for the filter. Empty without one.
+    pub(super) config: FilterConfig,
 }
 
 /// Loads the components of one command with one engine.
@@ -40,8 +42,7 @@ pub(super) struct ComponentLoader {
 impl ComponentLoader {
     /// A loader that keeps machine code in the user's folder.
     pub(super) fn new() -> Result<Self, String> {
-        let state = componentize::user_folder().map_err(|error| format!("{error:#}"))?.join("state");
-        Self::with_state(state)
+        Self::with_state(user_state()?)
     }
 
     /// A loader that shares machine code with a gateway that has this state directory.
@@ -61,15 +62,20 @@ impl ComponentLoader {
             Some(config) => configured(config, file, &info)?,
             None => defaults(file, &info, &self.state)?,
         };
-        let loaded = Loader::new(self.engine.clone(), &config).load("filter", &filter);
+        let settings = filter;
+        let loaded = Loader::new(self.engine.clone(), &config).load("filter", &settings);
         let filter = loaded.map_err(|error| format!("{shown}: {error}"))?;
         let runner = Runner::new(&self.engine, &filter).map_err(|error| format!("{shown}: {error}"))?;
-        Ok(Loaded { runner, filter, examples })
+        Ok(Loaded { runner, filter, examples, config: settings.config })
     }
 }
 
+fn user_state() -> Result<PathBuf, String> {
+    Ok(componentize::user_folder().map_err(|error| format!("{error:#}"))?.join("state"))
+}
+
 /// A configuration in which the filter has what its manifest asks for, and default limits.
-fn defaults(file: &Path, info: &ComponentInfo, state: &Path) -> Result<(Config, FilterConfig), String> {
+fn defaults(file: &Path, info: &ComponentInfo, state: &Path) -> Result<(Config, FilterSettings), String> {
     let file = std::path::absolute(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let parent = state.parent().unwrap_or(state);
     std::fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
@@ -89,7 +95,7 @@ fn defaults(file: &Path, info: &ComponentInfo, state: &Path) -> Result<(Config, 
 
 /// The filter of a gateway.yaml that has this file as its source, or the name of its manifest. The
 /// file is loaded in place of the configured one.
-fn configured(path: &Path, file: &Path, info: &ComponentInfo) -> Result<(Config, FilterConfig), String> {
+fn configured(path: &Path, file: &Path, info: &ComponentInfo) -> Result<(Config, FilterSettings), String> {
     let source = ConfigSource::file(path.to_owned());
     let config = source.parse(&source.read()?)?;
     let absolute = file.canonicalize().map_err(|error| format!("{}: {error}", file.display()))?;

@@ -10,6 +10,7 @@ mod build;
 mod dev;
 mod fuzz;
 mod load;
+mod record;
 mod replay;
 mod report;
 mod scaffold;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde_json::json;
 use witgate_examples::{Example, changes, compare};
 
 use super::load::{Loaded, block_on};
@@ -24,7 +25,7 @@ struct Kind {
 }
 
 /// Runs `exchanges` with the new version, and with the old one if there is one.
-pub(super) fn replay(new: &Loaded, old: Option<&Loaded>, exchanges: &[Example]) -> Result<(), String> {
+pub(super) fn replay(new: &Loaded, old: Option<&Loaded>, exchanges: &[Example], as_json: bool) -> Result<(), String> {
     let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
     let mut different = 0;
     for exchange in exchanges {
@@ -39,9 +40,14 @@ pub(super) fn replay(new: &Loaded, old: Option<&Loaded>, exchanges: &[Example]) 
             }
         }
     }
-    print(format_args!("{different} of {} exchanges differ", exchanges.len()))?;
     let mut kinds: Vec<Kind> = kinds.into_values().collect();
     kinds.sort_by_key(|kind| std::cmp::Reverse(kind.count));
+    if as_json {
+        let kind = |kind: &Kind| json!({"count": kind.count, "what": kind.sentence, "such_as": kind.names});
+        let kinds: Vec<_> = kinds.iter().map(kind).collect();
+        return print(json!({"exchanges": exchanges.len(), "different": different, "differences": kinds}));
+    }
+    print(format_args!("{different} of {} exchanges differ", exchanges.len()))?;
     for Kind { sentence, count, names } in kinds {
         print(format_args!("  {count:>6} x  {sentence}"))?;
         print(format_args!("            such as {}", names.join(", ")))?;

@@ -12,7 +12,7 @@ use witgate_examples::{Example, Report, run_examples};
 use super::build::build_one;
 use super::load::{ComponentLoader, Loaded, block_on};
 use super::report::{self, Results};
-use super::{fuzz, replay};
+use super::{fuzz, record, replay};
 
 /// The options of `witgate test`.
 #[derive(clap::Args)]
@@ -26,7 +26,8 @@ pub(in crate::cli) struct Options {
     /// Run only what has this text in its name, and no unit tests
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Use the limits and capabilities that this gateway.yaml gives the filter
+    /// Use the limits and capabilities that this gateway.yaml gives the filter; with --replay also
+    /// its config; with --record the gateway that runs with it
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Run no unit tests
@@ -38,6 +39,8 @@ pub(in crate::cli) struct Options {
     /// With --replay: say what differs from this version of the component
     #[arg(long, value_name = "FILE.wasm", requires = "replay")]
     against: Option<PathBuf>,
+    #[command(flatten)]
+    recording: record::Options,
     /// Send generated requests for so many seconds after the tests
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     fuzz: Option<u64>,
@@ -53,13 +56,18 @@ pub(in crate::cli) struct Options {
 }
 
 pub(super) fn test(options: &Options) -> Result<(), String> {
+    if let Some(file) = options.recording.file() {
+        return options.recording.record(file, &options.target, options.config.as_deref());
+    }
     let (file, unit_tests) = prepare(options)?;
     let loader = ComponentLoader::new()?;
     let loaded = loader.load(&file, options.config.as_deref())?;
     if let Some(recording) = &options.replay {
         let load = |old: &PathBuf| loader.load(old, options.config.as_deref());
         let old = options.against.as_ref().map(load).transpose()?;
-        return replay::replay(&loaded, old.as_ref(), &replay::read(recording)?);
+        let mut exchanges = replay::read(recording)?;
+        exchanges.iter_mut().for_each(|exchange| add_config(exchange, &loaded));
+        return replay::replay(&loaded, old.as_ref(), &exchanges, options.json);
     }
     let examples = selected(options, &loaded)?;
     let results = Results { unit_tests, reports: run(&loaded, &examples)? };
@@ -76,6 +84,13 @@ pub(super) fn test(options: &Options) -> Result<(), String> {
     match options.fuzz {
         Some(seconds) => fuzz::fuzz(&loaded, &examples, Duration::from_secs(seconds)),
         None => Ok(()),
+    }
+}
+
+/// A recording has no configuration, because that may hold secrets.
+fn add_config(exchange: &mut Example, loaded: &Loaded) {
+    for (key, value) in loaded.config.iter() {
+        exchange.config.entry(key.clone()).or_insert_with(|| value.as_str().into());
     }
 }
 

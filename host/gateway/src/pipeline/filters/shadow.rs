@@ -64,6 +64,18 @@ impl Place {
     }
 }
 
+impl Recording {
+    /// What the call got.
+    pub(super) fn input(&self) -> &Exchange {
+        &self.input
+    }
+
+    /// The values of keys that the call read, before it changed them.
+    pub(super) fn values(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.replay.iter().flat_map(|replay| replay.values())
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         IN_PROGRESS.set(IN_PROGRESS.get().saturating_sub(1));
