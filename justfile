@@ -94,6 +94,11 @@ abuse: build
 attacks SECONDS="300": build
     ATTACK_SECONDS={{ SECONDS }} cargo test --release --locked --workspace --test abuse -- --nocapture all_attacks
 
+# compare the gateway's answers with those of nginx (docs/how-to/migrate-from-others.md)
+migrations: build build-guests
+    tests/tools/install nginx-lua
+    cargo test --release --locked --workspace --test e2e -- --include-ignored migrations::
+
 # test oras, crane, cosign and versitygw with filters from servers (10 minutes at first)
 sources: build test-tools
     tests/tools/install oras crane cosign versitygw

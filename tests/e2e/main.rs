@@ -31,6 +31,7 @@ mod isolation;
 mod jwt;
 mod layering;
 mod logs;
+mod migrations;
 mod newcomer;
 mod outbound;
 mod pages;
