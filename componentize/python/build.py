@@ -1,4 +1,4 @@
-"""Builds a Python filter into a component: packages, bindings, mypy, componentize-py.
+"""Builds a Python filter into a component: packages, bindings, mypy beside componentize-py.
 
 The componentize crate runs this script and documents the contract (src/toolchain/script.rs): lines
 ``step: NAME`` on standard output, and exit code 2 if the author's source is wrong.
@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fixed_randomness
@@ -94,8 +95,11 @@ def generate_bindings() -> None:
     fresh.rename(BINDINGS)
 
 
-def check(source: Path, phases: list[str], site: Path, work: Path) -> None:
-    """Runs mypy --strict on the author's modules. Packages are read, but not checked."""
+def check(source: Path, phases: list[str], site: Path, work: Path) -> str:
+    """Runs mypy --strict on the author's modules. Packages are read, but not checked.
+
+    Returns the author's mistakes, or nothing.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "witgate-mypy"
     left_out = {"tests", "examples", "dist", "node_modules", "target"}
     files = [
@@ -114,8 +118,7 @@ def check(source: Path, phases: list[str], site: Path, work: Path) -> None:
     options = ["--no-error-summary", "--cache-dir", cache, "--config-file", settings, "--no-site-packages"]
     command = [sys.executable, "-m", "mypy", *options, *sorted(files), module]
     result = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True)
-    if result.returncode != 0:
-        fail(author_errors(result.stdout + result.stderr, source, phases))
+    return author_errors(result.stdout + result.stderr, source, phases) if result.returncode != 0 else ""
 
 
 def readable_packages(site: Path, folder: Path) -> Path:
@@ -282,10 +285,24 @@ def main() -> None:
         fail(str(refusal))
     print("step: bindings", flush=True)
     generate_bindings()
-    print("step: mypy", flush=True)
-    check(source, phases, site, work)
     print("step: component", flush=True)
-    build(options, phases, site, native, work)
+    with ThreadPoolExecutor() as pool:
+        # mypy is a process of its own, so it runs beside componentize-py.
+        checked = pool.submit(end_at_mistakes, source, phases, site, work)
+        try:
+            build(options, phases, site, native, work)
+        finally:
+            # The mistakes that mypy finds come first, because they explain the others.
+            checked.result()
+
+
+def end_at_mistakes(source: Path, phases: list[str], site: Path, work: Path) -> None:
+    """Checks the author's modules. Mistakes end the build at once: componentize-py needs seconds,
+    and ends with this process (``fixed_randomness``)."""
+    if mistakes := check(source, phases, site, work):
+        sys.stderr.write(mistakes)
+        sys.stderr.flush()
+        os._exit(EXIT_AUTHOR)
 
 
 if __name__ == "__main__":
