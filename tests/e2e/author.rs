@@ -167,6 +167,20 @@ fn recorded_traffic_shows_what_a_new_version_changes() -> Result<()> {
     }
     let alone = replay("greeter/dist/greeter.wasm", "")?;
     ensure!(alone.contains("800 x  request.headers.x-greeting is \"hi Ann 1\" instead of \"hi, Ann 1\""), "{alone}");
+
+    // A flame graph names the line that takes the time.
+    author.edit(
+        "greeter/src/filter.ts",
+        "  const name",
+        "  for (let i = 0; i < 30_000; i++) Math.sqrt(i);\n  const name",
+    )?;
+    author.output("greeter", "build")?;
+    let text = author.output("", "bench greeter/dist/greeter.wasm --seconds 2 --profile profile.svg")?;
+    let svg = fs::read_to_string(author.path("profile.svg"))?;
+    ensure!(text.contains("samples in profile.svg") && text.contains("%  src/filter.ts:5"), "{text}");
+    for part in ["<svg ", "src/filter.ts:5: ", "a function of the interpreter", "QuickJS"] {
+        ensure!(svg.contains(part), "{part} is not in\n{svg}");
+    }
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use witgate_runtime::engine::Engine;
 use witgate_runtime::exchange::{Client, Exchange, ExchangeNote, LogLine, Request, Response, TlsInfo};
 use witgate_runtime::filter::{Filter, Phase};
 use witgate_runtime::load_error::LoadError;
+use witgate_runtime::profile::{Sample, sample};
 
 use crate::services::{Services, Value};
 
@@ -120,6 +121,36 @@ impl Runner {
             outcome = self.exchange(example, &config).await?;
         }
         Ok(outcome)
+    }
+
+    /// Sends the request of an example once for each phase of the filter, and ends the phase's call
+    /// at the tick number `ticks`. A call that ends before it gives no sample.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::run`], or a call failed.
+    pub async fn sample(&self, example: &Example, ticks: u64) -> Result<Vec<Sample>, String> {
+        let config = Arc::new(self.config(example)?);
+        self.services.reset(example.keyvalue.iter().map(|(key, value)| (key.clone(), store_value(value))));
+        let (mut exchange, body) = exchange(example).map_err(|problem| format!("request: {problem}"))?;
+        let mut samples = vec![];
+        if self.filter.has_request_phase() {
+            exchange.request.body = self.filter.request_body_limit().map(|_| body.clone());
+            let sampled = sample(&self.filter, Phase::Request, exchange.copy(), &config, ticks).await?;
+            samples.extend(sampled);
+        }
+        if self.filter.has_response_phase() {
+            let (mut exchange, action) = self.request_phase(exchange, &body, &config, &mut Calls::default()).await;
+            if action != Action::Proceed {
+                return Ok(samples);
+            }
+            let answer = answer(&example.upstream.clone().unwrap_or_default())?;
+            let body = self.filter.response_body_limit().map(|_| answer.body);
+            exchange.response = Some(Response { status: answer.status, headers: answer.headers, local: false, body });
+            let sampled = sample(&self.filter, Phase::Response, exchange, &config, ticks).await?;
+            samples.extend(sampled);
+        }
+        Ok(samples)
     }
 
     /// The configuration of an example, with the defaults of the manifest.

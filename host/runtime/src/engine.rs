@@ -7,6 +7,7 @@
 //! to [`KEEP_RESIDENT_BYTES`] of memory. docs/performance.md has figures.
 //! This module does not know: filters, HTTP.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,6 +52,9 @@ const TABLES_PER_MODULE: u32 = 2;
 /// instances in calls.
 pub(crate) const IDLE_TOTAL_MAX: usize = 256;
 
+/// The most frames of a stack in a profile.
+const PROFILE_FRAMES_MAX: usize = 256;
+
 /// The engine of the gateway. Clones share it.
 #[derive(Clone)]
 pub struct Engine {
@@ -69,10 +73,24 @@ impl Engine {
     ///
     /// The address space cannot be reserved, or a thread cannot be started.
     pub fn new(instances: u32) -> Result<Self, String> {
-        let inner =
-            wasmtime::Engine::new(&config(instances.saturating_add(IDLE_TOTAL_MAX as u32))).map_err(|error| {
-                format!("the WebAssembly engine cannot start: {error:#}; is the address space limited (ulimit -v)?")
-            })?;
+        Self::with(&config(instances.saturating_add(IDLE_TOTAL_MAX as u32)))
+    }
+
+    /// The same, for samples of calls: an error has the whole stack of the guest.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`].
+    pub fn for_profiles(instances: u32) -> Result<Self, String> {
+        let mut config = config(instances.saturating_add(IDLE_TOTAL_MAX as u32));
+        config.wasm_backtrace_max_frames(NonZeroUsize::new(PROFILE_FRAMES_MAX));
+        Self::with(&config)
+    }
+
+    fn with(config: &Config) -> Result<Self, String> {
+        let inner = wasmtime::Engine::new(config).map_err(|error| {
+            format!("the WebAssembly engine cannot start: {error:#}; is the address space limited (ulimit -v)?")
+        })?;
         let weak = inner.weak();
         // Without /proc the range is empty, and `fault_around` and `coalesce` have no effect.
         let pool_range = PoolRange::find().unwrap_or_default();

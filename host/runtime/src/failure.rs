@@ -139,3 +139,15 @@ impl fmt::Display for HostTrap {
 }
 
 impl std::error::Error for HostTrap {}
+
+/// Ends a call to take a sample of it.
+#[derive(Debug)]
+pub(crate) struct Sampled;
+
+impl fmt::Display for Sampled {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a sample was taken")
+    }
+}
+
+impl std::error::Error for Sampled {}

@@ -269,6 +269,8 @@ pub(crate) struct CallState {
     pub(crate) http_calls: u32,
     /// Whether it has waited since the last tick that it met.
     pub(crate) has_waited: bool,
+    /// The tick at which the call is ended for a sample.
+    pub(crate) sampled_at: Option<u64>,
 }
 
 impl CallState {
@@ -307,6 +309,7 @@ impl CallState {
             waits: wait_clock(filter),
             http_calls: 0,
             has_waited: false,
+            sampled_at: None,
         }
     }
     /// The source of a call that must have no effect. `None` for a live call.

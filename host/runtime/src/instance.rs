@@ -22,7 +22,7 @@ use crate::bindings::exports::witgate::gateway::{request_handler, response_handl
 use crate::bindings::witgate::gateway::types;
 use crate::capability_calls::CapabilityCalls;
 use crate::exchange::{Exchange, HELD_BYTES_MAX, Journal};
-use crate::failure::HostTrap;
+use crate::failure::{HostTrap, Sampled};
 use crate::filter::{CallState, Filter, HANDLES_MAX, Phase, wait_clock};
 use crate::replay::Replay;
 use crate::stacks;
@@ -83,7 +83,10 @@ impl Instance {
                 state.stack_address = stacks::address();
                 // The first tick may come at once, so it says nothing about how long the call has
                 // run.
-                return Ok(UpdateDeadline::Continue(2));
+                return Ok(UpdateDeadline::Continue(state.sampled_at.unwrap_or(2)));
+            }
+            if state.sampled_at.is_some() {
+                return Err(Sampled.into());
             }
             if Instant::now() >= state.deadline {
                 let settings = &state.filter.settings;
@@ -215,9 +218,21 @@ impl Instance {
     /// The lines of the author's source that ran when the call ended with this error. `None` if the
     /// filter is not in a language with an interpreter, or if the error did not end running code.
     pub(crate) fn author_places(&self, filter: &Filter, error: &wasmtime::Error) -> Option<String> {
+        filter.interpreter.places(self.largest_memory(error)?)
+    }
+
+    /// The interpreter, and all these lines, the innermost first.
+    pub(crate) fn author_lines(
+        &self,
+        filter: &Filter,
+        error: &wasmtime::Error,
+    ) -> Option<(Option<&'static str>, Vec<String>)> {
+        filter.interpreter.lines(self.largest_memory(error)?).map(|(name, lines)| (Some(name), lines))
+    }
+
+    fn largest_memory(&self, error: &wasmtime::Error) -> Option<&[u8]> {
         let memories = error.downcast_ref::<WasmCoreDump>()?.memories().iter();
-        let memory = memories.map(|memory| memory.data(&self.store)).max_by_key(|memory| memory.len())?;
-        filter.interpreter.places(memory)
+        memories.map(|memory| memory.data(&self.store)).max_by_key(|memory| memory.len())
     }
 
     /// Linear memory of the instance.

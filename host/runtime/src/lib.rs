@@ -6,7 +6,7 @@
 //! `http_component` does the same for a component that answers requests itself. `host` has the
 //! functions that a guest can call; `keyvalue`, `limiter` and `outbound` are the services that the
 //! gateway provides for them, and `crypto` has algorithms for guests and for the gateway. `replay`
-//! calls a second version with the same input and no effect.
+//! calls a second version with the same input and no effect, and `profile` takes samples of calls.
 //!
 //! What makes a fresh instance per call cheap: `instance_cache` moves creation and drop out of the
 //! call, `pool_range` finds the pool's memories, `fault_around` and `coalesce` reduce the work of
@@ -39,6 +39,7 @@ pub mod load_error;
 mod log_limit;
 pub mod outbound;
 mod pool_range;
+pub mod profile;
 pub mod proposals;
 pub mod replay;
 mod sbom;

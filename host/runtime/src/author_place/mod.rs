@@ -22,6 +22,7 @@ use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use memory::Memory;
+use place::Place;
 use python::Python;
 use quickjs::QuickJs;
 use witgate_http::text::BoundedText;
@@ -45,23 +46,31 @@ impl Interpreter {
     /// `filter.py:12 in find < filter.py:30 in on_request`. `None` if there is none, or if the
     /// memory is not that of a known interpreter.
     pub(crate) fn places(&self, memory: &[u8]) -> Option<String> {
+        let (_, places) = self.find(memory)?;
+        let mut text = BoundedText::new(TEXT_BYTES_MAX);
+        for (depth, place) in places.iter().take(PLACES_MAX).enumerate() {
+            // A write fails when the text is full, which its end says.
+            let _ = write!(text, "{}{place}", if depth == 0 { "" } else { " < " });
+        }
+        (!places.is_empty()).then(|| text.finish())
+    }
+
+    /// The name of the interpreter, and a text for each place, the innermost first. `None` if the
+    /// memory is not that of a known interpreter.
+    pub(crate) fn lines(&self, memory: &[u8]) -> Option<(&'static str, Vec<String>)> {
+        let (name, places) = self.find(memory)?;
+        Some((name, places.iter().map(ToString::to_string).collect()))
+    }
+
+    fn find(&self, memory: &[u8]) -> Option<(&'static str, Vec<Place>)> {
         let memory = Memory(memory);
         let kind = self.0.get_or_init(|| {
             let python = Python::find(memory).map(Kind::Python);
             python.or_else(|| QuickJs::find(memory).map(Kind::QuickJs))
         });
-        let places = match kind.as_ref()? {
-            Kind::Python(python) => python.places(memory),
-            Kind::QuickJs(quickjs) => quickjs.places(memory),
-        };
-        let mut text = BoundedText::new(TEXT_BYTES_MAX);
-        for (depth, place) in places.iter().take(PLACES_MAX).enumerate() {
-            // A write fails when the text is full, which its end says.
-            let _ = write!(text, "{}{}:{}", if depth == 0 { "" } else { " < " }, place.file, place.line);
-            if !place.function.is_empty() {
-                let _ = write!(text, " in {}", place.function);
-            }
-        }
-        (!places.is_empty()).then(|| text.finish())
+        Some(match kind.as_ref()? {
+            Kind::Python(python) => ("CPython", python.places(memory)),
+            Kind::QuickJs(quickjs) => ("QuickJS", quickjs.places(memory)),
+        })
     }
 }

@@ -1,15 +1,16 @@
 //! `witgate bench`: what each example of a component costs: time, page faults, memory.
 //!
 //! A round of calls warms up the caches first. The time is that of the filter's calls, without
-//! HTTP.
+//! HTTP. With `--profile`, further calls are sampled for a flame graph.
 //! This module does not know: how an example is run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use witgate_examples::Example;
 
+use super::flame_graph::FlameGraph;
 use super::load::{ComponentLoader, Loaded, block_on};
 use super::report::mebibytes;
 use crate::cli::output::print;
@@ -31,6 +32,9 @@ pub(in crate::cli) struct Options {
     /// Use the limits and capabilities that this gateway.yaml gives the filter
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Write a flame graph of the filter's functions, or of its source lines, into this file
+    #[arg(long, value_name = "FILE.svg")]
+    profile: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -46,7 +50,8 @@ struct Cost {
 }
 
 pub(super) fn bench(options: &Options) -> Result<(), String> {
-    let loaded = ComponentLoader::new()?.load(&options.component, options.config.as_deref())?;
+    let loader = if options.profile.is_some() { ComponentLoader::for_profiles() } else { ComponentLoader::new() }?;
+    let loaded = loader.load(&options.component, options.config.as_deref())?;
     let mut examples = loaded.examples.clone();
     if examples.is_empty() {
         examples.push(Example { name: "GET /".into(), repeat: 1, ..Example::default() });
@@ -60,8 +65,12 @@ pub(super) fn bench(options: &Options) -> Result<(), String> {
         ))?;
     }
     let mut all = vec![];
+    let mut graph = FlameGraph::default();
     for example in &examples {
         let cost = block_on(measure(&loaded, example, length))??;
+        if options.profile.is_some() {
+            block_on(profile(&loaded, example, length, &cost, &mut graph))??;
+        }
         let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(|share| percentile(&cost.times, share));
         if options.json {
             all.push(json!({
@@ -79,7 +88,42 @@ pub(super) fn bench(options: &Options) -> Result<(), String> {
             ))?;
         }
     }
-    if options.json { print(json!(all)) } else { Ok(()) }
+    if options.json {
+        print(json!(all))?;
+    }
+    options.profile.as_ref().map_or(Ok(()), |file| write_profile(file, &graph, &options.component, options.json))
+}
+
+/// Samples calls of an example for as long as it was measured.
+async fn profile(
+    loaded: &Loaded,
+    example: &Example,
+    length: Duration,
+    cost: &Cost,
+    graph: &mut FlameGraph,
+) -> Result<(), String> {
+    // Each part of a call must be hit: a tick after the end of a call costs nothing but that call.
+    let ticks_max = 1 + (percentile(&cost.times, 0.9) / 1000.0).ceil() as u64;
+    let began = Instant::now();
+    while began.elapsed() < length {
+        let samples = loaded.runner.sample(example, fastrand::u64(1..=ticks_max)).await;
+        let samples = samples.map_err(|problem| format!("example {:?}: {problem}", example.name))?;
+        samples.iter().for_each(|sample| graph.add(sample));
+    }
+    Ok(())
+}
+
+fn write_profile(file: &Path, graph: &FlameGraph, component: &Path, is_quiet: bool) -> Result<(), String> {
+    if graph.samples() == 0 {
+        return Err("no call was sampled: raise --seconds, because the calls are short".into());
+    }
+    let name = component.file_name().unwrap_or_default().to_string_lossy();
+    std::fs::write(file, graph.svg(&name)).map_err(|error| format!("{}: {error}", file.display()))?;
+    if is_quiet {
+        return Ok(());
+    }
+    print(format_args!("\n{} samples in {}; in most of them:", graph.samples(), file.display()))?;
+    graph.top(10).iter().try_for_each(|(share, name)| print(format_args!("  {:>5.1}%  {name}", share * 100.0)))
 }
 
 async fn measure(loaded: &Loaded, example: &Example, length: Duration) -> Result<Cost, String> {

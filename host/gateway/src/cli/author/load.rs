@@ -45,6 +45,11 @@ impl ComponentLoader {
         Self::with_state(user_state()?)
     }
 
+    /// The same; its samples of calls have the whole stack.
+    pub(super) fn for_profiles() -> Result<Self, String> {
+        Ok(Self { engine: Engine::for_profiles(INSTANCES)?, state: user_state()? })
+    }
+
     /// A loader that shares machine code with a gateway that has this state directory.
     pub(super) fn with_state(state: PathBuf) -> Result<Self, String> {
         Ok(Self { engine: Engine::new(INSTANCES)?, state })

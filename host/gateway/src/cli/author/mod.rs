@@ -8,6 +8,7 @@
 mod bench;
 mod build;
 mod dev;
+mod flame_graph;
 mod fuzz;
 mod load;
 mod record;
