@@ -18,7 +18,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import fixed_randomness
+import fixed_system
 import packages
 
 EXIT_AUTHOR = 2
@@ -29,8 +29,6 @@ BINDINGS = SDK / "generated"
 TOOLS = Path(sys.executable).parent
 # An endless loop at the top of a module would keep the build for ever.
 TIMEOUT_SECONDS = 240
-# The time of all files that the component is built from.
-FILE_TIME = 1_767_225_600
 # Folders and files of the source that are not part of the filter.
 LEFT_OUT = ("tests", "examples", "dist", "__pycache__", "node_modules", "target", ".*")
 # Modules of the SDK that a component does not need.
@@ -217,13 +215,14 @@ def build(options: argparse.Namespace, phases: list[str], site: Path, native: se
     (app / "_witgate_app.py").write_text(entry)
     for folder in (app, source, site):
         set_times(folder)
-    command = [TOOLS / "componentize-py", "-d", options.wit, "-w", options.world, "componentize", "-s", "_witgate_app"]
+    command = [sys.executable, HERE / "fixed_clock.py", "-d", options.wit, "-w", options.world]
+    command += ["componentize", "-s", "_witgate_app"]
     command += ["-p", app, "-p", source, "-o", options.out]
     # With VIRTUAL_ENV, componentize-py adds its packages and not those of the builder's Python.
     environment = os.environ | {"VIRTUAL_ENV": str(site.parent.parent)}
     try:
         seed = digest([app, source, site])
-        result = fixed_randomness.run(list(map(str, command)), work, environment, TIMEOUT_SECONDS, seed)
+        result = fixed_system.run(list(map(str, command)), work, environment, TIMEOUT_SECONDS, seed)
     except subprocess.TimeoutExpired:
         fail(
             f"filter.py: its modules were not loaded within {TIMEOUT_SECONDS} s: "
@@ -263,7 +262,7 @@ def digest(folders: list[Path]) -> bytes:
 def set_times(folder: Path) -> None:
     """Gives all files the same time: importlib reads it, so it would be in the snapshot."""
     for path in [folder, *folder.rglob("*")]:
-        os.utime(path, (FILE_TIME, FILE_TIME))
+        os.utime(path, (fixed_system.TIME, fixed_system.TIME))
 
 
 def fail(text: str) -> None:

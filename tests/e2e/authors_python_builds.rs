@@ -29,6 +29,25 @@ fn build(folder: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+/// The snapshot of CPython contains nothing of the folder, the time and the system of the build.
+#[test]
+fn the_same_sources_make_the_same_bytes_in_another_folder() -> Result<()> {
+    let root = tempfile::tempdir()?;
+    let folder = root.path().join("in/another/folder");
+    std::fs::create_dir_all(root.path().join("in/another"))?;
+    let copied = Command::new("cp").arg("-r").arg(repository().join("guests/python/api-key")).arg(&folder).status()?;
+    anyhow::ensure!(copied.success(), "cp");
+    let componentize = repository().join("target/release/componentize");
+    let mut command = Command::new(componentize);
+    let output = command.arg("build").arg(&folder).arg("--out-dir").arg(root.path().join("out")).output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let here = std::fs::read(root.path().join("out/api-key.wasm"))?;
+    let there = std::fs::read(repository().join("guests/dist/python/api-key.wasm"))?;
+    let differing = here.iter().zip(&there).filter(|(one, other)| one != other).count();
+    assert!(here == there, "{} and {} bytes, {differing} differ", here.len(), there.len());
+    Ok(())
+}
+
 const IMPORTS: &str = "from witgate import Reply, Request, reply\n";
 
 #[test]
