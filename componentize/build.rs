@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 /// What is embedded, relative to the repository. A folder stands for all files below it.
-const ROOTS: [&str; 8] = [
+const ROOTS: [&str; 9] = [
     "wit",
     "guests/rust/Cargo.toml",
     "guests/sdk/typescript",
@@ -17,6 +17,7 @@ const ROOTS: [&str; 8] = [
     "componentize/typescript",
     "componentize/python",
     "componentize/templates",
+    "docs/reference/filter.schema.json",
 ];
 /// Folders that tools write, and the SDKs' own tests.
 const LEFT_OUT: [&str; 7] = ["generated", "node_modules", "target", "dist", "__pycache__", "tests", "test"];

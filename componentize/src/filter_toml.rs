@@ -241,6 +241,72 @@ default = 100
         }
     }
 
+    /// Values of each key. The schema of editors must judge each as the reader does.
+    const VALUES: [(&str, &str, &[&str]); 14] = [
+        ("name = \"a\"", "name", &["'a-1'", "'A'", "''", "7", "'a b'", "'a_b'", "['a']"]),
+        (
+            "version = \"1.0.0\"",
+            "version",
+            &["'1.2.3-rc.1+b'", "'1.0'", "'01.0.0'", "'1.0.0-'", "'1.0.0-01'", "1.0", "'v1.0.0'", "'1.0.0-a..b'"],
+        ),
+        ("", "description", &["'one line'", "''", "\"a\\nb\"", "5", "[]", "'é'"]),
+        ("", "services", &["[]", "['http', 'crypto']", "['disk']", "['http', 'http']", "'http'", "[1]"]),
+        ("", "auth", &["true", "false", "'yes'", "1", "{}"]),
+        ("", "no_such_key", &["1", "{}"]),
+        ("", "response", &["{}", "{body = 'buffer'}", "[]", "true", "{body = 'all'}", "{bodi = 'none'}", "'none'"]),
+        (
+            "body = \"buffer\"",
+            "body_bytes_max",
+            &["1", "1\nbody = 'buffer'", "8388608\nbody = 'buffer'", "8388609\nbody = 'buffer'", "0\nbody = 'buffer'"],
+        ),
+        (
+            "body = \"buffer\"",
+            "body_bytes_max",
+            &["-1\nbody = 'buffer'", "1.5\nbody = 'buffer'", "'1'\nbody = 'buffer'", "1\nbody = 'none'"],
+        ),
+        ("type = \"integer\"", "type", &["'number'", "['integer', 'array']", "'int'", "['int']", "'null'", "5", "[]"]),
+        ("default = 100", "minimum", &["1", "1.5", "'1'", "true", "[1]"]),
+        ("default = 100", "maxLength", &["1", "0", "-1", "'1'", "true"]),
+        ("default = 100", "items", &["{}", "true", "{type = 'string'}", "{type = 'int'}", "5", "[]"]),
+        ("default = 100", "properties", &["{}", "{a = {type = 'string'}}", "{a = {typ = 'string'}}", "[]", "{a = 5}"]),
+    ];
+    /// The same for keywords that take several schemas.
+    const SCHEMAS: [&str; 8] = [
+        "anyOf = [{type = 'integer'}]",
+        "anyOf = []",
+        "anyOf = {}",
+        "oneOf = [{no = 1}]",
+        "allOf = [5]",
+        "not = {}",
+        "required = ['a', 'a']",
+        "multipleOf = 0",
+    ];
+
+    #[test]
+    fn the_schema_of_editors_judges_as_the_reader_does() {
+        let validator = jsonschema::validator_for(&witgate_manifest::filter_schema()).expect("the schema is valid");
+        let mut files = vec![GOOD.to_owned(), GOOD.replace("[request]\nbody = \"buffer\"\n", "")];
+        files.push(GOOD.replace("config.limit", "config.\"a b\""));
+        files.push(GOOD.replace("default", "\"$ref\""));
+        files.extend(["name = \"a\"\n", "version = \"1.0.0\"\n"].map(|line| GOOD.replace(line, "")));
+        files.extend(SCHEMAS.map(|line| GOOD.replace("default = 100", line)));
+        for (line, key, values) in VALUES {
+            for value in values {
+                let new = format!("{key} = {value}\n");
+                files.push(if line.is_empty() { new + GOOD } else { GOOD.replace(&format!("{line}\n"), &new) });
+            }
+        }
+        let (mut accepted, mut refused) = (0, 0);
+        for file in &files {
+            let value: toml::Value = toml::from_str(file).unwrap_or_else(|error| panic!("{file}{error}"));
+            let is_valid = validator.is_valid(&json(&value).expect("the values above are JSON"));
+            let reader = parse(file, "f").map(|_| ());
+            assert_eq!(reader.is_ok(), is_valid, "{file}{reader:?}");
+            if is_valid { accepted += 1 } else { refused += 1 }
+        }
+        assert!(accepted > 25 && refused > 50, "{accepted} accepted and {refused} refused files");
+    }
+
     #[test]
     fn all_mistakes_of_a_file_are_reported_at_once() {
         let text = GOOD.replace("\"a\"", "\"A\"").replace("1.0.0", "1").replace("100", "true");

@@ -17,13 +17,13 @@ use crate::text::{check_printable, nearest, quoted};
 /// How deep schemas may be nested.
 const DEPTH_MAX: usize = 16;
 /// The longest regular expression, in bytes.
-const PATTERN_BYTES_MAX: usize = 1024;
+pub(crate) const PATTERN_BYTES_MAX: usize = 1024;
 /// The largest compiled regular expression, in bytes.
 const PATTERN_SIZE_MAX: usize = 256 << 10;
 /// The types of JSON Schema. `null` is missing, because a key without a value is not set.
-const TYPES: [&str; 6] = ["string", "integer", "number", "boolean", "array", "object"];
+pub(crate) const TYPES: [&str; 6] = ["string", "integer", "number", "boolean", "array", "object"];
 /// Keywords whose value is not a schema.
-const PLAIN: [&str; 21] = [
+pub(crate) const PLAIN: [&str; 21] = [
     "type",
     "title",
     "description",
@@ -47,11 +47,11 @@ const PLAIN: [&str; 21] = [
     "maxProperties",
 ];
 /// Keywords whose value is one schema.
-const SCHEMA: [&str; 4] = ["items", "additionalProperties", "propertyNames", "not"];
+pub(crate) const SCHEMA: [&str; 4] = ["items", "additionalProperties", "propertyNames", "not"];
 /// Keywords whose value is a list of schemas.
-const LIST: [&str; 3] = ["allOf", "anyOf", "oneOf"];
+pub(crate) const LIST: [&str; 3] = ["allOf", "anyOf", "oneOf"];
 /// The keyword whose value maps names to schemas.
-const PROPERTIES: &str = "properties";
+pub(crate) const PROPERTIES: &str = "properties";
 
 impl Manifest {
     /// Everything that is wrong with a filter's configuration: `KEY: message` for each key. A

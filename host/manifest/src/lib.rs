@@ -8,6 +8,7 @@
 
 mod config_schema;
 mod examples;
+mod filter_schema;
 mod manifest;
 mod pattern;
 mod rules;
@@ -19,6 +20,7 @@ pub use examples::{
     ExampleResponse, ExamplesError, Expectation, ExpectedRequest, ExpectedResponse, FieldLines, REPEAT_MAX,
     examples_from_section, examples_to_section,
 };
+pub use filter_schema::filter_schema;
 pub use manifest::{
     BODY_BYTES_DEFAULT, BODY_BYTES_MAX, BodyMode, CONFIG_KEYS_MAX, DESCRIPTION_BYTES_MAX, Manifest, NAME_CHARS_MAX,
     Phase, SERVICES, VERSION_CHARS_MAX,
