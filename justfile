@@ -24,7 +24,7 @@ dist: build build-guests build-fixtures
     cargo build --release --locked --workspace --examples
     deploy/dist
 
-# pack target/dist/witgate for npm, PyPI and Debian, and try each package in an empty folder
+# pack target/dist/witgate and the SDKs for npm, PyPI, Debian and cargo, and try each package
 packages BINARY="target/dist/witgate":
     deploy/packages/build {{ BINARY }}
     deploy/packages/check
