@@ -17,6 +17,7 @@ import hashlib
 import os
 import platform
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -31,6 +32,7 @@ _SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
 _NOTIFY, _ALLOW = 0x7FC00000, 0x7FFF0000
 _NO_NEW_PRIVILEGES = 38
+_PARENT_DEATH_SIGNAL = 1
 _CURRENT_FOLDER, _EMPTY_PATH = -100, 0x1000
 _PATH_BYTES_MAX = 4096
 # In the answer of statx: its size, the number of the file, its size, its four times, its devices.
@@ -40,7 +42,7 @@ _STATX_BYTES, _INODE, _SIZE, _TIMES, _DEVICES = 256, 32, 40, (64, 80, 96, 112), 
 def run(
     command: list[str], folder: Path, environment: dict[str, str], seconds: float, seed: bytes
 ) -> subprocess.CompletedProcess[str]:
-    """Like ``subprocess.run`` with captured output."""
+    """Like ``subprocess.run`` with captured output. On Linux the program ends with this process."""
     outcome: list[subprocess.CompletedProcess[str] | BaseException] = []
     listener: list[int] = []
     is_ready = threading.Event()
@@ -55,7 +57,15 @@ def run(
                 pass
             is_ready.set()
             outcome.append(
-                subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds)
+                subprocess.run(
+                    command,
+                    cwd=folder,
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    timeout=seconds,
+                    preexec_fn=_end_with_parent,
+                )
             )
         except BaseException as failure:
             outcome.append(failure)
@@ -70,6 +80,12 @@ def run(
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
+
+
+def _end_with_parent() -> None:
+    """The kernel kills this process when the thread that started it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
 
 
 def _listen() -> int:

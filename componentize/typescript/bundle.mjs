@@ -30,7 +30,8 @@ export async function bundle(source, handlers, services, work) {
     format: "esm",
     charset: "utf8",
     target: "es2022",
-    supported: { "async-await": false, "async-generator": false, "for-await": false },
+    // An `import()` whose name is computed would be left to the engine, whose promise never settles.
+    supported: { "async-await": false, "async-generator": false, "for-await": false, "dynamic-import": false },
     sourcemap: "external",
     outfile: join(work, "filter.js"),
     external: ["witgate:*"],

@@ -94,7 +94,7 @@ function inOurWords(text, handlers) {
   if (message === undefined) return text;
   const file = place.replace(/\(\d+,\d+\)$/, "");
   if (file.endsWith("handlers.ts") && !file.startsWith("src/")) return handlerError(place, code, message, handlers);
-  const name = /^Cannot find (?:name|namespace) '(\w+)'/.exec(message)?.[1];
+  const name = /^Cannot find (?:name|namespace) '(\w+)'|^'(Response)' (?:only refers to a type|cannot be used as a value)/.exec(message)?.slice(1).find(Boolean);
   if (name !== undefined && Object.hasOwn(ABSENT, name)) return `${place}: error ${code}: ${name}: ${ABSENT[name]}`;
   const module = /^Cannot find (?:module|name) '([^']+)'/.exec(message)?.[1] ?? "";
   const advice = nodeModuleAdvice(module);

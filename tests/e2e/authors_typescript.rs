@@ -22,7 +22,7 @@ fn start() -> Result<Gateway> {
 }
 
 /// The mistakes of the fixture with a text that the log must have. The line is that of the probe.
-const MISTAKES: [(&str, &str); 59] = [
+const MISTAKES: [(&str, &str); 61] = [
     ("name-number", "TypeError: the name of a header field must be a token such as x-user"),
     ("name-space", "not \\\"x a\\\""),
     ("name-surrogate", "TypeError: the name of a header field"),
@@ -69,7 +69,10 @@ const MISTAKES: [(&str, &str); 59] = [
     ("delta-fraction", "RangeError: delta must be a whole number of 32 bits"),
     ("random-quota", "QuotaExceededError: crypto.getRandomValues gives at most 65536 bytes"),
     ("random-floats", "TypeMismatchError: crypto.getRandomValues needs an array of integers"),
-    ("decoder-label", "RangeError: TextDecoder: a filter has no encoding"),
+    (
+        "decoder-label",
+        "RangeError: TextDecoder: a filter does not have shift_jis, only UTF-8, UTF-16 and encodings of one byte: use an npm",
+    ),
     ("locale", "TypeError: toLocaleString with a locale or options: a filter has no locale data"),
     ("json-syntax", "SyntaxError: "),
     ("absent-name", "ReferenceError: setTimeout is not defined: a filter has no timers"),
@@ -80,12 +83,15 @@ const MISTAKES: [(&str, &str); 59] = [
     ("rejected", "TypeError: after await"),
     ("unhandled", "TypeError: nobody looks"),
     ("unhandled-job", "TypeError: in a job"),
+    ("thrown-long", "Error: xxxxxxxx"),
+    ("import-computed", "a filter loads nothing in a call: import modules by names that stand in the source"),
     ("thrown-surrogate", "Error: \u{fffd}"),
     ("thrown-object", "thrown: {\\\"code\\\":7} (onRequest, src/filter.ts:"),
 ];
 
 /// Mistakes that have no line of their own. The log names the handler instead.
-const NO_LINE: [(&str, &str); 6] = [
+const NO_LINE: [(&str, &str); 7] = [
+    ("thrown-revoked", "thrown: [cannot be shown: revoked proxy]"),
     ("pending", "is still pending when nothing is left to run"),
     ("returned-object", "TypeError: the handler must return reply(…) or nothing, not an object"),
     ("returned-text", "not \\\"text\\\""),

@@ -91,7 +91,7 @@ function settled(result: PromiseLike<unknown>): unknown {
   if (state === "fulfilled") return value;
   throw new Error(
     "the promise that the handler returned is still pending when nothing is left to run: it awaits something that " +
-      "never happens, because a filter has no timers",
+      "never happens. A filter has no timers, and the promises of async functions in eval are never settled",
   );
 }
 

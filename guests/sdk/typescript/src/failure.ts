@@ -13,8 +13,10 @@ import { formatLine, formatValue } from "./format.ts";
 declare const __WITGATE_LINES: string | undefined;
 type LineTable = { files: string[]; lines: Array<number[] | 0> };
 
-/** The longest message. The gateway cuts lines of its log after 4 KiB. */
+/** The longest text. The gateway cuts lines of its log after 4 KiB. */
 const LENGTH_MAX = 3000;
+/** The longest message of one error: its place comes after it. */
+const MESSAGE_MAX = 800;
 /** How many causes of a cause, and errors of an AggregateError, are shown. */
 const DEPTH_MAX = 4;
 
@@ -24,12 +26,26 @@ const DEPTH_MAX = 4;
  */
 export function failureMessage(failure: unknown, thrower?: string): string {
   let text = typeof failure === "string" ? failure : `thrown: ${formatValue(failure, describeError)}`;
-  if (failure instanceof Error) {
+  if (isError(failure)) {
     text = formatValue(failure, (error) => describeError(error, 0, thrower));
     if (text.startsWith("[cannot be shown")) text += ` (${thrower ?? "unknown"})`;
+  } else if (thrower !== undefined) {
+    text = `${shortened(text)} (${thrower}: throw an Error, which knows its line)`;
   }
-  if (!(failure instanceof Error) && thrower !== undefined) text += ` (${thrower}: throw an Error, which knows its line)`;
   return text.length <= LENGTH_MAX ? text.toWellFormed() : `${text.slice(0, LENGTH_MAX).toWellFormed()}…`;
+}
+
+/** Also for a proxy that throws when it is asked. */
+function isError(value: unknown): value is Error {
+  try {
+    return value instanceof Error;
+  } catch {
+    return false;
+  }
+}
+
+function shortened(text: string): string {
+  return text.length <= MESSAGE_MAX ? text : `${text.slice(0, MESSAGE_MAX)}…`;
 }
 
 /** The text of one argument of `log.info`. */
@@ -45,8 +61,8 @@ export function consoleText(args: unknown[]): string {
 function describeError(error: Error, depth = 0, thrower?: string): string {
   const place = sourceLine(String(error.stack ?? "")) ?? thrower;
   const advice = adviceFor(error);
-  const message = error.message.replace("__WITGATE_NO_", "");
-  let text = `${error.name}: ${message}${advice}${place === undefined ? "" : ` (${place})`}`;
+  const message = shortened(`${error.message}`.replace("__WITGATE_NO_", ""));
+  let text = `${shortened(`${error.name}`)}: ${message}${advice}${place === undefined ? "" : ` (${place})`}`;
   if (depth >= DEPTH_MAX) return text;
   const nested = (value: unknown): string =>
     value instanceof Error ? describeError(value, depth + 1) : formatValue(value, describeError);
@@ -58,6 +74,9 @@ function describeError(error: Error, depth = 0, thrower?: string): string {
 
 /** What to use in place of a global that a filter does not have. */
 function adviceFor(error: Error): string {
+  if (`${error.message}`.startsWith("Dynamic require of ")) {
+    return ": a filter loads nothing in a call: import modules by names that stand in the source";
+  }
   if (!(error instanceof ReferenceError)) return "";
   const name = /^'?(?:__WITGATE_NO_)?(\w+)'? is not defined/.exec(error.message)?.[1] ?? "";
   return Object.hasOwn(ABSENT, name) ? `: ${(ABSENT as Record<string, string>)[name]}` : "";

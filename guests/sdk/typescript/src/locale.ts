@@ -1,5 +1,5 @@
 // The functions of ECMAScript whose result depends on a locale. QuickJS has no locale data, so they
-// give what English gives in UTC, and refuse other locales and options by name.
+// give what American English gives in UTC, and refuse other locales and options by name.
 //
 // The order of texts is that of the Unicode Collation Algorithm for the characters that names and
 // titles usually have: by letter, then by accent, then lower case before upper case.
@@ -15,10 +15,11 @@ export function installLocale(): void {
   Object.defineProperty(String.prototype, "localeCompare", { configurable: true, writable: true, value: localeCompare });
 }
 
-function replace<T>(prototype: T, method: string, format: (value: T) => string): void {
+function replace<T>(prototype: object, method: string, format: (value: T) => string): void {
   const valueOf = (prototype as { valueOf(): T }).valueOf;
   const value = function (this: unknown, locales?: unknown, options?: unknown): string {
-    if (locales !== undefined || options !== undefined) {
+    const isEnglish = locales === undefined || locales === "en" || locales === "en-US";
+    if (!isEnglish || options !== undefined) {
       throw new TypeError(`${method} with a locale or options: ${ABSENT.Intl}`);
     }
     // Throws for a `this` of another type.

@@ -31,7 +31,10 @@ declare class TextEncoder {
   encode(text?: string): Uint8Array<ArrayBuffer>;
   encodeInto(text: string, destination: Uint8Array): { read: number; written: number };
 }
-/** Decodes UTF-8, UTF-16 and windows-1252 (`latin1`). Any other label is a RangeError. */
+/**
+ * Decodes UTF-8, UTF-16 and the encodings of one byte (`latin1`, `windows-1251`, `koi8-r`). A label
+ * of another encoding, such as `shift_jis`, is a RangeError.
+ */
 declare class TextDecoder {
   constructor(label?: string, options?: { fatal?: boolean; ignoreBOM?: boolean });
   readonly encoding: string;

@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { structuredClone as clone } from "../src/web/clone.ts";
 import { TextDecoder as Decoder } from "../src/web/encoding.ts";
 import { Headers as OwnHeaders } from "../src/web/headers.ts";
+import ENCODINGS from "../src/web/encodings.json" with { type: "json" };
 import { FilterPromise, queueJob, runJobs } from "../src/web/promise.ts";
 import { URL as OwnURL, URLSearchParams as OwnParameters } from "../src/web/url.ts";
 
@@ -88,6 +89,18 @@ test("jobs run in the order in which those of Node run", async () => {
   scenario(FilterPromise as never, queueJob as never, own);
   runJobs();
   expect(own).toEqual(native);
+});
+
+test("encodings of one byte are decoded as Node decodes them", () => {
+  const bytes = Uint8Array.from({ length: 128 }, (_, index) => 128 + index);
+  // Node 20 departs from the Encoding Standard here.
+  const isOther = /^(windows-(1252|1253|1255|874)|koi8-u|iso-8859-16)$/;
+  const names = Object.keys(ENCODINGS.upperHalves).filter((name) => !isOther.test(name));
+  expect(names.length).toBeGreaterThan(20);
+  for (const name of names) expect(new Decoder(name).decode(bytes), name).toBe(new TextDecoder(name).decode(bytes));
+  expect(new Decoder("x-user-defined").decode(new Uint8Array([0x41, 0xff]))).toBe("A\uf7ff");
+  for (const label of ["shift_jis", "big5", "gbk", "euc-kr"]) expect(() => new Decoder(label)).toThrow("iconv-lite");
+  for (const label of ["replacement", "latin9", ""]) expect(() => new Decoder(label)).toThrow("is no label");
 });
 
 test("a rejection that nothing handles is thrown", () => {

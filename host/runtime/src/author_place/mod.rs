@@ -32,6 +32,10 @@ const PLACES_MAX: usize = 4;
 /// The most bytes of all places.
 const TEXT_BYTES_MAX: usize = 512;
 
+/// The place of a call that runs the jobs of promises when no line of the author is running.
+const BETWEEN_LINES: &str =
+    "between two lines of the filter: look for promises or queueMicrotask calls that never come to an end";
+
 /// The interpreter of one filter, which is searched for at its first failure.
 #[derive(Default)]
 pub(crate) struct Interpreter(OnceLock<Option<Kind>>);
@@ -52,7 +56,11 @@ impl Interpreter {
             // A write fails when the text is full, which its end says.
             let _ = write!(text, "{}{place}", if depth == 0 { "" } else { " < " });
         }
-        (!places.is_empty()).then(|| text.finish())
+        if places.is_empty() {
+            let Some(Some(Kind::QuickJs(quickjs))) = self.0.get() else { return None };
+            return quickjs.is_running(Memory(memory)).then(|| BETWEEN_LINES.to_owned());
+        }
+        Some(text.finish())
     }
 
     /// The name of the interpreter, and a text for each place, the innermost first. `None` if the

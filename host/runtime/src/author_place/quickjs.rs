@@ -92,6 +92,11 @@ impl QuickJs {
         places
     }
 
+    /// Whether a function in JavaScript is running, the SDK's among them.
+    pub(super) fn is_running(&self, memory: Memory<'_>) -> bool {
+        self.runtime.checked_add(RUNTIME_FRAME).and_then(|at| memory.pointer(at)).is_some()
+    }
+
     /// The line and column in the bundle of a frame, and whether they are those of the running
     /// instruction. Before its first call, a function has only the position where it begins.
     fn position(&self, memory: Memory<'_>, frame: u32) -> Option<(u32, u32, bool)> {

@@ -1,25 +1,18 @@
-// TextEncoder and TextDecoder by the Encoding Standard, for UTF-8, UTF-16 and windows-1252.
+// TextEncoder and TextDecoder by the Encoding Standard, for UTF-8, UTF-16 and all encodings of one
+// byte. The encodings of East Asia need tables of 200 KiB, so they are refused by name.
 //
-// This module does not know filters.
+// `encodings.json` has the labels of all encodings, and the characters of the bytes 0x80 to 0xff of
+// those of one byte (the indexes of the standard). This module does not know filters.
 import { viewedBytes } from "../check.ts";
 import { binaryString, decode, encode, encodeInto, incompleteTail } from "../text.ts";
+import DATA from "./encodings.json" with { type: "json" };
 
-const LABELS: Record<string, string[]> = {
-  "utf-8": ["unicode-1-1-utf-8", "unicode11utf8", "unicode20utf8", "utf-8", "utf8", "x-unicode20utf8"],
-  "utf-16le": ["csunicode", "iso-10646-ucs-2", "ucs-2", "unicode", "unicodefeff", "utf-16", "utf-16le"],
-  "utf-16be": ["unicodefffe", "utf-16be"],
-  "windows-1252": [
-    ...["ansi_x3.4-1968", "ascii", "cp1252", "cp819", "csisolatin1", "ibm819", "iso-8859-1", "iso-ir-100"],
-    ...["iso8859-1", "iso88591", "iso_8859-1", "iso_8859-1:1987", "l1", "latin1", "us-ascii"],
-    ...["windows-1252", "x-cp1252"],
-  ],
+const ENCODINGS = new Map(Object.entries(DATA.labels).flatMap(([name, labels]) => labels.map((label) => [label, name])));
+const UPPER_HALVES: Record<string, string> = {
+  ...DATA.upperHalves,
+  "iso-8859-8-i": DATA.upperHalves["iso-8859-8"],
+  "x-user-defined": Array.from({ length: 128 }, (_, index) => String.fromCharCode(0xf780 + index)).join(""),
 };
-const ENCODINGS = new Map(Object.entries(LABELS).flatMap(([name, labels]) => labels.map((label) => [label, name])));
-
-/** The characters of the bytes 0x80 to 0x9f in windows-1252. */
-const WINDOWS_1252 =
-  "\u20ac\x81\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\x8d\u017d\x8f" +
-  "\x90\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\x9d\u017e\u0178";
 
 export class TextEncoder {
   get [Symbol.toStringTag](): string {
@@ -46,15 +39,23 @@ export class TextDecoder {
   readonly ignoreBOM: boolean;
   /** Bytes of an incomplete character, kept for the next call. */
   #pending = new Uint8Array();
+  /** The characters of the bytes 0x80 to 0xff, if the encoding has one byte for each character. */
+  readonly #upperHalf: string | undefined;
   #streams = false;
   #bomSeen = false;
 
   constructor(label: unknown = "utf-8", options: { fatal?: boolean; ignoreBOM?: boolean } = {}) {
     const key = `${label as string}`.replace(/^[\t\n\f\r ]+|[\t\n\f\r ]+$/g, "").toLowerCase();
     const encoding = ENCODINGS.get(key);
-    if (encoding === undefined) {
-      const known = Object.keys(LABELS).join(", ");
-      throw new RangeError(`TextDecoder: a filter has no encoding ${JSON.stringify(key)}, only ${known}`);
+    if (encoding === undefined || encoding === "replacement") {
+      throw new RangeError(`TextDecoder: ${JSON.stringify(key)} is no label of the Encoding Standard`);
+    }
+    this.#upperHalf = UPPER_HALVES[encoding];
+    if (this.#upperHalf === undefined && !encoding.startsWith("utf-")) {
+      throw new RangeError(
+        `TextDecoder: a filter does not have ${encoding}, only UTF-8, UTF-16 and encodings of one byte: ` +
+          "use an npm package that brings its tables, such as iconv-lite",
+      );
     }
     this.encoding = encoding;
     this.fatal = Boolean(options?.fatal);
@@ -86,7 +87,7 @@ export class TextDecoder {
 
   #tail(bytes: Uint8Array): number {
     if (this.encoding === "utf-8") return incompleteTail(bytes);
-    if (this.encoding === "windows-1252") return 0;
+    if (this.#upperHalf !== undefined) return 0;
     const odd = bytes.length % 2;
     const last = unit(bytes, bytes.length - odd - 2, this.encoding === "utf-16be");
     return odd + (last >= 0xd800 && last < 0xdc00 ? 2 : 0);
@@ -94,8 +95,11 @@ export class TextDecoder {
 
   #decode(bytes: Uint8Array): string {
     if (this.encoding === "utf-8") return decode(bytes, this.fatal);
-    if (this.encoding === "windows-1252") {
-      return binaryString(bytes).replace(/[\x80-\x9f]/g, (byte) => WINDOWS_1252.charAt(byte.charCodeAt(0) - 0x80));
+    const upperHalf = this.#upperHalf;
+    if (upperHalf !== undefined) {
+      const text = binaryString(bytes).replace(/[\x80-\xff]/g, (byte) => upperHalf.charAt(byte.charCodeAt(0) - 0x80));
+      if (this.fatal && text.includes("\ufffd")) throw new TypeError(`the data is not valid ${this.encoding}`);
+      return text;
     }
     let text = "";
     let units: number[] = [];
