@@ -57,6 +57,31 @@ fn expressions_have_the_values_that_they_have_in_cpython() -> Result<()> {
     compare("Python", rows)
 }
 
+/// Each text in code of docs/reference/faults.md is one that a test of this folder expects.
+#[test]
+fn the_page_of_faults_has_the_texts_that_the_tests_expect() -> Result<()> {
+    let mut expected = String::new();
+    for name in ["places", "python", "python_builds", "typescript"] {
+        let file = repository().join(format!("tests/e2e/authors_{name}.rs"));
+        expected += &fs::read_to_string(file)?.replace("\\\\\\\"", "\"").replace("\\\"", "\"");
+    }
+    let page = fs::read_to_string(repository().join("docs/reference/faults.md"))?;
+    let (mut rows, mut unknown) = (0, vec![]);
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| kind")) {
+        rows += 1;
+        // A code span that contains a backtick has two around it.
+        let row = row.replace("`` ", "\u{1}").replace(" ``", "\u{1}").replace("\\|", "|");
+        let doubled = row.split('\u{1}').skip(1).step_by(2);
+        let single = row.split('\u{1}').step_by(2).flat_map(|part| part.split('`').skip(1).step_by(2));
+        // A span without a space is the name of a function.
+        unknown.extend(
+            doubled.chain(single).filter(|text| text.contains(' ') && !expected.contains(*text)).map(str::to_owned),
+        );
+    }
+    ensure!(rows >= 70 && unknown.is_empty(), "{rows} rows; no test expects {unknown:#?}");
+    Ok(())
+}
+
 fn start(language: &str) -> Result<Gateway> {
     let yaml = "timeouts: {filters: 29s}\nupstreams: {echo: {builtin: echo, timeout: 60s}}\n\
         filters: {f: {source: f.wasm, timeout: 28s, memory: 128MiB, capabilities: [keyvalue]}}\n\

@@ -47,9 +47,34 @@ fn without_an_operating_system_code_works_or_raises_what_can_be_caught() -> Resu
         ("network", json!(["refused", "refused", "refused", "refused"])),
         ("types_of_files", json!("text/html")),
         ("time_zone", json!(true)),
+        (
+            "waits",
+            json!([
+                "RuntimeError",
+                "Empty",
+                "RuntimeError",
+                "RuntimeError",
+                "False",
+                "RuntimeError",
+                "RuntimeError",
+                "(True, False)",
+                "(True, True)",
+                "RuntimeError",
+                "None"
+            ]),
+        ),
+        ("freed", json!("freed")),
+        ("outputs", json!("written")),
     ] {
         assert_eq!(result(&gateway, probe)?, expected, "{probe}");
     }
+    for line in ["written to 1", "printed to __stderr__"] {
+        gateway.wait_logged(line, 1);
+    }
+    // Each call has random numbers of its own, also those of SQLite.
+    let drawn = [result(&gateway, "database")?, result(&gateway, "database")?];
+    assert!(drawn[0][0] != drawn[1][0] && drawn[0][1] != drawn[1][1], "{drawn:?}");
+    assert_eq!((&drawn[0][2], &drawn[0][3]), (&json!("integer"), &json!(1)));
     for line in
         ["ERROR:root:going on", "ValueError: invalid literal for int() with base 10: 'x'", "UserWarning: careful"]
     {
@@ -106,21 +131,23 @@ fn a_failure_is_logged_with_the_authors_file_and_line_and_its_causes() -> Result
     for (probe, expected) in [
         (
             "number_as_header",
-            "TypeError: the value of the header field 'x-user' is text, but this is int: 42 (use str(…)) (filter.py:168 in number_as_header)",
+            "TypeError: the value of the header field 'x-user' is text, but this is int: 42 (use str(…)) (filter.py:232 in number_as_header)",
         ),
         (
             "bad_reply",
-            "ValueError: the status 65736 is not between 200 and 599: use one of those (filter.py:357 in on_request)",
+            "ValueError: the status 65736 is not between 200 and 599: use one of those (filter.py:421 in on_request)",
         ),
         ("text_as_reply", "TypeError: on_request returned ellipsis, not a Reply or None"),
         ("json_of_set", "TypeError: Object of type set is not JSON serializable"),
-        ("json_of_set", "(filter.py:227 in json_of_set)"),
-        ("cause", "LookupError: no count (filter.py:235 in cause); caused by ValueError: invalid literal for int()"),
+        ("json_of_set", "(filter.py:291 in json_of_set)"),
+        ("cause", "LookupError: no count (filter.py:299 in cause); caused by ValueError: invalid literal for int()"),
         ("cause", "note: in the header x-count (lib/steps.py:5 in parse)"),
-        ("group", "[ValueError: first | TypeError: second] (filter.py:240 in group)"),
-        ("without_text", "ValueError: <its __str__ raised LookupError> (filter.py:244 in without_text)"),
-        ("leave", "SystemExit: done: a filter cannot end the process; return a reply or None (filter.py:117 in leave)"),
-        ("pending", "never happens in a filter, such as a timer, a socket or a future (filter.py:259 in pending)"),
+        ("group", "[ValueError: first | TypeError: second] (filter.py:304 in group)"),
+        ("deep_group", "ExceptionGroup: g (1 sub-exception) [ExceptionGroup: g (1 sub-exception) ["),
+        ("no_number", "ValueError: Out of range float values are not JSON compliant: nan"),
+        ("without_text", "ValueError: <its __str__ raised LookupError> (filter.py:308 in without_text)"),
+        ("leave", "SystemExit: done: a filter cannot end the process; return a reply or None (filter.py:181 in leave)"),
+        ("pending", "never happens in a filter, such as a timer, a socket or a future (filter.py:323 in pending)"),
     ] {
         let response = gateway.get(&format!("/{probe}"), &[])?;
         assert_eq!(response.status, 502, "{probe}");

@@ -14,8 +14,9 @@
 //!    segments become numbers. The Python SDK leaves a table of objects in the image;
 //!    `immortal_objects` sets their reference counts, so that calls do not write to them.
 //! 4. `devirtualize` makes calls through tables direct, and `dead_code` removes unreachable
-//!    functions. `export_trampolines` exports each function through a trampoline at the end of the
-//!    module, so that the keys of the other functions in the compile cache stay the same.
+//!    functions. `stack_frames` lets CPython notice a deep recursion. `export_trampolines` exports
+//!    each function through a trampoline at the end of the module, so that the keys of the other
+//!    functions in the compile cache stay the same.
 //! 5. `wit_component` finds the host functions in the imports of a module. The merged module has no
 //!    imports, because it calls the host through a table (`host_table`). So `wit_component` encodes
 //!    a dummy: a core module with these imports, the exports of the merged one, and no code.
@@ -41,6 +42,7 @@ mod memory_image;
 mod merge;
 mod parse;
 mod renumber;
+mod stack_frames;
 mod wasi_stubs;
 mod world;
 
@@ -87,6 +89,7 @@ pub fn optimize(component: &[u8], wit: &Path, world: &str) -> Result<Optimized> 
     // Dead code is found through direct calls, so it comes after `devirtualize`. The trampolines
     // must be the last functions.
     let module = devirtualize::devirtualize(&module)?;
+    let module = stack_frames::add_frames(&module)?;
     let module = dead_code::remove(&module)?;
     let module = export_trampolines::add_trampolines(&module)?;
     wasmparser::Validator::new().validate_all(&module)?;

@@ -18,6 +18,7 @@ from witgate import (
     reply,
 )
 from witgate._errors import describe
+from witgate._locks import Lock
 from witgate.testing import FakeCall, answer, fake, reset
 
 
@@ -27,6 +28,23 @@ def test_the_type_of_the_body_sets_content_type_unless_the_filter_sets_it() -> N
     assert reply(200, {"a": 1}).headers == [("content-type", "application/json")]
     assert reply(200, "<p>", {"Content-Type": "text/html"}).headers == [("Content-Type", "text/html")]
     assert type(reply(200, bytearray(b"x")).body) is bytes, "the bindings trap on a bytearray"
+
+
+def test_a_body_holds_only_what_json_can_hold() -> None:
+    for value in (float("nan"), {"a": [float("inf")]}):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            reply(200, value)
+
+
+def test_a_wait_for_a_lock_that_nothing_releases_raises() -> None:
+    lock = Lock()
+    with lock:
+        assert lock.locked() and not lock.acquire(False) and not lock.acquire(timeout=0.1)
+        with pytest.raises(RuntimeError, match="nothing else can release"):
+            lock.acquire()
+    assert not lock.locked() and lock.acquire()
+    with pytest.raises(ValueError):
+        lock.acquire(False, 1)
 
 
 def test_a_request_can_be_read_and_edited() -> None:

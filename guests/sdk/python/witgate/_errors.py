@@ -14,6 +14,7 @@ _TEXT_MAX = 3800
 _PART_MAX = 1200
 _CAUSES_MAX = 6
 _GROUP_MAX = 4
+_GROUP_DEPTH_MAX = 4
 
 # The folder of the author's source in the component, with a slash at its end. Empty in unit tests.
 author_root = ""
@@ -37,7 +38,7 @@ def describe(failure: BaseException, handler: object = None) -> str:
     return without_surrogates("".join(parts))[:_TEXT_MAX]
 
 
-def _text(failure: BaseException) -> str:
+def _text(failure: BaseException, depth: int = 0) -> str:
     """The type and the message of one exception, its notes and the exceptions of a group."""
     name = type(failure).__name__
     try:
@@ -47,13 +48,20 @@ def _text(failure: BaseException) -> str:
     if isinstance(failure, SystemExit):
         message = f"{message}: a filter cannot end the process; return a reply or None"
     parts = [f"{name}: {message}"[:_PART_MAX] if message else name]
-    if isinstance(failure, BaseExceptionGroup):
-        inner = [f"{_text(one)}{_in_brackets(author_place(one))}" for one in failure.exceptions[:_GROUP_MAX]]
+    if isinstance(failure, BaseExceptionGroup) and depth < _GROUP_DEPTH_MAX:
+        inner = [f"{_text(one, depth + 1)}{_in_brackets(author_place(one))}" for one in failure.exceptions[:_GROUP_MAX]]
         parts.append(" [" + " | ".join(inner) + "]")
     notes = getattr(failure, "__notes__", None)
     if isinstance(notes, (list, tuple)):
-        parts += [f"; note: {str(note)[:_PART_MAX]}" for note in notes[:_GROUP_MAX]]
+        parts += [f"; note: {_note(note)}" for note in notes[:_GROUP_MAX]]
     return "".join(parts)
+
+
+def _note(note: object) -> str:
+    try:
+        return str(note)[:_PART_MAX]
+    except BaseException as error:
+        return f"<its __str__ raised {type(error).__name__}>"
 
 
 def _in_brackets(place: str) -> str:

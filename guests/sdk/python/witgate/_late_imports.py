@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from witgate import _errors, _files
+from witgate import _encodings, _errors, _files
 
 _ROUNDS_MAX = 4
 _MODULES_MAX = 400
@@ -229,5 +229,5 @@ class _Refusal:
 def close() -> None:
     """Makes an import that needs a file an error. The builder has no files for a call to find."""
     sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "__name__", "") != "PathFinder"]
-    sys.meta_path += [_files.Finder, _Refusal]
+    sys.meta_path += [_encodings.Finder, _files.Finder, _Refusal]
     sys.path_importer_cache.clear()

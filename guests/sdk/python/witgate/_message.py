@@ -245,13 +245,17 @@ class Response:
         _response.set_body(_encode(body))
 
 
+# NaN is no JSON, and `json.dumps` would write it.
+_json = json.JSONEncoder(allow_nan=False)
+
+
 def _encode(body: object) -> bytes:
     """A body as bytes: text in UTF-8, bytes as they are, any other value as JSON."""
     if isinstance(body, (bytes, bytearray, memoryview)):
         return _check.body(bytes(body))
     if hasattr(body, "__await__"):
         raise TypeError("the body is a coroutine: write `await` before it")
-    text = body if isinstance(body, str) else json.dumps(body)
+    text = body if isinstance(body, str) else _json.encode(body)
     try:
         return _check.body(text.encode())
     except UnicodeEncodeError:

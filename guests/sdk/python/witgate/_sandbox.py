@@ -5,11 +5,12 @@ The memory of a filter is a snapshot that is taken at build time. ``random`` wou
 same state in every instance, so this module takes seeds from the gateway. The clock needs no help:
 the builder connects the clock of the C library to the gateway (componentize/src/optimize).
 
-There is no gateway at build time. The clock then shows the time of the build, because some
-libraries read it when they are imported. Randomness raises an error, because the value would be the
-same in every instance.
+There is no gateway at build time. The clock then stands still (componentize/python/fixed_clock.py),
+because some libraries read it when they are imported. Randomness raises an error, because the value
+would be the same in every instance.
 """
 
+import _signal
 import hashlib
 import hmac
 import io
@@ -22,7 +23,7 @@ import time
 import uuid  # noqa: F401
 from typing import Any, NoReturn
 
-from witgate import _host
+from witgate import _database, _host, _locks
 from witgate._check import without_surrogates
 
 # Whether the build is over, so that the functions of the gateway can be called.
@@ -108,11 +109,17 @@ def _install_randomness() -> None:
 
 
 def _sleep(seconds: float, /) -> None:
+    if seconds == 0:
+        return
     raise RuntimeError("time.sleep is not available in a filter: a call has to end within its timeout")
 
 
 def _exit(status: object = None, /) -> NoReturn:
     raise SystemExit(status)
+
+
+def _raise_signal(number: int, /) -> NoReturn:
+    raise RuntimeError(f"signal {number} cannot be raised: a filter is no process; raise an exception instead")
 
 
 # --- hashes ---------------------------------------------------------------------------------------
@@ -190,6 +197,24 @@ def flush() -> None:
         _stderr.write_rest()
 
 
+_original_write = os.write
+
+
+def _write(descriptor: int, data: bytes, /) -> int:
+    """Replaces ``os.write``, for the two standard outputs."""
+    stream = {1: _stdout, 2: _stderr}.get(descriptor)
+    if stream is None:
+        return _original_write(descriptor, data)
+    stream.write(bytes(data).decode("utf-8", "replace"))
+    return len(data)
+
+
+def finish() -> None:
+    """Replaces what the build itself uses. The snapshot is taken after it."""
+    setattr(sys, "__stdout__", _stdout)
+    setattr(sys, "__stderr__", _stderr)
+
+
 def install() -> None:
     """Replaces the functions. Does nothing outside a component."""
     if not _host.INSIDE:
@@ -202,6 +227,10 @@ def install() -> None:
         setattr(time, f"{clock}_ns", time.perf_counter_ns)
     setattr(os, "_exit", _exit)
     os.abort = _exit
+    setattr(os, "write", _write)
+    setattr(_signal, "raise_signal", _raise_signal)
+    _locks.install()
+    _database.install(_urandom)
     if not hasattr(hashlib, "pbkdf2_hmac"):
         setattr(hashlib, "pbkdf2_hmac", _pbkdf2_hmac)
     sys.stdout, sys.stderr = _stdout, _stderr

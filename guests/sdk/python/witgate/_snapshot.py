@@ -9,19 +9,22 @@ operator allows, and reference counts still free objects without cycles.
 import gc
 import logging
 
-from witgate import _coroutines, _files, _image, _late_imports, _sandbox, _warmup
+from witgate import _coroutines, _encodings, _files, _image, _late_imports, _locks, _sandbox, _warmup
 
 
 def finish() -> None:
     """Prepares the memory. The order of the steps matters: each one leaves holes or garbage that a
     later one handles."""
     _late_imports.load()
+    _locks.replace_queue()
+    _encodings.keep()
     _files.keep()
     _files.install()
     _coroutines.install()
     _late_imports.close()
     # The time at which logging was imported would make each build different.
     setattr(logging, "_startTime", 0)
+    _sandbox.finish()
     _sandbox.running = True
     try:
         _arrange()
