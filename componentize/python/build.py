@@ -297,7 +297,7 @@ def main() -> None:
 
 def end_at_mistakes(source: Path, phases: list[str], site: Path, work: Path) -> None:
     """Checks the author's modules. Mistakes end the build at once: componentize-py needs seconds,
-    and ends with this process (``fixed_randomness``)."""
+    and ends with this process (``fixed_system``)."""
     if mistakes := check(source, phases, site, work):
         sys.stderr.write(mistakes)
         sys.stderr.flush()
