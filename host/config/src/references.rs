@@ -48,6 +48,26 @@ impl References for NoReferences {
     }
 }
 
+/// Gives every reference a value that fits, so that a text can be read that refers to something
+/// else, such as an example of the documentation.
+pub struct AnyReference;
+
+impl References for AnyReference {
+    fn env(&self, _: &str) -> Result<String, String> {
+        Ok("any-value-of-16-characters".into())
+    }
+
+    fn file(&self, path: &Path) -> Result<String, String> {
+        // A file of users has to have the form of htpasswd. This is the hash of a random password.
+        let users = "ann:$2b$04$U2NPd8Y/Y2uJ3En5NYANouk0RskGIKPC2T9H/NLFGZ.9UxEe5wTpO";
+        if path.ends_with("users") { Ok(users.into()) } else { self.env("") }
+    }
+
+    fn include(&self, _: &Path) -> Result<Vec<(String, String)>, String> {
+        Ok(vec![])
+    }
+}
+
 /// A reference as it stands in the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reference<'a> {

@@ -13,29 +13,12 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::error::Reading;
-use crate::references::References;
+use crate::references::AnyReference;
 use crate::shape::{ANY_NAME, Form, Shape, Shapes, child_path};
 use crate::yaml::{self, Section};
 
 const EXAMPLES: [&str; 2] = [include_str!("example.yaml"), include_str!("forms.yaml")];
 const REFERENCE: &str = include_str!("../../../docs/reference/config.md");
-
-/// Any value stands for a reference of the examples.
-struct AnyValue;
-
-impl References for AnyValue {
-    fn env(&self, _: &str) -> Result<String, String> {
-        Ok("any-value-of-16-characters".into())
-    }
-
-    fn file(&self, _: &Path) -> Result<String, String> {
-        self.env("")
-    }
-
-    fn include(&self, _: &Path) -> Result<Vec<(String, String)>, String> {
-        Ok(vec![])
-    }
-}
 
 /// The schema, in JSON Schema draft 2020-12. `read` reads a whole file.
 pub(crate) fn of(read: impl Fn(&Section)) -> Value {
@@ -63,7 +46,7 @@ fn examples_shapes(read: impl Fn(&Section)) -> Shapes {
     let mut shapes = Shapes::default();
     for text in EXAMPLES {
         let Ok(root) = yaml::parse(text) else { continue };
-        let mut reading = Reading::new(&AnyValue, Path::new("/"));
+        let mut reading = Reading::new(&AnyReference, Path::new("/"));
         reading.shapes = Some(RefCell::new(std::mem::take(&mut shapes)));
         Section::read_file(&root, &reading, &read);
         shapes = reading.shapes.take().map(RefCell::into_inner).unwrap_or_default();
@@ -252,7 +235,7 @@ mod tests {
 
     fn check(file: &Value) -> Result<(), String> {
         // JSON is YAML.
-        let parsed = crate::Config::parse_with(&file.to_string(), "gateway.yaml", Path::new("/"), &AnyValue);
+        let parsed = crate::Config::parse_with(&file.to_string(), "gateway.yaml", Path::new("/"), &AnyReference);
         parsed.map(drop).map_err(|errors| errors.to_string())
     }
 

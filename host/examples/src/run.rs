@@ -131,7 +131,7 @@ impl Runner {
     /// As for [`Self::run`], or a call failed.
     pub async fn sample(&self, example: &Example, ticks: u64) -> Result<Vec<Sample>, String> {
         let config = Arc::new(self.config(example)?);
-        self.services.reset(example.keyvalue.iter().map(|(key, value)| (key.clone(), store_value(value))));
+        self.services.reset(&example.keyvalue).map_err(|error| format!("keyvalue: {error}"))?;
         let (mut exchange, body) = exchange(example).map_err(|problem| format!("request: {problem}"))?;
         let mut samples = vec![];
         if self.filter.has_request_phase() {

@@ -4,7 +4,7 @@
 
 use http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
-use witgate_http::semantics::fields::is_hop_by_hop;
+use witgate_http::semantics::fields::is_gateway_field;
 
 use crate::values::{header_name, network, path};
 use crate::yaml::Section;
@@ -100,8 +100,7 @@ fn read_fields(section: &Section, key: &'static str) -> Vec<(HeaderName, HeaderV
 
 pub(crate) fn editable_name(text: &str) -> Result<HeaderName, String> {
     let name = header_name(text)?;
-    use http::header::{CONTENT_LENGTH, HOST, VIA};
-    if is_hop_by_hop(&name) || [HOST, CONTENT_LENGTH, VIA].contains(&name) {
+    if is_gateway_field(&name) {
         return Err("only the gateway writes this field: remove it (rewrite.host changes the host)".into());
     }
     Ok(name)

@@ -55,6 +55,12 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     *name == header::CONNECTION || HOP_BY_HOP.contains(name)
 }
 
+/// Whether only the gateway writes the field: framing, `host`, fields of one connection, and `via`,
+/// by which it finds loops.
+pub fn is_gateway_field(name: &HeaderName) -> bool {
+    is_hop_by_hop(name) || [header::CONTENT_LENGTH, header::HOST, header::VIA].contains(name)
+}
+
 /// The fields that concern one connection only, except `connection` itself.
 static HOP_BY_HOP: [HeaderName; 7] = [
     header::TRANSFER_ENCODING,

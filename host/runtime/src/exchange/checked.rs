@@ -3,10 +3,10 @@
 //! This module does not know: calls, journals.
 
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode};
-use witgate_http::semantics::fields::is_hop_by_hop;
+use witgate_http::semantics::fields::is_gateway_field;
 use witgate_http::semantics::path::normalize;
 use witgate_http::text::quoted;
 
@@ -132,12 +132,6 @@ pub(crate) fn checked_reply(
         headers.append(name, value);
     }
     Ok(Reply { status, headers, body })
-}
-
-/// Whether only the gateway sets the field: framing, `host`, fields of one connection, and `via`,
-/// by which it finds loops.
-fn is_gateway_field(name: &HeaderName) -> bool {
-    is_hop_by_hop(name) || [header::CONTENT_LENGTH, header::HOST, header::VIA].contains(name)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The key-value store in memory: one per filter, shared by all threads.
+//! The key-value store in memory: one per filter, shared by all threads. Examples of filters use it
+//! too.
 //!
 //! Gain: the entries are in 16 shards with a mutex each, and an operation holds one mutex for one
 //! access to a hash map, never across an await, so threads rarely wait for each other. Price: the
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use witgate_runtime::keyvalue::{KeyValue, KeyValueError, Outcome};
+use crate::keyvalue::{KeyValue, KeyValueError, Outcome};
 
 const SHARDS: usize = 16;
 /// Bytes that an entry counts beside its key and value: its places in the map and in the index.
@@ -78,12 +79,35 @@ impl MemoryStore {
         self.limits
     }
 
+    /// Removes all entries.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            let removed = std::mem::take(&mut *lock(shard));
+            removed.entries.iter().for_each(|(key, entry)| self.release(entry.cost(key)));
+        }
+    }
+
+    /// A copy of all live entries, in any order. An operation at the same time may be missed.
+    pub fn entries(&self) -> Vec<(String, Vec<u8>)> {
+        let live = |shard: &Mutex<Shard>| -> Vec<_> {
+            let shard = lock(shard);
+            let live = shard.entries.iter().filter(|(_, entry)| entry.is_live());
+            live.map(|(key, entry)| (String::from(&**key), entry.value.to_bytes())).collect()
+        };
+        self.shards.iter().flat_map(live).collect()
+    }
+
     fn get_now(&self, key: &str) -> Option<Vec<u8>> {
         let shard = self.shard(key);
         shard.entries.get(key).filter(|entry| entry.is_live()).map(|entry| entry.value.to_bytes())
     }
 
-    fn set_now(&self, key: &str, value: &[u8], ttl: Option<Duration>) -> Result<(), KeyValueError> {
+    /// As [`KeyValue::set`].
+    ///
+    /// # Errors
+    ///
+    /// There is no room.
+    pub fn set_now(&self, key: &str, value: &[u8], ttl: Option<Duration>) -> Result<(), KeyValueError> {
         let expires = ttl.map(|ttl| Instant::now() + ttl);
         self.with_room(|| self.insert(self.shard(key), key, Entry { value: Value::Bytes(value.to_vec()), expires }))
     }
@@ -96,7 +120,12 @@ impl MemoryStore {
         })
     }
 
-    fn increment_now(&self, key: &str, delta: i32, ttl: Option<Duration>) -> Result<i32, KeyValueError> {
+    /// As [`KeyValue::increment`].
+    ///
+    /// # Errors
+    ///
+    /// There is no room, or the value is not a counter.
+    pub fn increment_now(&self, key: &str, delta: i32, ttl: Option<Duration>) -> Result<i32, KeyValueError> {
         self.with_room(|| {
             let mut shard = self.shard(key);
             if let Some(entry) = shard.entries.get_mut(key).filter(|entry| entry.is_live()) {
@@ -376,6 +405,17 @@ mod tests {
         assert_eq!(store.compare_and_swap_now("n", Some(b"7"), b"8", None), Ok(true));
         assert_eq!(store.increment_now("n", 1, None), Err(KeyValueError::NotANumber), "the new value is no counter");
         assert_eq!(store.compare_and_swap_now("m", None, b"x", None), Err(KeyValueError::Full));
+    }
+
+    #[test]
+    fn a_cleared_store_has_all_its_room_again() {
+        let store = store(2);
+        assert_eq!(store.set_now("a", b"1", None), Ok(()));
+        assert_eq!(store.set_now("b", b"2", Some(Duration::ZERO)), Ok(()));
+        assert_eq!(store.entries(), [("a".to_owned(), b"1".to_vec())], "expired entries are absent");
+        store.clear();
+        assert!(store.entries().is_empty());
+        assert_eq!((store.keys.load(Ordering::Relaxed), store.bytes.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]
