@@ -10,6 +10,7 @@ use crate::locations::FilterSource;
 use crate::outbound::FilterHttp;
 use crate::references::{FilterConfig, Reference};
 use crate::release::Release;
+use crate::routes::rate_limit::read_lease;
 use crate::sources::SourceSettings;
 use crate::telemetry::Secret;
 use crate::values::{HOUR, MILLISECOND, name, sha256};
@@ -91,6 +92,8 @@ pub struct Limiter {
     pub store: Option<StoreRef>,
     /// Keys that are counted in memory. Default 100,000; 1 to 10,000,000.
     pub keys: usize,
+    /// As `rate_limit.lease` of a route.
+    pub lease: Option<u32>,
 }
 
 /// A part of a shared store.
@@ -158,7 +161,7 @@ impl Filter {
             capabilities: vec![],
             config: FilterConfig::default(),
             route_configs: vec![],
-            limiter: Limiter { store: None, keys: 1 },
+            limiter: Limiter { store: None, keys: 1, lease: None },
             keyvalue: KeyValue { store: None, keys: 1, bytes: 1 << 10 },
             release: None,
             http: FilterHttp::default(),
@@ -198,6 +201,7 @@ impl Filter {
             limiter: section.nested("limiter", |section| Limiter {
                 store: StoreRef::read(section),
                 keys: section.number("keys", 1, 10_000_000).unwrap_or(100_000),
+                lease: read_lease(section),
             }),
             keyvalue: section.nested("keyvalue", |section| KeyValue {
                 store: StoreRef::read(section),

@@ -59,8 +59,8 @@ pub use limits::Limits;
 pub use listeners::{HalfClose, Hsts, Listener, RedirectToHttps};
 pub use locations::{BucketObject, BucketService, FilterSource, OciReference, RemoteKind, RemoteLocation};
 pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat};
-pub use outbound::{Destination, FilterHttp};
-pub use references::{FilterConfig, NoReferences, References};
+pub use outbound::{Destination, Direct, FilterHttp};
+pub use references::{AnyReference, FilterConfig, NoReferences, References};
 pub use release::{ExamplesGate, Gates, Release, Shadow, Share, Step, Sticky};
 pub use reload::Reload;
 pub use routes::action::{DirectResponse, Redirect, RedirectPath};
@@ -255,8 +255,8 @@ impl Config {
         // After the checks: nobody can change the timeouts of these.
         let of_filters = config.filters.values().flat_map(|filter| filter.http.direct());
         let of_components = config.upstreams.values().flat_map(|upstream| upstream.target.direct_calls());
-        for origin in of_filters.chain(of_components).cloned().collect::<Vec<_>>() {
-            config.upstreams.insert(origin.to_string(), upstreams::direct::direct(&origin, top, base));
+        for direct in of_filters.chain(of_components).cloned().collect::<Vec<_>>() {
+            config.upstreams.insert(direct.upstream(), upstreams::direct::direct(&direct, top, base));
         }
         routes::reach::check(top, &config.routes);
         routes::clear_text::check(top, &config.listeners, &config.routes);

@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Uri;
+use ipnet::IpNet;
 use witgate_http::semantics::origin::Origin;
 use witgate_http::semantics::public_address::is_public;
 use witgate_http::text::quoted;
 
-use crate::values::MILLISECOND;
+use crate::values::{MILLISECOND, network};
 use crate::yaml::Section;
 
 const ORIGINS_MAX: usize = 64;
+const NETWORKS_MAX: usize = 16;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// The largest body of a request or response. It has to fit into the memory of an instance.
 const BODY_BYTES_MAX: usize = 8 << 20;
@@ -40,8 +42,31 @@ pub struct FilterHttp {
 pub enum Destination {
     /// To an entry of `upstreams:`.
     Upstream(String),
-    /// To public addresses of the origin's host.
-    Direct(Origin),
+    /// To the origin's host.
+    Direct(Direct),
+}
+
+/// Calls that go to the host of their origin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Direct {
+    /// The origin.
+    pub origin: Origin,
+    /// The addresses beside the public ones. Default none; at most 16 networks.
+    pub allow: Vec<IpNet>,
+}
+
+impl Direct {
+    /// The name of the upstream that the configuration makes of it. Another `allow` is another
+    /// upstream, so that no filter reaches what only another one was granted.
+    pub fn upstream(&self) -> String {
+        match &self.allow[..] {
+            [] => self.origin.to_string(),
+            networks => {
+                let networks: Vec<String> = networks.iter().map(IpNet::to_string).collect();
+                format!("{} ({})", self.origin, networks.join(", "))
+            }
+        }
+    }
 }
 
 impl FilterHttp {
@@ -57,18 +82,18 @@ impl FilterHttp {
     }
 
     /// The upstream of each origin, by the origin's normal form.
-    pub fn upstreams(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn upstreams(&self) -> impl Iterator<Item = (&str, String)> {
         self.origins.iter().map(|(origin, destination)| match destination {
-            Destination::Upstream(name) => (origin.as_str(), name.as_str()),
-            Destination::Direct(_) => (origin.as_str(), origin.as_str()),
+            Destination::Upstream(name) => (origin.as_str(), name.clone()),
+            Destination::Direct(direct) => (origin.as_str(), direct.upstream()),
         })
     }
 
-    /// The origins of direct calls.
-    pub(crate) fn direct(&self) -> impl Iterator<Item = &Origin> {
+    /// The direct calls.
+    pub(crate) fn direct(&self) -> impl Iterator<Item = &Direct> {
         self.origins.values().filter_map(|destination| match destination {
             Destination::Upstream(_) => None,
-            Destination::Direct(origin) => Some(origin),
+            Destination::Direct(direct) => Some(direct),
         })
     }
 }
@@ -82,7 +107,14 @@ fn read_origins(section: &Section) -> BTreeMap<String, Destination> {
     for (key, node) in all.entries().iter().take(ORIGINS_MAX) {
         let destination = all.child(&key.text, node, |entry| {
             let upstream = entry.string("upstream");
-            let origin = match parse_origin(&key.text, upstream.is_none()) {
+            let allow = entry.list("allow", network);
+            if upstream.is_some() && !allow.is_empty() {
+                entry.error_at(&["allow"], "has no effect with upstream, whose endpoints may be anywhere: remove it");
+            }
+            if allow.len() > NETWORKS_MAX {
+                entry.error_at(&["allow"], format!("has more than {NETWORKS_MAX} networks"));
+            }
+            let origin = match parse_origin(&key.text, upstream.is_none().then_some(&allow)) {
                 Ok(origin) => origin,
                 Err(why) => {
                     all.error(key.line, &key.text, why);
@@ -90,7 +122,7 @@ fn read_origins(section: &Section) -> BTreeMap<String, Destination> {
                 }
             };
             let name = origin.to_string();
-            Some((name, upstream.map_or(Destination::Direct(origin), Destination::Upstream)))
+            Some((name, upstream.map_or(Destination::Direct(Direct { origin, allow }), Destination::Upstream)))
         });
         let Some((origin, destination)) = destination else { continue };
         if origins.insert(origin, destination).is_some() {
@@ -100,7 +132,8 @@ fn read_origins(section: &Section) -> BTreeMap<String, Destination> {
     origins
 }
 
-fn parse_origin(text: &str, is_direct: bool) -> Result<Origin, String> {
+/// `direct` has the networks that direct calls may reach; `None` if the calls go to an upstream.
+fn parse_origin(text: &str, direct: Option<&Vec<IpNet>>) -> Result<Origin, String> {
     let origin = Origin::parse(text).map_err(|why| {
         let host = text.parse::<Uri>().ok().and_then(|url| Origin::of(&url).ok());
         match host {
@@ -108,10 +141,14 @@ fn parse_origin(text: &str, is_direct: bool) -> Result<Origin, String> {
             None => format!("{} is not an origin such as https://api.example.com: {why}", quoted(text)),
         }
     })?;
-    let is_private = origin.ip().is_some_and(|address| !is_public(address));
-    if is_direct && (is_private || origin.host == "localhost" || origin.host.ends_with(".localhost")) {
+    let Some(allow) = direct else { return Ok(origin) };
+    let is_refused = match origin.ip() {
+        Some(address) => !is_public(address) && !allow.iter().any(|network| network.contains(&address)),
+        None => allow.is_empty() && (origin.host == "localhost" || origin.host.ends_with(".localhost")),
+    };
+    if is_refused {
         return Err(
-            "is not a public address, and direct calls go to public addresses only: define an upstream with this endpoint, and write {upstream: NAME}"
+            "is not a public address, and direct calls go to public addresses only: define an upstream with this endpoint and write {upstream: NAME}, or write {allow: [NETWORK]}"
                 .into(),
         );
     }

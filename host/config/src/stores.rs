@@ -15,7 +15,7 @@ use crate::values::MILLISECOND;
 use crate::yaml::Section;
 
 const TIMEOUT_MAX: Duration = Duration::from_millis(50);
-const SENTINELS_MAX: usize = 16;
+const ENDPOINTS_MAX: usize = 16;
 const DATABASE_MAX: u32 = 1023;
 
 /// A store that several gateways can share.
@@ -55,10 +55,12 @@ impl OnStoreFailure {
 /// A Redis or Valkey server.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Redis {
-    /// One address, or those of the Sentinels. 1 to 16.
+    /// One address, those of the Sentinels, or those of some nodes of a cluster. 1 to 16.
     pub addresses: Vec<RedisAddress>,
     /// The name of the master that the Sentinels know. `None` if the address is that of the server.
     pub master: Option<String>,
+    /// Whether the addresses are nodes of a Redis Cluster.
+    pub is_cluster: bool,
     /// The ACL user. Default: the server's `default` user.
     pub username: Option<String>,
     /// The password of the user. It is not sent to Sentinels.
@@ -104,21 +106,25 @@ impl Redis {
         let url = section.scalar("url", |text| parse_url(text, 6379));
         let sentinel = section.optional("sentinel", |sentinel| {
             sentinel.require("master", "write the name that the Sentinels give to the master");
-            let addresses = sentinel.list("endpoints", |text| parse_url(text, 26379));
-            if addresses.is_empty() || addresses.len() > SENTINELS_MAX {
-                let message = format!("write 1 to {SENTINELS_MAX} addresses, such as [redis://host:26379]");
-                sentinel.error_at(&["endpoints"], message);
-            }
-            (sentinel.string("master"), addresses)
+            (sentinel.string("master"), read_endpoints(sentinel, "endpoints", 26379))
         });
-        if section.has("url") == section.has("sentinel") {
-            let message = "give either url, such as redis://host:6379, or sentinel: {master: NAME, endpoints: [redis://host:26379]}";
+        let cluster = section.has("cluster").then(|| read_endpoints(section, "cluster", 6379));
+        if ["url", "sentinel", "cluster"].into_iter().filter(|key| section.has(key)).count() != 1 {
+            let message = "give one of url, such as redis://host:6379, sentinel: {master: NAME, endpoints: [redis://host:26379]}, and cluster: [redis://host:6379]";
             section.error(section.line(), "url", message);
         }
-        let (master, found) = sentinel.unwrap_or((None, url.into_iter().collect()));
+        let is_cluster = cluster.is_some();
+        if is_cluster && section.has("database") {
+            section.error_at(&["database"], "a cluster has only database 0: remove it");
+        }
+        let (master, found) = match cluster {
+            Some(nodes) => (None, nodes),
+            None => sentinel.unwrap_or((None, url.into_iter().collect())),
+        };
         let is_tls = found.iter().any(|(_, tls)| *tls);
         if is_tls && found.iter().any(|(_, tls)| !tls) {
-            section.error_at(&["sentinel"], "some endpoints are rediss:// and some redis://: make them equal");
+            let key = if is_cluster { "cluster" } else { "sentinel" };
+            section.error_at(&[key], "some endpoints are rediss:// and some redis://: make them equal");
         }
         if !is_tls && section.has("tls") {
             section.error_at(&["tls"], "has no effect, because the address is not rediss://: remove it");
@@ -127,12 +133,21 @@ impl Redis {
         Self {
             addresses: found.into_iter().map(|(address, _)| address).collect(),
             master,
+            is_cluster,
             username: section.string("username"),
             password: section.string("password").map(Secret),
             database: section.number("database", 0, DATABASE_MAX).unwrap_or(0),
             tls: is_tls.then_some(tls),
         }
     }
+}
+
+fn read_endpoints(section: &Section, key: &'static str, port: u16) -> Vec<(RedisAddress, bool)> {
+    let addresses = section.list(key, |text| parse_url(text, port));
+    if addresses.is_empty() || addresses.len() > ENDPOINTS_MAX {
+        section.error_at(&[key], format!("write 1 to {ENDPOINTS_MAX} addresses, such as [redis://host:{port}]"));
+    }
+    addresses
 }
 
 /// The address, and whether it uses TLS.

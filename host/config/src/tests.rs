@@ -51,8 +51,18 @@ fn every_key_is_read() -> Result<(), ConfigErrors> {
     assert_eq!(route_filter.config["names"], r#"["a",1]"#);
     assert_eq!(config.routes[0].filters[0].config["limit"], "5");
     let calls: Vec<_> = filter.http.upstreams().collect();
-    assert_eq!(calls, [("http://auth", "api"), ("https://issuer.example.com", "https://issuer.example.com")]);
-    assert!(config.upstreams["https://issuer.example.com"].public_only && !config.upstreams["api"].public_only);
+    assert_eq!(
+        calls,
+        [
+            ("http://10.0.0.9:8080", "http://10.0.0.9:8080 (10.0.0.0/24)".to_owned()),
+            ("http://auth", "api".to_owned()),
+            ("https://issuer.example.com", "https://issuer.example.com".to_owned()),
+        ]
+    );
+    assert!(
+        config.upstreams["https://issuer.example.com"].public_or.is_some()
+            && config.upstreams["api"].public_or.is_none()
+    );
     assert_eq!(filter.keys["session"].key_bytes().len(), 16);
     assert_eq!(config.admin, None);
     let release = config.filters["redact"].release.as_ref();
@@ -496,10 +506,18 @@ fn mistakes_in_stores_and_rate_limits_are_named() {
         ("redis://h", "redis://u:p@h", "write username and password as keys of their own"),
         ("redis://h", "redis://h/3", "write the number of the database as `database`"),
         ("redis://h", "redis://h:0", "write redis://host:port"),
-        ("url: \"redis://h\"", "database: 1", "give either url, such as redis://host:6379, or sentinel"),
+        ("url: \"redis://h\"", "database: 1", "give one of url, such as redis://host:6379, sentinel"),
         ("redis: {url: \"redis://h\"}", "timeout: 20ms", "stores.s.redis: is missing"),
         ("\"redis://h\"}", "\"redis://h\"}, timeout: 51ms", "stores.s.timeout"),
         ("\"redis://h\"}", "\"redis://h\", tls: {ca: x}}", "has no effect, because the address is not rediss://"),
+        ("url: \"redis://h\"", "cluster: [], database: 1", "a cluster has only database 0: remove it"),
+        ("url: \"redis://h\"", "cluster: []", "stores.s.redis.cluster: write 1 to 16 addresses"),
+        (
+            "url: \"redis://h\"",
+            "cluster: [\"redis://a\", \"rediss://b\"]",
+            "stores.s.redis.cluster: some endpoints are rediss://",
+        ),
+        ("url: \"redis://h\"", "url: \"redis://h\", cluster: [\"redis://h\"]", "give one of url"),
         ("url: \"redis://h\"", "sentinel: {endpoints: []}", "stores.s.redis.sentinel.master: is missing"),
         (
             "source: a",

@@ -28,6 +28,9 @@ pub struct RateLimit {
     pub burst: Option<u32>,
     /// A name in `stores:`. Default: this gateway's memory.
     pub store: Option<String>,
+    /// Requests that a gateway takes from the store at once and counts by itself, at most `limit`.
+    /// Default none: it asks for each request. 2 to 1,000,000; sliding window only.
+    pub lease: Option<u32>,
 }
 
 /// What requests are counted by. Requests without the header, cookie or note are counted by their
@@ -59,6 +62,10 @@ impl RateLimit {
         let choices = [("sliding_window", RateAlgorithm::SlidingWindow), ("token_bucket", RateAlgorithm::TokenBucket)];
         let algorithm = section.choice("algorithm", &choices, "write sliding_window or token_bucket");
         let algorithm = algorithm.unwrap_or(RateAlgorithm::SlidingWindow);
+        if algorithm == RateAlgorithm::TokenBucket && section.has("lease") {
+            section
+                .error_at(&["lease"], "has no effect on a token bucket: remove it, or set algorithm: sliding_window");
+        }
         if algorithm == RateAlgorithm::SlidingWindow && section.has("burst") {
             section
                 .error_at(&["burst"], "has no effect on a sliding window: remove it, or set algorithm: token_bucket");
@@ -70,8 +77,19 @@ impl RateLimit {
             window: section.duration("window", MILLISECOND, WINDOW_MAX).unwrap_or(Duration::from_secs(1)),
             burst: section.number("burst", 1, UNITS_MAX),
             store: section.string("store"),
+            lease: read_lease(section),
         }
     }
+}
+
+/// Reads `lease:`, which needs a shared store.
+pub(crate) fn read_lease(section: &Section) -> Option<u32> {
+    let lease = section.number("lease", 2, UNITS_MAX);
+    if lease.is_some() && !section.has("store") {
+        section
+            .error_at(&["lease"], "has no effect without store, because memory is asked for each request: remove it");
+    }
+    lease
 }
 
 impl RateKey {

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
-use witgate_http::semantics::origin::Origin;
 
 use super::component::UpstreamComponent;
+use crate::outbound::Direct;
 use crate::yaml::{Node, Section, Value};
 
 /// Balancing examines every endpoint for each request, so their number has a bound.
@@ -91,8 +91,8 @@ impl UpstreamTarget {
         if let Self::Component(component) = self { Some(component) } else { None }
     }
 
-    /// The origins that a component calls directly.
-    pub(crate) fn direct_calls(&self) -> impl Iterator<Item = &Origin> {
+    /// The direct calls of a component.
+    pub(crate) fn direct_calls(&self) -> impl Iterator<Item = &Direct> {
         self.component().into_iter().flat_map(|component| component.code.http.direct())
     }
 

@@ -14,6 +14,8 @@ pub(crate) mod retries;
 use std::path::Path;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::tls::UpstreamTls;
 use crate::values::{HOUR, MILLISECOND};
 use crate::yaml::Section;
@@ -70,9 +72,9 @@ pub struct Upstream {
     pub outlier: Option<OutlierDetection>,
     /// Bounds on each endpoint, over all threads.
     pub limits: UpstreamLimits,
-    /// Whether the gateway connects to public addresses only. True for the direct calls of filters,
-    /// and false for every upstream of the file.
-    pub public_only: bool,
+    /// For direct calls of filters, the networks that the gateway connects to beside public
+    /// addresses. `None` for every upstream of the file: its endpoints may be anywhere.
+    pub public_or: Option<Vec<IpNet>>,
 }
 
 /// The protocol towards an upstream.
@@ -131,7 +133,7 @@ impl Upstream {
             health_check: section.optional("health_check", HealthCheck::read),
             outlier,
             limits: section.nested("limits", UpstreamLimits::read),
-            public_only: false,
+            public_or: None,
         };
         if upstream.protocol != Protocol::H2 && section.has("http2") {
             section.error_at(&["http2"], "has no effect without protocol: h2: add it, or remove http2");

@@ -96,7 +96,11 @@ fn print_filter(shown: &impl Display, name: &str, filter: &Filter, info: &Compon
         ))?;
     }
     for (origin, upstream) in filter.http.upstreams() {
-        let way = if origin == upstream { "directly".into() } else { format!("through upstream {upstream}") };
+        let way = match upstream.strip_prefix(origin) {
+            Some("") => "directly".into(),
+            Some(networks) => format!("directly, also at addresses that are not public{networks}"),
+            None => format!("through upstream {upstream}"),
+        };
         print(format_args!("filter {name}: may call {origin} {way}"))?;
     }
     Ok(())
@@ -108,7 +112,11 @@ fn print_store(name: &str, store: &SharedStore) {
     let addresses: Vec<String> = redis.addresses.iter().map(ToString::to_string).collect();
     println!(
         "store {name}: {} {}{}, at most {:?} for an operation, on failure {}",
-        if redis.master.is_some() { "Redis by the Sentinels" } else { "Redis" },
+        match (&redis.master, redis.is_cluster) {
+            (Some(_), _) => "Redis by the Sentinels",
+            (None, true) => "Redis Cluster of",
+            (None, false) => "Redis",
+        },
         addresses.join(", "),
         if redis.tls.is_some() { " with TLS" } else { "" },
         store.timeout,

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rustls::ClientConfig;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
@@ -70,7 +71,8 @@ const fn alpn(protocol: Protocol) -> Alpn {
 async fn connect_tcp(address: SocketAddr, settings: &Upstream, until: Instant) -> Result<TcpStream, Error> {
     // The address that was resolved is the one that is connected to: between this check and the
     // connection, DNS cannot change it.
-    if settings.public_only && !is_public(address.ip()) {
+    let is_allowed = |networks: &Vec<IpNet>| networks.iter().any(|network| network.contains(&address.ip()));
+    if settings.public_or.as_ref().is_some_and(|networks| !is_public(address.ip()) && !is_allowed(networks)) {
         let detail =
             format!("{} is not a public address, and the upstream is for direct calls of filters", address.ip());
         return Err(Error::new(Kind::UpstreamForbidden, detail));

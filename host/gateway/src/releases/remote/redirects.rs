@@ -98,6 +98,34 @@ mod tests {
         assert!(!check("http://a.example/f", true)?, "another scheme");
         assert!(!check("https://169.254.169.254/f", false)? && !check("https://[::1]/f", false)?);
         assert!(check("https://10.0.0.1/f", true)?);
+        // Spellings of 127.0.0.1 and of the metadata service, which URLs bring into one form.
+        for host in [
+            "2130706433",
+            "0x7f000001",
+            "0x7f.1",
+            "017700000001",
+            "0177.0.0.1",
+            "127.1",
+            "127.0.0.1.",
+            "%31%32%37.0.0.1",
+            "0xa9fea9fe",
+            "2852039166",
+            "0251.0376.0251.0376",
+            "[::ffff:7f00:1]",
+            "[::ffff:169.254.169.254]",
+            "[64:ff9b::7f00:1]",
+            "[2002:7f00:1::]",
+            "[fd00:ec2::254]",
+            "0",
+            "198.18.0.1",
+            "100.64.0.1",
+            "255.255.255.255",
+        ] {
+            assert!(!check(&format!("https://{host}/f"), false)?, "{host}");
+        }
+        for host in ["[fe80::1%25eth0]", "127.0.0.256", "0x100000000"] {
+            assert!(format!("https://{host}/f").parse::<Url>().is_err(), "{host}");
+        }
         Ok(())
     }
 }
