@@ -1,5 +1,8 @@
 //! Shared stores: several gateways on one Redis server that works, fails, is slow, or lies.
 
+mod cluster;
+mod figures;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -19,8 +22,25 @@ fn store(address: SocketAddr, keys: &str) -> String {
 
 /// A gateway whose route has a limit of 100 requests in a long window.
 fn limited(address: SocketAddr, keys: &str) -> Result<Gateway> {
-    let route = "routes: [{name: api, upstream: echo, rate_limit: {limit: 100, window: 24h, store: shared}}]";
+    limited_to(address, keys, "limit: 100")
+}
+
+/// The same with these keys of the limit.
+fn limited_to(address: SocketAddr, keys: &str, limit: &str) -> Result<Gateway> {
+    let route = format!("routes: [{{name: api, upstream: echo, rate_limit: {{window: 24h, store: shared, {limit}}}}}]");
     Setup::new(&format!("{}{route}", store(address, keys)))?.start()
+}
+
+/// Sends requests over all gateways, so many over each of six connections. Returns the statuses.
+fn send_all(gateways: &[Gateway], requests: usize) -> Vec<u16> {
+    std::thread::scope(|scope| {
+        let send = move |gateway: &Gateway| -> Result<Vec<u16>> {
+            let mut client = gateway.client()?;
+            (0..requests).map(|_| Ok(client.get("/", &[])?.status)).collect()
+        };
+        let threads: Vec<_> = gateways.iter().cycle().take(6).map(|one| scope.spawn(move || send(one))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap().unwrap()).collect()
+    })
 }
 
 /// A gateway with the fixture `services` of a language as the filters a and b.
@@ -50,18 +70,43 @@ fn timed(gateway: &Gateway, path: &str) -> Result<(u16, Duration)> {
 #[test]
 fn gateways_that_share_a_store_allow_exactly_the_limit_together() -> Result<()> {
     let redis = Redis::start()?;
-    let gateways = [limited(redis.address, "")?, limited(redis.address, "")?];
+    let start = || limited_to(redis.address, "", "limit: 1000");
+    let gateways = [start()?, start()?];
     wait_until("both are connected", || gateways.iter().all(is_up));
-    let statuses: Vec<u16> = std::thread::scope(|scope| {
-        let send = |gateway: &Gateway| -> Result<Vec<u16>> {
-            let mut client = gateway.client()?;
-            (0..100).map(|_| Ok(client.get("/", &[])?.status)).collect()
-        };
-        let threads: Vec<_> = gateways.iter().cycle().take(6).map(|one| scope.spawn(move || send(one))).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap().unwrap()).collect()
-    });
+    let statuses = send_all(&gateways, 1700);
     let count = |status: u16| statuses.iter().filter(|own| **own == status).count();
-    assert_eq!((count(200), count(429)), (100, 500));
+    assert_eq!((count(200), count(429)), (1000, 9200));
+    Ok(())
+}
+
+#[test]
+fn gateways_with_leases_never_exceed_the_limit_and_ask_rarely() -> Result<()> {
+    let redis = Redis::start()?;
+    let start = || limited_to(redis.address, "", "limit: 1000, lease: 20");
+    let gateways = [start()?, start()?];
+    wait_until("both are connected", || gateways.iter().all(is_up));
+    let statuses = send_all(&gateways, 500);
+    let allowed = statuses.iter().filter(|status| **status == 200).count();
+    // Each gateway may hold 19 units that nobody asks it for.
+    assert!((1000 - 2 * 19..=1000).contains(&allowed), "{allowed}");
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 429)));
+    let asked = |gateway: &Gateway| {
+        gateway.metric("witgate_store_operations_total{store=\"shared\",operation=\"take\",result=\"ok\"}")
+    };
+    let questions = asked(&gateways[0])? + asked(&gateways[1])?;
+    assert!(questions < 1500.0, "{questions} questions for 3000 requests");
+    let refused = gateways[0].get("/", &[])?;
+    assert_eq!((refused.status, refused.header("retry-after").is_some()), (429, true));
+    let yaml =
+        |limit: &str| format!("upstreams: {{e: {{builtin: echo}}}}\nroutes: [{{upstream: e, rate_limit: {limit}}}]");
+    for (limit, expected) in [
+        ("{limit: 9, lease: 2}", "has no effect without store"),
+        ("{limit: 9, lease: 2, store: s, algorithm: token_bucket}", "has no effect on a token bucket"),
+        ("{limit: 9, lease: 1, store: s}", "lease"),
+    ] {
+        let (code, text) = Setup::new(&yaml(limit))?.check()?;
+        assert!(code != Some(0) && text.contains(expected), "{limit}: {text}");
+    }
     Ok(())
 }
 

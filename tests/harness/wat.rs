@@ -13,7 +13,7 @@
 //!
 //! This module does not know: the SDKs, the gateway.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -117,6 +117,26 @@ pub fn order_marker(mark: &str, after: &str) -> Result<Vec<u8>> {
         length = mark.len()
     );
     component("include gateway-filter;", &wat)
+}
+
+/// A filter that proceeds and imports an interface of another package, such as
+/// `wasi:nn/graph@0.2.0`, with one function.
+pub fn importing(import: &str) -> Result<Vec<u8>> {
+    let (name, version) = import.split_once('@').context("no version")?;
+    let (package, interface) = name.split_once('/').context("no interface")?;
+    let wat = format!(
+        "(module
+           (import \"{import}\" \"f\" (func (result i32)))
+           (memory (export \"memory\") 1)
+           (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) (i32.const 8192))
+           (func (export \"witgate:gateway/request-handler@0.1.0#handle-request\") (result i32) (i32.const 0)))"
+    );
+    // The package stands behind the world, whose last brace then closes it.
+    let items = format!(
+        "include request-filter; import {import}; }} \
+         package {package}@{version} {{ interface {interface} {{ f: func() -> u32; }}"
+    );
+    component(&items, &wat)
 }
 
 /// A component made of a core module's text and the items of its WIT world.

@@ -22,7 +22,7 @@ use witgate_runtime::filter::{Filter, Phase};
 use witgate_runtime::load_error::LoadError;
 use witgate_runtime::profile::{Sample, sample};
 
-use crate::services::{Services, Value};
+use crate::services::Services;
 
 /// The client of an example that names none (RFC 5737).
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -30,7 +30,7 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// A filter with services for examples.
 pub struct Runner {
     filter: Arc<Filter>,
-    services: Arc<Services>,
+    services: Services,
 }
 
 /// What happened in an example.
@@ -97,8 +97,8 @@ impl Runner {
     ///
     /// The filter cannot be linked.
     pub fn new(engine: &Engine, filter: &Filter) -> Result<Self, LoadError> {
-        let services = Arc::new(Services::default());
-        let filter = Arc::new(filter.with_services(engine, services.clone(), services.clone())?);
+        let services = Services::new();
+        let filter = Arc::new(filter.with_services(engine, services.store.clone(), services.limiter.clone())?);
         Ok(Self { filter, services })
     }
 
@@ -115,7 +115,7 @@ impl Runner {
     /// filter's manifest.
     pub async fn run(&self, example: &Example) -> Result<Outcome, String> {
         let config = Arc::new(self.config(example)?);
-        self.services.reset(example.keyvalue.iter().map(|(key, value)| (key.clone(), store_value(value))));
+        self.services.reset(&example.keyvalue).map_err(|error| format!("keyvalue: {error}"))?;
         let mut outcome = self.exchange(example, &config).await?;
         for _ in 1..example.repeat {
             outcome = self.exchange(example, &config).await?;
@@ -283,13 +283,6 @@ fn too_large(what: &str, body: &Bytes, limit: usize) -> (String, String) {
     ("body-too-large".into(), detail)
 }
 
-fn store_value(value: &Json) -> Value {
-    match value.as_i64().and_then(|number| i32::try_from(number).ok()) {
-        Some(number) => Value::Counter(number),
-        None => Value::Bytes(value.as_str().map_or_else(|| value.to_string(), str::to_owned).into_bytes()),
-    }
-}
-
 /// The exchange of an example before the request phase, and the body of its request.
 fn exchange(example: &Example) -> Result<(Box<Exchange>, Bytes), String> {
     let ExampleRequest { method, path, headers, body, json, base64 } = &example.request;
@@ -332,6 +325,7 @@ fn exchange(example: &Example) -> Result<(Box<Exchange>, Bytes), String> {
         budget: None,
         passed: witgate_runtime::exchange::Passed::default(),
         captured_log: None,
+        sender: None,
     };
     Ok((Box::new(exchange), body))
 }

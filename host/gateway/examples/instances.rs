@@ -192,6 +192,7 @@ fn exchange(path: &str) -> Box<Exchange> {
         budget: None,
         passed: Passed::default(),
         captured_log: None,
+        sender: None,
     })
 }
 

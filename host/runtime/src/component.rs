@@ -26,7 +26,7 @@ const NAMES_MAX: usize = 1000;
 pub(crate) const PACKAGE: &str = "witgate:gateway/";
 /// The versions of the package that this gateway speaks. Patch releases of one minor version are
 /// compatible.
-const VERSION: &str = "0.1.";
+pub(crate) const VERSION: &str = "0.1.";
 
 /// The interface of a component that answers requests itself, in any release of WASI 0.2.
 const HTTP_HANDLER: &str = "wasi:http/incoming-handler@0.2.";

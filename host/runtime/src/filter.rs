@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use wasmtime::component::{HasSelf, InstancePre, Linker, ResourceTable};
 use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi_http::WasiHttpCtx;
 
 use crate::author_place::Interpreter;
 use crate::bindings::exports::witgate::gateway::{request_handler, response_handler};
@@ -33,6 +34,7 @@ use crate::stacks::Stacks;
 use crate::store_limits::StoreLimits;
 use crate::turns::LongCall;
 use crate::waiting::WaitClock;
+use crate::wasi_http::Outgoing;
 use witgate_http::limiter::Limiter;
 use witgate_http::text::bounded;
 
@@ -231,13 +233,31 @@ fn linker(engine: &Engine, settings: &FilterSettings) -> wasmtime::Result<Linker
         // The asynchronous bindings: the synchronous ones block the thread and panic inside an
         // asynchronous runtime.
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        if settings.grants(Grant::Http) {
+            wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        }
     }
     Ok(linker)
 }
 
-/// The clock of the waits of one call, if the filter may wait for other services.
-pub(crate) fn wait_clock(filter: &Filter) -> Option<Arc<WaitClock>> {
-    filter.settings.grants(Grant::Http).then(|| Arc::new(WaitClock::new()))
+/// What a filter that was granted WASI has of it.
+pub(crate) struct Wasi {
+    pub(crate) ctx: WasiCtx,
+    pub(crate) table: ResourceTable,
+    pub(crate) http: WasiHttpCtx,
+    /// Decides about the requests that it sends by `wasi:http`.
+    pub(crate) outgoing: Outgoing,
+}
+
+impl Wasi {
+    pub(crate) fn new() -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
+        // Otherwise a guest could create sockets, which use descriptors, but connect none.
+        let mut ctx = WasiCtx::builder();
+        let ctx = ctx.max_random_size(WASI_RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
+        Self { ctx: ctx.build(), table, http: WasiHttpCtx::new(), outgoing: Outgoing::none() }
+    }
 }
 
 /// The data of a store: the exchange, the guest's edits so far, and the limits of the instance.
@@ -253,7 +273,7 @@ pub(crate) struct CallState {
     pub(crate) limiter_calls: CapabilityCalls,
     pub(crate) outbound_calls: CapabilityCalls,
     /// Only if WASI is granted.
-    pub(crate) wasi: Option<(WasiCtx, ResourceTable)>,
+    pub(crate) wasi: Option<Wasi>,
     /// Set if the call's reads are recorded for another version, or come from such a record.
     pub(crate) replay: Option<Box<Replay>>,
     /// When the call must end.
@@ -265,8 +285,6 @@ pub(crate) struct CallState {
     pub(crate) long_call: Option<LongCall>,
     /// How long the call waits for other services. Only if it may call them.
     pub(crate) waits: Option<Arc<WaitClock>>,
-    /// Its calls of other services.
-    pub(crate) http_calls: u32,
     /// Whether it has waited since the last tick that it met.
     pub(crate) has_waited: bool,
     /// The tick at which the call is ended for a sample.
@@ -281,15 +299,7 @@ impl CallState {
         config: &Arc<BTreeMap<String, String>>,
         deadline: Instant,
     ) -> Self {
-        let wasi = filter.settings.grants(Grant::Wasi).then(|| {
-            let mut table = ResourceTable::new();
-            table.set_max_capacity(HANDLES_MAX);
-            // Otherwise a guest could create sockets, which use descriptors, but connect none.
-            let mut ctx = WasiCtx::builder();
-            let ctx = ctx.max_random_size(WASI_RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
-            (ctx.build(), table)
-        });
-        Self {
+        let mut state = Self {
             filter: filter.clone(),
             phase,
             exchange,
@@ -300,18 +310,29 @@ impl CallState {
             keyvalue_calls: CapabilityCalls::default(),
             limiter_calls: CapabilityCalls::default(),
             outbound_calls: CapabilityCalls::default(),
-            wasi,
+            wasi: filter.settings.grants(Grant::Wasi).then(Wasi::new),
             replay: None,
             deadline,
             limits: StoreLimits::new(filter.settings.memory_bytes),
             stack_address: 0,
             long_call: None,
-            waits: wait_clock(filter),
-            http_calls: 0,
+            waits: None,
             has_waited: false,
             sampled_at: None,
+        };
+        state.begin_calls();
+        state
+    }
+
+    /// Begins to count the calls of other services, for a new exchange.
+    pub(crate) fn begin_calls(&mut self) {
+        self.waits = self.filter.settings.grants(Grant::Http).then(|| Arc::new(WaitClock::new()));
+        if let Some(wasi) = &mut self.wasi {
+            let grant = self.filter.settings.http.as_ref();
+            wasi.outgoing = Outgoing::of_exchange(grant, self.waits.clone(), &self.exchange);
         }
     }
+
     /// The source of a call that must have no effect. `None` for a live call.
     pub(crate) fn replayed(&mut self) -> Option<&mut Replay> {
         self.replay.as_deref_mut().filter(|replay| replay.is_replaying())

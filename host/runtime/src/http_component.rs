@@ -2,7 +2,7 @@
 //!
 //! Its limits and its isolation are those of filters: a fresh instance for each request, memory,
 //! concurrent calls, and fibers that yield to other connections. It may import WASI 0.2 and
-//! `wasi:http`, without files and sockets; requests that it sends are refused.
+//! `wasi:http`, without files and sockets; `wasi_http.rs` decides about requests that it sends.
 //!
 //! `linked` is a component that is ready, with the data of its stores. `call` answers a request:
 //! `running` is the call, `request_body` and `response_body` pass the bodies on, and `output` logs
@@ -10,7 +10,6 @@
 
 mod call;
 mod linked;
-mod outgoing;
 mod output;
 mod request_body;
 mod response_body;

@@ -23,7 +23,7 @@ use crate::bindings::witgate::gateway::types;
 use crate::capability_calls::CapabilityCalls;
 use crate::exchange::{Exchange, HELD_BYTES_MAX, Journal};
 use crate::failure::{HostTrap, Sampled};
-use crate::filter::{CallState, Filter, HANDLES_MAX, Phase, wait_clock};
+use crate::filter::{CallState, Filter, HANDLES_MAX, Phase};
 use crate::replay::Replay;
 use crate::stacks;
 use crate::turns::{self, LongCall};
@@ -132,7 +132,7 @@ impl Instance {
         state.phase = phase;
         state.config.clone_from(config);
         state.deadline = deadline;
-        state.waits = wait_clock(&state.filter);
+        state.begin_calls();
         self
     }
 
@@ -198,7 +198,6 @@ impl Instance {
         let state = self.store.data_mut();
         state.log_lines = 0;
         state.long_call = None;
-        state.http_calls = 0;
         state.has_waited = false;
         CallRemains {
             exchange: std::mem::replace(&mut state.exchange, blank()),

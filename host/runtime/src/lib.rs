@@ -5,8 +5,9 @@
 //! under the operator's `settings`, `instance` runs it, and `call` is one call of it.
 //! `http_component` does the same for a component that answers requests itself. `host` has the
 //! functions that a guest can call; `keyvalue`, `limiter` and `outbound` are the services that the
-//! gateway provides for them, and `crypto` has algorithms for guests and for the gateway. `replay`
-//! calls a second version with the same input and no effect, and `profile` takes samples of calls.
+//! gateway provides for them, `memory_store` is a key-value store, and `crypto` has algorithms for
+//! guests and for the gateway. `replay` calls a second version with the same input and no effect,
+//! and `profile` takes samples of calls.
 //!
 //! What makes a fresh instance per call cheap: `instance_cache` moves creation and drop out of the
 //! call, `pool_range` finds the pool's memories, `fault_around` and `coalesce` reduce the work of
@@ -37,6 +38,7 @@ pub mod keyvalue;
 pub mod limiter;
 pub mod load_error;
 mod log_limit;
+pub mod memory_store;
 pub mod outbound;
 mod pool_range;
 pub mod profile;
@@ -48,3 +50,4 @@ mod stacks;
 mod store_limits;
 mod turns;
 mod waiting;
+mod wasi_http;

@@ -4,21 +4,19 @@
 //! must be a request that the gateway could have received itself. The gateway provides the
 //! [`HttpSender`]. This module does not know: WIT, connections, upstreams.
 
+pub(crate) mod sender;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Uri};
-use witgate_http::held::Budget;
 use witgate_http::semantics::origin::Origin;
 use witgate_http::text::{bounded, quoted};
 
 use crate::exchange::{Exchange, Passed, checked_name, checked_target, checked_value};
+pub use sender::{HttpSender, OutboundCall, SendError, Sending};
 
 /// The longest URL in bytes.
 const URL_BYTES_MAX: usize = 8 << 10;
@@ -27,7 +25,10 @@ const FIELD_BYTES_MAX: usize = 64 << 10;
 /// An exchange that so many calls of filters led to, one after the other, makes no further call.
 /// Each of them can multiply the number of requests.
 pub(crate) const CALLS_IN_SEQUENCE_MAX: u8 = 3;
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Fields of the exchange's request that a call gets, unless the filter sets them.
+const INHERITED: [HeaderName; 3] =
+    [HeaderName::from_static("x-request-id"), TRACEPARENT, HeaderName::from_static("tracestate")];
 
 /// What a filter may call.
 #[derive(Clone)]
@@ -47,62 +48,6 @@ pub struct HttpGrant {
     /// Sends the requests.
     pub sender: Arc<dyn HttpSender>,
 }
-
-/// Sends requests to upstreams.
-pub trait HttpSender: Send + Sync {
-    /// Sends a request and reads the whole response. Dropping the future cancels the request.
-    fn send(&self, call: OutboundCall) -> Sending;
-}
-
-/// A call that is on its way.
-pub type Sending = Pin<Box<dyn Future<Output = Result<http::Response<Bytes>, SendError>> + Send>>;
-
-/// A checked request, and what it may use.
-pub struct OutboundCall {
-    /// The name of the upstream.
-    pub upstream: Arc<str>,
-    /// The request: path and query as target, `host` and `via` among the fields.
-    pub request: http::Request<Bytes>,
-    /// The longest wait.
-    pub timeout: Duration,
-    /// The largest body of the response.
-    pub response_bytes: usize,
-    /// The client of the exchange.
-    pub client: IpAddr,
-    /// What the exchanges of the route may hold in memory.
-    pub budget: Option<Arc<Budget>>,
-}
-
-/// Why a call has no response: the cases of `error` in the WIT interface. The text is for the
-/// author and the operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SendError {
-    /// The origin is not granted, or its address may not be called.
-    Denied(String),
-    /// The request is not valid.
-    Invalid(String),
-    /// A bound of the operator.
-    Limit(String),
-    /// The time is up.
-    Timeout(String),
-    /// The service cannot be reached, or closed the connection early.
-    Unavailable(String),
-}
-
-impl fmt::Display for SendError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, text) = match self {
-            Self::Denied(text) => ("denied", text),
-            Self::Invalid(text) => ("invalid", text),
-            Self::Limit(text) => ("limit", text),
-            Self::Timeout(text) => ("timeout", text),
-            Self::Unavailable(text) => ("unavailable", text),
-        };
-        write!(formatter, "{kind}: {text}")
-    }
-}
-
-impl std::error::Error for SendError {}
 
 /// A request as a filter writes it.
 pub(crate) struct RequestParts {
@@ -162,11 +107,7 @@ impl HttpGrant {
         let host = HeaderValue::from_str(&origin.authority()).map_err(|_| invalid("the host is not valid".into()))?;
         headers.insert(header::HOST, host);
         headers.insert(header::VIA, via(exchange.passed));
-        if !headers.contains_key(&X_REQUEST_ID)
-            && let Some(id) = exchange.request.headers.get(&X_REQUEST_ID)
-        {
-            headers.insert(X_REQUEST_ID, id.clone());
-        }
+        inherit(&mut headers, &exchange.request.headers);
         let body = exchange.hold(parts.body.into()).map_err(|refusal| SendError::Limit(refusal.message()))?;
         let mut request = http::Request::new(body);
         *request.method_mut() = method;
@@ -174,6 +115,7 @@ impl HttpGrant {
         *request.headers_mut() = headers;
         Ok(OutboundCall {
             upstream,
+            origin,
             request,
             timeout,
             response_bytes: self.response_bytes,
@@ -200,6 +142,25 @@ fn checked_fields(fields: Vec<(String, String)>) -> Result<HeaderMap, SendError>
         headers.append(name, value);
     }
     Ok(headers)
+}
+
+/// Copies the fields by which a call is found in logs and traces. A `tracestate` belongs to its
+/// `traceparent`.
+fn inherit(headers: &mut HeaderMap, from: &HeaderMap) {
+    let has_own_trace = headers.contains_key(&TRACEPARENT);
+    for name in INHERITED {
+        let is_left_out = headers.contains_key(&name) || (has_own_trace && name != INHERITED[0]);
+        if let Some(value) = from.get(&name).filter(|_| !is_left_out) {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
+/// The fields of a request that the calls of a component inherit.
+pub(crate) fn inherited(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    inherit(&mut kept, headers);
+    kept
 }
 
 /// What the exchange has passed, with this call. Each gateway counts the entries, and refuses a

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::component::{ComponentInfo, PACKAGE, is_interface, no_filter};
+use crate::component::{ComponentInfo, PACKAGE, VERSION, is_interface, no_filter};
 use crate::crypto::SecretKey;
 use crate::engine::Artifact;
 use crate::keyvalue::KeyValue;
@@ -24,6 +24,10 @@ const BASE: [&str; 9] =
 const SERVICES: [(&str, Grant); 4] =
     [("keyvalue", Grant::KeyValue), ("limiter", Grant::Limiter), ("http", Grant::Http), ("crypto", Grant::Crypto)];
 
+/// The packages of WASI 0.2 that are linked with [`Grant::Wasi`].
+const WASI_PACKAGES: [&str; 6] =
+    ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
+
 /// What a filter may import beyond the base world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grant {
@@ -35,7 +39,8 @@ pub enum Grant {
     Http,
     /// `witgate:gateway/crypto`.
     Crypto,
-    /// WASI 0.2 without files, sockets, environment and arguments.
+    /// WASI 0.2 without files, sockets, environment and arguments; with [`Grant::Http`] also
+    /// `wasi:http`.
     Wasi,
 }
 
@@ -91,9 +96,7 @@ pub fn check_imports(info: &ComponentInfo, settings: &FilterSettings) -> Result<
                 return Err(not_granted(import, &settings.name, capability));
             }
         } else if import.starts_with("wasi:") {
-            if !settings.grants(Grant::Wasi) {
-                return Err(not_granted(import, &settings.name, "wasi"));
-            }
+            check_wasi(import, settings)?;
         } else {
             let why = if import.starts_with(PACKAGE) {
                 format!("which this gateway does not have: it speaks {PACKAGE}*@0.1.x")
@@ -103,6 +106,29 @@ pub fn check_imports(info: &ComponentInfo, settings: &FilterSettings) -> Result<
             let message = format!("the component imports {import}, {why}");
             return Err(LoadError::new(LoadErrorReason::WrongWorld, message));
         }
+    }
+    Ok(())
+}
+
+fn check_wasi(import: &str, settings: &FilterSettings) -> Result<(), LoadError> {
+    let is_http = import.starts_with("wasi:http/");
+    let is_known = is_http || WASI_PACKAGES.iter().any(|package| import.starts_with(package));
+    if !is_known || !import.contains("@0.2.") {
+        let service = SERVICES.iter().find(|(service, _)| import.starts_with(&format!("wasi:{service}/")));
+        let instead = service.map_or_else(String::new, |(name, _)| {
+            format!("; import {PACKAGE}{name}@{VERSION}0 instead, with `capabilities: [{name}]`")
+        });
+        let message = format!(
+            "the component imports {import}, which this gateway does not have: it has wasi:http and the command world of WASI 0.2{instead}"
+        );
+        return Err(LoadError::new(LoadErrorReason::WrongWorld, message));
+    }
+    if !settings.grants(Grant::Wasi) {
+        let alternative = if is_http { "wasi, http" } else { "wasi" };
+        return Err(not_granted(import, &settings.name, alternative));
+    }
+    if is_http && !settings.grants(Grant::Http) {
+        return Err(not_granted(import, &settings.name, "http"));
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
-//! How long a call waits for other services. That time does not count against its timeout.
+//! How many calls of other services a call makes, and how long it waits for them. That time does
+//! not count against its timeout.
 //!
 //! The call's fiber notes when a wait begins and ends. The timer around the call, which is outside
 //! of the store, asks how long the waits have been. Only filters that may call services have it, so
 //! others pay for one branch. This module does not know: what a call waits for.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// No wait is running.
@@ -17,6 +18,8 @@ pub(crate) struct WaitClock {
     ended_us: AtomicU64,
     /// When the running wait began, in microseconds after `began`.
     since_us: AtomicU64,
+    /// The calls of other services.
+    calls: AtomicU32,
 }
 
 /// A wait. It ends when this is dropped.
@@ -24,7 +27,22 @@ pub(crate) struct Wait<'a>(&'a WaitClock);
 
 impl WaitClock {
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), ended_us: AtomicU64::new(0), since_us: AtomicU64::new(NONE) }
+        Self {
+            began: Instant::now(),
+            ended_us: AtomicU64::new(0),
+            since_us: AtomicU64::new(NONE),
+            calls: AtomicU32::new(0),
+        }
+    }
+
+    /// Counts a call, of which there may be `max`. The error is the number of calls with this one.
+    pub(crate) fn count_call(&self, max: u32) -> Result<(), u32> {
+        let before = self.calls.load(Relaxed);
+        if before >= max {
+            return Err(before.saturating_add(1));
+        }
+        self.calls.store(before + 1, Relaxed);
+        Ok(())
     }
 
     /// Begins a wait.

@@ -4,6 +4,8 @@ mod addresses;
 mod figures;
 mod filters;
 mod service;
+mod spans;
+mod wasi;
 
 use std::time::Duration;
 
@@ -22,6 +24,11 @@ fn start(upstream: &Upstream, filter: &str, http: &str) -> Result<Gateway> {
         upstream.address
     );
     Setup::new(&yaml)?.with_guest("f.wasm", "tests/rust/outbound")?.start()
+}
+
+/// A service that answers with the request that it received.
+fn echo_gateway() -> Result<Gateway> {
+    Setup::new("upstreams: {echo: {builtin: echo}}\nroutes: [{upstream: echo}]")?.start()
 }
 
 /// What the filter says about a call of this URL.

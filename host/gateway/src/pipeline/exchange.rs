@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 use crate::clients::ClientPermit;
 use crate::pipeline::compress::{self, NegotiatedCoding};
 use crate::pipeline::cors::AllowedOrigin;
-use crate::pipeline::filters::{ChainRun, Decision};
+use crate::pipeline::filters::{ChainEntry, ChainRun, Decision};
 use crate::pipeline::https::ListenerPolicy;
 use crate::pipeline::normalize::{self, NormalizedRequest};
 use crate::pipeline::rate_limit::RateLimit;
@@ -31,6 +31,7 @@ use crate::pipeline::{
     basic_auth, debug, forward, forward_auth, limits, policies, rate_limit, redirect, respond, rewrite, route,
 };
 use crate::telemetry::{ExchangeRecord, OpenRecord, Telemetry, decisions};
+use crate::upstream::outbound::TracedSender;
 use crate::upstream::{SendOptions, UpstreamClient};
 use witgate_config::{Action, ErrorPage};
 use witgate_http::body::{Body, Direction, InterimSink};
@@ -40,6 +41,7 @@ use witgate_http::semantics::path::Slashes;
 use witgate_http::throughput::yield_to_ready_tasks;
 use witgate_runtime::exchange::{Client, Exchange, Request, Response};
 use witgate_runtime::limiter;
+use witgate_runtime::outbound::HttpSender;
 
 /// Where a request comes from, and what its exchange may use.
 pub struct RequestContext<'a> {
@@ -195,6 +197,7 @@ async fn exchange(
         budget,
         passed,
         captured_log: None,
+        sender: traced_sender(record, &route.chain),
     });
     if let Some(refusal) = admit(context, route, &mut policy, &mut exchange, record).await {
         return policy.finish(route, refusal, Body::empty());
@@ -204,6 +207,13 @@ async fn exchange(
         Err(error) => (fail(&mut open.record, error, &route.config.error_pages), Body::empty()),
     };
     policy.finish(route, response, body)
+}
+
+/// Lets the calls of filters become spans, if traces are on.
+fn traced_sender(record: &mut ExchangeRecord, chain: &[ChainEntry]) -> Option<Arc<dyn HttpSender>> {
+    let trace = record.trace.filter(|_| chain.iter().any(|entry| entry.filter.settings.http.is_some()))?;
+    let sent = record.sent.insert(Arc::default()).clone();
+    Some(Arc::new(TracedSender { trace, sent }))
 }
 
 /// The steps that decide whether a request may pass. Returns the response to one that may not.

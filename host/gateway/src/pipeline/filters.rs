@@ -436,7 +436,8 @@ async fn call(
         }
     };
     let series = version.series.clone();
-    record.calls.push(FilterCall { filter: series, phase, duration: took, stats, outcome, log_lines_dropped });
+    let sent = record.sent.as_ref().map_or_else(Vec::new, |sent| sent.take());
+    record.calls.push(FilterCall { filter: series, phase, duration: took, stats, outcome, log_lines_dropped, sent });
     (exchange, result)
 }
 

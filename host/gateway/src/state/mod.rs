@@ -4,7 +4,6 @@
 //! This module does not know: how filters are loaded or called.
 
 mod limiter;
-mod memory;
 mod redis;
 
 use std::collections::HashMap;
@@ -13,15 +12,15 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use self::redis::{RedisClient, RedisKeyValue, RedisLimiter};
+use self::redis::{Leases, RedisClient, RedisKeyValue, RedisLimiter};
 use crate::net::tls::ClientTls;
 use crate::telemetry::Metrics;
 pub use limiter::MemoryLimiter;
-pub use memory::{Limits, MemoryStore};
 pub use redis::{Bulletin, NOTICE_BYTES_MAX, Notices};
 use witgate_config::{Config, Filter, Route, StoreRef};
 use witgate_runtime::keyvalue::KeyValue;
 use witgate_runtime::limiter::RateLimiter;
+use witgate_runtime::memory_store::{Limits, MemoryStore};
 
 /// Keys that the rate limit of a route counts in memory.
 const ROUTE_KEYS_MAX: usize = 100_000;
@@ -107,7 +106,7 @@ impl Stores {
                 None => limiter,
                 Some((client, namespace)) => {
                     let prefix = format!("witgate:f:{namespace}:l:").into();
-                    Arc::new(RedisLimiter { client, prefix, local: limiter })
+                    redis_limiter(client, prefix, limiter, filter.limiter.lease)
                 }
             },
         }
@@ -136,7 +135,7 @@ impl Stores {
             None => local,
             Some(client) => {
                 let prefix = format!("witgate:r:{}:l:", route.name).into();
-                Arc::new(RedisLimiter { client: client.clone(), prefix, local })
+                redis_limiter(client.clone(), prefix, local, route.rate_limit.as_ref().and_then(|own| own.lease))
             }
         }
     }
@@ -183,6 +182,16 @@ impl Stores {
             is_configured
         });
     }
+}
+
+fn redis_limiter(
+    client: Arc<RedisClient>,
+    prefix: Arc<str>,
+    local: Arc<MemoryLimiter>,
+    lease: Option<u32>,
+) -> Arc<dyn RateLimiter> {
+    let leases = lease.map(|units| Leases::new(units, client.settings.timeout));
+    Arc::new(RedisLimiter { client, prefix, local, leases })
 }
 
 impl StoreThread {

@@ -223,7 +223,7 @@ mod tests {
         let outcome = CallOutcome::Failed { kind: FilterFailure::Trap, detail: String::new(), is_logged: false };
         let (duration, stats) = (Duration::from_millis(1), CallStats::default());
         let phase = Phase::Request;
-        record.calls.push(FilterCall { filter, phase, duration, stats, outcome, log_lines_dropped: 3 });
+        record.calls.push(FilterCall { filter, phase, duration, stats, outcome, log_lines_dropped: 3, sent: vec![] });
         record
     }
 

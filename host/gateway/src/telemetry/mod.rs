@@ -8,6 +8,7 @@
 //! This module does not know: where the numbers come from.
 
 mod access;
+mod attempt;
 mod buckets;
 mod decisions;
 mod emit;
@@ -27,6 +28,7 @@ mod owners;
 mod prometheus_text;
 mod record;
 mod reload_status;
+mod sent;
 mod series;
 mod sinks;
 mod tap;
@@ -34,6 +36,7 @@ mod trace;
 mod usage;
 
 pub use access::{AccessLog, SECRET_HEADERS};
+pub use attempt::{AttemptRecord, UpstreamRecord};
 pub use buckets::TracedHistogram;
 pub(crate) use decisions::decisions;
 pub use emit::OpenRecord;
@@ -53,8 +56,9 @@ pub use openmetrics::{Labels, MetricFamily, Sample, parse as parse_metrics};
 pub use otlp::{MetricsExport, MetricsSource};
 pub use owners::count_known;
 pub use prometheus_text::from_openmetrics;
-pub use record::{AttemptRecord, CallOutcome, ExchangeRecord, FilterCall, UpstreamRecord};
+pub use record::{CallOutcome, ExchangeRecord, FilterCall};
 pub use reload_status::{LastReloads, ReloadStatus};
+pub use sent::{SentRequest, SentRequests};
 pub use series::{FilterSeries, RouteSeries, ShadowCounters, StoreSeries};
 pub use sinks::{OpenedSinks, Telemetry};
 pub use tap::{TapFilter, TapReader, Taps, is_secret_name};

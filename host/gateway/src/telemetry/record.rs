@@ -14,8 +14,10 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use smallvec::SmallVec;
 
+use super::attempt::UpstreamRecord;
 use super::exchange_id::new_exchange_id;
 use super::labels::method_label;
+use super::sent::{SentRequest, SentRequests};
 use super::series::{FilterSeries, RouteSeries};
 use super::trace::context::{TraceContext, is_in_share};
 use witgate_http::body::Traffic;
@@ -61,6 +63,8 @@ pub struct ExchangeRecord {
     pub calls: SmallVec<[FilterCall; 2]>,
     /// The notes that filters attached.
     pub notes: Vec<ExchangeNote>,
+    /// What the running filter has sent to other services, if traces are on and filters may send.
+    pub sent: Option<Arc<SentRequests>>,
     /// What the upstream did.
     pub upstream: UpstreamRecord,
     /// What failed first. A failed call of a filter is also among `calls`.
@@ -93,6 +97,8 @@ pub struct FilterCall {
     pub outcome: CallOutcome,
     /// Log lines of the filter that were dropped.
     pub log_lines_dropped: u32,
+    /// What it sent to other services. Empty if traces are off.
+    pub sent: Vec<SentRequest>,
 }
 
 /// How a call of a filter ended.
@@ -110,35 +116,6 @@ pub enum CallOutcome {
         /// Whether the filter's limit of log lines allows a line.
         is_logged: bool,
     },
-}
-
-/// What the upstream did.
-#[derive(Default)]
-pub struct UpstreamRecord {
-    /// Each attempt to send the request. An attempt's result is the reason for the next one.
-    pub attempts: SmallVec<[AttemptRecord; 1]>,
-    /// When the request filters were done. None if the upstream was not asked.
-    pub started: Option<Instant>,
-    /// From then to the complete head of the upstream's response, all attempts included.
-    pub head_after: Option<Duration>,
-}
-
-/// One attempt to send a request to an endpoint.
-pub struct AttemptRecord {
-    /// Host and port.
-    pub endpoint: Arc<str>,
-    /// One of `UPSTREAM_RESULTS`.
-    pub result: &'static str,
-    /// Time that a new connection took. None if an open one was used.
-    pub connect: Option<Duration>,
-    /// Time to the response's head, or to the failure.
-    pub duration: Duration,
-    /// When the attempt began.
-    pub started: Instant,
-    /// The status of the response, if one came.
-    pub status: Option<u16>,
-    /// Names the attempt in a trace; 0 if traces are off.
-    pub span_id: u64,
 }
 
 impl CallOutcome {
@@ -174,6 +151,7 @@ impl ExchangeRecord {
             traffic: Rc::default(),
             calls: SmallVec::new(),
             notes: vec![],
+            sent: None,
             upstream: UpstreamRecord::default(),
             failure: None,
             started: Instant::now(),

@@ -8,14 +8,16 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header;
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, spawn_local};
 
 use super::{Cluster, SendOptions, UpstreamClient};
-use crate::telemetry::UpstreamRecord;
+use crate::telemetry::{AttemptRecord, SentRequest, SentRequests, TraceContext, UpstreamRecord, new_span_id};
 use witgate_http::body::{Body, ReadError};
 use witgate_http::error::{Error, Kind};
 use witgate_http::held::Arriving;
@@ -49,19 +51,99 @@ pub struct ThreadSender;
 
 impl HttpSender for ThreadSender {
     fn send(&self, call: OutboundCall) -> Sending {
-        match start(call) {
+        match start(call, None) {
             Ok((task, answer)) => Box::pin(async move {
                 let _task = task;
-                answer.await.unwrap_or_else(|_| Err(SendError::Unavailable("the gateway ended the call".into())))
+                answer.await.map_or_else(|_| Err(ended()), |(answer, _)| answer)
             }),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
 }
 
-type Answer = Result<http::Response<Bytes>, SendError>;
+/// As [`ThreadSender`], for one exchange that is traced: each request becomes a span.
+pub struct TracedSender {
+    /// The exchange's place in the trace.
+    pub trace: TraceContext,
+    /// Receives the requests.
+    pub sent: Arc<SentRequests>,
+}
 
-fn start(call: OutboundCall) -> Result<(EndOnDrop, oneshot::Receiver<Answer>), SendError> {
+impl HttpSender for TracedSender {
+    fn send(&self, call: OutboundCall) -> Sending {
+        let mut unsent = Unsent::new(&call, self.sent.clone());
+        match start(call, Some(self.trace)) {
+            Ok((task, answer)) => Box::pin(async move {
+                let _task = task;
+                let (answer, attempts) = answer.await.unwrap_or_else(|_| (Err(ended()), SmallVec::new()));
+                unsent.end(&answer, attempts);
+                answer
+            }),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+}
+
+/// A request without a result. If it is dropped so, the span says that it was canceled.
+struct Unsent {
+    to: Arc<SentRequests>,
+    sent: Option<SentRequest>,
+    authority: Arc<str>,
+    started: Instant,
+}
+
+impl Unsent {
+    fn new(call: &OutboundCall, to: Arc<SentRequests>) -> Self {
+        let sent = SentRequest {
+            method: call.request.method().clone(),
+            url: format!("{}{}", call.origin, call.request.uri().path()),
+            upstream: call.upstream.clone(),
+            attempts: SmallVec::new(),
+        };
+        let authority = format!("{}:{}", call.origin.host, call.origin.port).into();
+        Self { to, sent: Some(sent), authority, started: Instant::now() }
+    }
+
+    fn end(&mut self, answer: &Answer, attempts: SmallVec<[AttemptRecord; 1]>) {
+        let failure = match answer {
+            Ok(_) => "ok",
+            Err(error) => error.label(),
+        };
+        self.add(attempts, failure);
+    }
+
+    fn add(&mut self, mut attempts: SmallVec<[AttemptRecord; 1]>, result: &'static str) {
+        let Some(sent) = self.sent.take() else { return };
+        if attempts.is_empty() {
+            attempts.push(AttemptRecord {
+                endpoint: self.authority.clone(),
+                result,
+                connect: None,
+                duration: self.started.elapsed(),
+                started: self.started,
+                status: None,
+                span_id: new_span_id(),
+            });
+        }
+        self.to.add(SentRequest { attempts, ..sent });
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.add(SmallVec::new(), "canceled");
+    }
+}
+
+type Answer = Result<http::Response<Bytes>, SendError>;
+/// The answer, and the tries.
+type Ended = (Answer, SmallVec<[AttemptRecord; 1]>);
+
+fn ended() -> SendError {
+    SendError::Unavailable("the gateway ended the call".into())
+}
+
+fn start(call: OutboundCall, trace: Option<TraceContext>) -> Result<(EndOnDrop, oneshot::Receiver<Ended>), SendError> {
     THREAD.with_borrow(|thread| {
         let Some(ThreadUpstreams { client, find }) = thread else {
             return Err(SendError::Unavailable("services can be called in a handler only".into()));
@@ -72,8 +154,10 @@ fn start(call: OutboundCall) -> Result<(EndOnDrop, oneshot::Receiver<Answer>), S
         let (sender, answer) = oneshot::channel();
         let client = client.clone();
         let task = spawn_local(async move {
+            let mut record = UpstreamRecord::default();
+            let answer = exchange(&client, &cluster, call, trace, &mut record).await;
             // The receiver is gone if the call has ended meanwhile.
-            let _ = sender.send(exchange(&client, &cluster, call).await);
+            let _ = sender.send((answer, record.attempts));
         });
         Ok((EndOnDrop(task.abort_handle()), answer))
     })
@@ -87,19 +171,18 @@ impl Drop for EndOnDrop {
     }
 }
 
-async fn exchange(client: &UpstreamClient, cluster: &Cluster, call: OutboundCall) -> Answer {
+async fn exchange(
+    client: &UpstreamClient,
+    cluster: &Cluster,
+    call: OutboundCall,
+    trace: Option<TraceContext>,
+    record: &mut UpstreamRecord,
+) -> Answer {
     let failed = |error: Error| {
         tracing::debug!(upstream = &*cluster.name, detail = error.detail, "a call of a filter failed");
         describe(cluster, &error)
     };
-    let mut record = UpstreamRecord::default();
-    let options = SendOptions {
-        client: call.client,
-        timeout: Some(call.timeout),
-        interim: None,
-        trace: None,
-        record: &mut record,
-    };
+    let options = SendOptions { client: call.client, timeout: Some(call.timeout), interim: None, trace, record };
     let request = call.request.map(Body::full);
     let (mut head, body) = client.send(cluster, options, request).await.map_err(failed)?.into_parts();
     let arriving = call.budget.as_ref().map_or_else(Arriving::uncounted, |budget| budget.arriving(call.client));

@@ -278,6 +278,7 @@ mod tests {
             budget: None,
             passed: super::super::message::Passed::default(),
             captured_log: None,
+            sender: None,
         }
     }
 

@@ -14,6 +14,7 @@ use witgate_http::held::Budget;
 
 use super::checked::{Refusal, Reply};
 use super::client::Client;
+use crate::outbound::sender::HttpSender;
 
 /// A request and, later, its response.
 pub struct Exchange {
@@ -36,6 +37,8 @@ pub struct Exchange {
     /// Collects the filter's log lines, which then do not go to the log. `None` in the gateway;
     /// examples are compared with what a filter logs.
     pub captured_log: Option<Vec<LogLine>>,
+    /// Sends the calls of filters in this exchange instead of the sender of their grants.
+    pub sender: Option<Arc<dyn HttpSender>>,
 }
 
 /// What a request has passed on its way, as its `via` field says.
@@ -140,6 +143,7 @@ impl Exchange {
             budget: None,
             passed: Passed::default(),
             captured_log: None,
+            sender: None,
         }
     }
 
@@ -170,6 +174,7 @@ impl Exchange {
             budget: self.budget.clone(),
             passed: self.passed,
             captured_log: None,
+            sender: None,
         })
     }
 

@@ -36,14 +36,10 @@ impl CallState {
             return Err(SendError::Denied("no origin is granted".into()));
         };
         let name = &filter.settings.name;
-        if self.http_calls >= grant.calls {
-            return Err(SendError::Limit(format!(
-                "{} calls in one handler; filters.{name}.http.calls is {}",
-                self.http_calls.saturating_add(1),
-                grant.calls
-            )));
+        if let Err(calls) = waits.count_call(grant.calls) {
+            let max = grant.calls;
+            return Err(SendError::Limit(format!("{calls} calls in one handler; filters.{name}.http.calls is {max}")));
         }
-        self.http_calls += 1;
         let timeout = timeout(name, grant, waits.total(), request.timeout_ms)?;
         let http::Request { method, url, headers, body, .. } = request;
         let recorded = self.replay.is_some().then(|| (method.clone(), url.clone(), body.clone()));
@@ -57,7 +53,8 @@ impl CallState {
         }
         let before = waits.total();
         let wait = waits.begin();
-        let answered = tokio::time::timeout(timeout, grant.sender.send(call)).await;
+        let sender = self.exchange.sender.as_ref().unwrap_or(&grant.sender);
+        let answered = tokio::time::timeout(timeout, sender.send(call)).await;
         drop(wait);
         self.deadline += waits.total().saturating_sub(before);
         // The clock's ticks during the wait do not mean that the call is long.

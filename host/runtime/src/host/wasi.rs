@@ -1,16 +1,30 @@
 //! WASI 0.2 for filters that were granted it: clocks and random numbers, but no files, sockets,
-//! environment or arguments.
+//! environment or arguments. With the grant `http` also `wasi:http`.
 //!
-//! This module does not know: how WASI is linked.
+//! This module does not know: how WASI is linked, which requests are allowed.
 
 use wasmtime_wasi::{WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
-use crate::filter::CallState;
+use crate::filter::{CallState, Wasi};
+
+impl CallState {
+    /// WASI is linked only if it is granted. If that failed, this grants nothing.
+    fn wasi(&mut self) -> &mut Wasi {
+        self.wasi.get_or_insert_with(Wasi::new)
+    }
+}
 
 impl WasiView for CallState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        // WASI is linked only if it is granted. If that failed, the default context grants nothing.
-        let (ctx, table) = self.wasi.get_or_insert_with(Default::default);
+        let Wasi { ctx, table, .. } = self.wasi();
         WasiCtxView { ctx, table }
+    }
+}
+
+impl WasiHttpView for CallState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let Wasi { table, http, outgoing, .. } = self.wasi();
+        WasiHttpCtxView { ctx: http, table, hooks: outgoing }
     }
 }

@@ -12,7 +12,6 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use super::outgoing::Outgoing;
 use super::output::Output;
 use crate::clock::ActiveCalls;
 use crate::component::ComponentInfo;
@@ -26,6 +25,7 @@ use crate::settings::check_memory_and_tables;
 use crate::stacks::Stacks;
 use crate::store_limits::StoreLimits;
 use crate::turns::LongCall;
+use crate::wasi_http::Outgoing;
 use witgate_http::error::{Error, FilterFailure, Kind};
 use witgate_http::limiter::Limiter;
 use witgate_http::text::bounded;

@@ -17,13 +17,13 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use super::linked::{HttpComponent, State};
-use super::outgoing::Outgoing;
 use super::request_body::{Feed, to_guest};
 use crate::failure::{Failure, HostTrap};
 use crate::filter::HANDLES_MAX;
 use crate::instance::HOSTCALL_BYTES_MAX;
 use crate::stacks;
 use crate::turns::{self, LongCall};
+use crate::wasi_http::Outgoing;
 use witgate_http::body::Body;
 use witgate_http::error::{Error, FilterFailure, Kind};
 use witgate_http::limiter::Permit;
@@ -53,7 +53,7 @@ impl Running {
         permit: Permit,
     ) -> Result<(Box<Self>, oneshot::Receiver<GuestHead>), Error> {
         let mut state = State::new(component, deadline);
-        state.hooks = Outgoing::begin(component.settings.http.as_ref(), request.headers());
+        state.hooks = Outgoing::of_request(component.settings.http.as_ref(), request.headers());
         let is_https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
         let scheme = if is_https { Scheme::Https } else { Scheme::Http };
         let (head, body) = request.into_parts();

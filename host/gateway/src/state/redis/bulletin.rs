@@ -56,13 +56,13 @@ impl Bulletin {
         known: u64,
         decision: Option<Vec<u8>>,
     ) -> Result<Notices, String> {
-        let (key, gateway) = (self.key.clone(), gateway.to_owned());
+        let (stored, gateway) = (self.key.clone(), gateway.to_owned());
         let ask = |mut connection: MultiplexedConnection| async move {
-            let mut call = BULLETIN.key(&*key);
+            let mut call = BULLETIN.key(&*stored);
             call.arg(gateway).arg(state).arg(known).arg(decision.unwrap_or_default());
             call.invoke_async::<(u64, u64, Vec<u8>, Vec<Vec<u8>>)>(&mut connection).await
         };
-        let (number, taken, decision, fields) = self.client.run("bulletin", ask).await?;
+        let (number, taken, decision, fields) = self.client.run("bulletin", &self.key, ask).await?;
         let gateways = fields.chunks_exact(2).filter_map(|pair| {
             let name = pair[0].strip_prefix(GATEWAY)?;
             let is_small = pair[1].len() <= NOTICE_BYTES_MAX;

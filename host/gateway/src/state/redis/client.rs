@@ -1,6 +1,7 @@
 //! The connection to a store, with a time limit for each operation and a circuit breaker.
 //!
-//! One connection serves all threads: the commands of all of them travel together. A task connects
+//! One connection serves all threads, or one to each master of a cluster: the commands of all
+//! threads travel together. A task connects
 //! and proves with a PING that the server answers in time; only then the connection is in use. When
 //! operations fail or time out in a row, the breaker opens: the connection is dropped, and until
 //! the task has a new one each operation fails at once, without waiting. So a server that is down
@@ -16,7 +17,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::time::timeout;
 
-use super::connect::{Connected, connect};
+use super::connect::connect;
+use super::connection::Connected;
 use crate::net::tls::ClientTls;
 use crate::telemetry::StoreSeries;
 use witgate_config::SharedStore;
@@ -74,10 +76,12 @@ impl RedisClient {
         same_tls && self.settings == *settings
     }
 
-    /// Runs one operation within the store's time limit. The error is a text for people.
+    /// Runs one operation within the store's time limit, on the server that has `key`. The error is
+    /// a text for people.
     pub(super) async fn run<T, F>(
         &self,
         operation: &'static str,
+        key: &str,
         ask: impl FnOnce(MultiplexedConnection) -> F,
     ) -> Result<T, String>
     where
@@ -92,7 +96,7 @@ impl RedisClient {
             return Err(format!("{WAITING_MAX} operations wait for the store {}", self.name));
         };
         let began = Instant::now();
-        let outcome = timeout(self.settings.timeout, ask(connected.connection.clone())).await;
+        let outcome = timeout(self.settings.timeout, ask(connected.connection(key))).await;
         let (result, answer) = match outcome {
             Ok(Ok(answer)) => {
                 self.timeouts.store(0, Relaxed);
@@ -121,7 +125,7 @@ impl RedisClient {
         let current = self.connected.compare_and_swap(&Some(connected.clone()), None);
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connected)) {
             self.series.up.set(0);
-            connected.driver.abort();
+            connected.abort();
             let why = bounded(format_args!("{why}"));
             tracing::warn!(store = &*self.name, why, "the store is out of service until it answers again");
             connected.lost.notify_one();
@@ -163,15 +167,18 @@ impl RedisClient {
         }
     }
 
-    /// A connection whose server answers within the time limit of an operation.
+    /// Connections whose servers answer within the time limit of an operation.
     async fn probe(&self) -> Result<Connected, String> {
-        let mut connected = connect(&self.settings.redis, self.tls.as_ref()).await?;
+        let connected = connect(&self.settings.redis, self.tls.as_ref()).await?;
         let ping = redis::cmd("PING");
-        match timeout(self.settings.timeout, ping.query_async::<String>(&mut connected.connection)).await {
-            Ok(Ok(_)) => Ok(connected),
-            Ok(Err(error)) => Err(bounded(format_args!("{error}"))),
-            Err(_) => Err(format!("no reply to a PING within {:?}", self.settings.timeout)),
+        for mut connection in connected.connections() {
+            match timeout(self.settings.timeout, ping.query_async::<String>(&mut connection)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(bounded(format_args!("{error}"))),
+                Err(_) => return Err(format!("no reply to a PING within {:?}", self.settings.timeout)),
+            }
         }
+        Ok(connected)
     }
 }
 
@@ -183,13 +190,14 @@ fn note_closed(client: &Weak<RedisClient>) {
     }
 }
 
-/// Whether the connection is of no more use: it failed, or the server cannot serve writes.
+/// Whether the connection is of no more use: it failed, the server cannot serve writes, or its part
+/// of a cluster has moved.
 fn is_fatal(error: &RedisError) -> bool {
-    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly};
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly};
     error.is_io_error()
         || error.is_unrecoverable_error()
         || matches!(
             error.kind(),
-            ErrorKind::Parse | ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | ReadOnly)
+            ErrorKind::Parse | ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | Moved | ReadOnly)
         )
 }

@@ -5,6 +5,7 @@
 //! filter, `c` for a counter. Operations that change something are scripts, which the server runs
 //! as one step. This module does not know: connections, who asks.
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use redis::Script;
 use redis::aio::MultiplexedConnection;
 
 use super::client::RedisClient;
-use crate::state::memory::MemoryStore;
 use witgate_config::OnStoreFailure;
 use witgate_runtime::keyvalue::{KeyValue, KeyValueError, Outcome, VALUE_BYTES_MAX};
+use witgate_runtime::memory_store::MemoryStore;
 
 static SET: LazyLock<Script> = LazyLock::new(|| script(include_str!("scripts/set.lua")));
 static INCREMENT: LazyLock<Script> = LazyLock::new(|| script(include_str!("scripts/increment.lua")));
@@ -43,11 +44,21 @@ enum Changed {
 
 impl RedisKeyValue {
     fn key(&self, key: &str) -> String {
-        format!("witgate:f:{}:k:{key}", self.namespace)
+        format!("witgate:f:{}:k:{key}", self.tag())
     }
 
     fn index(&self) -> String {
-        format!("witgate:f:{}:i", self.namespace)
+        format!("witgate:f:{}:i", self.tag())
+    }
+
+    /// The namespace. In a cluster it is a hash tag, because the scripts use the index with the
+    /// keys, and all keys of a script have to be in one slot.
+    fn tag(&self) -> Cow<'_, str> {
+        if self.client.settings.redis.is_cluster {
+            format!("{{{}}}", self.namespace).into()
+        } else {
+            Cow::Borrowed(&self.namespace)
+        }
     }
 
     /// Runs a script that changes one entry.
@@ -59,6 +70,7 @@ impl RedisKeyValue {
         arguments: Vec<Vec<u8>>,
     ) -> Result<Changed, String> {
         let (key, index) = (self.key(key), self.index());
+        let own = index.clone();
         let ask = |mut connection: MultiplexedConnection| async move {
             let mut call = script.key(key);
             call.key(index);
@@ -68,7 +80,7 @@ impl RedisKeyValue {
             call.arg(self.keys_max);
             call.invoke_async::<(i64, i64)>(&mut connection).await
         };
-        match self.client.run(operation, ask).await? {
+        match self.client.run(operation, &own, ask).await? {
             (0, number) => Ok(Changed::Done(number)),
             (1, _) => Ok(Changed::Refused(KeyValueError::Full)),
             (2, _) => Ok(Changed::Refused(KeyValueError::NotANumber)),
@@ -113,7 +125,7 @@ impl KeyValue for RedisKeyValue {
             let ask = |mut connection: MultiplexedConnection| async move {
                 redis::cmd("GET").arg(stored).query_async::<Option<Vec<u8>>>(&mut connection).await
             };
-            match self.client.run("get", ask).await {
+            match self.client.run("get", &self.index(), ask).await {
                 Ok(found) => self.decode(found),
                 Err(why) => self.replace(why, None, || self.local.get(key)).await,
             }
@@ -129,7 +141,7 @@ impl KeyValue for RedisKeyValue {
             let ask = |mut connection: MultiplexedConnection| async move {
                 redis::cmd("MGET").arg(stored).query_async::<Vec<Option<Vec<u8>>>>(&mut connection).await
             };
-            match self.client.run("get-many", ask).await {
+            match self.client.run("get-many", &self.index(), ask).await {
                 Ok(found) if found.len() == keys.len() => found.into_iter().map(|one| self.decode(one)).collect(),
                 Ok(_) => Err(self.invalid()),
                 Err(why) => self.replace(why, vec![None; keys.len()], || self.local.get_many(keys)).await,
@@ -154,7 +166,7 @@ impl KeyValue for RedisKeyValue {
             let ask = |mut connection: MultiplexedConnection| async move {
                 DELETE.key(stored).key(index).invoke_async::<i64>(&mut connection).await
             };
-            match self.client.run("delete", ask).await {
+            match self.client.run("delete", &self.index(), ask).await {
                 Ok(removed) => Ok(removed > 0),
                 Err(why) => self.replace(why, false, || self.local.delete(key)).await,
             }

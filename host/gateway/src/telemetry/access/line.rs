@@ -5,8 +5,9 @@
 
 use http::{HeaderName, HeaderValue, header};
 
+use super::super::attempt::UpstreamRecord;
 use super::super::json::{JsonObject, micros, timestamp};
-use super::super::record::{CallOutcome, End, ExchangeRecord, FilterCall, UpstreamRecord};
+use super::super::record::{CallOutcome, End, ExchangeRecord, FilterCall};
 use witgate_config::AccessField;
 use witgate_http::body::Direction;
 use witgate_runtime::exchange::id_text;

@@ -1,4 +1,5 @@
-//! The spans of one exchange: the request, each call of a filter, each try of the upstream.
+//! The spans of one exchange: the request, each call of a filter, each request that a filter sent,
+//! each try of the upstream.
 //!
 //! Names follow OpenTelemetry's stable semantic conventions for HTTP; what they do not name begins
 //! with `witgate.`. This module does not know: which exchanges are exported, where spans go.
@@ -9,7 +10,10 @@ use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, Tr
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::super::record::{AttemptRecord, CallOutcome, End, ExchangeRecord, FilterCall};
+use super::super::attempt::AttemptRecord;
+use super::super::labels::method_label;
+use super::super::record::{CallOutcome, End, ExchangeRecord, FilterCall};
+use super::super::sent::SentRequest;
 use super::context::{TraceContext, new_span_id};
 use witgate_http::text::bounded;
 
@@ -31,8 +35,15 @@ pub(super) fn spans(
     let builder = Builder { record, trace, scope, end };
     let mut spans = Vec::with_capacity(1 + record.calls.len() + record.upstream.attempts.len());
     spans.push(builder.request());
-    spans.extend(record.calls.iter().map(|call| builder.call(call)));
-    spans.extend(record.upstream.attempts.iter().enumerate().map(|(index, attempt)| builder.attempt(index, attempt)));
+    for call in &record.calls {
+        let id = new_span_id();
+        spans.push(builder.call(id, call));
+        spans.extend(call.sent.iter().flat_map(|sent| builder.sent(id, sent)));
+    }
+    let method = record.method_label();
+    spans.extend(
+        record.upstream.attempts.iter().enumerate().map(|(index, attempt)| builder.attempt(method, index, attempt)),
+    );
     spans
 }
 
@@ -87,10 +98,10 @@ impl Builder<'_> {
         span
     }
 
-    fn call(&self, call: &FilterCall) -> SpanData {
+    fn call(&self, id: u64, call: &FilterCall) -> SpanData {
         let name = format!("filter {}", call.filter.name);
         let times = (call.stats.began.unwrap_or(self.record.started), call.duration);
-        let mut span = self.span(new_span_id(), name, SpanKind::Internal, times);
+        let mut span = self.span(id, name, SpanKind::Internal, times);
         let action = match &call.outcome {
             CallOutcome::Failed { kind, .. } => kind.label(),
             outcome => outcome.label(),
@@ -113,8 +124,18 @@ impl Builder<'_> {
         span
     }
 
-    fn attempt(&self, index: usize, attempt: &AttemptRecord) -> SpanData {
-        let method = self.record.method_label();
+    /// The tries of a request that a filter sent, below the span of its call.
+    fn sent(&self, call: u64, sent: &SentRequest) -> impl Iterator<Item = SpanData> {
+        sent.attempts.iter().enumerate().map(move |(index, attempt)| {
+            let mut span = self.attempt(method_label(&sent.method), index, attempt);
+            span.parent_span_id = SpanId::from_bytes(call.to_be_bytes());
+            span.attributes.push(KeyValue::new("url.full", bounded(&sent.url)));
+            span.attributes.push(KeyValue::new("witgate.upstream.name", sent.upstream.to_string()));
+            span
+        })
+    }
+
+    fn attempt(&self, method: &'static str, index: usize, attempt: &AttemptRecord) -> SpanData {
         let name = if method == "other" { "HTTP" } else { method };
         let kind = SpanKind::Client;
         let mut span = self.span(attempt.span_id, name.to_owned(), kind, (attempt.started, attempt.duration));

@@ -1,16 +1,17 @@
 -- The arithmetic of `Policy::decide` (host/runtime/src/limiter.rs), with the clock of the server.
 -- ARGV: 1 for a token bucket and 0 for a sliding window, limit, window in milliseconds, burst,
--- cost, lifetime in milliseconds. Returns {1 if allowed, remaining, reset, retry after}.
+-- cost, lifetime in milliseconds, and the units to take if there are so many, for a lease of a
+-- sliding window. Returns {1 if allowed, remaining, reset, retry after, units taken}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local is_bucket = ARGV[1] == '1'
 local limit, window, burst = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local cost, lifetime = tonumber(ARGV[5]), tonumber(ARGV[6])
+local cost, lifetime, wanted = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local stored = redis.call('HMGET', KEYS[1], 's', 'u', 'p')
 local since = tonumber(stored[1]) or 0
 local used = tonumber(stored[2]) or 0
 local previous = tonumber(stored[3]) or 0
-local allowed, remaining, reset, retry = false, 0, 0, 0
+local allowed, remaining, reset, retry, taken = false, 0, 0, 0, 0
 
 if is_bucket then
   local elapsed = math.min(math.max(0, now - since), lifetime)
@@ -18,7 +19,7 @@ if is_bucket then
   local capacity = burst * window
   allowed = used + cost * window <= capacity
   if allowed then
-    used = used + cost * window
+    used, taken = used + cost * window, cost
   else
     retry = math.ceil((used + cost * window - capacity) / limit)
   end
@@ -37,7 +38,8 @@ else
   reset = window - elapsed
   allowed = cost <= remaining
   if allowed then
-    used, remaining = used + cost, remaining - cost
+    taken = math.max(cost, math.min(wanted, remaining))
+    used, remaining = used + taken, remaining - taken
   else
     local function wait(units, room)
       return math.floor((units - math.min(room, units)) * window / math.max(units, 1)) + 1
@@ -54,4 +56,4 @@ end
 local text = function(number) return string.format('%.0f', number) end
 redis.call('HSET', KEYS[1], 's', text(since), 'u', text(used), 'p', text(previous))
 redis.call('PEXPIRE', KEYS[1], text(lifetime))
-return {allowed and 1 or 0, remaining, reset, retry}
+return {allowed and 1 or 0, remaining, reset, retry, taken}

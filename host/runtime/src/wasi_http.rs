@@ -1,10 +1,12 @@
-//! The requests that a component sends (`wasi:http/outgoing-handler`): only to origins that the
-//! operator grants, by the same rules as the calls of filters.
+//! The requests that components and filters send by `wasi:http/outgoing-handler`: only to origins
+//! that the operator grants, by the same rules as the calls by `witgate:gateway/http`.
 //!
-//! Bodies are whole, as for filters: the body of a request is collected before it is sent. This
-//! module does not know: connections, upstreams.
+//! For a filter, waiting for a response counts as work: the guest may go on meanwhile. Bodies are
+//! whole, as for filters: the body of a request is collected before it is sent. This module does
+//! not know: connections, upstreams.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -12,54 +14,59 @@ use tokio::time::Instant;
 use wasmtime_wasi_http::{Error as WasiError, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::exchange::{Exchange, Passed};
-use crate::outbound::{CALLS_IN_SEQUENCE_MAX, HttpGrant, RequestParts, SendError};
+use crate::outbound::{CALLS_IN_SEQUENCE_MAX, HttpGrant, RequestParts, SendError, inherited};
+use crate::waiting::WaitClock;
 use witgate_http::semantics::fields::is_hop_by_hop;
 
 /// Bytes that a component writes into a body in one call. Two such parts wait for the reader.
 const BODY_CHUNK_BYTES: usize = 64 << 10;
 
-/// Decides about the requests that a component sends for one request that it answers.
-pub(super) struct Outgoing {
+/// Decides about the requests of one call: of a component that answers a request, or of a filter.
+pub(crate) struct Outgoing {
     /// `None`: nothing is granted.
     grant: Option<HttpGrant>,
-    passed: Passed,
-    request_id: Option<http::HeaderValue>,
-    calls: u32,
+    /// What the requests are checked with.
+    exchange: Arc<Exchange>,
+    /// Counts them.
+    waits: Arc<WaitClock>,
 }
 
 impl Outgoing {
-    /// Nothing is granted before [`Self::begin`].
-    pub(super) fn none() -> Self {
-        Self { grant: None, passed: Passed::default(), request_id: None, calls: 0 }
+    /// Nothing is granted.
+    pub(crate) fn none() -> Self {
+        Self { grant: None, exchange: Arc::new(Exchange::blank()), waits: Arc::new(WaitClock::new()) }
     }
 
-    /// The component answers a request with these fields.
-    pub(super) fn begin(grant: Option<&HttpGrant>, headers: &http::HeaderMap) -> Self {
+    /// A component answers a request with these fields.
+    pub(crate) fn of_request(grant: Option<&HttpGrant>, headers: &http::HeaderMap) -> Self {
         let Some(grant) = grant else { return Self::none() };
-        let request_id = headers.get("x-request-id").cloned();
-        Self { grant: Some(grant.clone()), passed: Passed::of(headers), request_id, calls: 0 }
+        let mut exchange = Exchange { passed: Passed::of(headers), ..Exchange::blank() };
+        exchange.request.headers = inherited(headers);
+        Self { grant: Some(grant.clone()), exchange: Arc::new(exchange), waits: Arc::new(WaitClock::new()) }
+    }
+
+    /// A filter is called in an exchange. `waits` also counts the calls that it makes otherwise.
+    pub(crate) fn of_exchange(grant: Option<&HttpGrant>, waits: Option<Arc<WaitClock>>, exchange: &Exchange) -> Self {
+        let (Some(grant), Some(waits)) = (grant, waits) else { return Self::none() };
+        let mut own = Exchange {
+            client: exchange.client.clone(),
+            budget: exchange.budget.clone(),
+            passed: exchange.passed,
+            sender: exchange.sender.clone(),
+            ..Exchange::blank()
+        };
+        own.request.headers = inherited(&exchange.request.headers);
+        Self { grant: Some(grant.clone()), exchange: Arc::new(own), waits }
     }
 
     /// Counts a request.
-    fn count(&mut self) -> Result<HttpGrant, WasiError> {
+    fn count(&self) -> Result<HttpGrant, WasiError> {
         let Some(grant) = &self.grant else { return Err(WasiError::HttpRequestDenied) };
-        if self.passed.calls >= CALLS_IN_SEQUENCE_MAX {
+        if self.exchange.passed.calls >= CALLS_IN_SEQUENCE_MAX {
             return Err(WasiError::LoopDetected);
         }
-        if self.calls >= grant.calls {
-            return Err(WasiError::ConnectionLimitReached);
-        }
-        self.calls += 1;
+        self.waits.count_call(grant.calls).map_err(|_| WasiError::ConnectionLimitReached)?;
         Ok(grant.clone())
-    }
-
-    /// What a request is checked with.
-    fn exchange(&self) -> Exchange {
-        let mut exchange = Exchange { passed: self.passed, ..Exchange::blank() };
-        if let Some(id) = &self.request_id {
-            exchange.request.headers.insert("x-request-id", id.clone());
-        }
-        exchange
     }
 }
 
@@ -73,7 +80,7 @@ impl WasiHttpHooks for Outgoing {
         options: Option<RequestOptions>,
         body_written: Done,
     ) -> Box<dyn Future<Output = Result<Response, WasiError>> + Send> {
-        let (counted, exchange) = (self.count(), self.exchange());
+        let (counted, exchange) = (self.count(), self.exchange.clone());
         Box::new(async move {
             // The body below ends with an error if the component does not finish it.
             drop(body_written);
@@ -115,7 +122,8 @@ async fn send(
     };
     let left = until.saturating_duration_since(Instant::now());
     let call = grant.check(exchange, parts, left).map_err(refused)?;
-    let response = grant.sender.send(call).await.map_err(refused)?;
+    let sender = exchange.sender.as_ref().unwrap_or(&grant.sender);
+    let response = sender.send(call).await.map_err(refused)?;
     let body = |bytes| Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
     let done: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(std::future::ready(Ok(())));
     Ok((response.map(body), Box::new(done)))
