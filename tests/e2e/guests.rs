@@ -180,3 +180,82 @@ fn rate_limit_rejects_exactly_the_requests_above_the_limit() -> Result<()> {
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), LIMIT);
     Ok(())
 }
+
+#[test]
+fn a_body_must_fit_the_schema() -> Result<()> {
+    let schema = "{type: object, required: [item], properties: {item: {type: string}, count: {type: integer}}}";
+    let gateway = start("typescript/json-schema", &format!(", config: {{schema: {schema}}}"))?;
+    let send = |content_type: &str, body: &str| {
+        gateway.client()?.send("POST", "/", &[&format!("content-type: {content_type}")], body.as_bytes())
+    };
+    let fits = send("application/json", r#"{"item": "a", "count": 2}"#)?;
+    assert_eq!((fits.status, fits.json()["body"].as_str()), (200, Some(r#"{"item": "a", "count": 2}"#)));
+    let wrong = send("application/json", r#"{"count": "two"}"#)?;
+    assert_eq!((wrong.status, wrong.json()["mistakes"].as_array().map(Vec::len)), (422, Some(2)));
+    assert_eq!(send("application/json", "{")?.status, 400);
+    assert_eq!(send("text/plain", "{}")?.status, 415);
+    assert_eq!(gateway.get("/", &[])?.status, 200);
+    Ok(())
+}
+
+#[test]
+fn a_cached_response_does_not_reach_the_upstream() -> Result<()> {
+    let upstream = |policy: &str| {
+        let yaml = format!(
+            "upstreams: {{echo: {{builtin: echo}}}}\n\
+             routes: [{{upstream: echo, headers: {{response: {{set: {{cache-control: {policy}}}}}}}}}]"
+        );
+        Setup::new(&yaml)?.start()
+    };
+    for (policy, expected) in [("max-age=60", "hit"), ("no-store", "miss")] {
+        let server = upstream(policy)?;
+        let yaml = format!(
+            "timeouts: {{filters: 3s}}\nupstreams: {{api: {{endpoints: [\"http://{}\"]}}}}\n\
+             filters: {{f: {{source: f.wasm, timeout: 2s, capabilities: [keyvalue]}}}}\n\
+             routes: [{{filters: [f], upstream: api}}]",
+            server.address
+        );
+        let gateway = Setup::new(&yaml)?.with_guest("f.wasm", "typescript/response-cache")?.start()?;
+        let first = gateway.get("/list?a=1", &[])?;
+        assert_eq!((first.status, first.header("x-cache")), (200, Some("miss")), "{policy}");
+        let second = gateway.get("/list?a=1", &[])?;
+        assert_eq!((second.status, second.header("x-cache")), (200, Some(expected)), "{policy}");
+        // The echo of the upstream shows which request it was.
+        assert_eq!(second.body == first.body, expected == "hit", "{policy}");
+        assert_eq!(second.header("content-type"), first.header("content-type"), "{policy}");
+        assert_eq!(gateway.get("/list?a=1", &["cookie: a=1"])?.header("x-cache"), None, "{policy}");
+        assert_eq!(gateway.get("/list?a=2", &[])?.header("x-cache"), Some("miss"), "{policy}");
+    }
+    Ok(())
+}
+
+#[test]
+fn clients_are_told_apart_by_their_networks() -> Result<()> {
+    let yaml = "trusted_proxies: [127.0.0.1]\ntimeouts: {filters: 3s}\nupstreams: {echo: {builtin: echo}}\n\
+        filters:\n  f:\n    source: f.wasm\n    timeout: 2s\n    config:\n\
+        \x20     regions: {office: [192.0.2.0/24], lab: [192.0.2.128/25], far: [\"2001:db8::/32\"]}\n      deny: [far]\n\
+        routes: [{filters: [f], upstream: echo}]";
+    let gateway = Setup::new(yaml)?.with_guest("f.wasm", "python/ip-list")?.start()?;
+    for (ip, status, region) in [
+        ("192.0.2.7", 200, Some("office")),
+        ("192.0.2.200", 200, Some("lab")),
+        ("203.0.113.1", 200, Some("other")),
+        ("2001:db8::9", 403, None),
+    ] {
+        let response = gateway.get("/", &[&format!("x-forwarded-for: {ip}"), "x-region: forged"])?;
+        let echoed = if status == 200 { response.echoed("x-region") } else { None };
+        assert_eq!((response.status, echoed.as_deref()), (status, region), "{ip}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_examples_in_the_shipped_filters_hold() -> Result<()> {
+    for guest in ["typescript/json-schema", "typescript/response-cache", "python/ip-list"] {
+        let file = harness::repository().join(format!("guests/dist/{guest}.wasm"));
+        let (code, text) = harness::witgate([std::ffi::OsStr::new("test"), file.as_os_str()])?;
+        assert_eq!(code, Some(0), "{guest}: {text}");
+        assert!(text.contains('3'), "{guest}: all three examples ran: {text}");
+    }
+    Ok(())
+}
