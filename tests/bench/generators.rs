@@ -72,9 +72,9 @@ impl Generators {
         Ok(requests)
     }
 
-    /// Sends requests over 64 connections for this time, with a body if there is one, and returns
-    /// their number.
-    pub(crate) fn wrk(&self, url: &str, body: Option<&str>, length: Duration) -> Result<u64> {
+    /// Sends requests over 64 connections for this time, with a body and a field line if there is
+    /// one, and returns their number.
+    pub(crate) fn wrk(&self, url: &str, body: Option<&str>, field: Option<&str>, length: Duration) -> Result<u64> {
         fs::create_dir_all(&self.folder)?;
         let script = self.folder.join("post.lua");
         let mut command = self.wrk.command("usr/bin/wrk");
@@ -82,6 +82,9 @@ impl Generators {
         if let Some(body) = body {
             fs::write(&script, format!("wrk.method = \"POST\"\nwrk.body = \"{body}\"\n"))?;
             command.arg("-s").arg(&script);
+        }
+        if let Some(field) = field {
+            command.args(["-H", field]);
         }
         let text = self.run(command.arg(url))?;
         for bad in ["Non-2xx", "Socket errors"] {

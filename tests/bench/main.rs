@@ -3,8 +3,9 @@
 //!
 //! Read in this order: `options`, `cases` (what is compared), `witgate` and `peers` (how gateways
 //! start), `load` and `upstream` (what generates and receives requests), `machine` (CPU, memory,
-//! cores), `memory`, `swap`, `scaling` and `telemetry` (measurements of witgate alone), `transfers`
-//! and `generators` (bodies, HTTP/2 and idle connections), `results`, `targets`, `report`, `plot`.
+//! cores), `memory`, `swap`, `scaling` and `telemetry` (measurements of witgate alone), `services`
+//! (tokens and components), `transfers` and `generators` (bodies, HTTP/2 and idle connections),
+//! `results`, `targets`, `report`, `plot`.
 //!
 //! The CPU of a gateway is the user and system time of its processes, divided by the number of
 //! responses. The gateway has one core; load and upstream share another. Rounds alternate between
@@ -22,6 +23,7 @@ mod progress;
 mod report;
 mod results;
 mod scaling;
+mod services;
 mod swap;
 mod targets;
 mod telemetry;
@@ -67,6 +69,10 @@ fn main() -> Result<()> {
     let driver = Driver::new(cores.load)?;
     let upstream = driver.run(upstream::start())?;
     let rounds = (lengths.closed_rounds + 1 + lengths.open_rounds) * CASES.len();
+    if options.services {
+        let environment = Environment::new(harness::repository().join("target/bench"), upstream, cores)?;
+        return services::measure(&environment, lengths);
+    }
     if options.telemetry {
         return telemetry::measure(&driver, upstream, cores, lengths);
     }

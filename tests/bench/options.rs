@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// Also reload a filter 100 times with 10,000 requests after each (minutes)
     #[arg(long)]
     pub(crate) reloads: bool,
+    /// Only compare token checks with nginx and njs, and components with `wasmtime serve`
+    #[arg(long)]
+    pub(crate) services: bool,
     /// Measure only bodies, HTTP/2, TLS and idle connections; prints that table
     #[arg(long)]
     pub(crate) transfers: bool,

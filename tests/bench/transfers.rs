@@ -161,10 +161,12 @@ impl Runner {
         let Ports { plain, tls, http2, path, .. } = ports;
         let (times, requests) = (self.lengths.downloads, self.lengths.requests);
         match measure {
-            Measure::WrkGet => self.generators.wrk(&format!("http://{plain}{path}/small"), None, self.lengths.closed),
+            Measure::WrkGet => {
+                self.generators.wrk(&format!("http://{plain}{path}/small"), None, None, self.lengths.closed)
+            }
             Measure::WrkPost => {
                 let body = "x".repeat(1024);
-                self.generators.wrk(&format!("http://{plain}{path}/small"), Some(&body), self.lengths.closed)
+                self.generators.wrk(&format!("http://{plain}{path}/small"), Some(&body), None, self.lengths.closed)
             }
             Measure::Http1Tls => self.generators.http1(&format!("https://{tls}{path}/small"), requests),
             Measure::Http2 => self.generators.http2(&format!("http://{http2}{path}/small"), requests),

@@ -19,7 +19,7 @@ pub(crate) struct Root(PathBuf);
 
 impl Root {
     /// The path of a file in this folder.
-    pub(super) fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.0.join(path)
     }
 
@@ -61,7 +61,7 @@ impl Environment {
     }
 
     /// Installs a wheel in a virtual environment, and returns the environment's folder.
-    pub(super) fn python(&self, name: &str, requirement: &str) -> Result<PathBuf> {
+    pub(crate) fn python(&self, name: &str, requirement: &str) -> Result<PathBuf> {
         let venv = self.folder_of(name)?.join("venv");
         once(&venv, requirement, || {
             run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;

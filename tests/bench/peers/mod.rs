@@ -17,7 +17,7 @@ use anyhow::Result;
 
 pub(crate) use install::Root;
 pub(crate) use nginx::upstream as nginx_upstream;
-pub(crate) use process::{Environment, NOT_STARTED, Peer, Ports, free_address};
+pub(crate) use process::{Environment, NOT_STARTED, Peer, Ports, Process, configure, free_address};
 
 /// How a peer is installed and started.
 pub(crate) struct PeerSpec {

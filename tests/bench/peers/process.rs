@@ -79,14 +79,14 @@ impl Environment {
     }
 
     /// The folder of a peer, which is created if it is missing.
-    pub(super) fn folder_of(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn folder_of(&self, name: &str) -> Result<PathBuf> {
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
         Ok(folder)
     }
 
     /// Starts a peer on the gateway's core. Its standard error goes to a file in its folder.
-    pub(super) fn spawn(&self, name: &str, command: &mut Command) -> Result<Process> {
+    pub(crate) fn spawn(&self, name: &str, command: &mut Command) -> Result<Process> {
         self.spawn_on(self.cores.gateway, name, command)
     }
 
@@ -109,7 +109,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
@@ -125,7 +125,7 @@ impl Process {
     }
 
     /// Waits until the peer accepts connections at this address.
-    pub(super) fn wait_for(&mut self, address: SocketAddr) -> Result<()> {
+    pub(crate) fn wait_for(&mut self, address: SocketAddr) -> Result<()> {
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
             if self.child.try_wait()?.is_some() || began.elapsed() > START_MAX {
@@ -168,7 +168,7 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
 }
 
 /// Writes a configuration, with each `${NAME}` of the template replaced.
-pub(super) fn configure(template: &str, values: &[(&str, String)], path: &Path) -> Result<()> {
+pub(crate) fn configure(template: &str, values: &[(&str, String)], path: &Path) -> Result<()> {
     let text =
         values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value));
     fs::write(path, text).with_context(|| format!("{}", path.display()))
