@@ -64,7 +64,7 @@ test-host:
     cargo test --release --locked --workspace --lib --bins --test keyvalue --test docs
 
 # run the unit tests of the filters and SDKs, each in its own language
-test-guests: build
+test-guests: build build-guests
     target/release/componentize setup
     npm test --silent --prefix componentize/typescript
     {{ python }} -m pytest -c componentize/python/pytest.ini
@@ -161,6 +161,18 @@ bench-instances: build build-guests
 # measure calls of other services and cryptography: cost per function, waiting requests, tokens
 bench-calls: build build-guests build-fixtures
     cargo test --release --locked --workspace --test e2e -- --ignored --nocapture --test-threads 1 outbound::figures
+
+# print the table of docs/reference/capability-costs.md, from the binary of `just dist` (a minute)
+bench-costs: dist
+    WITGATE="${WITGATE:-$PWD/target/dist/witgate}" cargo test --release --locked --workspace --test e2e -- --ignored --nocapture cost_of_each_function
+
+# print what requests see while a shared store is slow, killed, flapping and back (2 minutes)
+bench-stores: build test-tools
+    cargo test --release --locked --workspace --test e2e -- --ignored --nocapture requests_while_the_store_fails
+
+# test a Redis Cluster of six servers and three Sentinels, each with the loss of a master (a minute)
+redis-cluster: build build-fixtures test-tools
+    cargo test --release --locked --workspace --test e2e -- --ignored --nocapture --test-threads 1 stores::cluster
 
 # measure three shapes of the filter interface (docs/decisions/0001-plain-function-abi.md)
 bench-abi: build
