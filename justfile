@@ -191,10 +191,10 @@ load SECONDS="120" PEAK="200" *OPTIONS: build build-guests
     tests/load/install
     python3 tests/load/run.py {{ SECONDS }} {{ PEAK }} {{ OPTIONS }}
 
-# kill endpoints and Redis, swap filters and certificates under load, for so many seconds
-chaos SECONDS="120": build
+# kill endpoints and Redis, swap filters and certificates under load; a soak: 900 200
+chaos SECONDS="120" RATE="1000": build
     tests/tools/install redis
-    CHAOS_SECONDS={{ SECONDS }} cargo test --release --locked --workspace --test e2e -- --nocapture faults_under_load
+    CHAOS_SECONDS={{ SECONDS }} CHAOS_RATE={{ RATE }} cargo test --release --locked --workspace --test e2e -- --nocapture faults_under_load
 
 # apply the Kubernetes manifests to a real kube-apiserver (builds it at first: ten minutes)
 manifests:

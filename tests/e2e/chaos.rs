@@ -1,8 +1,9 @@
 //! Endpoints, the store and filters die and certificates and filters are swapped, all under load.
 //!
-//! `just chaos` runs it for two minutes, or for as long as its argument says. Criteria: every 5xx
-//! has a cause that the test made; memory does not grow; descriptors and instances come back to
-//! where they were. It needs minutes, so it is no part of the other tests.
+//! `just chaos` runs it for two minutes, or for as long as its argument says. A new version of the
+//! filter is swapped in with each fault but the one that puts an invalid file in place. Criteria:
+//! every 5xx has a cause that the test made; memory does not grow; descriptors and instances come
+//! back to where they were. It needs minutes, so it is no part of the other tests.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -19,8 +20,10 @@ use harness::{Gateway, Setup, wait_up_to};
 use serde_json::Value;
 
 const THREADS: usize = 4;
-/// Each thread waits this long between two requests, so that the machine keeps up.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Requests per second of all threads, unless CHAOS_RATE says another number.
+const RATE: f64 = 1000.0;
+/// The turn, of six, that puts an invalid file in the place of the filter.
+const INVALID_FILTER: u32 = 4;
 /// One fault follows the other at this interval.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Memory is compared from this share of the run on.
@@ -73,9 +76,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends requests until `stop`: mostly GET, some POST, and some that make the filter trap.
-fn load(index: usize, gateway: std::net::SocketAddr, client: &TlsClient, seen: &Mutex<Seen>, stop: &AtomicBool) {
+/// Sends requests until `stop`, one in each `period`: mostly GET, some POST, and some that make the
+/// filter trap.
+fn load(
+    (index, period): (usize, Duration),
+    gateway: std::net::SocketAddr,
+    client: &TlsClient,
+    seen: &Mutex<Seen>,
+    stop: &AtomicBool,
+) {
     let mut http = None;
+    let mut next = Instant::now();
     for number in 0_usize.. {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -105,7 +116,9 @@ fn load(index: usize, gateway: std::net::SocketAddr, client: &TlsClient, seen: &
                 http = None;
             }
         }
-        thread::sleep(PAUSE);
+        // A request that took longer than a period delays those after it: no burst follows.
+        next = (next + period).max(Instant::now());
+        thread::sleep(next.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -129,10 +142,7 @@ fn next_fault(
             endpoints[index].gateway = None;
             format!("endpoint {} is killed", endpoints[index].address)
         }
-        2 => {
-            gateway.replace("f.wasm", version(turn + 1)?)?;
-            "the filter is replaced".into()
-        }
+        2 => "only the filter is replaced".into(),
         3 => {
             for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.gateway.is_none()) {
                 endpoint.restart()?;
@@ -140,13 +150,12 @@ fn next_fault(
             redis.kill()?;
             "the endpoint is back, Redis is killed".into()
         }
-        4 => {
+        INVALID_FILTER => {
             gateway.replace("f.wasm", "not a component")?;
             "an invalid filter is put in place".into()
         }
         _ => {
             redis.restart()?;
-            gateway.replace("f.wasm", version(turn + 1)?)?;
             "Redis and the filter are back".into()
         }
     })
@@ -184,6 +193,8 @@ fn is_explained(line: &Value) -> bool {
 fn faults_under_load_have_only_the_effects_that_they_must() -> Result<()> {
     let Some(seconds) = std::env::var("CHAOS_SECONDS").ok().and_then(|text| text.parse().ok()) else { return Ok(()) };
     let length = Duration::from_secs(seconds);
+    let rate: f64 = std::env::var("CHAOS_RATE").ok().and_then(|text| text.parse().ok()).unwrap_or(RATE);
+    let period = Duration::from_secs_f64(THREADS as f64 / rate);
     let (ca, mut redis) = (Authority::new("ca")?, Redis::start()?);
     let mut endpoints = (0..3).map(|_| Endpoint::start()).collect::<Result<Vec<_>>>()?;
     let urls: Vec<String> = endpoints.iter().map(|endpoint| format!("\"http://{}\"", endpoint.address)).collect();
@@ -215,11 +226,14 @@ fn faults_under_load_have_only_the_effects_that_they_must() -> Result<()> {
     thread::scope(|scope| -> Result<()> {
         for index in 0..THREADS {
             let (address, client, seen, stop) = (gateway.address, &client, &*seen, &*stop);
-            scope.spawn(move || load(index, address, client, seen, stop));
+            scope.spawn(move || load((index, period), address, client, seen, stop));
         }
         let mut cause_faults = || -> Result<()> {
             for turn in 0_u32.. {
                 let next = INTERVAL * (turn + 1);
+                if turn % 6 != INVALID_FILTER {
+                    gateway.replace("f.wasm", version(turn + 1)?)?;
+                }
                 if began.elapsed() + INTERVAL > length {
                     return Ok(());
                 }
@@ -279,6 +293,10 @@ fn faults_under_load_have_only_the_effects_that_they_must() -> Result<()> {
         descriptors(gateway.id()) <= before + kept
             && gateway.metric("witgate_instances").is_ok_and(|now| now <= instances + 2.0)
     });
-    println!("descriptors {before}, then {}", descriptors(gateway.id()));
+    println!(
+        "descriptors {before}, then {}; instances {instances}, then {}",
+        descriptors(gateway.id()),
+        gateway.metric("witgate_instances")?
+    );
     Ok(())
 }
