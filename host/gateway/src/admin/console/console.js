@@ -5,6 +5,7 @@
 
 const PERIOD_MS = 1000;
 const POINTS_MAX = 300; // five minutes
+const WINDOW_SECONDS_MIN = 60; // what a chart shows at least
 const STATUS_COLOURS = { "2xx": "--good", "3xx": "--accent", "4xx": "--warn", "5xx": "--bad" };
 
 const byId = (id) => document.getElementById(id);
@@ -124,13 +125,22 @@ const duration = (seconds) => {
   return seconds < 1 ? `${number(seconds * 1e3, 1)} ms` : `${number(seconds, 2)} s`;
 };
 
-const clock = (seconds) => new Date(seconds * 1000).toTimeString().slice(0, 8);
+// How long ago a time was, so that nobody has to subtract.
+const ago = (time) => {
+  const seconds = (Date.now() - Date.parse(time)) / 1000;
+  if (Number.isNaN(seconds)) return "";
+  if (seconds < 60) return "just now";
+  return seconds < 7200 ? `${number(seconds / 60)} min ago` : `${number(seconds / 3600)} h ago`;
+};
+
+const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 19);
 
 class Chart {
   constructor(id, series) {
     this.node = byId(id);
     this.data = [[], ...series.map(() => [])];
     this.series = series;
+    this.node.before(element("p", series.map(([label, name]) => element("span", label, `key ${name.slice(2)}`)), "keys"));
     this.draw();
     new ResizeObserver(() => this.plot.setSize(this.size())).observe(this.node);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
@@ -145,11 +155,14 @@ class Chart {
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
     this.plot = new uPlot({
       ...this.size(),
-      legend: { live: false },
+      legend: { show: false },
       cursor: { y: false },
-      scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
-      axes: [{ ...axis, values: (_, times) => times.map(clock) }, { ...axis, size: 48 }],
-      series: [{}, ...this.series.map(([label, name]) => ({ label, stroke: colour(name), width: 2, spanGaps: false }))],
+      scales: {
+        x: { range: (_, low, high) => [Math.min(low, high - WINDOW_SECONDS_MIN), high] },
+        y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] },
+      },
+      axes: [{ ...axis, space: 80, values: (_, times) => times.map(clock) }, { ...axis, size: 48 }],
+      series: [{}, ...this.series.map(([label, name]) => ({ label, stroke: colour(name), width: 2, spanGaps: false, points: { show: false } }))],
     }, this.data, this.node);
   }
 
@@ -174,7 +187,7 @@ function showFigures(before, after, ready) {
   const failed = rate(before, after, REQUESTS, {}, isFailed);
   const figures = [
     ["Requests per second", perSecond(requests)],
-    ["Responses with 5xx", requests ? percent(failed, requests) : "–"],
+    ["Responses with 5xx", requests ? percent(failed, requests) : "–", failed ? "bad" : ""],
     ["P50", duration(quantile(0.5, before, after, SECONDS))],
     ["P99", duration(quantile(0.99, before, after, SECONDS))],
     ["In flight", number(after.sum("witgate_in_flight"))],
@@ -182,7 +195,7 @@ function showFigures(before, after, ready) {
     ["Instances", number(after.sum("witgate_instances"))],
   ];
   byId("figures").replaceChildren(
-    ...figures.map(([title, value]) => element("div", [element("dt", title), element("dd", value)])));
+    ...figures.map(([title, value, className]) => element("div", [element("dt", title), element("dd", value, className)])));
   byId("version").textContent = after.select("witgate_build_info")[0]?.labels.version ?? "";
   setState(ready ? "ready" : "draining", ready ? "good" : "warn");
 }
@@ -280,7 +293,7 @@ function showFailures(exchanges) {
     ...(exchanges?.refused ?? []).map((entry) => ({ ...entry, className: "warn" })),
   ].sort((a, b) => String(b.exchange?.time).localeCompare(String(a.exchange?.time))).slice(0, 20);
   fill("failures", [
-    ["Time", ({ exchange }) => String(exchange?.time ?? "").replace("T", " ").slice(0, 23)],
+    ["Time", ({ exchange }) => [String(exchange?.time ?? "").slice(11, 19), element("div", ago(exchange?.time), "quiet")]],
     ["Status", ({ exchange, className }) => element("span", String(exchange?.status ?? "–"), className)],
     ["What happened", ({ what, advice }) => [what, element("div", advice, "quiet")]],
     ["Id", ({ exchange }) => element("code", String(exchange?.id ?? ""))],
