@@ -97,3 +97,24 @@ pub fn fault(error: &io::Error) -> Option<Fault> {
         _ => Fault::Protocol,
     })
 }
+
+/// A failed handshake in words. The library's own text follows, because it has the details.
+pub fn describe(error: &io::Error) -> String {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
+        UnknownIssuer,
+    };
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(why)) = inner else { return error.to_string() };
+    let words = match why {
+        UnknownIssuer => "no trusted authority issued the certificate",
+        Expired | ExpiredContext { .. } => "the certificate has expired",
+        NotValidYet | NotValidYetContext { .. } => "the certificate is not valid yet",
+        NotValidForName | NotValidForNameContext { .. } => "the certificate is for another name",
+        _ if error.to_string().contains("CaUsedAsEndEntity") => {
+            "the certificate is that of an authority and not that of a server"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{words} ({error})")
+}

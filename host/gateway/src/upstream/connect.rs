@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::endpoint::{Endpoint, SocketTarget};
 use crate::net::Stream;
-use crate::net::tls::{ClientTls, Fault, connect_tls, fault};
+use crate::net::tls::{ClientTls, Fault, connect_tls, describe, fault};
 use witgate_config::{Alpn, Protocol, Upstream};
 use witgate_http::error::{Error, Kind};
 use witgate_http::semantics::public_address::is_public;
@@ -51,7 +51,7 @@ pub(super) async fn connect(
                 Some(Fault::Protocol) => Kind::UpstreamTls,
                 None => Kind::UpstreamConnect,
             };
-            Error::new(kind, error.to_string())
+            Error::new(kind, describe(&error))
         })?;
     // HTTP/2 over TLS requires ALPN (RFC 9113, section 3.2); HTTP/1.1 does not.
     if protocol == Protocol::H2 && stream.alpn() != Some(alpn.as_bytes()) {
