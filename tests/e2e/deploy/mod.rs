@@ -49,6 +49,17 @@ fn a_real_prometheus_evaluates_the_dashboards_and_the_rules() -> Result<()> {
             .get("/api/v1/query_exemplars?query=witgate_request_duration_seconds_bucket&start=0&end=9999999999")
             .is_ok_and(|found| found[0]["exemplars"][0]["labels"]["trace_id"].as_str().is_some_and(|id| id.len() == 32))
     });
+    // Each recording rule has a value, and those of a histogram make a quantile.
+    let rules = fs::read_to_string(repository().join("deploy/prometheus/rules.yml"))?;
+    let names: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- record: ")).collect();
+    ensure!(names.len() >= 5, "{names:?}");
+    let quantile = "histogram_quantile(0.99, sum by (le) (rate(http_request_duration_seconds_bucket[5s]))) > 0";
+    for expression in names.into_iter().chain([quantile]) {
+        wait_until(&format!("{expression} has a value"), || {
+            let _ = gateway.get("/", &[]);
+            prometheus.query(expression).is_ok_and(|result| result != serde_json::json!([]))
+        });
+    }
     let dashboards = fs::read_dir(repository().join("deploy/grafana"))?.flatten().map(|entry| entry.path());
     let mut expressions = 0;
     for path in dashboards.filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
