@@ -17,6 +17,8 @@ pub struct Log {
     pub level: String,
     /// Default `auto`.
     pub format: LogFormat,
+    /// Whether the receiver of `telemetry.otlp` gets the log, too. Default false.
+    pub otlp: bool,
     /// One line for each exchange. `None` (`access: off`) disables it.
     pub access: Option<AccessLog>,
 }
@@ -121,7 +123,12 @@ impl Log {
         } else {
             Some(section.nested("access", |section| AccessLog::read(section, base)))
         };
-        Self { level: section.string("level").unwrap_or_else(|| "info".into()), format: read_format(section), access }
+        Self {
+            level: section.string("level").unwrap_or_else(|| "info".into()),
+            format: read_format(section),
+            otlp: section.bool("otlp").unwrap_or(false),
+            access,
+        }
     }
 }
 

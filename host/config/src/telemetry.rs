@@ -117,6 +117,9 @@ pub(crate) fn check_receiver(top: &Section, telemetry: &Telemetry, log: &Log) {
     if telemetry.metrics.is_some() {
         top.error_at(&["telemetry", "metrics"], ADVICE);
     }
+    if log.otlp {
+        top.error_at(&["log", "otlp"], ADVICE);
+    }
     if log.access.as_ref().is_some_and(|access| access.to == AccessLogTarget::Otlp) {
         top.error_at(&["log", "access", "to"], format!("otlp {ADVICE}"));
     }

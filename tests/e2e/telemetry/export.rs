@@ -88,3 +88,47 @@ fn what_is_exported_needs_a_receiver() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn the_own_log_arrives_beside_standard_error() -> Result<()> {
+    let receiver = OtlpReceiver::http()?;
+    let yaml = format!(
+        "telemetry: {{service_name: edge, otlp: {{endpoint: \"http://{}\"}}}}\n\
+         upstreams: {{u: {{endpoints: [\"http://{}\"]}}}}\nroutes: [{{name: api, upstream: u}}]",
+        receiver.address,
+        refusing_address()?
+    );
+    // At this level the libraries that send log each of their steps, which must not be exported.
+    let gateway = Setup::new(&yaml)?.level("trace").access("off, otlp: true").start()?;
+    let failed = gateway.get("/", &[])?;
+    let find = || receiver.received().logs.into_iter().find(|log| log.body == "an exchange failed");
+    wait_until("the record arrives", || find().is_some());
+    let record = find().context("no record")?;
+    assert_eq!((record.severity.as_str(), record.resource["service.name"].as_str()), ("WARN", "edge"));
+    let attribute = |key: &str| record.attributes.get(key).map(String::as_str);
+    assert_eq!((attribute("witgate.kind"), attribute("witgate.route")), (Some("upstream-connect"), Some("api")));
+    assert_eq!(attribute("witgate.exchange"), failed.header("x-request-id"));
+    gateway.wait_logged("an exchange failed", 1);
+    let foreign = receiver.received().logs.into_iter().find(|log| format!("{log:?}").contains("hyper"));
+    assert!(foreign.is_none(), "{foreign:?}");
+    Ok(())
+}
+
+#[test]
+fn an_own_log_that_cannot_be_sent_does_not_cause_lines() -> Result<()> {
+    let yaml = format!(
+        "telemetry: {{otlp: {{endpoint: \"http://{}\"}}}}\nupstreams: {{u: {{endpoints: [\"http://{0}\"]}}}}\n\
+         routes: [{{name: api, upstream: u}}]",
+        refusing_address()?
+    );
+    let gateway = Setup::new(&yaml)?.level("warn").access("off, otlp: true").start()?;
+    let dropped = || gateway.metric("witgate_log_lines_dropped_total").unwrap_or_default();
+    for count in 1..=3 {
+        assert_eq!(gateway.get("/", &[])?.status, 502);
+        wait_until("the line is counted as lost", || dropped() >= f64::from(count));
+    }
+    assert_eq!(gateway.logged("the log cannot be exported").len(), 1, "only the first failure is logged");
+    // Own lines at the start may be among them, but none that the export caused.
+    assert!(dropped() <= 5.0, "{}", dropped());
+    Ok(())
+}

@@ -5,7 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use harness::wat::{component, filter, header_setter};
+use harness::tls::{Authority, TlsClient};
+use harness::wat::{component, filter, header_setter, with_manifest};
 use harness::{Gateway, Setup, Upstream, repository, wait_until, wait_up_to};
 
 /// The names of all series with their labels, but for those that begin with the first check of the
@@ -113,6 +114,64 @@ fn clients_cannot_make_series() -> Result<()> {
 }
 
 #[test]
+fn names_of_handshakes_and_invented_statuses_make_no_series() -> Result<()> {
+    let (ca, upstream) = (Authority::new("ca")?, Upstream::start()?);
+    let issued = ca.issue(&["a.test"])?;
+    let yaml = format!("upstreams: {{u: {}}}\nroutes: [{{name: api, upstream: u}}]", upstream.yaml());
+    let gateway = Setup::new(&yaml)?
+        .with("0.pem", &issued.certificate)?
+        .with("0.key", &issued.key)?
+        .listener("tls: {certificates: [{certificate: 0.pem, key: 0.key}]}")
+        .start()?;
+    let client = TlsClient::new(&ca)?;
+    let (mut http, _) = client.connect(gateway.address, "a.test")?;
+    for status in [200, 299, 499, 599] {
+        assert_eq!(http.get(&format!("/status/{status}"), &[])?.status, status);
+    }
+    assert!(client.connect(gateway.address, "other.test").is_err());
+    let ended = "witgate_listener_requests_total{listener=\"main\",class=\"5xx\"}";
+    wait_until("the first exchanges have ended", || gateway.metric(ended).is_ok_and(|count| count == 1.0));
+    let before = series(&gateway);
+    for index in 0..300 {
+        let _ = client.connect(gateway.address, &format!("h{index}.test"));
+        let status = 400 + index % 200;
+        if http::StatusCode::from_u16(status).is_ok_and(|status| status.canonical_reason().is_none()) {
+            assert_eq!(http.get(&format!("/status/{status}"), &[])?.status, status);
+        }
+    }
+    assert_eq!(series(&gateway).difference(&before).collect::<Vec<_>>(), Vec::<&String>::new());
+    Ok(())
+}
+
+#[test]
+fn versions_of_the_past_leave_no_series() -> Result<()> {
+    const LAST: u32 = 12;
+    let version = |number: u32| -> Result<Vec<u8>> {
+        let manifest = format!(r#"{{"name":"f","version":"1.0.{number}","request":{{}}}}"#);
+        Ok(with_manifest(header_setter("x-a", "1", "")?, &manifest))
+    };
+    let yaml = "reload: {interval: 100ms}\nfilters: {f: {source: f.wasm}}\nupstreams: {echo: {builtin: echo}}\n\
+                routes: [{filters: [f], upstream: echo}]";
+    let gateway = Setup::new(yaml)?.with("f.wasm", version(0)?)?.start()?;
+    for number in 0..=LAST {
+        gateway.replace("f.wasm", version(number)?)?;
+        let calls = format!("witgate_filter_calls_total{{filter=\"f\",version=\"1.0.{number}\",phase=\"request\"}}");
+        wait_until(&calls, || {
+            assert!(gateway.get("/", &[]).is_ok_and(|response| response.status == 200));
+            gateway.metric(&calls).is_ok_and(|count| count > 0.0)
+        });
+    }
+    wait_up_to(Duration::from_secs(20), "only the last version has series", || {
+        let all = series(&gateway);
+        let of_past = all.iter().filter(|name| name.contains("version=\"1.0.") && !name.contains("version=\"1.0.12\""));
+        let left: Vec<_> = of_past.collect();
+        println!("left: {left:?}");
+        left.is_empty()
+    });
+    Ok(())
+}
+
+#[test]
 fn removed_routes_and_filters_leave_no_series() -> Result<()> {
     let route = |index: usize| {
         format!(
@@ -125,8 +184,13 @@ fn removed_routes_and_filters_leave_no_series() -> Result<()> {
         let each = |write: &dyn Fn(usize) -> String| (0..count).map(write).collect::<String>();
         let upstream = |index: usize| format!("  u{index}: {{endpoints: [\"http://127.0.0.1:1\"]}}\n");
         let (filters, routes, upstreams) = (each(&filter), each(&route), each(&upstream));
+        // Nothing listens there. A store counts all the same.
+        let store =
+            |index: usize| format!("  s{index}: {{redis: {{url: \"redis://127.0.0.1:1\"}}, on_failure: local}}\n");
+        let stores: String = (0..count.min(3)).map(store).collect();
+        let stores = if stores.is_empty() { stores } else { format!("stores:\n{stores}") };
         format!(
-            "filters:\n  kept: {{source: f.wasm}}\n{filters}upstreams:\n  echo: {{builtin: echo}}\n{upstreams}\
+            "{stores}filters:\n  kept: {{source: f.wasm}}\n{filters}upstreams:\n  echo: {{builtin: echo}}\n{upstreams}\
              routes:\n- {{name: kept, match: {{path: /kept}}, filters: [kept], upstream: echo}}\n{routes}"
         )
     };
@@ -134,6 +198,8 @@ fn removed_routes_and_filters_leave_no_series() -> Result<()> {
     let (without, with) = (setup.text(&yaml(0)), setup.text(&yaml(100)));
     let gateway = setup.start()?;
     assert_eq!(gateway.get("/kept", &[])?.status, 200);
+    let ended = "witgate_exchange_duration_seconds_count{route=\"kept\",class=\"2xx\"}";
+    wait_until("the first exchange has ended", || gateway.metric(ended).is_ok_and(|count| count == 1.0));
     let before = series(&gateway);
     let reload = |text: &str, expected: usize| -> Result<()> {
         let routes = || gateway.admin("/routes").map_or(0, |response| response.json().as_array().map_or(0, Vec::len));

@@ -4,6 +4,7 @@ mod access_log;
 mod export;
 mod failures;
 mod ids;
+mod kinds;
 mod metrics;
 mod runtime;
 mod tap;

@@ -16,7 +16,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode, header};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, StatusCode, header};
 use smallvec::SmallVec;
 
 use crate::clients::ClientPermit;
@@ -108,13 +109,24 @@ pub async fn handle(context: RequestContext<'_>, mut request: http::Request<Body
     response
 }
 
-/// Responds to bytes that are not a valid request. Counts as an exchange.
-pub fn refuse_invalid(context: RequestContext<'_>, error: Error) -> http::Response<Body> {
+/// Responds to bytes that are not a valid request; `head` has the first of them. Counts as an
+/// exchange.
+pub fn refuse_invalid(context: RequestContext<'_>, head: &[u8], error: Error) -> http::Response<Body> {
     let mut open = OpenExchange::new(&context, http::Version::HTTP_11);
+    describe_invalid(&mut open.record, head);
     let snapshot = context.shared.snapshot.load();
     let mut response = refuse(&mut open.record, error, &snapshot.config.error_pages);
     finish_head(&mut open.record, &mut response);
     response
+}
+
+/// Counts a malformed request, whose stream the server resets.
+pub fn count_reset<B>(context: RequestContext<'_>, request: &http::Request<B>, error: Error) {
+    let mut open = OpenExchange::new(&context, request.version());
+    open.record.method = Some(request.method().clone());
+    open.record.host = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    open.record.target = request.uri().path_and_query().cloned();
+    open.record.fail(error);
 }
 
 /// Adds `x-request-id` and records the response's head.
@@ -411,6 +423,14 @@ fn describe(record: &mut ExchangeRecord, request: &Request, client: &Arc<Client>
     if !Arc::ptr_eq(client, &record.peer) {
         record.named_client = Some(client.clone());
     }
+}
+
+/// Records method and path, as far as the first line of what is not a request has them.
+fn describe_invalid(record: &mut ExchangeRecord, head: &[u8]) {
+    let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    record.method = words.next().and_then(|word| Method::from_bytes(word).ok());
+    record.target = words.next().and_then(|word| PathAndQuery::try_from(word).ok());
 }
 
 /// Records the error and returns its response; closes the connection after an invalid request.

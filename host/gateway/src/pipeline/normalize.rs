@@ -149,7 +149,8 @@ fn check_connection(headers: &HeaderMap, client: &Client) -> Result<(), Error> {
     if covers_authority(tls, host) {
         return Ok(());
     }
-    Err(Error::new(Kind::Misdirected, format!("{host}, over a connection for {:?}", tls.server_name)))
+    let connection = tls.server_name.as_deref().unwrap_or("no name");
+    Err(Error::new(Kind::Misdirected, format!("{host}, over a TLS connection that was made for {connection}")))
 }
 
 /// What the configuration says about `//` in paths.

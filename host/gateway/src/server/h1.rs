@@ -147,8 +147,8 @@ async fn serve_requests(
                 return Some(Waiting { io, timer, pause });
             }
             Next::End => return None,
-            Next::Refused(error) => {
-                let response = exchange::refuse_invalid(worker.context(client, None), error);
+            Next::Refused(error, head) => {
+                let response = exchange::refuse_invalid(worker.context(client, None), &head, error);
                 if send_response(&conn, response, &ResponseForm::for_refused(), false).await.is_ok() {
                     linger(worker, &conn, true).await;
                 }
@@ -206,7 +206,8 @@ enum Next {
     Pause,
     /// The client closed the connection or was idle for too long, or the gateway drains.
     End,
-    Refused(Error),
+    /// With the first bytes of what is not a request.
+    Refused(Error, Bytes),
 }
 
 /// Waits for the next request's head.
@@ -221,7 +222,7 @@ async fn next_head(worker: &Worker, connection: &ThreadConnection, conn: &Shared
         let Http1Conn { io, settings, .. } = &mut *conn.borrow_mut();
         match incoming.poll(io, &settings.head, context) {
             Poll::Ready(Ok(head)) => return Poll::Ready(parse_head(head)),
-            Poll::Ready(Err(ReceiveError::Invalid(error))) => return Poll::Ready(Next::Refused(error)),
+            Poll::Ready(Err(ReceiveError::Invalid(error))) => return Poll::Ready(refused(error, &io.input)),
             Poll::Ready(Err(_)) => return Poll::Ready(Next::End),
             Poll::Pending => {}
         }
@@ -235,7 +236,8 @@ async fn next_head(worker: &Worker, connection: &ThreadConnection, conn: &Shared
             (None, _) => (pause.ends(drained_at), Some(Next::End)),
         };
         io.timer.poll_until(context, deadline).map(|()| {
-            late.unwrap_or_else(|| Next::Refused(Error::new(Kind::ClientTimeout, "the request's head came too slowly")))
+            let too_slow = || Error::new(Kind::ClientTimeout, "the request's head came too slowly");
+            late.unwrap_or_else(|| refused(too_slow(), &io.input))
         })
     })
     .await
@@ -247,8 +249,14 @@ fn parse_head(head: Bytes) -> Next {
         // For example a broken HTTP/2 preface (RFC 9113, section 3.4): its sender could not read an
         // HTTP/1 response.
         Err(_) if !looks_like_http(&head) => Next::End,
-        Err(error) => Next::Refused(error),
+        Err(error) => Next::Refused(error, head),
     }
+}
+
+/// The first line is enough for the log.
+fn refused(error: Error, input: &[u8]) -> Next {
+    const LINE_MAX: usize = 2 << 10;
+    Next::Refused(error, Bytes::copy_from_slice(&input[..input.len().min(LINE_MAX)]))
 }
 
 /// Builds the request for the exchange; its body reads from the connection. If the client asks to

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode, Version};
 
-use super::labels::{TraceId, TraceLabels};
+use super::labels::{TraceId, TraceLabels, status_label};
 use super::log_limit::WARNINGS;
 use super::record::{CallOutcome, End, ExchangeRecord};
 use super::series::RouteSeries;
@@ -84,7 +84,7 @@ impl OpenRecord {
         (self.status, self.head_after) = (Some(status), Some(duration));
         self.emit_calls();
         self.emit_failure();
-        let (method, status, seconds) = (self.method_label(), status.as_u16(), duration.as_secs_f64());
+        let (method, status, seconds) = (self.method_label(), status_label(status), duration.as_secs_f64());
         self.series().count(method, status, seconds, self.exemplar());
     }
 
@@ -165,14 +165,14 @@ impl OpenRecord {
         let metrics = &self.telemetry.metrics;
         count_of_listener(&metrics.listener_requests, &self.listener, status);
         self.series().end(status, duration.as_secs_f64(), self.exemplar(), &self.traffic);
+        let access = self.telemetry.access.load();
         let has_readers = self.telemetry.taps.has_readers();
-        let is_needed =
-            has_readers || self.telemetry.access.load().is_some() || self.trace.is_some() || self.error_is_kept();
-        if !is_needed {
+        let is_kept = self.error_is_kept();
+        if access.is_none() && self.trace.is_none() && !has_readers && !is_kept {
             return;
         }
         let end = End { duration, at: SystemTime::now() };
-        if let Some(access) = &*self.telemetry.access.load() {
+        if let Some(access) = &*access {
             access.log(self, &end);
         }
         if self.trace.is_some()
@@ -180,7 +180,7 @@ impl OpenRecord {
         {
             tracer.record(self, &end);
         }
-        if self.error_is_kept() {
+        if is_kept {
             self.telemetry.failures.keep(self, &end);
         }
         if has_readers {
@@ -196,9 +196,10 @@ impl OpenRecord {
 
 impl Drop for OpenRecord {
     fn drop(&mut self) {
-        // The client left before the response's head: the calls of filters still count.
+        // No response's head was sent: the calls of filters still count, and so does a failure.
         if self.status.is_none() {
             self.emit_calls();
+            self.emit_failure();
         }
         self.emit_end();
     }

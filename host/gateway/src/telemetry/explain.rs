@@ -28,10 +28,7 @@ fn cause(record: &ExchangeRecord) -> String {
         let body = if direction == Direction::Sent { "response" } else { "request" };
         return format!("the {body} body ended early ({}).", kind.label());
     }
-    match record.upstream.attempts.last() {
-        Some(attempt) => format!("endpoint {} sent this status.", attempt.endpoint),
-        None => "a filter or the route made this response.".into(),
-    }
+    format!("{}.", record.status_origin().1)
 }
 
 /// What to do next.

@@ -5,6 +5,7 @@
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
+use http::StatusCode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
 /// Labels of an exchange.
@@ -14,7 +15,7 @@ pub struct RequestLabels {
     pub route: Arc<str>,
     /// A method that RFC 9110 or 5789 defines, else `other`.
     pub method: &'static str,
-    /// The status that the client got.
+    /// The status that the client got; of one that is not registered, the first of its class.
     pub status: u16,
 }
 
@@ -355,9 +356,23 @@ pub fn method_label(method: &http::Method) -> &'static str {
     }
 }
 
+/// The label of a status: a registered status, or the first of its class, as which clients treat
+/// any other (RFC 9110, section 15). Endpoints and filters can invent statuses.
+pub(super) fn status_label(status: StatusCode) -> u16 {
+    let is_registered = status.canonical_reason().is_some();
+    if is_registered { status.as_u16() } else { status.as_u16().min(599) / 100 * 100 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_invented_status_is_the_first_of_its_class() {
+        let label = |status| StatusCode::from_u16(status).map(status_label).unwrap_or_default();
+        let labels = [200, 299, 404, 499, 503, 599, 999].map(label);
+        assert_eq!(labels, [200, 200, 404, 400, 503, 500, 500]);
+    }
 
     #[test]
     fn an_invented_method_is_other() {

@@ -1,6 +1,7 @@
 //! The log on standard error.
 //!
 //! A thread of its own writes the log (`log_writer.rs`), so a full pipe stalls no other thread.
+//! `log_export` sends the same events to a receiver of OTLP.
 //! There is one log for the process, as there is one `tracing` subscriber. This module does not
 //! know: what is logged.
 
@@ -10,8 +11,11 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload::Handle;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::log_export::{ExportLayer, LogExport};
 use super::log_writer::{GATHER_TIME, LogWriter};
 
 type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
@@ -42,12 +46,12 @@ pub fn init_log(level: &str, json: bool) -> Result<(), String> {
         let builder = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
         let builder = builder.with_filter_reloading();
         keep_reload_handle(builder.reload_handle());
-        builder.try_init()
+        builder.finish().with(ExportLayer).try_init()
     } else {
         let builder = builder.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
         let builder = builder.with_filter_reloading();
         keep_reload_handle(builder.reload_handle());
-        builder.try_init()
+        builder.finish().with(ExportLayer).try_init()
     };
     started.map_err(|error| error.to_string())?;
     std::panic::set_hook(Box::new(log_panic));
@@ -56,6 +60,7 @@ pub fn init_log(level: &str, json: bool) -> Result<(), String> {
 
 /// Waits until the log is written, for at most a second. The process calls this before it ends.
 pub fn flush_log() {
+    LogExport::finish();
     if let Some(writer) = WRITER.get() {
         writer.flush(FLUSH_TIMEOUT);
     }

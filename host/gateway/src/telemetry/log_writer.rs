@@ -1,4 +1,5 @@
-//! The writer of a log: a bounded buffer and a thread that writes it to a stream or a file.
+//! The writer of a log, or of spans: a bounded buffer and a thread that writes it to a stream, a
+//! file or a receiver.
 //!
 //! A thread that logs only copies its line into the buffer, so a reader that does not empty the
 //! pipe never stalls it. Lines above the bound are dropped and counted. The bound is in bytes and
@@ -14,9 +15,11 @@ use prometheus_client::metrics::counter::Counter;
 
 /// Bytes of lines that wait to be written. As many may be in the hands of the writing thread.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
-/// The writer waits this long after it was woken, so that one write has many lines. Gain: a
-/// busy gateway makes one system call for hundreds of lines. Price: a line appears that much later.
+/// The writer of the gateway's own log waits this long after it was woken, so that it writes many
+/// lines at once. Price: a line appears that much later.
 pub(super) const GATHER_TIME: Duration = Duration::from_millis(2);
+/// The writer waits no longer if so many bytes wait.
+const GATHER_BYTES: usize = BUFFER_BYTES_MAX / 4;
 /// The pause if standard error is a full pipe in non-blocking mode, which its other users may set.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
@@ -27,7 +30,8 @@ pub(super) struct LogWriter(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Notified when the buffer is no longer empty.
+    /// Notified when the thread that writes has a reason to go on: the first line, many bytes, a
+    /// flush, the end.
     filled: Condvar,
     /// Notified when everything has been written.
     written: Condvar,
@@ -40,6 +44,8 @@ struct Shared {
 struct State {
     buffer: Vec<u8>,
     is_writing: bool,
+    /// Somebody waits for the lines to be written.
+    is_urgent: bool,
     is_closed: bool,
 }
 
@@ -63,6 +69,8 @@ impl LogWriter {
     pub(super) fn flush(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut state = self.state();
+        state.is_urgent = true;
+        self.0.filled.notify_one();
         while state.is_writing || !state.buffer.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -81,27 +89,58 @@ impl LogWriter {
     fn write_until_closed(&self, mut output: impl Write, gather: Duration, report: fn(u64)) {
         let mut lines = vec![];
         loop {
-            {
-                let mut state = self.state();
-                state.is_writing = false;
-                while state.buffer.is_empty() {
-                    self.0.written.notify_all();
-                    if state.is_closed {
-                        return;
-                    }
-                    state = self.0.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-                state.is_writing = true;
+            if !self.wait_for_lines(gather, &mut lines) {
+                return;
             }
-            std::thread::sleep(gather);
-            std::mem::swap(&mut self.state().buffer, &mut lines);
             write_all(&mut output, &lines);
             lines.clear();
-            lines.shrink_to(BUFFER_BYTES_MAX / 16);
+            lines.shrink_to(2 * GATHER_BYTES);
             let unreported = self.0.unreported.swap(0, Ordering::Relaxed);
             if unreported > 0 {
                 report(unreported);
             }
+        }
+    }
+
+    /// Takes lines that were gathered. False after the last one.
+    fn wait_for_lines(&self, gather: Duration, lines: &mut Vec<u8>) -> bool {
+        let mut state = self.state();
+        state.is_writing = false;
+        while state.buffer.is_empty() {
+            state.is_urgent = false;
+            self.0.written.notify_all();
+            if state.is_closed {
+                return false;
+            }
+            state = self.0.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let until = Instant::now() + gather;
+        while !state.is_closed && !state.is_urgent && state.buffer.len() < GATHER_BYTES {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.0.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.is_writing = true;
+        std::mem::swap(&mut state.buffer, lines);
+        true
+    }
+
+    /// Adds `lines` lines, or counts all of them as dropped.
+    pub(super) fn append(&self, bytes: &[u8], lines: u64) {
+        let mut state = self.state();
+        let (before, after) = (state.buffer.len(), state.buffer.len() + bytes.len());
+        if after <= BUFFER_BYTES_MAX {
+            state.buffer.extend_from_slice(bytes);
+            if before == 0 || before < GATHER_BYTES && after >= GATHER_BYTES {
+                // Outside of the lock, which the woken thread takes.
+                drop(state);
+                self.0.filled.notify_one();
+            }
+        } else {
+            self.0.dropped.inc_by(lines);
+            self.0.unreported.fetch_add(lines, Ordering::Relaxed);
         }
     }
 
@@ -113,17 +152,7 @@ impl LogWriter {
 /// One call of `write` is one line: `tracing-subscriber` formats a line before it writes it.
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut state = self.state();
-        if state.buffer.len() + line.len() <= BUFFER_BYTES_MAX {
-            let was_empty = state.buffer.is_empty();
-            state.buffer.extend_from_slice(line);
-            if was_empty {
-                self.0.filled.notify_one();
-            }
-        } else {
-            self.0.dropped.inc();
-            self.0.unreported.fetch_add(1, Ordering::Relaxed);
-        }
+        self.append(line, 1);
         Ok(line.len())
     }
 

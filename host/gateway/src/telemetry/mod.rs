@@ -4,7 +4,8 @@
 //! `series` and `usage` cache the series of a route and of a filter, and `owners` removes those of
 //! the past. `record` describes one exchange: the pipeline fills it, and `emit` turns it into
 //! numbers, log lines (`access`), spans (`trace`), a list of the last failures (`failures`) and
-//! lines for those who watch (`tap`). `otlp` sends metrics and the access log to a receiver.
+//! lines for those who watch (`tap`). `log` and `log_export` write the gateway's own log. `otlp`
+//! sends all of it to a receiver.
 //! This module does not know: where the numbers come from.
 
 mod access;
@@ -19,6 +20,7 @@ mod json;
 mod known_series;
 mod labels;
 mod log;
+mod log_export;
 mod log_limit;
 mod log_writer;
 mod metrics;

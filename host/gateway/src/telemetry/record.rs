@@ -23,8 +23,11 @@ use super::trace::context::{TraceContext, is_in_share};
 use witgate_http::body::Traffic;
 use witgate_http::error::{Error, FilterFailure, Kind};
 use witgate_runtime::call::CallStats;
-use witgate_runtime::exchange::{Client, ExchangeNote, id_text};
+use witgate_runtime::exchange::{Client, ExchangeNote, id_digits};
 use witgate_runtime::filter::Phase;
+
+/// The detail of an exchange that has no status.
+pub(super) const CLIENT_GONE: &str = "the client left, or reset its stream, before the response";
 
 /// What happened in one exchange.
 pub struct ExchangeRecord {
@@ -135,7 +138,7 @@ impl ExchangeRecord {
         let id = new_exchange_id();
         Self {
             id,
-            request_id: HeaderValue::try_from(id_text(id)).unwrap_or(HeaderValue::from_static("-")),
+            request_id: HeaderValue::from_bytes(&id_digits(id)).unwrap_or(HeaderValue::from_static("-")),
             trace: None,
             listener: listener.clone(),
             peer: peer.clone(),
@@ -192,9 +195,19 @@ impl ExchangeRecord {
             return Some((kind.label().to_owned(), "a body ended early".into()));
         }
         match self.status {
-            None => Some(("client-gone".into(), "the client left before the response".into())),
-            Some(status) if status.is_server_error() => Some((status.as_str().to_owned(), String::new())),
+            None => Some(("client-gone".into(), CLIENT_GONE.into())),
+            Some(status) if status.is_server_error() => Some((status.as_str().to_owned(), self.status_origin().1)),
             Some(_) => None,
+        }
+    }
+
+    /// Who chose the status of an exchange without a failure: a label, and the same in words.
+    pub(super) fn status_origin(&self) -> (&'static str, String) {
+        let answers = |call: &&FilterCall| matches!(call.outcome, CallOutcome::Responded);
+        match (self.calls.iter().rfind(answers), self.upstream.attempts.last()) {
+            (Some(call), _) => ("filter-status", format!("filter {} sent this status", call.filter.name)),
+            (None, Some(attempt)) => ("upstream-status", format!("endpoint {} sent this status", attempt.endpoint)),
+            (None, None) => ("route-status", "the route sent this status".into()),
         }
     }
 
@@ -206,7 +219,7 @@ impl ExchangeRecord {
     /// The request id of a trusted proxy, if it is not the exchange's id.
     pub(super) fn foreign_request_id(&self) -> Option<&str> {
         let text = self.request_id.to_str().ok()?;
-        (text != id_text(self.id)).then_some(text)
+        (text.as_bytes() != id_digits(self.id)).then_some(text)
     }
 
     /// The version of HTTP as text.

@@ -1,8 +1,8 @@
 //! Where the records of exchanges go: metrics, the access log, traces, the last failures and taps.
 //!
 //! Each thread has a clone of this value, and all clones share what they point to, so a reload
-//! replaces the access log and the tracer for all threads. A reload changes the level of the log
-//! in the same step. A sink that is off costs one load.
+//! replaces the access log and the tracer for all threads. A reload changes the level and the
+//! export of the gateway's own log in the same step. A sink that is off costs one load.
 //! This module does not know: what a record contains.
 
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use arc_swap::ArcSwapOption;
 
 use super::access::AccessLog;
 use super::failures::FailedExchanges;
-use super::log::{parse_level, set_level};
+use super::log::{dropped_lines, parse_level, set_level};
+use super::log_export::LogExport;
 use super::metrics::Metrics;
 use super::tap::Taps;
 use super::trace::Tracer;
@@ -37,6 +38,7 @@ pub struct OpenedSinks {
     level: Option<String>,
     access: Option<Option<Arc<AccessLog>>>,
     tracer: Option<Option<Arc<Tracer>>>,
+    log_export: Option<Option<Arc<LogExport>>>,
 }
 
 impl Telemetry {
@@ -53,6 +55,8 @@ impl Telemetry {
         let exports_access = new.log.access.as_ref().is_some_and(|access| access.to == AccessLogTarget::Otlp);
         let has_new_access =
             old.is_none_or(|old| old.log.access != new.log.access || exports_access && old.telemetry != new.telemetry);
+        let has_new_export =
+            old.is_none_or(|old| old.log.otlp != new.log.otlp || new.log.otlp && old.telemetry != new.telemetry);
         let has_new_tracer = old.is_none_or(|old| old.telemetry != new.telemetry);
         let open_access = || {
             let open = |settings| AccessLog::open(settings, &new.telemetry, &self.metrics.access_log_lines_dropped);
@@ -66,6 +70,7 @@ impl Telemetry {
             level: has_new_level.then(|| new.log.level.clone()),
             access: has_new_access.then(open_access).transpose()?,
             tracer: has_new_tracer.then(start_tracer).transpose()?,
+            log_export: has_new_export.then(|| LogExport::start(new, &dropped_lines())).transpose()?,
         })
     }
 
@@ -83,6 +88,9 @@ impl Telemetry {
         if let Some(tracer) = opened.tracer {
             self.tracer.store(tracer);
         }
+        if let Some(export) = opened.log_export {
+            LogExport::adopt(export);
+        }
     }
 
     /// Opens the file of the access log again, after another program renamed it.
@@ -97,7 +105,7 @@ impl Telemetry {
         if let Some(access) = self.access.swap(None) {
             access.flush();
         }
-        if let Some(tracer) = self.tracer.swap(None).and_then(Arc::into_inner) {
+        if let Some(tracer) = self.tracer.swap(None) {
             tracer.finish();
         }
     }

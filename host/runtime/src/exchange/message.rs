@@ -208,7 +208,12 @@ impl Exchange {
 
 /// The id of an exchange as 32 hexadecimal digits.
 pub fn id_text(id: u128) -> String {
-    hex::encode(id.to_be_bytes())
+    id_digits(id).map(char::from).iter().collect()
+}
+
+/// The 32 hexadecimal digits of an exchange's id.
+pub fn id_digits(id: u128) -> [u8; 32] {
+    std::array::from_fn(|index| b"0123456789abcdef"[(id >> (124 - 4 * index)) as usize & 15])
 }
 
 impl Request {

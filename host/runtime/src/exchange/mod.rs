@@ -17,4 +17,4 @@ pub(crate) use checked::{
 pub use client::{Certificate, Client, TlsInfo};
 pub use journal::Journal;
 pub(crate) use journal::{Edit, HELD_BYTES_MAX};
-pub use message::{Exchange, ExchangeNote, LogLine, Passed, Request, Response, Upgrade, id_text};
+pub use message::{Exchange, ExchangeNote, LogLine, Passed, Request, Response, Upgrade, id_digits, id_text};

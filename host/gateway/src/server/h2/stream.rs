@@ -24,7 +24,7 @@ use crate::pipeline::respond::grpc::TrailersOnly;
 use crate::server::flood::FrameStats;
 use crate::server::worker::{ConnectionSettings, Worker};
 use witgate_http::body::{Body, InterimSink};
-use witgate_http::error::Kind;
+use witgate_http::error::{Error, Kind};
 use witgate_http::h2::{Incoming, IncomingState, Outgoing, PeerPolicy};
 use witgate_http::semantics::fields::check_http2;
 use witgate_http::throughput::MinRate;
@@ -47,7 +47,8 @@ pub(super) async fn serve_stream(
 ) {
     let (worker, client, settings, stats) = &*context;
     if let Err(why) = check_http2(request.headers()) {
-        tracing::debug!(client = %client.address, why, "a malformed HTTP/2 request was reset");
+        let error = Error::new(Kind::BadRequest, format!("a malformed HTTP/2 request, which was reset: {why}"));
+        exchange::count_reset(worker.context(client, None), &request, error);
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     }
     send_continue(&mut request, &mut respond);

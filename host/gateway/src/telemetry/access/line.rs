@@ -7,10 +7,9 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::super::attempt::UpstreamRecord;
 use super::super::json::{JsonObject, micros, timestamp};
-use super::super::record::{CallOutcome, End, ExchangeRecord, FilterCall};
+use super::super::record::{CLIENT_GONE, CallOutcome, End, ExchangeRecord, FilterCall};
 use witgate_config::AccessField;
 use witgate_http::body::Direction;
-use witgate_runtime::exchange::id_text;
 
 /// The most bytes of a path, of a query and of a failure's detail.
 const LONG_MAX: usize = 2 << 10;
@@ -55,8 +54,8 @@ fn write_field(line: &mut JsonObject<'_>, field: AccessField, record: &ExchangeR
         AccessField::Id => write_ids(line, record),
         AccessField::Trace => {
             if let Some(trace) = &record.trace {
-                line.plain("trace_id", |out| out.extend_from_slice(trace.trace_id_text().as_bytes()));
-                line.plain("span_id", |out| out.extend_from_slice(trace.span_id_text().as_bytes()));
+                line.hex("trace_id", trace.trace_id, 32);
+                line.hex("span_id", trace.span_id.into(), 16);
                 line.bool("sampled", trace.is_sampled);
             }
         }
@@ -119,9 +118,8 @@ fn write_field(line: &mut JsonObject<'_>, field: AccessField, record: &ExchangeR
 
 fn write_ids(line: &mut JsonObject<'_>, record: &ExchangeRecord) {
     line.text("id", record.request_id.as_bytes(), SHORT_MAX);
-    let own = id_text(record.id);
-    if own.as_bytes() != record.request_id.as_bytes() {
-        line.text("exchange", own, SHORT_MAX);
+    if record.foreign_request_id().is_some() {
+        line.hex("exchange", record.id, 32);
     }
 }
 
@@ -186,7 +184,7 @@ fn write_failure(line: &mut JsonObject<'_>, record: &ExchangeRecord) {
         line.text("detail", &error.detail, LONG_MAX);
     } else if record.status.is_none() {
         line.text("failure", "client-gone", SHORT_MAX);
-        line.text("detail", "the client left before the response", SHORT_MAX);
+        line.text("detail", CLIENT_GONE, SHORT_MAX);
     } else if let Some((direction, kind)) = record.traffic.broken() {
         line.text("failure", kind.label(), SHORT_MAX);
         let detail = match direction {
@@ -197,6 +195,10 @@ fn write_failure(line: &mut JsonObject<'_>, record: &ExchangeRecord) {
     } else if record.has_client_left() {
         line.text("failure", "client-gone", SHORT_MAX);
         line.text("detail", "the client left during the response body", SHORT_MAX);
+    } else if record.status.is_some_and(|status| status.is_server_error()) {
+        let (kind, detail) = record.status_origin();
+        line.text("failure", kind, SHORT_MAX);
+        line.text("detail", detail, SHORT_MAX);
     }
 }
 

@@ -10,13 +10,13 @@ mod line;
 mod text;
 
 use std::cell::RefCell;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::log_writer::{GATHER_TIME, LogWriter};
-use super::otlp::OtlpLogOutput;
+use super::log_writer::LogWriter;
+use super::otlp::{LogKind, OtlpLogOutput};
 use super::record::{End, ExchangeRecord};
 use file::{ReopenableFile, Reopener};
 pub use line::SECRET_HEADERS;
@@ -24,6 +24,10 @@ use witgate_config::{AccessLogTarget, LogFormat, Telemetry};
 
 /// How long the end of the process waits for lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Lines are gathered for this long, so that a busy gateway makes one system call for thousands of
+/// them. Price: a line appears that much later.
+const GATHER_TIME: Duration = Duration::from_millis(20);
 
 /// Lines for an OTLP receiver are gathered for this long, so that one message has many of them.
 const OTLP_GATHER_TIME: Duration = Duration::from_millis(100);
@@ -64,7 +68,7 @@ impl AccessLog {
             }
             AccessLogTarget::Otlp => {
                 let otlp = telemetry.otlp.as_ref().ok_or("log.access.to: otlp needs telemetry.otlp")?;
-                let output = OtlpLogOutput::new(telemetry, otlp, dropped.clone());
+                let output = OtlpLogOutput::new(LogKind::Access, telemetry, otlp, dropped.clone());
                 let output = output.map_err(|why| format!("log.access.to: otlp: {why}"))?;
                 let started = LogWriter::start(dropped, OTLP_GATHER_TIME, output, report_dropped);
                 (started.map_err(fail)?, None)
@@ -111,8 +115,7 @@ impl AccessLog {
                 text::write(out, record, end);
             }
             out.push(b'\n');
-            // The writer takes a line or counts it as dropped.
-            let _ = self.writer.clone().write_all(out);
+            self.writer.append(out, 1);
         });
     }
 

@@ -12,6 +12,8 @@ use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsSe
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use prost::Message;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
@@ -59,7 +61,7 @@ impl OtlpClient {
     /// The text says why nothing was accepted.
     pub(super) async fn send_logs(&self, request: ExportLogsServiceRequest) -> Result<u64, String> {
         let response = match &self.transport {
-            Transport::Http(client) => self.post(client, "/v1/logs", &request).await?,
+            Transport::Http(client) => self.post(client, "/v1/logs", request.encode_to_vec()).await?,
             Transport::Grpc(channel) => {
                 let mut client = LogsServiceClient::new(channel.clone());
                 self.within(client.export(self.with_metadata(request))).await?
@@ -75,7 +77,7 @@ impl OtlpClient {
     /// The text says why nothing was accepted.
     pub(super) async fn send_metrics(&self, request: ExportMetricsServiceRequest) -> Result<u64, String> {
         let response = match &self.transport {
-            Transport::Http(client) => self.post(client, "/v1/metrics", &request).await?,
+            Transport::Http(client) => self.post(client, "/v1/metrics", request.encode_to_vec()).await?,
             Transport::Grpc(channel) => {
                 let mut client = MetricsServiceClient::new(channel.clone());
                 self.within(client.export(self.with_metadata(request))).await?
@@ -85,14 +87,32 @@ impl OtlpClient {
         Ok(partial_success.map_or(0, |partial| rejected(partial.rejected_data_points)))
     }
 
+    /// Sends an encoded `ExportTraceServiceRequest`. Returns how many of its spans the receiver
+    /// rejected. The generated client of gRPC takes types, so the message is decoded for it.
+    ///
+    /// # Errors
+    /// The text says why nothing was accepted.
+    pub(super) async fn send_spans(&self, request: Vec<u8>) -> Result<u64, String> {
+        let response = match &self.transport {
+            Transport::Http(client) => self.post(client, "/v1/traces", request).await?,
+            Transport::Grpc(channel) => {
+                let request = ExportTraceServiceRequest::decode(request.as_slice()).map_err(bounded)?;
+                let mut client = TraceServiceClient::new(channel.clone());
+                self.within(client.export(self.with_metadata(request))).await?
+            }
+        };
+        let ExportTraceServiceResponse { partial_success } = response;
+        Ok(partial_success.map_or(0, |partial| rejected(partial.rejected_spans)))
+    }
+
     async fn post<R: Message + Default>(
         &self,
         client: &HyperClient,
         path: &str,
-        message: &impl Message,
+        message: Vec<u8>,
     ) -> Result<R, String> {
         let mut request = Request::post(format!("{}{path}", self.endpoint))
-            .body(Bytes::from(message.encode_to_vec()))
+            .body(Bytes::from(message))
             .map_err(|error| error.to_string())?;
         *request.headers_mut() = self.fields.clone();
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));

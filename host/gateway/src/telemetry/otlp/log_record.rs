@@ -1,4 +1,4 @@
-//! A line of the access log as a log record.
+//! A line of the access log, or of the gateway's own log, as a log record.
 //!
 //! The line is JSON already, and it is bounded and without secrets, so the record is made from it
 //! on the thread that sends. Names follow OpenTelemetry's semantic conventions where they have one;
@@ -27,11 +27,38 @@ const NAMES: [(&str, &str); 11] = [
     ("status", "http.response.status_code"),
 ];
 
-/// The record of a line. `None` if it is not a line of the access log.
-pub(super) fn log_record(line: &[u8], now_nanos: u64) -> Option<LogRecord> {
-    let mut fields: Map<String, Json> = serde_json::from_slice(line).ok()?;
+/// The record of a line of the access log. `None` if the line is not JSON.
+pub(super) fn access_record(line: &[u8], now_nanos: u64) -> Option<LogRecord> {
+    let fields: Map<String, Json> = serde_json::from_slice(line).ok()?;
     let body = summary(&fields);
-    let (severity, text) = severity(&fields);
+    let severity = severity(&fields);
+    Some(record(fields, body, severity, ("witgate.access", now_nanos)))
+}
+
+/// The record of a line of the gateway's own log. `None` if the line is not JSON.
+pub(super) fn own_record(line: &[u8], now_nanos: u64) -> Option<LogRecord> {
+    let mut fields: Map<String, Json> = serde_json::from_slice(line).ok()?;
+    let mut text = |name: &str| match fields.remove(name) {
+        Some(Json::String(text)) => text,
+        _ => String::new(),
+    };
+    let (level, body) = (text("level"), text("message"));
+    let severity = match level.as_str() {
+        "ERROR" => (SeverityNumber::Error, "ERROR"),
+        "WARN" => (SeverityNumber::Warn, "WARN"),
+        "DEBUG" => (SeverityNumber::Debug, "DEBUG"),
+        "TRACE" => (SeverityNumber::Trace, "TRACE"),
+        _ => (SeverityNumber::Info, "INFO"),
+    };
+    Some(record(fields, body, severity, ("witgate.log", now_nanos)))
+}
+
+fn record(
+    mut fields: Map<String, Json>,
+    body: String,
+    (severity, text): (SeverityNumber, &str),
+    (event_name, now_nanos): (&str, u64),
+) -> LogRecord {
     let time = fields.remove("time").and_then(|time| parse_timestamp(time.as_str()?));
     let id = |value: Option<Json>| hex::decode(value?.as_str()?).ok();
     let (trace_id, span_id) = (id(fields.remove("trace_id")), id(fields.remove("span_id")));
@@ -40,7 +67,7 @@ pub(super) fn log_record(line: &[u8], now_nanos: u64) -> Option<LogRecord> {
         let known = NAMES.iter().find(|(own, _)| *own == name).map(|(_, known)| (*known).to_owned());
         Some(attribute(known.unwrap_or_else(|| format!("witgate.{name}")), any_value(value)?))
     };
-    Some(LogRecord {
+    LogRecord {
         time_unix_nano: time.unwrap_or(now_nanos),
         observed_time_unix_nano: now_nanos,
         severity_number: severity.into(),
@@ -50,9 +77,9 @@ pub(super) fn log_record(line: &[u8], now_nanos: u64) -> Option<LogRecord> {
         flags: is_sampled.into(),
         trace_id: trace_id.unwrap_or_default(),
         span_id: span_id.unwrap_or_default(),
-        event_name: "witgate.access".into(),
+        event_name: event_name.into(),
         ..LogRecord::default()
-    })
+    }
 }
 
 /// Method, path and status, as far as the line has them.
@@ -105,7 +132,7 @@ mod tests {
     fn a_line_becomes_a_record() {
         let line = br#"{"time":"1970-01-01T00:00:01.500Z","id":"ab","trace_id":"0f","span_id":"01","sampled":true,
             "method":"GET","path":"/a","status":502,"filters":[{"filter":"f","us":7}],"failure":"trap"}"#;
-        let record = log_record(line, 9).unwrap_or_default();
+        let record = access_record(line, 9).unwrap_or_default();
         assert_eq!((record.time_unix_nano, record.observed_time_unix_nano), (1_500_000_000, 9));
         assert_eq!((record.trace_id, record.span_id, record.flags), (vec![15], vec![1], 1));
         assert_eq!((record.severity_number, record.severity_text.as_str()), (17, "ERROR"));
@@ -120,6 +147,17 @@ mod tests {
             "http.response.status_code",
         ];
         assert_eq!(names, expected);
-        assert!(log_record(b"not json", 9).is_none());
+        assert!(access_record(b"not json", 9).is_none());
+    }
+
+    #[test]
+    fn a_line_of_the_own_log_becomes_a_record() {
+        let line =
+            br#"{"time":"1970-01-01T00:00:01.500Z","level":"WARN","message":"an exchange failed","route":"api"}"#;
+        let record = own_record(line, 9).unwrap_or_default();
+        assert_eq!((record.time_unix_nano, record.severity_number), (1_500_000_000, 13));
+        assert_eq!(record.body.and_then(|body| body.value), Some(Value::StringValue("an exchange failed".into())));
+        let names: Vec<_> = record.attributes.iter().map(|attribute| attribute.key.as_str()).collect();
+        assert_eq!((names, record.event_name.as_str()), (vec!["witgate.route"], "witgate.log"));
     }
 }

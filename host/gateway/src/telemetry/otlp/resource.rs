@@ -14,20 +14,16 @@ use witgate_config::Telemetry;
 /// Names the process, the same in all signals.
 static INSTANCE: OnceLock<String> = OnceLock::new();
 
-/// The attributes of the resource.
-pub(in super::super) fn resource_attributes(settings: &Telemetry) -> [(&'static str, String); 4] {
-    let instance = INSTANCE.get_or_init(|| format!("{:032x}", new_exchange_id()));
-    [
-        ("service.name", settings.service_name.clone()),
-        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("service.instance.id", instance.clone()),
-        ("process.pid", std::process::id().to_string()),
-    ]
-}
-
 pub(super) fn resource(settings: &Telemetry) -> Resource {
-    let attributes = resource_attributes(settings).map(|(key, value)| attribute(key, Value::StringValue(value)));
-    Resource { attributes: attributes.to_vec(), ..Resource::default() }
+    let instance = INSTANCE.get_or_init(|| format!("{:032x}", new_exchange_id()));
+    let text = |key, value: &str| attribute(key, Value::StringValue(value.to_owned()));
+    let attributes = vec![
+        text("service.name", &settings.service_name),
+        text("service.version", env!("CARGO_PKG_VERSION")),
+        text("service.instance.id", instance),
+        attribute("process.pid", Value::IntValue(std::process::id().into())),
+    ];
+    Resource { attributes, ..Resource::default() }
 }
 
 pub(super) fn scope() -> InstrumentationScope {

@@ -53,16 +53,6 @@ impl TraceContext {
         text[54] = if self.is_sampled { b'1' } else { b'0' };
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
     }
-
-    /// The trace's id as 32 hexadecimal digits.
-    pub fn trace_id_text(&self) -> String {
-        format!("{:032x}", self.trace_id)
-    }
-
-    /// The span's id as 16 hexadecimal digits.
-    pub fn span_id_text(&self) -> String {
-        format!("{:016x}", self.span_id)
-    }
 }
 
 /// A random id of a span.

@@ -1,52 +1,43 @@
-//! Sends spans to an OTLP receiver from a thread of its own.
+//! Decides which exchanges are traced, and passes their spans to the thread that sends them.
 //!
-//! Threads that serve traffic put the spans of an exchange into a bounded queue. If it is full
-//! because the receiver is slow or away, the spans are dropped and counted: an exchange never
-//! waits. This module does not know: what a span contains.
+//! A thread that serves traffic writes the spans of an exchange into a buffer of its own and copies
+//! them to the bounded buffer of the sending thread (`log_writer.rs`). What does not fit, because
+//! the receiver is slow or away, is dropped and counted: an exchange never waits. This module does
+//! not know: what a span contains, how a message is sent.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
 use std::time::Duration;
 
-use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::mpsc;
 
-use super::super::otlp::resource_attributes;
+use super::super::log_writer::LogWriter;
+use super::super::otlp::OtlpSpanOutput;
 use super::super::record::{End, ExchangeRecord};
 use super::context::TraceContext;
-use super::spans::spans;
+use super::spans::write_spans;
 use http::HeaderMap;
-use witgate_config::{Otlp, OtlpProtocol, Telemetry, Traces};
+use witgate_config::{Telemetry, Traces};
 
-/// Exchanges whose spans wait for the export.
-const QUEUE_MAX: usize = 2048;
-/// Exchanges of one export.
-const BATCH_MAX: usize = 256;
-/// An export waits this long for more exchanges.
-const BATCH_TIME: Duration = Duration::from_millis(500);
+/// Spans are gathered for this long, so that one message has many of them.
+const GATHER_TIME: Duration = Duration::from_millis(500);
 /// The time for the last export when the gateway ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// A thread keeps a buffer of this size.
+const KEPT_BYTES: usize = 16 << 10;
 
 /// What happens to spans, in numbers.
 #[derive(Clone, Default)]
 pub struct TraceExport {
     /// Spans that the receiver got.
     pub exported: Counter,
-    /// Spans that were dropped, because the queue was full or the receiver refused them.
+    /// Spans that were dropped, because the buffer was full or the receiver refused them.
     pub dropped: Counter,
 }
 
 /// Decides which exchanges are traced, and passes their spans on.
 pub struct Tracer {
     settings: Traces,
-    scope: InstrumentationScope,
-    queue: mpsc::Sender<Vec<SpanData>>,
-    counters: TraceExport,
-    /// Ends when the thread has sent everything.
-    thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+    writer: LogWriter,
 }
 
 impl Tracer {
@@ -56,14 +47,11 @@ impl Tracer {
     /// The text says what cannot be started.
     pub fn start(settings: &Telemetry, counters: &TraceExport) -> Result<Option<Self>, String> {
         let Some(otlp) = &settings.otlp else { return Ok(None) };
-        let (queue, spans) = mpsc::channel(QUEUE_MAX);
-        let (otlp, resource, own) = (otlp.clone(), resource(settings), counters.clone());
-        let run = move || run_export(&otlp, &resource, spans, &own);
-        let thread = std::thread::Builder::new().name("telemetry".into()).spawn(run);
-        let thread = thread.map_err(|error| format!("the thread that exports traces cannot be started: {error}"))?;
-        let scope = InstrumentationScope::builder("witgate").with_version(env!("CARGO_PKG_VERSION")).build();
-        let thread = std::sync::Mutex::new(Some(thread));
-        Ok(Some(Self { settings: settings.traces.clone(), scope, queue, counters: counters.clone(), thread }))
+        let output = OtlpSpanOutput::new(settings, otlp, [&counters.exported, &counters.dropped].map(Clone::clone));
+        let output = output.map_err(|why| format!("telemetry.otlp: {why}"))?;
+        let started = LogWriter::start(counters.dropped.clone(), GATHER_TIME, output, report_dropped);
+        let writer = started.map_err(|error| format!("the thread that exports traces cannot be started: {error}"))?;
+        Ok(Some(Self { settings: settings.traces.clone(), writer }))
     }
 
     /// The context of an exchange. The request's fields then name the exchange's span.
@@ -74,126 +62,32 @@ impl Tracer {
     /// Passes on the spans of an exchange that ended, if it is in the sample, failed or was slow.
     pub(in super::super) fn record(&self, record: &ExchangeRecord, end: &End) {
         let Some(trace) = record.trace else { return };
-        if !trace.is_sampled && !record.is_failed() && end.duration < self.settings.slow {
+        if !trace.is_sampled && end.duration < self.settings.slow && !record.is_failed() {
             return;
         }
-        // A full queue costs no spans to be made.
-        match self.queue.try_reserve() {
-            Ok(permit) => permit.send(spans(record, trace, &self.scope, end)),
-            Err(_) => drop(self.counters.dropped.inc_by(1 + record.calls.len() as u64)),
+        thread_local! {
+            static SPANS: RefCell<Vec<u8>> = const { RefCell::new(vec![]) };
         }
+        SPANS.with_borrow_mut(|spans| {
+            spans.clear();
+            let count = write_spans(spans, record, trace, end);
+            self.writer.append(spans, count);
+            spans.shrink_to(KEPT_BYTES);
+        });
     }
 
-    /// Sends what waits, and ends. For at most two seconds.
-    pub fn finish(self) {
-        let Self { queue, thread, .. } = self;
-        drop(queue);
-        let thread = thread.into_inner().unwrap_or_default();
-        let deadline = std::time::Instant::now() + FLUSH_TIMEOUT;
-        while thread.as_ref().is_some_and(|thread| !thread.is_finished()) && std::time::Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    /// Sends what waits. For at most two seconds.
+    pub fn finish(&self) {
+        self.writer.flush(FLUSH_TIMEOUT);
     }
 }
 
-/// What the spans of this process have in common.
-fn resource(settings: &Telemetry) -> Resource {
-    let attributes = resource_attributes(settings).map(|(key, value)| KeyValue::new(key, value));
-    Resource::builder_empty().with_attributes(attributes).build()
-}
-
-fn run_export(otlp: &Otlp, resource: &Resource, spans: mpsc::Receiver<Vec<SpanData>>, counters: &TraceExport) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "traces are not exported: the thread's runtime cannot be created");
-            return;
-        }
-    };
-    runtime.block_on(async {
-        match exporter(otlp) {
-            Ok(mut exporter) => {
-                exporter.set_resource(resource);
-                export_batches(&exporter, otlp, spans, counters).await;
-            }
-            Err(error) => tracing::error!(%error, endpoint = otlp.endpoint, "traces are not exported"),
-        }
-    });
-}
-
-fn exporter(otlp: &Otlp) -> Result<SpanExporter, String> {
-    match otlp.protocol {
-        OtlpProtocol::Http => {
-            let headers: HashMap<String, String> =
-                otlp.headers.iter().map(|(name, value)| (name.to_string(), value.expose().to_owned())).collect();
-            SpanExporter::builder()
-                .with_http()
-                .with_protocol(Protocol::HttpBinary)
-                .with_endpoint(format!("{}/v1/traces", otlp.endpoint))
-                .with_timeout(otlp.timeout)
-                .with_headers(headers)
-                .build()
-        }
-        OtlpProtocol::Grpc => {
-            let fields = otlp.headers.iter().filter_map(|(name, value)| {
-                let mut value = http::HeaderValue::from_str(value.expose()).ok()?;
-                value.set_sensitive(true);
-                Some((name.clone(), value))
-            });
-            let metadata = opentelemetry_otlp::tonic_types::metadata::MetadataMap::from_headers(fields.collect());
-            SpanExporter::builder()
-                .with_tonic()
-                .with_endpoint(&otlp.endpoint)
-                .with_timeout(otlp.timeout)
-                .with_metadata(metadata)
-                .build()
-        }
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        self.writer.close();
     }
-    .map_err(|error| error.to_string())
 }
 
-/// Exports until all senders are gone and the queue is empty. Reports the first of several failed
-/// exports, and the first one that succeeds again.
-async fn export_batches(
-    exporter: &SpanExporter,
-    otlp: &Otlp,
-    mut spans: mpsc::Receiver<Vec<SpanData>>,
-    counters: &TraceExport,
-) {
-    let mut has_failed = false;
-    let mut exchanges = vec![];
-    while spans.recv_many(&mut exchanges, BATCH_MAX).await > 0 {
-        if exchanges.len() < BATCH_MAX && !spans.is_closed() {
-            tokio::time::sleep(BATCH_TIME).await;
-            while exchanges.len() < BATCH_MAX
-                && let Ok(more) = spans.try_recv()
-            {
-                exchanges.push(more);
-            }
-        }
-        let batch: Vec<SpanData> = exchanges.drain(..).flatten().collect();
-        let count = batch.len() as u64;
-        let exported = tokio::time::timeout(otlp.timeout, exporter.export(batch)).await;
-        let failure = match exported {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no response within {:?}", otlp.timeout)),
-        };
-        match failure {
-            None => {
-                counters.exported.inc_by(count);
-                if has_failed {
-                    tracing::info!(endpoint = otlp.endpoint, "traces are exported again");
-                }
-                has_failed = false;
-            }
-            Some(error) => {
-                counters.dropped.inc_by(count);
-                if !has_failed {
-                    tracing::warn!(endpoint = otlp.endpoint, error, "traces cannot be exported and are lost");
-                }
-                has_failed = true;
-            }
-        }
-    }
+fn report_dropped(spans: u64) {
+    tracing::warn!(spans, "spans were dropped: the receiver of telemetry.otlp is too slow");
 }

@@ -1,8 +1,8 @@
-//! Traces: the context of each exchange, its spans, and their export over OTLP.
+//! Traces: the context of each exchange, its spans, and the choice of those that are exported.
 //!
 //! `context` reads and writes the fields that tie the spans of several services together. `spans`
-//! makes the spans of an exchange from its record once it ended, and `export` sends them from a
-//! thread of its own. The price of an exchange that is not recorded is one context.
+//! writes the spans of an exchange from its record once it ended, and `export` chooses the
+//! exchanges. The price of an exchange that is not exported is one context.
 //! This module does not know: how an exchange is served.
 
 pub(super) mod context;

@@ -1,213 +1,231 @@
 //! The spans of one exchange: the request, each call of a filter, each request that a filter sent,
 //! each try of the upstream.
 //!
+//! They are written as the messages that a receiver of OTLP gets (opentelemetry.proto.trace.v1).
 //! Names follow OpenTelemetry's stable semantic conventions for HTTP; what they do not name begins
 //! with `witgate.`. This module does not know: which exchanges are exported, where spans go.
 
-use std::time::{Duration, Instant, SystemTime};
-
-use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
-use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::super::attempt::AttemptRecord;
 use super::super::labels::method_label;
+use super::super::otlp::protobuf::{bytes, fixed32, fixed64, message, number, text};
 use super::super::record::{CallOutcome, End, ExchangeRecord, FilterCall};
 use super::super::sent::SentRequest;
 use super::context::{TraceContext, new_span_id};
-use witgate_http::text::bounded;
+
+/// The field `spans` of `ScopeSpans`.
+const SPANS: u8 = 2;
+/// Fields of `Span`.
+const ATTRIBUTES: u8 = 9;
+const STATUS: u8 = 15;
+/// Values of `Span.kind`.
+const INTERNAL: u64 = 1;
+const SERVER: u64 = 2;
+const CLIENT: u64 = 3;
+/// Values of `Span.flags`: the trace is recorded; whether the parent is remote is known, and it is.
+const SAMPLED: u32 = 0x001;
+const HAS_IS_REMOTE: u32 = 0x100;
+const IS_REMOTE: u32 = 0x200;
+/// The value of `Status.code` for an error.
+const ERROR: u64 = 2;
+
+/// Appends the spans of an exchange that ended, each as a field of the message `ScopeSpans`.
+/// Returns their number.
+pub(super) fn write_spans(out: &mut Vec<u8>, record: &ExchangeRecord, trace: TraceContext, end: &End) -> u64 {
+    let exchange = Exchange { record, trace, end };
+    let mut count = 1;
+    message(out, SPANS, |span| exchange.request(span));
+    for call in &record.calls {
+        let id = new_span_id();
+        message(out, SPANS, |span| exchange.call(span, id, call));
+        count += 1 + call.sent.iter().map(|sent| exchange.sent(out, id, sent)).sum::<u64>();
+    }
+    let method = record.method_label();
+    for (index, attempt) in record.upstream.attempts.iter().enumerate() {
+        message(out, SPANS, |span| exchange.attempt(span, trace.span_id, (method, index), attempt));
+        count += 1;
+    }
+    count
+}
 
 /// What the spans of one exchange share.
-struct Builder<'a> {
+struct Exchange<'a> {
     record: &'a ExchangeRecord,
     trace: TraceContext,
-    scope: &'a InstrumentationScope,
     end: &'a End,
 }
 
-/// The spans of an exchange that ended.
-pub(super) fn spans(
-    record: &ExchangeRecord,
-    trace: TraceContext,
-    scope: &InstrumentationScope,
-    end: &End,
-) -> Vec<SpanData> {
-    let builder = Builder { record, trace, scope, end };
-    let mut spans = Vec::with_capacity(1 + record.calls.len() + record.upstream.attempts.len());
-    spans.push(builder.request());
-    for call in &record.calls {
-        let id = new_span_id();
-        spans.push(builder.call(id, call));
-        spans.extend(call.sent.iter().flat_map(|sent| builder.sent(id, sent)));
-    }
-    let method = record.method_label();
-    spans.extend(
-        record.upstream.attempts.iter().enumerate().map(|(index, attempt)| builder.attempt(method, index, attempt)),
-    );
-    spans
-}
-
-impl Builder<'_> {
-    fn request(&self) -> SpanData {
+impl Exchange<'_> {
+    fn request(&self, out: &mut Vec<u8>) {
         let record = self.record;
-        let method = record.method_label();
-        let mut attributes = vec![
-            KeyValue::new("http.request.method", if method == "other" { "_OTHER" } else { method }),
-            KeyValue::new("url.scheme", if record.peer.tls.is_some() { "https" } else { "http" }),
-            KeyValue::new("network.protocol.name", "http"),
-            KeyValue::new("network.protocol.version", record.protocol_label().trim_start_matches("HTTP/").to_owned()),
-            KeyValue::new("client.address", record.client().address.ip().to_string()),
-            KeyValue::new("network.peer.address", record.peer.address.ip().to_string()),
-            KeyValue::new("http.request.body.size", size(record.traffic.received())),
-            KeyValue::new("http.response.body.size", size(record.traffic.sent())),
-            KeyValue::new("witgate.listener", record.listener.to_string()),
-            KeyValue::new("witgate.route", record.route_name().to_owned()),
-            KeyValue::new("witgate.request_id", text(record.request_id.as_bytes())),
-        ];
-        if method == "other" {
-            let own = record.method.as_ref().map(|method| bounded(method.as_str())).unwrap_or_default();
-            attributes.push(KeyValue::new("http.request.method_original", own));
+        self.ids(out, self.trace.span_id, self.trace.parent);
+        let is_remote = if self.trace.parent.is_some() { IS_REMOTE } else { 0 };
+        fixed32(out, 16, SAMPLED | HAS_IS_REMOTE | is_remote);
+        message(out, 5, |name| {
+            name.extend_from_slice(name_of_method(record.method_label()).as_bytes());
+            name.push(b' ');
+            name.extend_from_slice(record.route_name().as_bytes());
+        });
+        self.kind_and_times(out, SERVER, (record.started, self.end.duration));
+        method_attribute(out, record.method_label());
+        attribute(out, "url.scheme", if record.peer.tls.is_some() { "https" } else { "http" });
+        attribute(out, "network.protocol.name", "http");
+        attribute(out, "network.protocol.version", record.protocol_label().trim_start_matches("HTTP/"));
+        attribute(out, "client.address", record.client().ip_text.as_bytes());
+        attribute(out, "network.peer.address", record.peer.ip_text.as_bytes());
+        integer(out, "http.request.body.size", record.traffic.received());
+        integer(out, "http.response.body.size", record.traffic.sent());
+        attribute(out, "witgate.listener", record.listener.as_bytes());
+        attribute(out, "witgate.route", record.route_name());
+        attribute(out, "witgate.request_id", record.request_id.as_bytes());
+        if record.method_label() == "other" {
+            let original = record.method.as_ref().map_or("", http::Method::as_str);
+            attribute(out, "http.request.method_original", original);
         }
         if let Some(target) = &record.target {
-            attributes.push(KeyValue::new("url.path", bounded(target.path())));
+            attribute(out, "url.path", target.path());
         }
         if let Some(host) = &record.host {
-            attributes.push(KeyValue::new("server.address", text(host.as_bytes())));
+            attribute(out, "server.address", host.as_bytes());
         }
         if let Some(status) = record.status {
-            attributes.push(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
+            integer(out, "http.response.status_code", status.as_u16().into());
         }
-        let error = record.error_type();
-        let status = match &error {
+        match record.error_type() {
             // A client's mistake is not an error of the server (semantic conventions, HTTP spans).
             Some((kind, detail)) if record.is_failed() => {
-                attributes.push(KeyValue::new("error.type", kind.clone()));
-                Status::error(detail.clone())
+                attribute(out, "error.type", kind);
+                error(out, detail.as_bytes());
             }
-            Some((kind, _)) => {
-                attributes.push(KeyValue::new("witgate.failure", kind.clone()));
-                Status::Unset
-            }
-            None => Status::Unset,
-        };
-        let name = format!("{} {}", if method == "other" { "HTTP" } else { method }, record.route_name());
-        let mut span = self.span(self.trace.span_id, name, SpanKind::Server, (record.started, self.end.duration));
-        span.parent_span_id = self.trace.parent.map_or(SpanId::INVALID, |id| SpanId::from_bytes(id.to_be_bytes()));
-        span.parent_span_is_remote = self.trace.parent.is_some();
-        (span.attributes, span.status) = (attributes, status);
-        span
+            Some((kind, _)) => attribute(out, "witgate.failure", kind),
+            None => {}
+        }
     }
 
-    fn call(&self, id: u64, call: &FilterCall) -> SpanData {
-        let name = format!("filter {}", call.filter.name);
-        let times = (call.stats.began.unwrap_or(self.record.started), call.duration);
-        let mut span = self.span(id, name, SpanKind::Internal, times);
+    fn call(&self, out: &mut Vec<u8>, id: u64, call: &FilterCall) {
+        self.ids(out, id, Some(self.trace.span_id));
+        fixed32(out, 16, SAMPLED | HAS_IS_REMOTE);
+        message(out, 5, |name| {
+            name.extend_from_slice(b"filter ");
+            name.extend_from_slice(call.filter.name.as_bytes());
+        });
+        self.kind_and_times(out, INTERNAL, (call.stats.began.unwrap_or(self.record.started), call.duration));
         let action = match &call.outcome {
             CallOutcome::Failed { kind, .. } => kind.label(),
             outcome => outcome.label(),
         };
-        span.attributes = vec![
-            KeyValue::new("witgate.filter.name", call.filter.name.to_string()),
-            KeyValue::new("witgate.filter.version", call.filter.version.to_string()),
-            KeyValue::new("witgate.filter.digest", call.filter.digest.to_string()),
-            KeyValue::new("witgate.filter.phase", call.phase.label()),
-            KeyValue::new("witgate.filter.action", action),
-            KeyValue::new("witgate.filter.edits", i64::from(call.stats.edits)),
-            KeyValue::new("witgate.filter.cpu_us", size(call.stats.busy.as_micros() as u64)),
-            KeyValue::new("witgate.filter.memory_bytes", size(call.stats.memory_bytes as u64)),
-            KeyValue::new("witgate.filter.instance", if call.stats.is_reused { "idle" } else { "new" }),
-        ];
+        attribute(out, "witgate.filter.name", call.filter.name.as_bytes());
+        attribute(out, "witgate.filter.version", call.filter.version.as_bytes());
+        attribute(out, "witgate.filter.digest", call.filter.digest.as_bytes());
+        attribute(out, "witgate.filter.phase", call.phase.label());
+        attribute(out, "witgate.filter.action", action);
+        integer(out, "witgate.filter.edits", call.stats.edits.into());
+        integer(out, "witgate.filter.cpu_us", call.stats.busy.as_micros() as u64);
+        integer(out, "witgate.filter.memory_bytes", call.stats.memory_bytes as u64);
+        attribute(out, "witgate.filter.instance", if call.stats.is_reused { "idle" } else { "new" });
         if let CallOutcome::Failed { kind, detail, .. } = &call.outcome {
-            span.attributes.push(KeyValue::new("error.type", kind.label()));
-            span.status = Status::error(bounded(detail));
+            attribute(out, "error.type", kind.label());
+            error(out, detail.as_bytes());
         }
-        span
     }
 
     /// The tries of a request that a filter sent, below the span of its call.
-    fn sent(&self, call: u64, sent: &SentRequest) -> impl Iterator<Item = SpanData> {
-        sent.attempts.iter().enumerate().map(move |(index, attempt)| {
-            let mut span = self.attempt(method_label(&sent.method), index, attempt);
-            span.parent_span_id = SpanId::from_bytes(call.to_be_bytes());
-            span.attributes.push(KeyValue::new("url.full", bounded(&sent.url)));
-            span.attributes.push(KeyValue::new("witgate.upstream.name", sent.upstream.to_string()));
-            span
-        })
+    fn sent(&self, out: &mut Vec<u8>, call: u64, sent: &SentRequest) -> u64 {
+        for (index, attempt) in sent.attempts.iter().enumerate() {
+            message(out, SPANS, |span| {
+                self.attempt(span, call, (method_label(&sent.method), index), attempt);
+                attribute(span, "url.full", &sent.url);
+                attribute(span, "witgate.upstream.name", sent.upstream.as_bytes());
+            });
+        }
+        sent.attempts.len() as u64
     }
 
-    fn attempt(&self, method: &'static str, index: usize, attempt: &AttemptRecord) -> SpanData {
-        let name = if method == "other" { "HTTP" } else { method };
-        let kind = SpanKind::Client;
-        let mut span = self.span(attempt.span_id, name.to_owned(), kind, (attempt.started, attempt.duration));
+    /// A try with this method, as the one with this index, below the span `parent`.
+    fn attempt(&self, out: &mut Vec<u8>, parent: u64, (method, index): (&'static str, usize), attempt: &AttemptRecord) {
+        self.ids(out, attempt.span_id, Some(parent));
+        fixed32(out, 16, SAMPLED | HAS_IS_REMOTE);
+        bytes(out, 5, name_of_method(method).as_bytes());
+        self.kind_and_times(out, CLIENT, (attempt.started, attempt.duration));
+        method_attribute(out, method);
         let (host, port) = attempt.endpoint.rsplit_once(':').unwrap_or((&attempt.endpoint, ""));
-        span.attributes = vec![
-            KeyValue::new("http.request.method", if method == "other" { "_OTHER" } else { method }),
-            KeyValue::new("server.address", host.trim_matches(['[', ']']).to_owned()),
-            KeyValue::new("witgate.upstream.result", attempt.result),
-        ];
+        attribute(out, "server.address", host.trim_matches(['[', ']']));
+        attribute(out, "witgate.upstream.result", attempt.result);
         if let Ok(port) = port.parse::<u16>() {
-            span.attributes.push(KeyValue::new("server.port", i64::from(port)));
+            integer(out, "server.port", port.into());
         }
         if let Some(connect) = attempt.connect {
-            span.attributes.push(KeyValue::new("witgate.upstream.connect_us", size(connect.as_micros() as u64)));
+            integer(out, "witgate.upstream.connect_us", connect.as_micros() as u64);
         }
         if index > 0 {
-            span.attributes.push(KeyValue::new("http.request.resend_count", index as i64));
+            integer(out, "http.request.resend_count", index as u64);
         }
         if let Some(status) = attempt.status {
-            span.attributes.push(KeyValue::new("http.response.status_code", i64::from(status)));
+            integer(out, "http.response.status_code", status.into());
         }
         match attempt.status {
             Some(status) if status < 400 => {}
             Some(status) => {
-                span.attributes.push(KeyValue::new("error.type", status.to_string()));
-                span.status = Status::error("");
+                attribute(out, "error.type", status.to_string());
+                error(out, b"");
             }
             None => {
-                span.attributes.push(KeyValue::new("error.type", attempt.result));
-                span.status = Status::error(attempt.result);
+                attribute(out, "error.type", attempt.result);
+                error(out, attempt.result.as_bytes());
             }
         }
-        span
     }
 
-    /// A span below the request's span, without attributes.
-    fn span(&self, id: u64, name: String, span_kind: SpanKind, (began, took): (Instant, Duration)) -> SpanData {
-        let start_time = self.system_time(began);
-        SpanData {
-            span_context: SpanContext::new(
-                TraceId::from_bytes(self.trace.trace_id.to_be_bytes()),
-                SpanId::from_bytes(id.to_be_bytes()),
-                TraceFlags::SAMPLED,
-                false,
-                TraceState::NONE,
-            ),
-            parent_span_id: SpanId::from_bytes(self.trace.span_id.to_be_bytes()),
-            parent_span_is_remote: false,
-            span_kind,
-            name: name.into(),
-            start_time,
-            end_time: start_time + took,
-            attributes: vec![],
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
-            status: Status::Unset,
-            instrumentation_scope: self.scope.clone(),
+    fn ids(&self, out: &mut Vec<u8>, id: u64, parent: Option<u64>) {
+        bytes(out, 1, &self.trace.trace_id.to_be_bytes());
+        bytes(out, 2, &id.to_be_bytes());
+        if let Some(parent) = parent {
+            bytes(out, 4, &parent.to_be_bytes());
         }
     }
 
     /// The exchange read one clock while it ran; the other is read at its end.
-    fn system_time(&self, at: Instant) -> SystemTime {
-        let since_start = at.saturating_duration_since(self.record.started);
-        self.end.at - self.end.duration.saturating_sub(since_start)
+    fn kind_and_times(&self, out: &mut Vec<u8>, kind: u64, (began, took): (Instant, Duration)) {
+        number(out, 6, kind);
+        let since_start = began.saturating_duration_since(self.record.started);
+        let start = self.end.at - self.end.duration.saturating_sub(since_start);
+        let start = start.duration_since(UNIX_EPOCH).unwrap_or_default();
+        for (field, time) in [(7, start), (8, start + took)] {
+            fixed64(out, field, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        }
     }
 }
 
-fn size(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
+/// A method as it stands in the names of spans.
+fn name_of_method(label: &'static str) -> &'static str {
+    if label == "other" { "HTTP" } else { label }
 }
 
-fn text(bytes: &[u8]) -> String {
-    bounded(String::from_utf8_lossy(bytes))
+fn method_attribute(out: &mut Vec<u8>, label: &'static str) {
+    attribute(out, "http.request.method", if label == "other" { "_OTHER" } else { label });
+}
+
+/// An attribute whose value is text.
+fn attribute(out: &mut Vec<u8>, key: &str, value: impl AsRef<[u8]>) {
+    message(out, ATTRIBUTES, |pair| {
+        bytes(pair, 1, key.as_bytes());
+        message(pair, 2, |any| text(any, 1, value.as_ref()));
+    });
+}
+
+/// An attribute whose value is a number.
+fn integer(out: &mut Vec<u8>, key: &str, value: u64) {
+    message(out, ATTRIBUTES, |pair| {
+        bytes(pair, 1, key.as_bytes());
+        message(pair, 2, |any| number(any, 3, value.min(i64::MAX as u64)));
+    });
+}
+
+/// The status of a span that failed.
+fn error(out: &mut Vec<u8>, why: &[u8]) {
+    message(out, STATUS, |status| {
+        text(status, 2, why);
+        number(status, 3, ERROR);
+    });
 }
