@@ -87,7 +87,8 @@ fn masters(ranges: &[Range], seed: &RedisAddress) -> Result<(Vec<RedisAddress>, 
 fn parse(range: &Range, seed: &RedisAddress) -> Option<(usize, usize, RedisAddress)> {
     let [first, last, redis::Value::Array(master), ..] = &range[..] else { return None };
     let [host, port, ..] = &master[..] else { return None };
-    let number = |value: &redis::Value| redis::from_redis_value::<u16>(value.clone()).ok();
+    // The library would cut a number that is too large.
+    let number = |value: &redis::Value| u16::try_from(redis::from_redis_value::<i64>(value.clone()).ok()?).ok();
     let host: Option<String> = redis::from_redis_value(host.clone()).ok()?;
     let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| seed.host.clone());
     let port = number(port).filter(|port| *port > 0 && is_host(&host))?;

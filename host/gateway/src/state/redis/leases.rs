@@ -92,39 +92,38 @@ impl Leases {
         Step::Ask(self.units.max(cost))
     }
 
-    /// Keeps what the server answered to a question of `asked` for more than `cost` units.
+    /// Keeps the server's reply to a question for more than `cost` units. `times` are those of the
+    /// question and of the reply.
     pub(super) fn keep(
         &self,
         (key, cost, policy): (&str, u32, &Policy),
-        asked: Instant,
+        times: (Instant, Instant),
         taken: u32,
         decision: &Decision,
     ) {
         let id = (*policy, key.to_owned());
         let mut shard = self.shard(&id);
         let Some(lease) = shard.get_mut(&id) else { return };
-        // The server decided after `asked`, so its window ends not before these moments.
+        let (asked, now) = times;
+        // The server decided after `asked`, so its window ends not before this moment.
         let ends = asked + Duration::from_millis(decision.reset_ms.into());
-        if decision.allowed {
-            let left = if lease.ends > Instant::now() { lease.left } else { 0 };
-            let more = taken.saturating_sub(cost);
-            *lease = Lease { left: left.saturating_add(more), remaining: decision.remaining, ends, ..unasked(lease) };
-        } else {
-            let until = asked + Duration::from_millis(decision.retry_after_ms.into());
-            let refused = Some((cost, until));
-            *lease = Lease { remaining: decision.remaining, refused, ends: ends.max(lease.ends), ..unasked(lease) };
-        }
+        // Units of a window that has ended must not live on in the next one.
+        let left = if lease.ends > now { lease.left } else { 0 };
+        let more = if decision.allowed { taken.saturating_sub(cost) } else { 0 };
+        let until = asked + Duration::from_millis(decision.retry_after_ms.into());
+        *lease = Lease {
+            left: left.saturating_add(more),
+            remaining: decision.remaining,
+            ends,
+            refused: (!decision.allowed).then_some((cost, until)),
+            asked: None,
+        };
     }
 
     fn shard(&self, id: &Id) -> MutexGuard<'_, HashMap<Id, Lease>> {
         let index = self.hasher.hash_one(id) as usize % SHARDS;
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The lease, for which nobody asks any more.
-fn unasked(lease: &Lease) -> Lease {
-    Lease { left: lease.left, remaining: lease.remaining, ends: lease.ends, refused: None, asked: None }
 }
 
 fn milliseconds(time: Duration) -> u32 {
@@ -168,7 +167,7 @@ mod tests {
                 Step::Ask(wanted) => {
                     questions += 1;
                     let (taken, decision) = take(&policy, &mut usage, 1_000_000, 1, wanted);
-                    gateway.keep(("k", 1, &policy), began, taken, &decision);
+                    gateway.keep(("k", 1, &policy), (began, began), taken, &decision);
                     decision
                 }
             };
@@ -184,14 +183,14 @@ mod tests {
         assert_eq!(leases.spend("k", 1, &policy, now), Step::Ask(5));
         assert_eq!(leases.spend("k", 2, &policy, now), Step::Ask(2), "one lease at a time");
         let decision = Decision { allowed: true, remaining: 5, reset_ms: 1000, retry_after_ms: 0 };
-        leases.keep(("k", 1, &policy), now, 5, &decision);
+        leases.keep(("k", 1, &policy), (now, now), 5, &decision);
         let later = now + Duration::from_millis(400);
         let spent = Decision { allowed: true, remaining: 8, reset_ms: 600, retry_after_ms: 0 };
         assert_eq!(leases.spend("k", 1, &policy, later), Step::Decided(spent));
         let end = now + Duration::from_secs(1);
         assert_eq!(leases.spend("k", 1, &policy, end), Step::Ask(5), "the window has ended");
         let refusal = Decision { allowed: false, remaining: 0, reset_ms: 1000, retry_after_ms: 300 };
-        leases.keep(("k", 1, &policy), end, 0, &refusal);
+        leases.keep(("k", 1, &policy), (end, end), 0, &refusal);
         let refused = leases.spend("k", 1, &policy, end + Duration::from_millis(100));
         assert!(matches!(&refused, Step::Decided(decision) if !decision.allowed && decision.retry_after_ms == 200));
         assert_eq!(leases.spend("k", 1, &policy, end + Duration::from_millis(300)), Step::Ask(5));

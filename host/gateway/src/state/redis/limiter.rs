@@ -42,7 +42,7 @@ impl RedisLimiter {
         };
         let (taken, decision) = self.ask(key, cost, policy, wanted).await?;
         if wanted > cost {
-            leases.keep((key, cost, policy), asked, taken, &decision);
+            leases.keep((key, cost, policy), (asked, Instant::now()), taken, &decision);
         }
         Ok(decision)
     }
