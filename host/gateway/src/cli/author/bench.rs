@@ -122,7 +122,8 @@ fn write_profile(file: &Path, graph: &FlameGraph, component: &Path, is_quiet: bo
     if is_quiet {
         return Ok(());
     }
-    print(format_args!("\n{} samples in {}; in most of them:", graph.samples(), file.display()))?;
+    print("")?;
+    print(format_args!("{} samples in {}; in most of them:", graph.samples(), file.display()))?;
     graph.top(10).iter().try_for_each(|(share, name)| print(format_args!("  {:>5.1}%  {name}", share * 100.0)))
 }
 
