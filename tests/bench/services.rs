@@ -21,7 +21,6 @@ use crate::generators::Generators;
 use crate::machine;
 use crate::options::Lengths;
 use crate::peers::{self, Environment, Process, free_address};
-use crate::witgate;
 
 /// The components, by the name of their file, and their language.
 const COMPONENTS: [(&str, &str); 3] =
@@ -58,7 +57,8 @@ pub(crate) fn measure(environment: &Environment, lengths: Lengths) -> Result<()>
     };
     let issued = issue()?;
     // The upstream of the load runs only while the load does.
-    let upstream = peers::nginx_upstream(environment, 1)?;
+    let body = format!("routes: [{{respond: {{body: {}}}}}]", "x".repeat(1024));
+    let upstream = machine::run_on_core(environment.cores.load, || Setup::new(&body)?.workers(1).start())?;
     let environment = &environment.with_upstream(upstream.address);
     add("witgate, tokens", witgate_tokens(environment, &issued));
     add("nginx with njs", njs(environment, &issued));
@@ -124,12 +124,13 @@ fn witgate_tokens(environment: &Environment, issued: &[Value]) -> Result<(Vec<Ca
         )
     };
     let yaml = format!(
-        "{}  keys: {{endpoints: [\"http://{}\"]}}\nfilters:\n{}{}routes:\n\
-         \x20 - {{match: {{path: /plain}}, rewrite: {{prefix: /small}}, upstream: u}}\n\
-         \x20 - {{match: {{path: /policy}}, jwt: {{issuer: issuer, audience: api, keys: {{file: keys.json}}}}, rewrite: {{prefix: /small}}, upstream: u}}\n\
-         \x20 - {{match: {{path: /typescript}}, filters: [typescript], rewrite: {{prefix: /small}}, upstream: u}}\n\
-         \x20 - {{match: {{path: /python}}, filters: [python], rewrite: {{prefix: /small}}, upstream: u}}\n",
-        witgate::upstreams(environment.upstream),
+        "timeouts: {{filters: 2s}}\nupstreams:\n  u: {{endpoints: [\"http://{}\"], idle_connections: 512, connect_timeout: 5s}}\n\
+         \x20 keys: {{endpoints: [\"http://{}\"]}}\nfilters:\n{}{}routes:\n\
+         \x20 - {{match: {{path: /plain}}, upstream: u}}\n\
+         \x20 - {{match: {{path: /policy}}, jwt: {{issuer: issuer, audience: api, keys: {{file: keys.json}}}}, upstream: u}}\n\
+         \x20 - {{match: {{path: /typescript}}, filters: [typescript], upstream: u}}\n\
+         \x20 - {{match: {{path: /python}}, filters: [python], upstream: u}}\n",
+        environment.upstream,
         publisher.address,
         filter("typescript"),
         filter("python")
