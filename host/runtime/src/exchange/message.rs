@@ -213,7 +213,9 @@ pub fn id_text(id: u128) -> String {
 
 /// The 32 hexadecimal digits of an exchange's id.
 pub fn id_digits(id: u128) -> [u8; 32] {
-    std::array::from_fn(|index| b"0123456789abcdef"[(id >> (124 - 4 * index)) as usize & 15])
+    let bytes = id.to_be_bytes();
+    let digit = |index: usize| bytes[index / 2] >> (4 * (1 - index % 2)) & 15;
+    std::array::from_fn(|index| b"0123456789abcdef"[usize::from(digit(index))])
 }
 
 impl Request {

@@ -93,10 +93,10 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
-fn write_hex(digits: &mut [u8], mut value: u128) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(value & 15) as usize];
-        value >>= 4;
+/// Fills `digits`, whose number is even, with the last digits of a number.
+fn write_hex(digits: &mut [u8], value: u128) {
+    for (pair, byte) in digits.rchunks_exact_mut(2).zip(value.to_le_bytes()) {
+        pair.copy_from_slice(&[byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
     }
 }
 
