@@ -99,9 +99,9 @@ migrations: build build-guests
     tests/tools/install nginx-lua
     cargo test --release --locked --workspace --test e2e -- --include-ignored migrations::
 
-# test oras, crane, cosign and versitygw with filters from servers (10 minutes at first)
+# test oras, crane, cosign, versitygw and Azurite with filters from servers (10 minutes at first)
 sources: build test-tools
-    tests/tools/install oras crane cosign versitygw
+    tests/tools/install oras crane cosign versitygw azurite
     cargo test --release --locked --workspace --test e2e -- --ignored source_tools
 
 # run testssl.sh on a TLS listener
@@ -222,7 +222,7 @@ mistakes: build
     ALL_MISTAKES=1 cargo test --release --locked --workspace --test e2e -- mistake
 
 # drive the console in headless Chromium (Debian: chromium) and write screenshots into docs/console
-console: build
+console: build build-guests
     npm install --silent --no-package-lock --prefix tests/console
     mkdir -p docs/console
     node tests/console/console.mjs target/release/witgate docs/console

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use harness::file_server::{Answer, FileServer};
+use harness::registry::digest;
 use harness::{Client, Gateway, Setup, Upstream, http_component, wait_until};
 
 fn setup(component_keys: &str, upstream_keys: &str, route_keys: &str) -> Result<Setup> {
@@ -240,5 +242,42 @@ fn check_names_what_is_wrong_with_a_component() -> Result<()> {
     );
     assert!(text.contains("filters.f") && text.contains("but a filter exports"), "{text}");
     assert!(text.contains("upstream b: component"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_component_comes_from_a_server_pinned_and_with_its_last_good_version() -> Result<()> {
+    let server = FileServer::start()?;
+    let (one, two) = (http_component("hello")?, http_component("probe")?);
+    server.put("/app.wasm", one.clone());
+    let pin = digest(&one).trim_start_matches("sha256:").to_owned();
+    let yaml = |keys: &str| {
+        format!(
+            "upstreams: {{app: {{component: {{source: \"{}\"{keys}}}}}}}\nsources: [{{prefix: \"{}\", plain_http: true, poll: 1s}}]\nroutes: [{{upstream: app}}]",
+            server.url("/app.wasm"),
+            server.url("/")
+        )
+    };
+    let (code, text) = Setup::new(&yaml(&format!(", sha256: {}", "0".repeat(64))))?.check()?;
+    assert_eq!((code, text.contains("but the configuration pins")), (Some(1), true), "{text}");
+    let mut gateway = Setup::new(&yaml(""))?.start()?;
+    let hello = |gateway: &Gateway| gateway.get("/", &[]).is_ok_and(|response| response.text() == "Hello, WASI!");
+    assert!(hello(&gateway));
+    let source = gateway.admin("/upstreams")?.json()[0]["component"]["source"].clone();
+    assert_eq!(source["sha256"], pin, "{source}");
+
+    // A version that is refused, then no server: the one before serves, also after a restart.
+    server.put("/app.wasm", b"hello".to_vec());
+    let line = gateway.wait_logged("was refused", 1).pop().unwrap_or_default();
+    ensure!(line.contains("not-wasm"), "{line}");
+    assert!(hello(&gateway));
+    server.set("/app.wasm", Answer::Status(500));
+    gateway.restart()?;
+    assert!(hello(&gateway));
+    server.put("/app.wasm", two);
+    wait_until("the new version serves", || {
+        gateway.get("/status?204", &[]).is_ok_and(|response| response.status == 204)
+    });
+
     Ok(())
 }

@@ -144,6 +144,38 @@ fn each_state_of_a_release_survives_kill_9() -> Result<()> {
 }
 
 #[test]
+fn a_release_that_is_loading_or_at_a_later_step_survives_kill_9() -> Result<()> {
+    let gateway = start(", release: {steps: [40%, 100%], hold: 100ms, gates: {requests: 1000000}}")?;
+    // The process ends before the new file is loaded, or while it is: the start releases it.
+    gateway.replace("f.wasm", version(2)?)?;
+    let gateway = kill_and_start(gateway)?;
+    wait_until("the step is held", || {
+        let state = state(&gateway);
+        state["state"] == "releasing"
+            && state["verdict"].as_str().is_some_and(|why| why.contains("of the 1000000 requests"))
+    });
+    let gateway = kill_and_start(gateway)?;
+    assert_eq!((&state(&gateway)["state"], &state(&gateway)["release"]["step"]), (&"releasing".into(), &1.into()));
+
+    let gateway = start(
+        ", release: {steps: [40%, 60%, 100%], hold: 100ms, sticky: {header: x-user}, gates: {requests: 20, latency_ratio: 1000}}",
+    )?;
+    gateway.replace("f.wasm", version(2)?)?;
+    wait_until("the release runs", || state(&gateway)["state"] == "releasing");
+    let mut user = 0;
+    wait_until("the second step begins", || {
+        user += 1;
+        let answered = gateway.get("/", &[&format!("x-user: {user}")]).is_ok();
+        answered && state(&gateway)["release"]["step"] == 2
+    });
+    let gateway = kill_and_start(gateway)?;
+    let after = state(&gateway);
+    assert_eq!((&after["state"], &after["release"]["step"]), (&"releasing".into(), &2.into()), "{after}");
+    assert_eq!(decisions(&history(&gateway)?)[..2], ["started", "advanced"]);
+    Ok(())
+}
+
+#[test]
 fn a_version_whose_examples_fail_never_serves() -> Result<()> {
     let with = |number: u32, status: u16| -> Result<Vec<u8>> {
         let examples = format!("[{{\"name\": \"answers\", \"expect\": {{\"response\": {{\"status\": {status}}}}}}}]");

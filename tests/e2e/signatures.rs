@@ -279,3 +279,23 @@ fn a_component_with_a_denied_package_in_its_sbom_is_refused() -> Result<()> {
     assert_eq!((code, text.contains("package   left-pad 1.2.0")), (Some(0), true), "{text}");
     Ok(())
 }
+
+#[test]
+fn the_component_of_an_upstream_needs_a_signature_for_this_upstream() -> Result<()> {
+    let keys = tempfile::tempdir()?;
+    generate(keys.path(), "own")?;
+    let component = harness::http_component("hello")?;
+    let yaml = "upstreams: {app: {component: {source: app.wasm}}}\nsources: [{prefix: app, signatures: require, keys: [{file: own.pub}]}]\nroutes: [{upstream: app}]";
+    let setup = |comment: &str| -> Result<Setup> {
+        Setup::new(yaml)?
+            .with("app.wasm", &component)?
+            .with("app.wasm.minisig", sign(keys.path(), "own", &component, comment)?)?
+            .with("own.pub", std::fs::read(keys.path().join("own.pub"))?)
+    };
+    let (code, text) = setup("filter:other")?.check()?;
+    assert_eq!((code, text.contains("it is for the filter \"other\", not for app")), (Some(1), true), "{text}");
+    let log = setup("filter:other")?.start_refused()?;
+    ensure!(log.contains("(signature)"), "{log}");
+    assert_eq!(setup("filter:app")?.start()?.get("/", &[])?.text(), "Hello, WASI!");
+    Ok(())
+}

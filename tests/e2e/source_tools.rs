@@ -1,14 +1,17 @@
-//! Other tools at the same registry and object store: what they push is loaded, what witgate
-//! published they pull, and what cosign signed counts. `just sources` installs the tools, which
-//! takes minutes, and runs these tests.
+//! Other tools at the same registry: what they push is loaded, what witgate published they pull,
+//! and what cosign signed counts. Other object stores: versitygw for S3, Azurite for Azure. `just
+//! sources` installs the tools, which takes minutes, and runs these tests.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use crate::shared_releases::{decisions_pass_through_a_bucket, setup, start_with};
 use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
 use harness::registry::Registry;
 use harness::wat::{responder, with_manifest};
-use harness::{Gateway, Setup, repository, wait_until, witgate};
+use harness::{Client, Gateway, Setup, repository, wait_until, wait_up_to, witgate};
 
 const ROUTES: &str = "upstreams: {echo: {builtin: echo}}\nroutes: [{filters: [f], upstream: echo}]\n";
 
@@ -94,38 +97,219 @@ fn a_signature_of_cosign_counts_and_one_by_another_key_does_not() -> Result<()> 
     Ok(())
 }
 
-/// An object store process. Drop ends it.
-struct Versitygw(Child);
+/// A versitygw process with the bucket `filters`. Drop ends it.
+struct Versitygw {
+    address: std::net::SocketAddr,
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Versitygw {
+    fn start() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        std::fs::create_dir_all(folder.path().join("data/filters"))?;
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut store = Self { address, folder, child: None };
+        store.set_running(true)?;
+        Ok(store)
+    }
+
+    /// Starts or ends the process. The objects stay.
+    fn set_running(&mut self, is_running: bool) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        if is_running {
+            let mut command = Command::new(repository().join("target/tools/versitygw"));
+            command
+                .args(["--quiet", "--port", &self.address.to_string(), "posix"])
+                .arg(self.folder.path().join("data"));
+            command.env("ROOT_ACCESS_KEY", "witgate").env("ROOT_SECRET_KEY", "witgate-secret");
+            let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+            self.child = Some(child.context("run `tests/tools/install versitygw` first")?);
+            let address = self.address;
+            wait_until("the object store listens", || std::net::TcpStream::connect(address).is_ok());
+        }
+        Ok(())
+    }
+
+    /// An entry of `sources` with more keys.
+    fn sources(&self, keys: &str) -> String {
+        format!(
+            "sources: [{{prefix: \"s3://filters/\", endpoint: \"http://{}\", region: us-east-1, access_key: witgate, secret_key: witgate-secret{keys}}}]\n",
+            self.address
+        )
+    }
+}
 
 impl Drop for Versitygw {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.set_running(false);
     }
+}
+
+/// Why the last check of the filter's source failed.
+fn failure(gateway: &Gateway) -> String {
+    let list = gateway.admin("/filters").map(|response| response.json()).unwrap_or_default();
+    list[0]["source"]["failure"].as_str().unwrap_or_default().to_owned()
 }
 
 #[test]
 #[ignore = "needs versitygw: `just sources`"]
-fn a_second_object_store_refuses_to_replace_an_object() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    std::fs::create_dir_all(folder.path().join("data/filters"))?;
-    let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let mut command = Command::new(repository().join("target/tools/versitygw"));
-    command.args(["--quiet", "--port", &address.to_string(), "posix"]).arg(folder.path().join("data"));
-    command.env("ROOT_ACCESS_KEY", "witgate").env("ROOT_SECRET_KEY", "witgate-secret");
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let _server = Versitygw(child.context("run `tests/tools/install versitygw` first")?);
-    wait_until("the object store listens", || std::net::TcpStream::connect(address).is_ok());
-    let yaml = format!(
-        "filters: {{f: {{source: \"s3://filters/f/1.0.0.wasm\"}}}}\nsources: [{{prefix: \"s3://filters/\", endpoint: \"http://{address}\", region: us-east-1, access_key: witgate, secret_key: witgate-secret}}]\n{ROUTES}"
-    );
-    let setup = Setup::new(&yaml)?.with("one.wasm", component("one")?)?.with("two.wasm", component("two")?)?;
+fn a_second_object_store_in_each_state() -> Result<()> {
+    let mut store = Versitygw::start()?;
+    let (one, two) = (component("one")?, component("two")?);
+    let yaml = |filter: &str| {
+        format!("filters: {{f: {{source: \"s3://filters/f/{filter}}}}}\n{}{ROUTES}", store.sources(", poll: 1s"))
+    };
+    let setup = Setup::new(&yaml("1.0.0.wasm\""))?.with("one.wasm", &one)?.with("two.wasm", &two)?;
     let config = setup.write()?.display().to_string();
-    for (file, expected) in [("one.wasm", 0), ("two.wasm", 1)] {
-        let file = setup.path(file).display().to_string();
-        let (code, text) = witgate(["publish", "--config", &config, &file, "s3://filters/f/1.0.0.wasm"])?;
+    for (file, name, expected) in [("one.wasm", "1.0.0", 0), ("two.wasm", "2.0.0", 0), ("two.wasm", "1.0.0", 1)] {
+        let (file, location) = (setup.path(file).display().to_string(), format!("s3://filters/f/{name}.wasm"));
+        let (code, text) = witgate(["publish", "--config", &config, &file, &location])?;
         assert_eq!(code, Some(expected), "{text}");
+        ensure!(expected == 0 || text.contains("a published version never changes"), "{text}");
     }
-    assert!(answers(&setup.start()?, "one"));
+    let object = |name: &str| store.folder.path().join("data/filters/f").join(name);
+    let texts = ["2.0.0.wasm\"", &format!("2.0.0.wasm\", sha256: {}", "0".repeat(64)), "large.wasm\"", "text.wasm\""];
+    let texts = texts.map(yaml);
+    std::fs::File::create(object("large.wasm"))?.set_len(1 << 30)?;
+    std::fs::write(object("text.wasm"), "hello")?;
+    let mut gateway = setup.start()?;
+    assert!(answers(&gateway, "one"));
+    let own = std::fs::read_to_string(gateway.path("gateway.yaml"))?;
+    let apply = |gateway: &Gateway, yaml: &str| -> Result<()> {
+        let head = own.split("filters:").next().context("a head")?;
+        gateway.replace("gateway.yaml", format!("{head}{yaml}"))
+    };
+    for (text, expected) in
+        [(&texts[1], "but the configuration pins"), (&texts[2], "larger than 128 MiB"), (&texts[3], "not-wasm")]
+    {
+        apply(&gateway, text)?;
+        let refused =
+            || gateway.logged("the configuration was refused").into_iter().find(|line| line.contains(expected));
+        wait_until(expected, || refused().is_some());
+        println!("{}", refused().unwrap_or_default());
+        assert!(answers(&gateway, "one"), "{expected}");
+    }
+    apply(&gateway, &texts[0])?;
+    wait_until("the second version serves", || answers(&gateway, "two"));
+
+    // Down while the gateway runs, and at its start.
+    store.set_running(false)?;
+    wait_until("a check fails", || !failure(&gateway).is_empty());
+    println!("{}", failure(&gateway));
+    assert!(answers(&gateway, "two"));
+    gateway.restart()?;
+    assert!(answers(&gateway, "two"));
+    store.set_running(true)?;
+    gateway.wait_logged("the source can be reached again", 1);
     Ok(())
+}
+
+#[test]
+#[ignore = "needs versitygw: `just sources`"]
+fn gateways_share_decisions_through_a_second_object_store() -> Result<()> {
+    let mut store = Versitygw::start()?;
+    let keys = store.sources("");
+    let start = || start_with(&keys, "s3://filters/releases/");
+    decisions_pass_through_a_bucket(start, |is_running| store.set_running(is_running))
+}
+
+/// The account of Azurite and its key, which its documentation publishes.
+const AZURE: [(&str, &str); 2] = [
+    ("AZURE_STORAGE_ACCOUNT_NAME", "devstoreaccount1"),
+    (
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+    ),
+];
+
+/// A process of Azurite, Microsoft's emulator of Azure Blob Storage. Drop ends it.
+struct Azurite {
+    address: std::net::SocketAddr,
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Azurite {
+    fn start() -> Result<Self> {
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut store = Self { address, folder: tempfile::tempdir()?, child: None };
+        store.set_running(true)?;
+        let status = store.create_container()?;
+        ensure!(status == 201, "the container filters: {status}");
+        Ok(store)
+    }
+
+    fn set_running(&mut self, is_running: bool) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        if is_running {
+            // The script itself, because `npx` would be another process.
+            let script = repository().join("target/tools/azurite/node_modules/azurite/dist/src/blob/main.js");
+            let mut command = Command::new("node");
+            command.arg(&script).args(["--silent", "--skipApiVersionCheck", "--disableTelemetry"]);
+            command.args(["--blobHost", "127.0.0.1", "--blobPort", &self.address.port().to_string()]);
+            command.arg("--location").arg(self.folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+            self.child = Some(command.spawn().context("run `tests/tools/install azurite` first")?);
+            let address = self.address;
+            wait_up_to(Duration::from_secs(30), "Azurite listens", || std::net::TcpStream::connect(address).is_ok());
+        }
+        Ok(())
+    }
+
+    /// Creates the container `filters`, with the signature that Azure calls shared key.
+    fn create_container(&self) -> Result<u16> {
+        let (account, key) = (AZURE[0].1, base64::engine::general_purpose::STANDARD.decode(AZURE[1].1)?);
+        let headers = "x-ms-date:Mon, 30 Nov 2026 00:00:00 GMT\nx-ms-version:2021-08-06";
+        let text = format!("PUT{}{headers}\n/{account}/{account}/filters\nrestype:container", "\n".repeat(12));
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &key);
+        let signature = aws_lc_rs::hmac::sign(&key, text.as_bytes());
+        let signature = base64::engine::general_purpose::STANDARD.encode(signature.as_ref());
+        let mut fields: Vec<String> = headers.lines().map(|line| line.replacen(':', ": ", 1)).collect();
+        fields.push(format!("authorization: SharedKey {account}:{signature}"));
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        let path = format!("/{account}/filters?restype=container");
+        Ok(Client::connect(self.address)?.send("PUT", &path, &fields, b"")?.status)
+    }
+
+    fn sources(&self) -> String {
+        let account = AZURE[0].1;
+        format!("sources: [{{prefix: \"az://filters/\", poll: 1s, endpoint: \"http://{}/{account}\"}}]\n", self.address)
+    }
+}
+
+impl Drop for Azurite {
+    fn drop(&mut self) {
+        let _ = self.set_running(false);
+    }
+}
+
+fn with_account(setup: Setup) -> Setup {
+    AZURE.iter().fold(setup, |setup, (name, value)| setup.variable(name, Path::new(value)))
+}
+
+#[test]
+#[ignore = "needs Azurite: `just sources`"]
+fn azure_blobs_are_published_once_loaded_and_shared() -> Result<()> {
+    let mut store = Azurite::start()?;
+    let yaml = format!("filters: {{f: {{source: \"az://filters/f/1.0.0.wasm\"}}}}\n{}{ROUTES}", store.sources());
+    let own = with_account(Setup::new(&yaml)?).with("one.wasm", component("one")?)?;
+    let (config, file) = (own.write()?.display().to_string(), own.path("one.wasm").display().to_string());
+    for expected in [0, 1] {
+        let mut command = Command::new(repository().join("target/release/witgate"));
+        command.args(["publish", "--config", &config, &file, "az://filters/f/1.0.0.wasm"]).envs(AZURE);
+        let output = command.output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(expected), "{text}");
+        ensure!(expected == 0 || text.contains("a published version never changes"), "{text}");
+    }
+    assert!(answers(&own.start()?, "one"));
+    let keys = store.sources();
+    let start = || with_account(setup(&keys, "az://filters/releases/")?).start();
+    decisions_pass_through_a_bucket(start, |is_running| store.set_running(is_running))
 }

@@ -67,6 +67,7 @@ pub struct Gateway {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     folder: Arc<tempfile::TempDir>,
+    variables: Vec<(String, PathBuf)>,
 }
 
 impl Setup {
@@ -232,8 +233,10 @@ impl Setup {
     pub fn start_with(self, arguments: &[&str]) -> Result<Gateway> {
         let path = self.write()?;
         let mut command = Command::new(binary());
-        command.arg("run").args(arguments).arg("--config").arg(path).envs(self.variables);
-        Gateway::run(&mut command, Arc::new(self.folder), self.reads_log)
+        command.arg("run").args(arguments).arg("--config").arg(path).envs(self.variables.clone());
+        let mut gateway = Gateway::run(&mut command, Arc::new(self.folder), self.reads_log)?;
+        gateway.variables = self.variables;
+        Ok(gateway)
     }
 }
 
@@ -270,20 +273,23 @@ impl Gateway {
             let parsed = url.and_then(|(_, address)| address.parse().ok());
             match (line["message"].as_str(), line["listener"].as_str()) {
                 (Some("listening"), Some("admin")) => admin = parsed,
+                (Some("listening"), Some("admin-socket")) => {}
                 (Some("listening"), _) => address = parsed,
                 (Some("ready"), _) => break,
                 _ => {}
             }
         }
         let (address, admin) = (address.context("no listener")?, admin.context("no admin listener")?);
-        Ok(Self { address, admin, child, log, folder })
+        Ok(Self { address, admin, child, log, folder, variables: vec![] })
     }
 
     /// Starts a second process on the same folder, which takes over from this one.
     pub fn start_successor(&self) -> Result<Self> {
         let mut command = Command::new(binary());
-        command.args(["run", "--takeover", "--config"]).arg(self.path("gateway.yaml"));
-        Self::run(&mut command, self.folder.clone(), true)
+        command.args(["run", "--takeover", "--config"]).arg(self.path("gateway.yaml")).envs(self.variables.clone());
+        let mut successor = Self::run(&mut command, self.folder.clone(), true)?;
+        successor.variables.clone_from(&self.variables);
+        Ok(successor)
     }
 
     /// Opens a new connection.
@@ -363,8 +369,10 @@ impl Gateway {
         let _ = self.child.kill();
         self.child.wait()?;
         let mut command = Command::new(binary());
-        command.args(["run", "--config"]).arg(self.path("gateway.yaml"));
+        let variables = std::mem::take(&mut self.variables);
+        command.args(["run", "--config"]).arg(self.path("gateway.yaml")).envs(variables.clone());
         *self = Self::run(&mut command, self.folder.clone(), true)?;
+        self.variables = variables;
         Ok(())
     }
 

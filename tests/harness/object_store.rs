@@ -22,6 +22,7 @@ pub struct ObjectStore {
     pub address: SocketAddr,
     child: Child,
     folder: tempfile::TempDir,
+    arguments: Vec<String>,
 }
 
 impl ObjectStore {
@@ -30,8 +31,9 @@ impl ObjectStore {
         for _ in 0..5 {
             let folder = tempfile::tempdir()?;
             fs::write(folder.path().join("users.json"), USERS)?;
-            let (address, child) = spawn(&folder)?;
-            let mut store = Self { address, child, folder };
+            let (address, arguments) = free_ports(&folder)?;
+            let child = spawn(&arguments)?;
+            let mut store = Self { address, child, folder, arguments };
             if store.wait_until_ready()? {
                 return Ok(store);
             }
@@ -51,6 +53,13 @@ impl ObjectStore {
     pub fn stop(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again at the same address, with the same objects.
+    pub fn restart(&mut self) -> Result<()> {
+        self.child = spawn(&self.arguments)?;
+        ensure!(self.wait_until_ready()?, "SeaweedFS did not start again at {}", self.address);
         Ok(())
     }
 
@@ -79,7 +88,8 @@ impl Drop for ObjectStore {
     }
 }
 
-fn spawn(folder: &tempfile::TempDir) -> Result<(SocketAddr, Child)> {
+/// The address for S3, and arguments with free ports.
+fn free_ports(folder: &tempfile::TempDir) -> Result<(SocketAddr, Vec<String>)> {
     // Another process may take a port before the server does. Each service has a second port,
     // 10,000 above the first.
     let bind = || -> Result<TcpListener> {
@@ -93,18 +103,22 @@ fn spawn(folder: &tempfile::TempDir) -> Result<(SocketAddr, Child)> {
     let listeners = OTHER_PORTS.map(|_| bind());
     let own = bind()?;
     let address = own.local_addr()?;
-    let mut command = Command::new(repository().join("target/tools/seaweedfs/bin/weed"));
-    command.args(["mini", "-bucket=filters", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]);
-    command.args(["-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
-    command.arg(format!("-dir={}", folder.path().display()));
-    command.arg(format!("-s3.config={}", folder.path().join("users.json").display()));
-    command.arg(format!("-s3.port={}", address.port()));
+    let fixed = ["mini", "-bucket=filters", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"];
+    let off = ["-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"];
+    let mut arguments: Vec<String> = fixed.iter().chain(&off).map(|text| (*text).to_owned()).collect();
+    arguments.push(format!("-dir={}", folder.path().display()));
+    arguments.push(format!("-s3.config={}", folder.path().join("users.json").display()));
+    arguments.push(format!("-s3.port={}", address.port()));
     for (name, listener) in OTHER_PORTS.iter().zip(&listeners) {
         let port = listener.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?.local_addr()?.port();
-        command.arg(format!("-{name}.port={port}"));
+        arguments.push(format!("-{name}.port={port}"));
     }
-    drop((listeners, own));
+    Ok((address, arguments))
+}
+
+fn spawn(arguments: &[String]) -> Result<Child> {
+    let mut command = Command::new(repository().join("target/tools/seaweedfs/bin/weed"));
+    command.args(arguments);
     command.env_remove("AWS_CA_BUNDLE").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn().context("SeaweedFS cannot be started: run `tests/tools/install seaweedfs` first")?;
-    Ok((address, child))
+    command.spawn().context("SeaweedFS cannot be started: run `tests/tools/install seaweedfs` first")
 }

@@ -111,7 +111,7 @@ pub(crate) fn check_stores(
         }
     }
     for (name, filter) in filters {
-        let store = filter.release.as_ref().and_then(|release| release.store.as_ref());
+        let store = filter.release.as_ref().and_then(|release| release.store.as_ref()?.shared());
         if let Some(store) = store.filter(|store| !stores.contains_key(*store)) {
             top.error_at(&["filters", name, "release", "store"], unknown("store", store, stores));
         }

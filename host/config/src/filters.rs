@@ -144,13 +144,13 @@ impl Filter {
     /// Reads what a component has in every place: source, pin, memory and concurrency. The rest is
     /// at its default.
     pub(crate) fn read_code(section: &Section, base: &Path) -> Self {
-        section.require("source", "write the path of the .wasm file");
+        section.require("source", "write the path of the .wasm file, or a URL with https, s3, gs, az or oci");
         Self {
-            source: FilterSource::File(section.file("source", base).unwrap_or_default()),
+            source: section.scalar("source", |text| FilterSource::parse(text, base)).unwrap_or_default(),
             source_settings: SourceSettings::default(),
-            version: None,
-            allow_downgrade: false,
-            signed_name: None,
+            version: section.string("version"),
+            allow_downgrade: section.bool("allow_downgrade").unwrap_or(false),
+            signed_name: section.string("signed_name"),
             sha256: section.scalar("sha256", sha256),
             timeout: Duration::from_millis(100),
             memory_bytes: section.size("memory", 64 << 10, 256 << 20).unwrap_or(MEMORY_BYTES_DEFAULT),

@@ -280,7 +280,8 @@ impl Team {
             fail("capabilities", "has one that this team is not granted: add it to its entry of include".into());
         }
         let shared = filter.release.as_ref().and_then(|release| release.store.as_ref());
-        if shared.is_some_and(|store| !self.stores.contains(store)) {
+        // A bucket would be written with the credentials of the operator.
+        if shared.is_some_and(|store| store.shared().is_none_or(|name| !self.stores.iter().any(|own| own == name))) {
             fail("release", "uses a store that this team is not granted".into());
         }
         for (key, store) in [("keyvalue", &filter.keyvalue.store), ("limiter", &filter.limiter.store)] {

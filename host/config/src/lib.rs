@@ -61,7 +61,7 @@ pub use locations::{BucketObject, BucketService, FilterSource, OciReference, Rem
 pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat};
 pub use outbound::{Destination, Direct, FilterHttp};
 pub use references::{AnyReference, FilterConfig, NoReferences, References};
-pub use release::{ExamplesGate, Gates, Release, Shadow, Share, Step, Sticky};
+pub use release::{ExamplesGate, Gates, Release, ReleaseBucket, ReleaseStore, Shadow, Share, Step, Sticky};
 pub use reload::Reload;
 pub use routes::action::{DirectResponse, Redirect, RedirectPath};
 pub use routes::basic_auth::{BasicAuth, Users};
@@ -87,7 +87,7 @@ pub use upstreams::retries::Retries;
 pub use upstreams::{Protocol, Upstream, UpstreamLimits};
 pub use yaml::yaml_to_json;
 
-use admin::Admin;
+pub use admin::{Admin, AdminClients};
 use error::Reading;
 use include::Included;
 use witgate_http::semantics::fields::FieldNames;
@@ -106,14 +106,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Bounds on the memory and connections that clients can use.
     pub limits: Limits,
-    /// Where metrics, health and readiness are served; `None` (`admin: off`) disables it.
-    /// Default 127.0.0.1:9901.
-    pub admin: Option<SocketAddr>,
-    /// Whoever knows it may read and give commands there. Default none: then only commands from
-    /// this host are taken. An address that is not loopback needs one of the tokens.
-    pub admin_token: Option<Secret>,
-    /// Whoever knows it may read there. Default none: then everybody on this host may read.
-    pub admin_read_token: Option<Secret>,
+    /// Where metrics, health and readiness are served, and who may give commands there.
+    pub admin: Admin,
     /// The folder for compiled filters. Default `state`; relative to the folder of gateway.yaml.
     pub state_dir: PathBuf,
     /// Bounds on compiling a filter.
@@ -211,23 +205,21 @@ impl Config {
         routes.iter_mut().for_each(|route| route.error_pages.extend_from_slice(&error_pages));
         routes::collect_configs(&routes, &mut filters);
         let sources = Sources::read(top, base);
-        source_rules::apply(top, &sources, &mut filters);
-        let Admin { address: admin, token: admin_token, read_token: admin_read_token } = Admin::read(top);
+        let mut upstreams = top.named("upstreams", "{api: {endpoints: [\"http://127.0.0.1:3000\"]}}", |section| {
+            Upstream::read(section, base)
+        });
+        source_rules::apply(top, &sources, &mut filters, &mut upstreams);
         let mut config = Self {
             workers: workers::read(top),
             listeners: listeners::read(top, base),
             timeouts: top.nested("timeouts", Timeouts::read),
             limits: top.nested("limits", Limits::read),
-            admin,
-            admin_token,
-            admin_read_token,
+            admin: Admin::read(top, base),
             state_dir: state::read(top, base),
             compile: top.nested("compile", CompileLimits::read),
             reload: top.nested("reload", Reload::read),
             dns_servers: dns::read(top),
-            upstreams: top.named("upstreams", "{api: {endpoints: [\"http://127.0.0.1:3000\"]}}", |section| {
-                Upstream::read(section, base)
-            }),
+            upstreams,
             stores: top.named("stores", "{shared: {redis: {url: \"redis://127.0.0.1:6379\"}}}", |section| {
                 SharedStore::read(section, base)
             }),
@@ -249,6 +241,7 @@ impl Config {
         included.check(top, &config.sources, &config.filters, &config.routes);
         consistency::check(top, config.timeouts.filters, &config.upstreams, &config.filters, &config.routes);
         telemetry::check_receiver(top, &config.telemetry, &config.log);
+        admin::check_names(top, &config.admin, &config.listeners);
         listeners::check_trust(top, &config.listeners, &config.trusted_proxies);
         consistency::check_stores(top, &config.stores, &config.filters, &config.routes);
         consistency::check_calls(top, &config.upstreams, &config.filters);
@@ -268,9 +261,15 @@ impl Config {
         self.upstreams.iter().filter_map(|(name, upstream)| Some((name, upstream.target.component()?)))
     }
 
+    /// Everything that has a source: the filters, and the components of upstreams.
+    pub fn sourced(&self) -> impl Iterator<Item = &Filter> {
+        self.filters.values().chain(self.components().map(|(_, component)| &component.code))
+    }
+
     /// Every file with certificates or keys.
     pub fn certificate_files(&self) -> impl Iterator<Item = &Path> {
-        let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(ListenerTls::files);
+        let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let listeners = listeners.chain(&self.admin.tls).flat_map(ListenerTls::files);
         let upstreams = self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref());
         let stores = self.stores.values().filter_map(|store| store.redis.tls.as_ref());
         listeners.chain(upstreams.chain(stores).flat_map(UpstreamTls::files))

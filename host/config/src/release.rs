@@ -4,10 +4,14 @@
 
 use std::time::Duration;
 
+use crate::locations::{FilterSource, RemoteKind, RemoteLocation};
+use crate::sources::{SourceSettings, Sources};
 use crate::values::{HOUR, MILLISECOND, header_name, token};
 use crate::yaml::{Section, Value};
 
 const STEPS_MAX: usize = 20;
+/// The object of a bucket until the name of its filter is known.
+const NEW_OBJECT: &str = "release.json";
 
 /// How a new version takes over, step by step.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,10 +27,28 @@ pub struct Release {
     pub gates: Gates,
     /// What happens if an example that the component carries fails. Default off.
     pub examples: ExamplesGate,
-    /// The store in which gateways share their decisions. Default none: each decides alone.
-    pub store: Option<String>,
+    /// Where gateways share their decisions. Default none: each decides alone.
+    pub store: Option<ReleaseStore>,
     /// A step before the first one: the new version serves nothing, and is compared. Default none.
     pub shadow: Option<Shadow>,
+}
+
+/// Where gateways share their decisions about a filter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReleaseStore {
+    /// An entry of `stores`.
+    Shared(String),
+    /// An object in a folder of a bucket.
+    Bucket(Box<ReleaseBucket>),
+}
+
+/// An object for the decisions about one filter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReleaseBucket {
+    /// The folder, and in it an object with the filter's name.
+    pub location: RemoteLocation,
+    /// The settings of `sources` for this location.
+    pub settings: SourceSettings,
 }
 
 /// What happens with the examples that a component carries before it serves.
@@ -136,7 +158,7 @@ impl Release {
             section.error_at(&["gates", "differences"], message);
         }
         Self {
-            store: section.string("store"),
+            store: section.scalar("store", ReleaseStore::parse),
             examples: section
                 .choice(
                     "examples",
@@ -149,6 +171,51 @@ impl Release {
             hold,
             sticky: Sticky::read(section).unwrap_or(Sticky::Client),
             gates,
+        }
+    }
+}
+
+impl ReleaseStore {
+    /// The name of an entry of `stores`, or a folder such as `s3://filters/releases/`.
+    fn parse(text: &str) -> Result<Self, String> {
+        if !text.contains("://") {
+            return Ok(Self::Shared(text.to_owned()));
+        }
+        let location = RemoteLocation::parse(&format!("{}/{NEW_OBJECT}", text.trim_end_matches('/')));
+        match location {
+            Ok(location) if matches!(location.kind, RemoteKind::Bucket(_)) => {
+                Ok(Self::Bucket(Box::new(ReleaseBucket { location, settings: SourceSettings::default() })))
+            }
+            _ => {
+                Err("write the name of an entry of `stores`, or a folder in a bucket such as s3://filters/releases/"
+                    .into())
+            }
+        }
+    }
+
+    /// The name of an entry of `stores`.
+    pub fn shared(&self) -> Option<&str> {
+        match self {
+            Self::Shared(name) => Some(name),
+            Self::Bucket(_) => None,
+        }
+    }
+
+    /// The object in a bucket.
+    pub fn bucket(&self) -> Option<&ReleaseBucket> {
+        match self {
+            Self::Shared(_) => None,
+            Self::Bucket(bucket) => Some(bucket),
+        }
+    }
+
+    /// Gives a bucket's object the name of its filter, and the settings of its location.
+    pub(crate) fn resolve(&mut self, filter: &str, sources: &Sources) {
+        let Self::Bucket(bucket) = self else { return };
+        let folder = bucket.location.text.trim_end_matches(NEW_OBJECT);
+        if let Ok(location) = RemoteLocation::parse(&format!("{folder}{filter}.release.json")) {
+            bucket.settings = sources.of(&FilterSource::Remote(location.clone()));
+            bucket.location = location;
         }
     }
 }

@@ -19,7 +19,7 @@ fn errors(text: &str) -> String {
 fn a_minimal_file_has_the_documented_defaults() -> Result<(), ConfigErrors> {
     let config = parse(MINIMAL)?;
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8080");
-    assert_eq!(config.admin.map(|address| address.to_string()), Some("127.0.0.1:9901".into()));
+    assert_eq!(config.admin.address.map(|address| address.to_string()), Some("127.0.0.1:9901".into()));
     assert_eq!(config.state_dir, Path::new("/etc/witgate/state"));
     assert_eq!((config.limits.in_flight, config.routes[0].name.as_str()), (1024, "route-1"));
     Ok(())
@@ -64,7 +64,7 @@ fn every_key_is_read() -> Result<(), ConfigErrors> {
             && config.upstreams["api"].public_or.is_none()
     );
     assert_eq!(filter.keys["session"].key_bytes().len(), 16);
-    assert_eq!(config.admin, None);
+    assert_eq!(config.admin.address, None);
     let release = config.filters["redact"].release.as_ref();
     let gates =
         Gates { errors: Share(50), latency_ratio: 1.5, p95_ratio: 3.0, differences: Some(Share(100)), requests: 200 };

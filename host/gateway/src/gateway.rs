@@ -16,6 +16,8 @@ use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
+use crate::admin::AdminListeners;
+use crate::control::admin_socket::AdminSocket;
 use crate::control::config_source::ConfigSource;
 use crate::control::known_series;
 use crate::control::reload::{FilterErrors, Reloader, load_components, load_filters};
@@ -64,6 +66,9 @@ pub enum StartError {
     /// An address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The UNIX socket of the admin listener cannot be bound.
+    #[error("{0}")]
+    AdminSocket(String),
     /// A socket cannot be duplicated.
     #[error("a listening socket cannot be duplicated: {source}; raise the limit of open files (ulimit -n)")]
     Socket {
@@ -96,14 +101,16 @@ pub enum StartError {
 pub struct Gateway {
     /// The name and URL of each listener: `http://…` or `https://…` and the bound address.
     pub listeners: Vec<(String, String)>,
-    /// The address of the admin listener.
-    pub admin: Option<SocketAddr>,
+    /// The names and URLs of the admin listener: its address, its UNIX socket.
+    pub admin: Vec<(&'static str, String)>,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     supervisor: Supervisor,
     runtime: Runtime,
     signals: Signals,
-    admin_listener: Option<TcpListener>,
+    admin_listeners: AdminListeners,
+    /// Removes the file of the admin listener's UNIX socket at the end.
+    admin_socket: Option<AdminSocket>,
     /// Lets a later process take over. `None` if the state directory does not allow it.
     takeover_offer: Option<TakeoverOffer>,
     taken_over: watch::Receiver<bool>,
@@ -142,8 +149,9 @@ impl Gateway {
         let filters = load_filters(&loader, &config, &metrics)?;
         let components = load_components(&loader, &config, &metrics)?;
         let listeners = listener_urls(&config, &sockets);
-        let admin = sockets.admin.as_ref().map(|listener| listener.address);
+        let admin = admin_urls(&config, &sockets);
         let admin_listener = sockets.for_admin().map_err(|source| StartError::Socket { source })?;
+        let admin_tls = certificates.admin();
         let worker_sockets = sockets.for_workers(config.workers).map_err(|source| StartError::Socket { source })?;
         let telemetry = Telemetry::new(metrics);
         let sinks = telemetry.open(None, &config).map_err(StartError::Telemetry)?;
@@ -157,6 +165,10 @@ impl Gateway {
         let reloader = Reloader::new(shared.clone(), loader, certificates, source.clone(), text);
         let supervisor = Supervisor::new(shared.clone(), reloader, source);
         sockets.listen()?;
+        let admin_path = shared.snapshot.load().config.admin.socket.clone();
+        let bound = admin_path.map(|path| AdminSocket::bind(&path, predecessor.is_some())).transpose();
+        let (unix, admin_socket) = bound.map_err(StartError::AdminSocket)?.unzip();
+        let admin_listeners = AdminListeners { tcp: admin_listener, tls: admin_tls, unix };
         // The workers are the last step that can fail: after it the predecessor can drain.
         let workers = start_workers(&shared, worker_sockets)?;
         let (takeover_offer, taken_over) = complete_takeover(&shared, sockets, predecessor);
@@ -168,7 +180,8 @@ impl Gateway {
             supervisor,
             runtime,
             signals,
-            admin_listener,
+            admin_listeners,
+            admin_socket,
             takeover_offer,
             taken_over,
         })
@@ -193,7 +206,17 @@ impl Gateway {
         self.start_admin_thread()?;
         self.start_health_thread()?;
         let metrics_export = self.start_metrics_export()?;
-        let Self { shared, workers, supervisor, runtime, mut signals, takeover_offer, mut taken_over, .. } = self;
+        let Self {
+            shared,
+            workers,
+            supervisor,
+            runtime,
+            mut signals,
+            takeover_offer,
+            mut taken_over,
+            admin_socket,
+            ..
+        } = self;
         notify("READY=1");
         runtime.block_on(supervisor.run(&mut signals, &mut taken_over));
         notify("STOPPING=1");
@@ -214,14 +237,18 @@ impl Gateway {
         }
         shared.telemetry.finish();
         metrics_export.finish();
+        drop(admin_socket);
         tracing::info!("drained");
         Ok(())
     }
 
     fn start_admin_thread(&mut self) -> Result<(), StartError> {
-        let Some(listener) = self.admin_listener.take() else { return Ok(()) };
+        let listeners = std::mem::take(&mut self.admin_listeners);
+        if listeners.tcp.is_none() && listeners.unix.is_none() {
+            return Ok(());
+        }
         let (shared, taken_over) = (self.shared.clone(), self.taken_over.clone());
-        start_async_thread("admin", move || admin::serve(shared, listener, taken_over))
+        start_async_thread("admin", move || admin::serve(shared, listeners, taken_over))
     }
 
     fn start_metrics_export(&self) -> Result<MetricsExport, StartError> {
@@ -295,6 +322,14 @@ fn listener_urls(config: &Config, sockets: &Sockets) -> Vec<(String, String)> {
         (name, format!("{scheme}://{address}"))
     };
     config.listeners.iter().zip(sockets.addresses()).map(url).collect()
+}
+
+/// The name and URL of the admin listener's address and of its UNIX socket.
+fn admin_urls(config: &Config, sockets: &Sockets) -> Vec<(&'static str, String)> {
+    let scheme = if config.admin.tls.is_some() { "https" } else { "http" };
+    let address = sockets.admin.as_ref().map(|listener| ("admin", format!("{scheme}://{}", listener.address)));
+    let socket = config.admin.socket.as_ref().map(|path| ("admin-socket", format!("unix:{}", path.display())));
+    address.into_iter().chain(socket).collect()
 }
 
 /// Decides which versions serve: the record of earlier releases may keep the file's version out of

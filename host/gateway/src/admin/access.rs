@@ -1,30 +1,43 @@
 //! Who may read from the admin listener and who may give commands: the holder of a token, or this
 //! host.
 //!
-//! There are two roles. `admin.token` may do everything, `admin.read_token` may read. Without a
-//! token, a loopback address serves everybody on this host. A web page in a browser on this host
-//! could reach that address too, so two fields must show that none did. `host` must name this host:
-//! a page whose own name was made to resolve to 127.0.0.1 (DNS rebinding) sends that name. And
-//! `origin`, which browsers send with every POST, must be absent or this listener itself.
-//! This module does not know: what a command does.
-
-use std::net::SocketAddr;
+//! There are two roles: to read, and to change. `admin.token` and the certificates in
+//! `admin.clients.change` have both, `admin.read_token` and those in `admin.clients.read` the
+//! first. Whoever can open the UNIX socket has both, because its mode lets nobody else open it.
+//! Without a token and without certificates, a loopback address serves everybody on this host. A
+//! web page in a browser on this host could reach that address too, so two fields must show that
+//! none did. `host` must name this host: a page whose own name was made to resolve to 127.0.0.1
+//! (DNS rebinding) sends that name. And `origin`, which browsers send with every POST, must be
+//! absent or this listener itself. This module does not know: what a command does.
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Authority;
 use http::{Response, StatusCode};
 
 use super::reply::{Reply, text};
-use witgate_config::Secret;
-use witgate_http::text::quoted;
+use witgate_config::{Admin, AdminClients, Secret};
+use witgate_http::text::{bounded, quoted};
 
 /// The other side of an admin connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Caller {
-    /// Its address.
-    pub(super) peer: SocketAddr,
-    /// Whether the listener has a loopback address.
-    pub(super) is_loopback_listener: bool,
+    /// Its address, its certificate or its user, for the audit log.
+    pub(super) from: String,
+    /// How it is connected.
+    pub(super) via: Via,
+    /// The names of its certificate: the alternative names and the subject.
+    pub(super) certificate: Option<Vec<String>>,
+}
+
+/// How a caller is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Via {
+    /// A loopback address.
+    Loopback,
+    /// Another address.
+    Network,
+    /// The UNIX socket.
+    Socket,
 }
 
 /// What a resource does, and so who may use it.
@@ -38,15 +51,6 @@ pub(super) enum Access {
     Command,
 }
 
-/// The tokens of the configuration.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Tokens<'a> {
-    /// May do everything.
-    pub(super) all: Option<&'a Secret>,
-    /// May read.
-    pub(super) read: Option<&'a Secret>,
-}
-
 /// Who asks, for the audit log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Actor {
@@ -54,6 +58,12 @@ pub(super) enum Actor {
     Token,
     /// The holder of `admin.read_token`.
     ReadToken,
+    /// The holder of a certificate that may do everything.
+    Certificate,
+    /// The holder of a certificate that may read.
+    ReadCertificate,
+    /// Somebody who can open the UNIX socket.
+    Socket,
     /// Somebody on this host.
     Loopback,
 }
@@ -63,10 +73,12 @@ pub(super) enum Actor {
 pub(super) enum Refusal {
     /// The token is missing or wrong.
     Token,
-    /// The token may only read.
+    /// The token or the certificate may only read.
     ReadOnly,
-    /// The listener is not on loopback, and there is no token for this.
+    /// Nobody may give commands on this listener.
     NoToken,
+    /// The certificate with these names has no role.
+    Certificate(String),
     /// `host` does not name this host.
     Host(String),
     /// The request comes from a web page.
@@ -78,6 +90,9 @@ impl Actor {
         match self {
             Self::Token => "admin.token",
             Self::ReadToken => "admin.read_token",
+            Self::Certificate => "admin.clients.change",
+            Self::ReadCertificate => "admin.clients.read",
+            Self::Socket => "admin.socket",
             Self::Loopback => "loopback",
         }
     }
@@ -87,9 +102,14 @@ impl Refusal {
     pub(super) fn why(&self) -> String {
         match self {
             Self::Token => "this needs `authorization: Bearer TOKEN` with the value of admin.token; admin.read_token is enough to read".into(),
-            Self::ReadOnly => "admin.read_token may only read: this needs admin.token".into(),
+            Self::ReadOnly => {
+                "this token or certificate may only read: use admin.token, or a certificate of admin.clients.change".into()
+            }
+            Self::Certificate(names) => format!(
+                "the certificate ({names}) has no role: add one of its names to admin.clients.change or admin.clients.read"
+            ),
             Self::NoToken => {
-                "commands on an address that is not loopback need a token: set admin.token, or admin.address to 127.0.0.1:9901".into()
+                "nobody may give commands here: set admin.token or admin.clients.change, or use admin.socket or a loopback address".into()
             }
             Self::Host(host) => format!("the field host is {host}: use the listener's address, 127.0.0.1 or localhost"),
             Self::Origin(origin) => format!("web pages of {origin} may not use this listener"),
@@ -110,37 +130,53 @@ impl Refusal {
 ///
 /// # Errors
 /// Why it may not.
-pub(super) fn authorize(
-    caller: &Caller,
-    access: Access,
-    tokens: Tokens<'_>,
-    headers: &HeaderMap,
-) -> Result<Actor, Refusal> {
+pub(super) fn authorize(caller: &Caller, access: Access, admin: &Admin, headers: &HeaderMap) -> Result<Actor, Refusal> {
     let host = single(headers, header::HOST);
     if access == Access::Public {
         return Ok(Actor::Loopback);
     }
-    let has = |token: Option<&Secret>| token.is_some_and(|token| has_token(headers, token));
-    let needs_token = match access {
-        Access::Command => tokens.all.is_some() || tokens.read.is_some(),
-        _ => tokens.read.is_some() || !caller.is_loopback_listener,
-    };
-    if needs_token || !caller.is_loopback_listener {
+    let is_command = access == Access::Command;
+    let has_tokens = admin.read_token.is_some() || (is_command && admin.token.is_some());
+    let needs_proof = caller.via == Via::Network || admin.asks_for_certificates() || has_tokens;
+    if caller.via == Via::Socket || !needs_proof {
+        if !host.is_some_and(names_this_host) {
+            return Err(Refusal::Host(quoted(host.unwrap_or_default())));
+        }
         check_origin(headers, host)?;
-        return match access {
-            _ if has(tokens.all) => Ok(Actor::Token),
-            Access::Command if tokens.all.is_none() => Err(Refusal::NoToken),
-            Access::Command if has(tokens.read) => Err(Refusal::ReadOnly),
-            Access::Command => Err(Refusal::Token),
-            _ if has(tokens.read) => Ok(Actor::ReadToken),
-            _ => Err(Refusal::Token),
-        };
-    }
-    if !host.is_some_and(names_this_host) {
-        return Err(Refusal::Host(quoted(host.unwrap_or_default())));
+        return Ok(if caller.via == Via::Socket { Actor::Socket } else { Actor::Loopback });
     }
     check_origin(headers, host)?;
-    Ok(Actor::Loopback)
+    let actor = prove(caller, admin, headers);
+    let may_change = matches!(actor, Some(Actor::Token | Actor::Certificate));
+    match actor {
+        Some(actor) if may_change || !is_command => Ok(actor),
+        _ if is_command && admin.token.is_none() && admin.clients.change.is_empty() => Err(Refusal::NoToken),
+        Some(_) => Err(Refusal::ReadOnly),
+        None => Err(match &caller.certificate {
+            Some(names) if admin.token.is_none() && admin.read_token.is_none() => {
+                Refusal::Certificate(bounded(names.join(", ")))
+            }
+            _ => Refusal::Token,
+        }),
+    }
+}
+
+/// Who the token and the certificate of a request belong to: of two, the one that may do more.
+fn prove(caller: &Caller, admin: &Admin, headers: &HeaderMap) -> Option<Actor> {
+    let has = |token: &Option<Secret>| token.as_ref().is_some_and(|token| has_token(headers, token));
+    let is_in = |list: &[String]| caller.certificate.iter().flatten().any(|name| list.contains(name));
+    let AdminClients { change, read } = &admin.clients;
+    if has(&admin.token) {
+        Some(Actor::Token)
+    } else if is_in(change) {
+        Some(Actor::Certificate)
+    } else if has(&admin.read_token) {
+        Some(Actor::ReadToken)
+    } else if is_in(read) {
+        Some(Actor::ReadCertificate)
+    } else {
+        None
+    }
 }
 
 fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
@@ -183,11 +219,14 @@ mod tests {
     use std::path::Path;
     use witgate_config::Config;
 
-    const LOCAL: Caller = Caller {
-        peer: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1),
-        is_loopback_listener: true,
-    };
-    const PUBLIC: Caller = Caller { is_loopback_listener: false, ..LOCAL };
+    fn caller(via: Via) -> Caller {
+        Caller { from: String::new(), via, certificate: None }
+    }
+
+    fn admin(keys: &str) -> Result<Admin, String> {
+        let text = format!("admin: {{{keys}}}\nupstreams: {{u: {{builtin: echo}}}}\nroutes: [{{upstream: u}}]");
+        Config::parse(&text, "f", Path::new("/")).map(|config| config.admin).map_err(|errors| errors.to_string())
+    }
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields
@@ -198,34 +237,34 @@ mod tests {
 
     #[test]
     fn without_a_token_only_this_host_may_command() {
+        let local = caller(Via::Loopback);
         let of = |caller: &Caller, fields: &[(&'static str, &'static str)]| {
-            authorize(caller, Access::Command, Tokens::default(), &headers(fields))
+            authorize(caller, Access::Command, &Admin::default(), &headers(fields))
         };
         for host in ["127.0.0.1:9901", "localhost", "LOCALHOST:1", "[::1]:9901", "127.8.8.8"] {
-            assert_eq!(of(&LOCAL, &[("host", host)]), Ok(Actor::Loopback), "{host}");
+            assert_eq!(of(&local, &[("host", host)]), Ok(Actor::Loopback), "{host}");
         }
         for host in
             ["evil.example", "localhost.evil.example:9901", "127.0.0.1.evil.example", "u@localhost", "", "10.0.0.1"]
         {
-            assert!(matches!(of(&LOCAL, &[("host", host)]), Err(Refusal::Host(_))), "{host}");
+            assert!(matches!(of(&local, &[("host", host)]), Err(Refusal::Host(_))), "{host}");
         }
-        assert!(matches!(of(&LOCAL, &[]), Err(Refusal::Host(_))));
-        assert!(matches!(of(&LOCAL, &[("host", "localhost"), ("host", "localhost")]), Err(Refusal::Host(_))));
-        assert_eq!(of(&LOCAL, &[("host", "localhost:1"), ("origin", "http://localhost:1")]), Ok(Actor::Loopback));
+        assert!(matches!(of(&local, &[]), Err(Refusal::Host(_))));
+        assert!(matches!(of(&local, &[("host", "localhost"), ("host", "localhost")]), Err(Refusal::Host(_))));
+        assert_eq!(of(&local, &[("host", "localhost:1"), ("origin", "http://localhost:1")]), Ok(Actor::Loopback));
         for origin in ["http://localhost:3000", "https://evil.example", "null", "localhost:1"] {
-            let refused = of(&LOCAL, &[("host", "localhost:1"), ("origin", origin)]);
+            let refused = of(&local, &[("host", "localhost:1"), ("origin", origin)]);
             assert!(matches!(refused, Err(Refusal::Origin(_))), "{origin}");
         }
-        assert_eq!(of(&PUBLIC, &[("host", "localhost")]), Err(Refusal::NoToken));
+        assert_eq!(of(&caller(Via::Network), &[("host", "localhost")]), Err(Refusal::NoToken));
     }
 
     #[test]
     fn with_a_token_only_its_holder_may_command() -> Result<(), String> {
-        let text = "admin: {address: \"0.0.0.0:1\", token: 0123456789abcdef}\nupstreams: {u: {builtin: echo}}\nroutes: [{upstream: u}]";
-        let config = Config::parse(text, "f", Path::new("/")).map_err(|errors| errors.to_string())?;
-        let tokens = Tokens { all: config.admin_token.as_ref(), read: None };
+        let admin = admin("address: \"0.0.0.0:1\", token: 0123456789abcdef")?;
+        let public = caller(Via::Network);
         let of =
-            |fields: &[(&'static str, &'static str)]| authorize(&PUBLIC, Access::Command, tokens, &headers(fields));
+            |fields: &[(&'static str, &'static str)]| authorize(&public, Access::Command, &admin, &headers(fields));
         assert_eq!(of(&[("authorization", "Bearer 0123456789abcdef")]), Ok(Actor::Token));
         assert_eq!(of(&[("authorization", "bearer 0123456789abcdef")]), Ok(Actor::Token));
         for value in ["Bearer 0123456789abcde", "0123456789abcdef", "Basic 0123456789abcdef", "Bearer"] {
@@ -239,14 +278,12 @@ mod tests {
 
     #[test]
     fn the_role_of_a_token_decides_what_it_may_do() -> Result<(), String> {
-        let text = "admin: {token: 0123456789abcdef, read_token: 0123456789abcdee}\nupstreams: {u: {builtin: echo}}\nroutes: [{upstream: u}]";
-        let config = Config::parse(text, "f", Path::new("/")).map_err(|errors| errors.to_string())?;
-        let both = Tokens { all: config.admin_token.as_ref(), read: config.admin_read_token.as_ref() };
-        let (all, read) = (Tokens { read: None, ..both }, Tokens { all: None, ..both });
+        let both = &admin("token: 0123456789abcdef, read_token: 0123456789abcdee")?;
+        let (all, read) = (&Admin { read_token: None, ..both.clone() }, &Admin { token: None, ..both.clone() });
         let writer = headers(&[("host", "a"), ("authorization", "Bearer 0123456789abcdef")]);
         let reader = headers(&[("host", "a"), ("authorization", "Bearer 0123456789abcdee")]);
         let nobody = headers(&[("host", "localhost")]);
-        for caller in [&LOCAL, &PUBLIC] {
+        for caller in [&caller(Via::Loopback), &caller(Via::Network)] {
             assert_eq!(authorize(caller, Access::Public, both, &headers(&[])), Ok(Actor::Loopback));
             assert_eq!(authorize(caller, Access::Read, both, &writer), Ok(Actor::Token));
             assert_eq!(authorize(caller, Access::Command, both, &writer), Ok(Actor::Token));
@@ -257,9 +294,42 @@ mod tests {
                 assert!(authorize(caller, access, both, &nobody).is_err());
             }
         }
-        assert_eq!(authorize(&LOCAL, Access::Read, all, &nobody), Ok(Actor::Loopback));
-        assert_eq!(authorize(&PUBLIC, Access::Read, all, &nobody), Err(Refusal::Token));
-        assert_eq!(authorize(&PUBLIC, Access::Read, all, &writer), Ok(Actor::Token));
+        assert_eq!(authorize(&caller(Via::Loopback), Access::Read, all, &nobody), Ok(Actor::Loopback));
+        assert_eq!(authorize(&caller(Via::Network), Access::Read, all, &nobody), Err(Refusal::Token));
+        assert_eq!(authorize(&caller(Via::Network), Access::Read, all, &writer), Ok(Actor::Token));
+        Ok(())
+    }
+
+    #[test]
+    fn a_certificate_has_the_role_of_its_names() -> Result<(), String> {
+        let keys = "address: \"0.0.0.0:1\", tls: {certificates: [{certificate: c, key: k}], client_auth: {ca: a}}, clients: {change: [\"dns:ops.test\"], read: [CN=metrics]}";
+        let admin = &admin(keys)?;
+        let with = |names: &[&str]| Caller {
+            certificate: Some(names.iter().map(|name| (*name).to_owned()).collect()),
+            ..caller(Via::Network)
+        };
+        let none = headers(&[("host", "a")]);
+        let of = |caller: &Caller, access| authorize(caller, access, admin, &none);
+        let (ops, metrics, other) = (with(&["dns:ops.test", "CN=x"]), with(&["CN=metrics"]), with(&["CN=other"]));
+        assert_eq!(of(&ops, Access::Command), Ok(Actor::Certificate));
+        assert_eq!(of(&metrics, Access::Read), Ok(Actor::ReadCertificate));
+        assert_eq!(of(&metrics, Access::Command), Err(Refusal::ReadOnly));
+        assert_eq!(of(&other, Access::Read), Err(Refusal::Certificate("CN=other".into())));
+        assert_eq!(of(&caller(Via::Loopback), Access::Read), Err(Refusal::Token), "this host has no precedence");
+        let foreign = authorize(&ops, Access::Command, admin, &headers(&[("host", "a"), ("origin", "http://b")]));
+        assert!(matches!(foreign, Err(Refusal::Origin(_))), "a browser may have the certificate, too");
+        Ok(())
+    }
+
+    #[test]
+    fn whoever_opens_the_socket_may_do_everything_but_no_web_page() -> Result<(), String> {
+        let admin = &admin("token: 0123456789abcdef, read_token: 0123456789abcdee")?;
+        let of = |fields: &[(&'static str, &'static str)]| {
+            authorize(&caller(Via::Socket), Access::Command, admin, &headers(fields))
+        };
+        assert_eq!(of(&[("host", "localhost")]), Ok(Actor::Socket));
+        assert!(matches!(of(&[("host", "evil.example")]), Err(Refusal::Host(_))));
+        assert!(matches!(of(&[("host", "localhost"), ("origin", "http://b")]), Err(Refusal::Origin(_))));
         Ok(())
     }
 }

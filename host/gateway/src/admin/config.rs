@@ -67,7 +67,8 @@ fn effective(config: &Config) -> Value {
     serde_json::json!({
         "workers": config.workers,
         "listeners": listeners.collect::<serde_json::Map<_, Value>>(),
-        "admin": config.admin.map(|address| address.to_string()),
+        "admin": config.admin.address.map(|address| address.to_string()),
+        "admin_socket": config.admin.socket.as_ref().map(|path| path.display().to_string()),
         "state": config.state_dir.display().to_string(),
         "timeouts": {
             "filters": seconds(timeouts.filters),

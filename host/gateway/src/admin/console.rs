@@ -1,8 +1,9 @@
-//! The console: a page that shows traffic, failures, routes, filters and upstreams of this gateway.
+//! The console: a page that shows traffic, failures, releases, routes, filters and upstreams of
+//! this gateway, and gives commands for releases.
 //!
-//! The page is embedded in the binary and loads nothing from elsewhere. It only reads the other
-//! resources of the admin listener. The charts are drawn by uPlot 1.6.32 (MIT licence).
-//! This module does not know: the numbers that the page shows.
+//! The page is embedded in the binary and loads nothing from elsewhere. It uses the other resources
+//! of the admin listener with the role of its reader. The charts are drawn by uPlot 1.6.32 (MIT
+//! licence). This module does not know: the numbers that the page shows.
 
 use http::header::{CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 

@@ -9,10 +9,15 @@ use utoipa::openapi::{RefOr, schema::Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::config::ShownConfig;
+use super::filters::ShownFilter;
 use super::releases::{CommandResult, FilterRelease};
 use super::reply::{Reply, json as reply_json};
+use super::role::Role;
+use super::routes::ShownRoute;
+use super::upstreams::ShownUpstream;
 use crate::pipeline::snapshot::Shared;
 use crate::releases::history::PastDecision;
+use crate::telemetry::{ListedFailures, ShownExchange};
 use crate::tls::ListedCertificate;
 
 /// A resource, and its response.
@@ -31,11 +36,11 @@ type Parameter = (&'static str, &'static str, &'static str);
 /// The body of a response with status 200.
 enum Answer {
     Text,
-    /// A list whose items are described by their names only.
-    Items,
-    /// An object that is described by its names only.
+    /// An object whose keys this document does not describe.
     Object,
     Json(fn(&mut Schemas) -> Value),
+    /// Lines with an object each, until the reader leaves.
+    Lines(fn(&mut Schemas) -> Value),
 }
 
 type Schemas = Vec<(String, RefOr<Schema>)>;
@@ -50,10 +55,32 @@ const DESCRIBED: &[Described] = &[
         more: &[("503", "The gateway drains, or is about to.")],
         ..text("/readyz", "Whether the gateway accepts connections")
     },
-    answer("/filters", "The loaded filters", Answer::Items),
-    answer("/upstreams", "The endpoints of upstreams with their status", Answer::Items),
-    answer("/routes", "The routes with their filters and upstreams", Answer::Items),
-    answer("/exchanges", "The last exchanges that failed, with causes and advice", Answer::Object),
+    answer("/filters", "The loaded filters, both versions of one that is released", Answer::Json(list::<ShownFilter>)),
+    answer("/upstreams", "The endpoints of upstreams with their status", Answer::Json(list::<ShownUpstream>)),
+    answer("/routes", "The routes with their filters and upstreams", Answer::Json(list::<ShownRoute>)),
+    answer("/exchanges", "The last exchanges that failed, with causes and advice", Answer::Json(one::<ListedFailures>)),
+    Described {
+        query: &[
+            ("route", "Only exchanges of this route", r#"{"type": "string"}"#),
+            ("status", "Only these statuses: 5xx, 404 or 200-299, separated by commas", r#"{"type": "string"}"#),
+            (
+                "slower",
+                "Only exchanges that took at least so many milliseconds",
+                r#"{"type": "integer", "minimum": 0}"#,
+            ),
+            ("filter", "Examples of the calls of this filter, in place of exchanges", r#"{"type": "string"}"#),
+            ("count", "How many lines", r#"{"type": "integer", "minimum": 1, "maximum": 1000000}"#),
+            ("seconds", "For how long", r#"{"type": "integer", "minimum": 1, "maximum": 1000000}"#),
+        ],
+        more: &[("400", "A parameter is invalid."), ("429", "There are as many readers as there may be.")],
+        ..answer(
+            "/tap",
+            "The exchanges that end from now on. A line `{\"lost\": N}` says that the reader was too slow for N others, \
+             and an empty line that the gateway lives",
+            Answer::Lines(one::<ShownExchange>),
+        )
+    },
+    answer("/role", "What the caller may do", Answer::Json(one::<Role>)),
     answer("/config", "The configuration in service, without secrets", Answer::Json(one::<ShownConfig>)),
     answer("/certificates", "The certificates in service", Answer::Json(list::<ListedCertificate>)),
     answer("/openapi.json", "This document", Answer::Object),
@@ -137,6 +164,7 @@ fn document() -> Value {
             "schemas": schemas,
             "securitySchemes": {
                 "token": { "type": "http", "scheme": "bearer", "description": "admin.token; admin.read_token to read" },
+                "certificate": { "type": "mutualTLS", "description": "A certificate in admin.clients.change; in admin.clients.read to read" },
             },
         },
     })
@@ -146,11 +174,9 @@ fn operation(described: &Described, schemas: &mut Schemas) -> Value {
     let is_command = is_command(described.path);
     let content = match &described.answer {
         Answer::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
-        Answer::Items => {
-            json!({ "application/json": { "schema": { "type": "array", "items": { "type": "object" } } } })
-        }
         Answer::Object => json!({ "application/json": { "schema": { "type": "object" } } }),
         Answer::Json(schema) => json!({ "application/json": { "schema": schema(schemas) } }),
+        Answer::Lines(schema) => json!({ "application/x-ndjson": { "schema": schema(schemas) } }),
     };
     let refusal = |description: &str| {
         json!({
@@ -161,7 +187,7 @@ fn operation(described: &Described, schemas: &mut Schemas) -> Value {
     let mut responses = Map::new();
     responses.insert("200".into(), json!({ "description": described.summary, "content": content }));
     if !is_public(described.path) {
-        responses.insert("401".into(), refusal("The token is missing or wrong."));
+        responses.insert("401".into(), refusal("The token is missing or wrong, and no certificate has a role."));
         responses.insert("403".into(), refusal("The role, the host or the origin does not allow it."));
     }
     for (status, meaning) in described.more {
@@ -178,7 +204,8 @@ fn operation(described: &Described, schemas: &mut Schemas) -> Value {
         let schema: Value = serde_json::from_str(schema).unwrap_or_default();
         parameters.push(json!({ "name": name, "in": "query", "description": description, "schema": schema }));
     }
-    let security = if is_public(described.path) { json!([]) } else { json!([{}, { "token": [] }]) };
+    let security =
+        if is_public(described.path) { json!([]) } else { json!([{}, { "token": [] }, { "certificate": [] }]) };
     let method = if is_command { "post" } else { "get" };
     let id: String = described.path.trim_matches('/').replace("{name}/", "").replace(['/', '.'], "_");
     json!({ method: {
@@ -212,7 +239,9 @@ mod tests {
             }
         }
         for (path, _) in described {
-            assert!(router::resources().any(|(known, _)| known == path), "{path} is not in router.rs");
+            // Its body goes on, so the router does not answer it.
+            let is_known = path == "/tap" || router::resources().any(|(known, _)| known == path);
+            assert!(is_known, "{path} is not in router.rs");
         }
     }
 

@@ -6,12 +6,12 @@
 
 use http::{HeaderValue, Method, Request, StatusCode, header};
 
-use super::access::{Access, Caller, Tokens, authorize};
+use super::access::{Access, Actor, Caller, authorize};
 use super::call::Call;
 use super::reply::{Reply, text};
 use super::{
-    certificates, config, console, drain, exchanges, filters, health, history, metrics, openapi, releases, routes,
-    upstreams,
+    certificates, config, console, drain, exchanges, filters, health, history, metrics, openapi, releases, role,
+    routes, upstreams,
 };
 use crate::pipeline::snapshot::Shared;
 use crate::releases::decision::Who;
@@ -31,6 +31,8 @@ enum Handler {
     Read(fn(&Shared) -> Reply),
     /// Changes nothing, and reads the query.
     Query(fn(&Shared, &str) -> Reply),
+    /// Changes nothing, and says what the caller may do.
+    Role(fn(Actor, bool) -> Reply),
     /// Changes something.
     Command(fn(&Shared, &Call<'_>) -> Reply),
 }
@@ -47,6 +49,7 @@ const RESOURCES: &[Resource] = &[
     read("/config", config::get),
     read("/certificates", certificates::get),
     public("/openapi.json", openapi::get),
+    Resource { method: Method::GET, path: "/role", access: Access::Read, handler: Handler::Role(role::get) },
     command("/drain", drain::post),
     query("/releases/history", history::get),
     command("/releases/{name}/promote", releases::promote),
@@ -100,13 +103,17 @@ pub(super) fn respond<B>(shared: &Shared, caller: &Caller, request: &Request<B>)
         Handler::Command(run) if resource.method == request.method() => {
             run_command(shared, caller, request, |who| run(shared, &Call { name, query, who }))
         }
-        Handler::Read(get) if is_read => read_resource(shared, caller, request, resource.access, || {
+        Handler::Read(get) if is_read => read_resource(shared, caller, request, resource.access, |_| {
             let wants_openmetrics = path == "/metrics" && metrics::wants_openmetrics(request.headers());
             if wants_openmetrics { metrics::get_openmetrics(shared) } else { get(shared) }
         }),
         Handler::Query(get) if is_read => {
-            read_resource(shared, caller, request, resource.access, || get(shared, query))
+            read_resource(shared, caller, request, resource.access, |_| get(shared, query))
         }
+        Handler::Role(get) if is_read => read_resource(shared, caller, request, resource.access, |actor| {
+            let config = shared.snapshot.load().config.clone();
+            get(actor, authorize(caller, Access::Command, &config.admin, request.headers()).is_ok())
+        }),
         _ => wrong_method(resource.method.as_str()),
     }
 }
@@ -117,12 +124,11 @@ fn read_resource<B>(
     caller: &Caller,
     request: &Request<B>,
     access: Access,
-    get: impl FnOnce() -> Reply,
+    get: impl FnOnce(Actor) -> Reply,
 ) -> Reply {
     let config = shared.snapshot.load().config.clone();
-    let tokens = Tokens { all: config.admin_token.as_ref(), read: config.admin_read_token.as_ref() };
-    match authorize(caller, access, tokens, request.headers()) {
-        Ok(_) => get(),
+    match authorize(caller, access, &config.admin, request.headers()) {
+        Ok(actor) => get(actor),
         Err(refusal) => refusal.reply(),
     }
 }
@@ -135,18 +141,17 @@ fn accepts_html<B>(request: &Request<B>) -> bool {
 /// Checks who asks, and writes the audit log.
 fn run_command<B>(shared: &Shared, caller: &Caller, request: &Request<B>, run: impl FnOnce(Who) -> Reply) -> Reply {
     let config = shared.snapshot.load().config.clone();
-    let tokens = Tokens { all: config.admin_token.as_ref(), read: config.admin_read_token.as_ref() };
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let (command, from) = (quoted(target), caller.peer);
-    match authorize(caller, Access::Command, tokens, request.headers()) {
+    let (command, from) = (quoted(target), caller.from.as_str());
+    match authorize(caller, Access::Command, &config.admin, request.headers()) {
         Ok(actor) => {
             let reply = run(Who::Operator { role: actor.label(), from: from.to_string() });
             let (who, status) = (actor.label(), reply.status().as_u16());
-            tracing::info!(who, command, %from, status, "audit: an operator gave a command");
+            tracing::info!(who, command, from, status, "audit: an operator gave a command");
             reply
         }
         Err(refusal) => {
-            tracing::warn!(command, %from, why = refusal.why(), "audit: a command was refused");
+            tracing::warn!(command, from, why = refusal.why(), "audit: a command was refused");
             refusal.reply()
         }
     }
@@ -175,7 +180,7 @@ fn not_found(path: &str) -> Reply {
 
 fn list_paths(separator: &str) -> String {
     let shown = |resource: &Resource| match resource.handler {
-        Handler::Read(_) | Handler::Query(_) => resource.path.to_owned(),
+        Handler::Read(_) | Handler::Query(_) | Handler::Role(_) => resource.path.to_owned(),
         Handler::Command(_) => format!("{} {}", resource.method, resource.path),
     };
     RESOURCES.iter().map(shown).collect::<Vec<_>>().join(separator)

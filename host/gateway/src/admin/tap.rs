@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 
-use super::access::{Access, Caller, Tokens, authorize};
+use super::access::{Access, Caller, authorize};
 use super::reply::{Reply, text};
 use crate::pipeline::snapshot::Shared;
 use crate::telemetry::{TapFilter, TapReader};
@@ -36,9 +36,8 @@ fn begin<B>(shared: &Shared, caller: &Caller, request: &Request<B>) -> Result<St
         return Err(Box::new(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n")));
     }
     let config = shared.snapshot.load().config.clone();
-    let tokens = Tokens { all: config.admin_token.as_ref(), read: config.admin_read_token.as_ref() };
-    let actor =
-        authorize(caller, Access::Command, tokens, request.headers()).map_err(|refusal| Box::new(refusal.reply()))?;
+    let actor = authorize(caller, Access::Command, &config.admin, request.headers());
+    let actor = actor.map_err(|refusal| Box::new(refusal.reply()))?;
     let query = request.uri().query().unwrap_or_default();
     let filter = parse_filter(query).map_err(|why| Box::new(text(StatusCode::BAD_REQUEST, why + "\n")))?;
     if let Some(name) = filter.recorded.as_ref().filter(|name| !config.filters.contains_key(*name)) {
@@ -48,7 +47,12 @@ fn begin<B>(shared: &Shared, caller: &Caller, request: &Request<B>) -> Result<St
     let reader = shared.telemetry.taps.add(filter).ok_or_else(|| {
         Box::new(text(StatusCode::TOO_MANY_REQUESTS, "others read already: end one of their `witgate tap`\n"))
     })?;
-    tracing::info!(who = actor.label(), from = %caller.peer, query = quoted(query), "audit: an operator reads exchanges");
+    tracing::info!(
+        who = actor.label(),
+        from = caller.from,
+        query = quoted(query),
+        "audit: an operator reads exchanges"
+    );
     let mut response = Response::new(Either::Right(reader));
     let content_type = http::HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);

@@ -1,15 +1,16 @@
-//! Requests of the commands to the admin listener, over plain HTTP.
+//! Requests of the commands to the admin listener: over TCP, TLS or a UNIX socket.
 //!
 //! The connection ends with the response, so the body is what follows the head. This module does
-//! not know: what is asked for.
+//! not know: what is asked for, how a connection is made (`admin_connection`).
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::admin_connection::{Connection, Endpoint, TlsFiles};
 use crate::control::config_source::ConfigSource;
 use witgate_http::text::bounded;
 
@@ -27,17 +28,21 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 /// Which gateway a command asks.
 #[derive(Args)]
 pub(super) struct TargetOptions {
-    /// The gateway's configuration: its admin address and token are used
+    /// The gateway's configuration: its admin socket or address, and its token are used
     #[arg(long, short, value_name = "FILE", global = true, conflicts_with = "admin")]
     pub(super) config: Option<PathBuf>,
-    /// The admin address; the token is taken from WITGATE_ADMIN_TOKEN
-    #[arg(long, value_name = "ADDRESS", global = true)]
-    pub(super) admin: Option<SocketAddr>,
+    /// The admin address, https://HOST:PORT, or unix:PATH; the token is taken from
+    /// WITGATE_ADMIN_TOKEN
+    #[arg(long, value_name = "ADDRESS", global = true, value_parser = Endpoint::parse)]
+    pub(super) admin: Option<Endpoint>,
+    #[command(flatten)]
+    pub(super) tls: TlsFiles,
 }
 
 /// An admin listener, and the token for commands.
 pub(super) struct Target {
-    pub(super) address: SocketAddr,
+    pub(super) endpoint: Endpoint,
+    tls: TlsFiles,
     token: Option<String>,
 }
 
@@ -51,15 +56,24 @@ impl TargetOptions {
     /// Reads the configuration, if one is named.
     pub(super) fn target(self) -> Result<Target, String> {
         let token = std::env::var(TOKEN_VARIABLE).ok();
-        let Some(path) = self.config else { return Ok(Target { address: self.admin.unwrap_or(DEFAULT), token }) };
+        let Some(path) = self.config else {
+            let endpoint = self.admin.unwrap_or(Endpoint::Tcp(DEFAULT));
+            return Ok(Target { endpoint, tls: self.tls, token });
+        };
         let shown = path.display().to_string();
         let source = ConfigSource::file(path);
-        let config = source.parse(&source.read()?)?;
-        let address = config.admin.ok_or_else(|| format!("{shown}: admin is off, so the gateway takes no commands"))?;
+        let admin = source.parse(&source.read()?)?.admin;
+        let endpoint = match (admin.socket, admin.address) {
+            // Whoever can open the socket needs no token.
+            (Some(path), _) => Endpoint::Unix(path),
+            (None, Some(address)) if admin.tls.is_some() => Endpoint::of_tls(reachable(address)),
+            (None, Some(address)) => Endpoint::Tcp(reachable(address)),
+            (None, None) => return Err(format!("{shown}: admin is off, so the gateway takes no commands")),
+        };
         // The token that may only read is better than none.
-        let configured = config.admin_token.or(config.admin_read_token);
+        let configured = admin.token.or(admin.read_token);
         let token = configured.map(|token| token.expose().to_owned()).or(token);
-        Ok(Target { address: reachable(address), token })
+        Ok(Target { endpoint, tls: self.tls, token })
     }
 }
 
@@ -80,26 +94,25 @@ impl Target {
     /// Sends a request without a body.
     pub(super) fn send(&self, method: &str, path: &str) -> Result<Answer, String> {
         let length = if method == "POST" { "content-length: 0\r\n" } else { "" };
-        let stream = self.connect(&format!("{method} {path} HTTP/1.1"), length)?;
+        let stream = self.connect(&format!("{method} {path} HTTP/1.1"), length, TIMEOUT)?;
         let mut answer = vec![];
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(|error| self.failure(error))?;
-        parse(&answer).ok_or_else(|| format!("{}: this is not a response of an admin listener", self.address))
+        parse(&answer).ok_or_else(|| format!("{}: this is not a response of an admin listener", self.endpoint))
     }
 
     /// Sends a GET and passes each line of the response to `on_line` until the gateway ends it.
     pub(super) fn stream(&self, path: &str, mut on_line: impl FnMut(&str) -> Result<(), String>) -> Result<(), String> {
         // A response to HTTP/1.0 has no chunks, so its lines can be read as they are.
-        let stream = self.connect(&format!("GET {path} HTTP/1.0"), "")?;
-        stream.set_read_timeout(Some(STREAM_TIMEOUT)).map_err(|error| self.failure(error))?;
+        let stream = self.connect(&format!("GET {path} HTTP/1.0"), "", STREAM_TIMEOUT)?;
         let mut reader = BufReader::new(stream);
         let mut head = vec![];
         while !head.ends_with(b"\r\n\r\n") {
             let read = (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut head);
             if read.map_err(|error| self.failure(error))? == 0 || head.len() as u64 > LINE_BYTES_MAX {
-                return Err(format!("{}: this is not a response of an admin listener", self.address));
+                return Err(format!("{}: this is not a response of an admin listener", self.endpoint));
             }
         }
-        let mut answer = parse(&head).ok_or_else(|| format!("{}: the response has no status", self.address))?;
+        let mut answer = parse(&head).ok_or_else(|| format!("{}: the response has no status", self.endpoint))?;
         if answer.status != 200 {
             // What the refusal says may be cut off; its status is known.
             let _ = reader.take(LINE_BYTES_MAX).read_to_end(&mut answer.body);
@@ -115,20 +128,18 @@ impl Target {
         }
     }
 
-    fn connect(&self, request_line: &str, fields: &str) -> Result<TcpStream, String> {
+    fn connect(&self, request_line: &str, fields: &str, read_timeout: Duration) -> Result<Connection, String> {
         let fail = |error| self.failure(error);
-        let mut stream = TcpStream::connect_timeout(&self.address, TIMEOUT).map_err(fail)?;
-        stream.set_read_timeout(Some(TIMEOUT)).map_err(fail)?;
-        stream.set_write_timeout(Some(TIMEOUT)).map_err(fail)?;
+        let mut stream = self.endpoint.connect(&self.tls, TIMEOUT, read_timeout)?;
         let token = self.token.as_ref().map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-        let head = format!("{request_line}\r\nhost: {}\r\nconnection: close\r\n{token}{fields}\r\n", self.address);
-        stream.write_all(head.as_bytes()).map_err(fail)?;
+        let host = self.endpoint.host();
+        let head = format!("{request_line}\r\nhost: {host}\r\nconnection: close\r\n{token}{fields}\r\n");
+        stream.write_all(head.as_bytes()).and_then(|()| stream.flush()).map_err(fail)?;
         Ok(stream)
     }
 
     fn failure(&self, error: std::io::Error) -> String {
-        let address = self.address;
-        format!("{address}: {error}; does the gateway run, and is this its admin address (--admin, --config)?")
+        self.endpoint.failure(&error)
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
     // A check leaves the state directory alone.
     let folder = tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))?;
     let remote = RemoteSources::new(folder.path());
-    remote.follow(config.filters.values());
+    remote.follow(config.sourced());
     for (name, filter) in &config.filters {
         match loader::check(name, filter, &config, &remote) {
             Ok(info) => print_filter(&shown, name, filter, &info)?,
@@ -46,7 +46,7 @@ pub(super) fn check(file: &Path) -> Result<(), String> {
     }
     for (name, component) in config.components() {
         let file = &component.code.source;
-        match loader::check_component(component, &config, &remote) {
+        match loader::check_component(name, component, &config, &remote) {
             Ok(info) => {
                 let (kib, digest) = (info.size >> 10, &info.digest[..12]);
                 print(format_args!("upstream {name}: component {file}, {kib} KiB, sha256 {digest}"))?;

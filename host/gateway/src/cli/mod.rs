@@ -5,6 +5,7 @@
 //! line. This module does not know: how the commands work.
 
 mod admin_client;
+mod admin_connection;
 mod author;
 mod check;
 mod ctl;

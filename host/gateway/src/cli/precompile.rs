@@ -29,10 +29,9 @@ pub(super) fn precompile(config: Option<PathBuf>, state: Option<PathBuf>, files:
     if let Some(path) = config {
         let source = ConfigSource::file(path);
         let config = source.parse(&source.read()?)?;
-        sources.extend(config.components().map(|(_, component)| component.code.source.clone()));
+        filters.extend(config.sourced().cloned());
         state.get_or_insert(config.state_dir);
         limits = config.compile;
-        filters.extend(config.filters.into_values());
         sources.extend(filters.iter().map(|filter| filter.source.clone()));
     }
     let state = state.ok_or("there is no state directory: give --config gateway.yaml or --state DIR")?;

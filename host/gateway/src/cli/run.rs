@@ -58,8 +58,8 @@ pub(super) fn run(file: Option<PathBuf>, take_over_running: bool) -> Result<(), 
 
 /// Prints a line for each address, then `ready`, for which scripts and tests wait.
 fn print_addresses(gateway: &Gateway, as_json: bool) -> Result<(), String> {
-    let admin = gateway.admin.map(|address| ("admin".to_owned(), format!("http://{address}")));
-    for (name, url) in gateway.listeners.iter().chain(&admin) {
+    let listeners = gateway.listeners.iter().map(|(name, url)| (name.as_str(), url));
+    for (name, url) in listeners.chain(gateway.admin.iter().map(|(name, url)| (*name, url))) {
         if as_json {
             print(json!({"level": "INFO", "message": "listening", "listener": name, "url": url}))?;
         } else {

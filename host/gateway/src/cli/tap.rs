@@ -45,7 +45,7 @@ pub(super) fn run(options: Options) -> Result<(), String> {
         if json {
             return output::print(line);
         }
-        let value = serde_json::from_str(line).map_err(|error| format!("{}: {error}", target.address))?;
+        let value = serde_json::from_str(line).map_err(|error| format!("{}: {error}", target.endpoint))?;
         describe(&value, headers).lines().try_for_each(output::print)
     })?;
     output::print_error("the gateway has ended the stream");

@@ -2,6 +2,7 @@
 //!
 //! This module does not know: how requests are answered.
 
+pub mod admin_socket;
 pub mod config_source;
 pub mod file_watcher;
 pub mod known_series;

@@ -20,7 +20,7 @@ use super::rollout::{self, Loaded};
 use crate::pipeline::snapshot::{Components, Filters, Shared, UpstreamParts};
 use crate::process::priority::shorten_time_slice;
 use crate::releases::loader::{Loader, component_name};
-use crate::state::Bulletin;
+use crate::state::RedisBulletin;
 use crate::telemetry::{FilesLabels, Metrics, ReloadLabels};
 use crate::tls::reload::{CertificateErrors, Certificates, UpstreamSet, store_tls, upstream_tls};
 use witgate_config::{Config, UpstreamComponent};
@@ -174,8 +174,8 @@ impl Reloader {
         self.start("files", trigger, Self::check_files);
     }
 
-    /// Where gateways share decisions about the releases of filters.
-    pub(super) fn bulletins(&self) -> Vec<(String, Bulletin)> {
+    /// Where gateways share decisions about the releases of filters, on servers of `stores`.
+    pub(super) fn bulletins(&self) -> Vec<(String, RedisBulletin)> {
         self.loader.bulletins(&self.shared.snapshot.load().config)
     }
 
@@ -257,7 +257,7 @@ impl Reloader {
     /// Takes back what the loader prepared for a configuration that was refused.
     fn return_to(&self, config: &Config) {
         self.loader.prepare(config);
-        self.loader.remote().retain(config.filters.values());
+        self.loader.remote().retain(config.sourced());
     }
 
     /// Changes when a source on a server has a new version.
@@ -468,7 +468,9 @@ fn check_fixed_keys(old: &Config, new: &Config) -> Result<(), ReloadError> {
     let keys = [
         ("listeners", old.listeners != new.listeners),
         ("workers", old.workers != new.workers),
-        ("admin", old.admin != new.admin),
+        ("admin.address", old.admin.address != new.admin.address),
+        ("admin.socket", old.admin.socket != new.admin.socket),
+        ("admin.tls", old.admin.tls != new.admin.tls),
         ("state", old.state_dir != new.state_dir),
         ("log.format", old.log.format != new.log.format),
         ("dns", old.dns_servers != new.dns_servers),

@@ -1,53 +1,70 @@
 //! Tells other gateways what was decided about the releases of filters, and hears from them.
 //!
-//! Each filter with `release.store` has a bulletin in that store, which this gateway reads and
+//! Each filter with `release.store` has a page there ([`Bulletin`]), which this gateway reads and
 //! writes at an interval. A decision that the store did not take stays pending, also over a
 //! restart. While a store cannot be reached, the gateway decides alone, and says so. This module
 //! does not know: how a decision is made.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use super::reload::Reloader;
 use super::rollout;
 use crate::pipeline::snapshot::{Shared, SharedReleases, StoreView};
-use crate::releases::shared::{GatewayNotice, SharedDecision};
-use crate::state::{Bulletin, NOTICE_BYTES_MAX};
+use crate::releases::bulletin::{BucketBulletins, Bulletin, Heard};
+use crate::releases::shared::GatewayNotice;
 
-/// How often a bulletin is read. A decision reaches the others within two intervals.
+/// How often a page on a server of `stores` is read. A decision reaches the others within two
+/// intervals.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// A gateway that wrote nothing for this long is not shown.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How often a page in a bucket is read. Each read is a request that the provider counts.
+const BUCKET_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Shares decisions until the gateway drains.
+/// Shares decisions until the gateway drains. A slow bucket does not delay the servers of `stores`.
 pub(super) async fn share_releases(shared: Arc<Shared>, reloader: Arc<Reloader>) {
+    let of_stores = || {
+        let bulletins = reloader.bulletins().into_iter();
+        bulletins.map(|(filter, bulletin)| (filter, Ok(Bulletin::Redis(bulletin)))).collect()
+    };
+    let mut buckets = BucketBulletins::default();
+    let in_buckets = || buckets.of(&shared.snapshot.load().config);
+    tokio::join!(share_at(INTERVAL, &shared, of_stores), share_at(BUCKET_INTERVAL, &shared, in_buckets));
+}
+
+/// The page of each filter, or why it cannot be used.
+type Pages = Vec<(String, Result<Bulletin, String>)>;
+
+async fn share_at(interval: Duration, shared: &Shared, mut pages: impl FnMut() -> Pages) {
     let mut draining = shared.draining.subscribe();
     loop {
-        for (filter, bulletin) in reloader.bulletins() {
-            exchange(&shared, &filter, &bulletin).await;
-        }
-        forget_removed(&shared);
+        let pages = pages();
+        join_all(pages.iter().map(|(filter, page)| exchange(shared, filter, page.as_ref()))).await;
+        forget_removed(shared);
         tokio::select! {
             () = rollout::wait_drain(&mut draining) => return,
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = tokio::time::sleep(interval) => {}
         }
     }
 }
 
-/// Writes and reads the bulletin of one filter.
-async fn exchange(shared: &Shared, filter: &str, bulletin: &Bulletin) {
+/// Writes and reads the page of one filter.
+async fn exchange(shared: &Shared, filter: &str, page: Result<&Bulletin, &String>) {
     let Some((notice, state)) = rollout::lock(&shared.releases).shared_state(filter) else { return };
-    let encoded = encode(&GatewayNotice { at: now(), ..notice });
-    let decision = state.pending.as_ref().map(encode);
-    let answer = bulletin.exchange(&shared.gateway_name, encoded, state.known, decision).await;
+    let notice = GatewayNotice { gateway: shared.gateway_name.clone(), ..notice };
+    let store = page.map(|page| page.store().to_owned()).unwrap_or_default();
+    let answer = match page {
+        Ok(page) => page.exchange(notice, &state).await,
+        Err(why) => Err(why.clone()),
+    };
     let view = match answer {
-        Ok(notices) => {
-            let decision: Option<SharedDecision> = serde_json::from_slice(&notices.decision).ok();
-            rollout::hear(shared, filter, notices.number, notices.taken, decision);
-            StoreView { store: bulletin.store().to_owned(), error: None, gateways: gateways(&notices.gateways) }
+        Ok(Heard { number, taken, decision, gateways }) => {
+            rollout::hear(shared, filter, number, taken, decision);
+            StoreView { store, error: None, gateways }
         }
-        Err(why) => StoreView { store: bulletin.store().to_owned(), error: Some(why), gateways: vec![] },
+        Err(why) => StoreView { store, error: Some(why), gateways: vec![] },
     };
     let before = lock(&shared.shared_releases).insert(filter.to_owned(), view.clone());
     report(filter, before.as_ref(), &view);
@@ -70,24 +87,6 @@ fn report(filter: &str, before: Option<&StoreView>, view: &StoreView) {
         }
         _ => {}
     }
-}
-
-fn gateways(fields: &[(String, Vec<u8>)]) -> Vec<GatewayNotice> {
-    let oldest = now().saturating_sub(SILENCE_MAX.as_secs());
-    let parsed = fields.iter().filter_map(|(name, json)| {
-        let notice: GatewayNotice = serde_json::from_slice(json).ok()?;
-        (notice.at >= oldest).then(|| GatewayNotice { gateway: name.clone(), ..notice })
-    });
-    parsed.collect()
-}
-
-fn encode(value: &impl serde::Serialize) -> Vec<u8> {
-    let json = serde_json::to_vec(value).unwrap_or_default();
-    if json.len() <= NOTICE_BYTES_MAX { json } else { vec![] }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn forget_removed(shared: &Shared) {

@@ -60,7 +60,10 @@ impl Sockets {
     /// The first address that cannot be bound.
     pub fn bind(config: &Config) -> Result<Self, BindError> {
         let listeners = config.listeners.iter().map(|listener| bind_listener(listener, config.workers));
-        Ok(Self { listeners: listeners.collect::<Result<_, _>>()?, admin: config.admin.map(bind_admin).transpose()? })
+        Ok(Self {
+            listeners: listeners.collect::<Result<_, _>>()?,
+            admin: config.admin.address.map(bind_admin).transpose()?,
+        })
     }
 
     /// Lets clients connect. It does nothing to received sockets, which listen already.

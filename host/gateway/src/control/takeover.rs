@@ -94,7 +94,7 @@ fn receive(peer: &Peer, offer: Offer, config: &Config) -> Result<Sockets, String
     let mut received: Vec<Option<ListenerSockets>> =
         listeners.iter().map(|offered| take_sockets(offered).map(Some)).collect::<Result<_, String>>()?;
     let admin = admin.as_ref().map(take_sockets).transpose()?;
-    let admin = admin.zip(config.admin).map(|(sockets, configured)| ListenerSockets { configured, ..sockets });
+    let admin = admin.zip(config.admin.address).map(|(sockets, configured)| ListenerSockets { configured, ..sockets });
     let listeners = config.listeners.iter().zip(order).filter_map(|(listener, at)| {
         // Name and configured address are those of the new configuration.
         let sockets = received[at].take()?;
@@ -178,7 +178,7 @@ fn compare(
         }
     }
     let shown = |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
-    let same_admin = match (admin, config.admin) {
+    let same_admin = match (admin, config.admin.address) {
         (None, None) => true,
         (Some(offered), Some(address)) => is_at(offered, address),
         _ => false,
@@ -187,7 +187,7 @@ fn compare(
         differences.push(format!(
             "the admin listener of the running gateway is {}, that of the configuration is {}",
             shown(admin.map(|offered| offered.address)),
-            shown(config.admin)
+            shown(config.admin.address)
         ));
     }
     if differences.is_empty() {

@@ -8,7 +8,11 @@
 //!
 //! This module does not know: requests, listeners, when sources are checked for changes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod check;
+mod first_instance;
+mod settings;
+
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -26,21 +30,19 @@ use super::remote::RemoteSources;
 use super::source::Revision;
 use super::versions::Versions;
 use crate::process::priority::Priority;
-use crate::state::{Bulletin, FilterState, RouteLimiters, StoreTls, Stores};
+use crate::state::{RedisBulletin, RouteLimiters, StoreTls, Stores};
 use crate::telemetry::Metrics;
-use crate::upstream::outbound::ThreadSender;
-use witgate_config::{Capability, CompileLimits, Config, Denied, ExamplesGate, FilterHttp, UpstreamComponent};
-use witgate_http::error::FilterFailure;
-use witgate_runtime::call::try_instantiate;
+use witgate_config::{CompileLimits, Config, Denied, ExamplesGate, UpstreamComponent};
 use witgate_runtime::component::ComponentInfo;
-use witgate_runtime::crypto::SecretKey;
 use witgate_runtime::engine::{Artifact, Engine};
 use witgate_runtime::filter::Filter;
-use witgate_runtime::http_component::{self, HttpComponent, HttpComponentSettings};
+use witgate_runtime::http_component::{HttpComponent, HttpComponentSettings};
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
-use witgate_runtime::outbound::HttpGrant;
-use witgate_runtime::proposals;
-use witgate_runtime::settings::{FilterSettings, Grant};
+
+pub use self::check::{check, check_component};
+
+use self::first_instance::{check_instantiates, check_starts};
+use self::settings::{http_grant, settings};
 
 /// Compilations that run at the same time. Each may use `compile.memory`.
 const COMPILATIONS_MAX: usize = 4;
@@ -139,7 +141,7 @@ impl Loader {
     pub fn prepare(&self, config: &Config) {
         self.lock().limits = config.compile;
         self.denied.store(Arc::new(config.denied.clone()));
-        self.remote.follow(config.filters.values());
+        self.remote.follow(config.sourced());
     }
 
     /// The sources on servers.
@@ -203,17 +205,42 @@ impl Loader {
             http: (!component.code.http.origins.is_empty())
                 .then(|| http_grant(format!("upstreams.{upstream}.component.http"), &component.code.http)),
         };
-        let denied = self.denied.load_full();
-        let requirements = Requirements { filter: &component.code, settings: None, denied: &denied };
         let source = self.source_of(&component.code);
         let revision = source.get().revision()?;
-        let result = self.load_revision(&name, &source, &revision, &requirements, |artifact, info| {
-            let loaded = Arc::new(HttpComponent::new(&self.engine, artifact, info, settings)?);
+        let result = self.load_component_from(upstream, component, &source, &settings);
+        self.remember(&name, revision, result.is_ok());
+        let Err(error) = &result else { return result };
+        let good = component.code.source.remote().and_then(|location| self.remote.last_good(location));
+        let Some(good) = good.and_then(|good| {
+            let source = ComponentSource::Remote(Box::new(good));
+            self.load_component_from(upstream, component, &source, &settings).ok()
+        }) else {
+            return result;
+        };
+        tracing::error!(upstream, location = %component.code.source, why = %error, digest = &good.info.digest[..12], "the newest version was refused; the last good one is loaded");
+        Ok(good)
+    }
+
+    fn load_component_from(
+        &self,
+        upstream: &str,
+        component: &UpstreamComponent,
+        source: &ComponentSource,
+        settings: &HttpComponentSettings,
+    ) -> Result<Arc<HttpComponent>, LoadError> {
+        let denied = self.denied.load_full();
+        let requirements = Requirements { filter: &component.code, settings: None, denied: &denied };
+        let revision = source.get().revision()?;
+        let name = component_name(upstream);
+        let loaded = self.load_revision(&name, source, &revision, &requirements, |artifact, info| {
+            let loaded = Arc::new(HttpComponent::new(&self.engine, artifact, info, settings.clone())?);
             check_starts(upstream, &loaded)?;
             Ok(loaded)
-        });
-        self.remember(&name, revision, result.is_ok());
-        result
+        })?;
+        if let ComponentSource::Remote(remote) = source {
+            remote.accept(manifest_version(&loaded.info));
+        }
+        Ok(loaded)
     }
 
     /// Remembers whether a revision was refused: it is not tried again until it changes.
@@ -311,8 +338,8 @@ impl Loader {
         self.lock().stores.routes(config)
     }
 
-    /// Where gateways share decisions about the releases of filters.
-    pub fn bulletins(&self, config: &Config) -> Vec<(String, Bulletin)> {
+    /// Where gateways share decisions about the releases of filters, on servers of `stores`.
+    pub fn bulletins(&self, config: &Config) -> Vec<(String, RedisBulletin)> {
         self.lock().stores.bulletins(config)
     }
 
@@ -327,7 +354,7 @@ impl Loader {
         state.loading.retain(|name, _| is_known(name));
         state.stores.retain(config, metrics);
         drop(state);
-        self.remote.retain(config.filters.values());
+        self.remote.retain(config.sourced());
     }
 
     /// Loads a revision of a source. `link` makes the code callable.
@@ -458,137 +485,7 @@ impl Drop for CompilationPlace<'_> {
     }
 }
 
-/// Checks a filter's component as [`Loader::load`] and the compiler do, but does not compile it.
-/// The sources on servers are followed already.
-///
-/// # Errors
-/// Why the component is refused.
-pub fn check(
-    name: &str,
-    filter: &witgate_config::Filter,
-    config: &Config,
-    remote: &RemoteSources,
-) -> Result<ComponentInfo, LoadError> {
-    let source = ComponentSource::new(&filter.source, remote);
-    let revision = source.get().revision()?;
-    let state = Stores::default().filter(name, filter);
-    let settings = settings(name, filter, state);
-    let requirements = Requirements { filter, settings: Some(&settings), denied: &config.denied };
-    check_source(name, filter, source.get(), &revision)?;
-    let candidate = Candidate::read(source.get(), &revision, Some(&requirements), &config.compile)?;
-    source.check(filter, &candidate.info)?;
-    proposals::check(candidate.copy.bytes())?;
-    Ok(candidate.info)
-}
-
-/// Checks the component of an upstream as [`Loader::load_component`] and the compiler do, but does
-/// not compile it.
-///
-/// # Errors
-/// Why the component is refused.
-pub fn check_component(
-    component: &UpstreamComponent,
-    config: &Config,
-    remote: &RemoteSources,
-) -> Result<ComponentInfo, LoadError> {
-    let source = ComponentSource::new(&component.code.source, remote);
-    let requirements = Requirements { filter: &component.code, settings: None, denied: &config.denied };
-    let revision = source.get().revision()?;
-    let candidate = Candidate::read(source.get(), &revision, Some(&requirements), &config.compile)?;
-    proposals::check(candidate.copy.bytes())?;
-    Ok(candidate.info)
-}
-
 /// The name of an upstream's component among the loaded filters. No filter can have it.
 pub fn component_name(upstream: &str) -> String {
     format!("upstream {upstream}")
-}
-
-fn settings(name: &str, filter: &witgate_config::Filter, state: FilterState) -> FilterSettings {
-    let grant = |capability: &Capability| match capability {
-        Capability::KeyValue => Grant::KeyValue,
-        Capability::Limiter => Grant::Limiter,
-        Capability::Http => Grant::Http,
-        Capability::Crypto => Grant::Crypto,
-        Capability::Wasi => Grant::Wasi,
-    };
-    FilterSettings {
-        name: name.into(),
-        timeout: filter.timeout,
-        memory_bytes: filter.memory_bytes,
-        body_bytes: filter.body_bytes,
-        concurrency: filter.concurrency,
-        reuse: filter.reuse,
-        grants: filter.capabilities.iter().map(grant).collect(),
-        store: state.store,
-        limiter: state.limiter,
-        http: filter
-            .capabilities
-            .contains(&Capability::Http)
-            .then(|| http_grant(format!("filters.{name}.http"), &filter.http)),
-        keys: Arc::new(keys(filter)),
-    }
-}
-
-fn http_grant(key: String, settings: &FilterHttp) -> HttpGrant {
-    HttpGrant {
-        key: key.into(),
-        origins: settings.upstreams().map(|(origin, upstream)| (origin.to_owned(), upstream.into())).collect(),
-        calls: settings.calls,
-        wait: settings.wait,
-        request_bytes: settings.request_bytes,
-        response_bytes: settings.response_bytes,
-        sender: Arc::new(ThreadSender),
-    }
-}
-
-fn keys(filter: &witgate_config::Filter) -> BTreeMap<String, SecretKey> {
-    filter.keys.iter().map(|(name, secret)| (name.clone(), SecretKey::new(secret.key_bytes()))).collect()
-}
-
-/// Creates one instance of a filter, because otherwise every request would fail.
-fn check_instantiates(filter: &Arc<Filter>, config: &BTreeMap<String, String>) -> Result<(), LoadError> {
-    let refuse = |why: String| {
-        let name = &filter.settings.name;
-        LoadError::new(
-            LoadErrorReason::Instantiate,
-            format!(
-                "an instance cannot be created: {why}; a start function must end well within filters.{name}.timeout and filters.{name}.memory"
-            ),
-        )
-    };
-    let runtime = new_runtime().map_err(|error| refuse(format!("the system provides no runtime: {error}")))?;
-    let mut config = config.clone();
-    if let Some(manifest) = &filter.info.manifest {
-        manifest.add_defaults(&mut config);
-    }
-    match runtime.block_on(try_instantiate(filter, &Arc::new(config))) {
-        // Traffic uses all instances of the pool. This says nothing about the filter.
-        Err(failure) if failure.kind != FilterFailure::Saturated => {
-            Err(refuse(format!("{}: {}", failure.kind.label(), failure.detail)))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Creates one instance of an upstream's component, because otherwise every request would fail.
-fn check_starts(upstream: &str, component: &Arc<HttpComponent>) -> Result<(), LoadError> {
-    let refuse = |why: String| {
-        let message = format!(
-            "an instance cannot be created: {why}; a start function must end well within a second and upstreams.{upstream}.component.memory"
-        );
-        LoadError::new(LoadErrorReason::Instantiate, message)
-    };
-    let runtime = new_runtime().map_err(|error| refuse(format!("the system provides no runtime: {error}")))?;
-    match runtime.block_on(http_component::try_instantiate(component)) {
-        // Traffic uses all instances of the pool. This says nothing about the component.
-        Err(failure) if failure.kind != FilterFailure::Saturated => {
-            Err(refuse(format!("{}: {}", failure.kind.label(), failure.detail)))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn new_runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_time().build()
 }

@@ -1,21 +1,22 @@
 //! From a filter's source to code that can be called, and from one version to the next.
 //!
 //! The order of the files: [`source`] (where a filter comes from), [`remote`] (sources on servers),
-//! `private_copy` (its bytes in
-//! memory), `candidate` (the checks before compiling), [`compiler`] and `compiler_child` (the
-//! compilation in a process of its own), [`artifact_cache`] and `function_cache` (compiled code on
-//! disk, authenticated with `state_key`), [`loader`] (all of it).
+//! `private_copy` (its bytes in memory), `candidate` (the checks before compiling), [`compiler`]
+//! and `compiler_child` (the compilation in a process of its own), [`artifact_cache`] and
+//! `function_cache` (compiled code on disk, authenticated with `state_key`), [`loader`] (all of
+//! it).
 //!
 //! A loaded version then takes over step by step: [`shadow`] (compared without serving), [`split`]
 //! (which exchanges use it), [`trial`] (the figures of a step), [`verdict`] (how a step is judged),
 //! [`versions`] (earlier versions), [`entry`] and [`commands`] (one filter), [`board`] (all
 //! filters, and their record), [`history`] (what was decided, with the [`difference`] of versions),
-//! [`shared`] (what gateways tell each other).
+//! [`shared`] (what gateways tell each other), [`bulletin`] (where they do).
 //!
 //! This module does not know: routes, requests, when a reload happens.
 
 pub mod artifact_cache;
 pub mod board;
+pub mod bulletin;
 pub mod candidate;
 pub mod commands;
 pub mod compiler;

@@ -3,11 +3,19 @@
 //! Each gateway judges its own traffic. Shared are decisions that hold for all of them: a version
 //! was rolled back, and what operators commanded. This module does not know: how notices travel.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::decision::{Decision, DecisionKind};
+use crate::state::NOTICE_BYTES_MAX;
 use witgate_http::text::bounded;
+
+/// A gateway that wrote nothing for this long is not shown.
+pub const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Gateways that a page lists.
+const GATEWAYS_MAX: usize = 64;
 
 /// A decision that holds for all gateways.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +73,41 @@ pub struct SharedState {
     pub known: u64,
     /// A decision that the store has not taken yet.
     pub pending: Option<SharedDecision>,
+}
+
+/// What an object in a bucket says about one filter.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Page {
+    /// The number of the last decision. 0 if there is none.
+    pub number: u64,
+    /// The last decision.
+    pub decision: Option<SharedDecision>,
+    /// The gateways that wrote, the newest first.
+    pub gateways: Vec<GatewayNotice>,
+}
+
+impl Page {
+    /// The page without what is larger than a gateway writes: others may write to the bucket.
+    pub fn bounded(self) -> Self {
+        let gateways = self.gateways.into_iter().take(GATEWAYS_MAX).filter(is_small);
+        Self { number: self.number, decision: self.decision.filter(is_small), gateways: gateways.collect() }
+    }
+
+    /// The page with the state of a gateway, and perhaps with its decision. Gateways that wrote
+    /// nothing for long are left out.
+    pub fn with(&self, notice: &GatewayNotice, decision: Option<&SharedDecision>, now: u64) -> Self {
+        let oldest = now.saturating_sub(SILENCE_MAX.as_secs());
+        let others = self.gateways.iter().filter(|other| other.gateway != notice.gateway && other.at >= oldest);
+        Self {
+            number: self.number.saturating_add(u64::from(decision.is_some())),
+            decision: decision.or(self.decision.as_ref()).cloned(),
+            gateways: std::iter::once(notice).chain(others).take(GATEWAYS_MAX).cloned().collect(),
+        }
+    }
+}
+
+fn is_small<T: Serialize>(value: &T) -> bool {
+    serde_json::to_vec(value).is_ok_and(|json| json.len() <= NOTICE_BYTES_MAX)
 }
 
 impl SharedDecision {

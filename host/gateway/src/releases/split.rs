@@ -35,6 +35,9 @@ impl Split {
     /// Whether an exchange uses the new version. A request without the key is distributed by the
     /// exchange's id, which is random.
     pub fn picks_new(&self, headers: &HeaderMap, client: IpAddr, exchange: u128) -> bool {
+        if self.share.0 == 0 {
+            return false; // the shadow step
+        }
         let key = match &self.sticky {
             Sticky::Client => Some(hash_address(client)),
             Sticky::Header(name) => headers.get(name).map(|value| hash(value.as_bytes())),

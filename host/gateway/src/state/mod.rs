@@ -16,7 +16,7 @@ use self::redis::{Leases, RedisClient, RedisKeyValue, RedisLimiter};
 use crate::net::tls::ClientTls;
 use crate::telemetry::Metrics;
 pub use limiter::MemoryLimiter;
-pub use redis::{Bulletin, NOTICE_BYTES_MAX, Notices};
+pub use redis::{NOTICE_BYTES_MAX, Notices, RedisBulletin};
 use witgate_config::{Config, Filter, Route, StoreRef};
 use witgate_runtime::keyvalue::KeyValue;
 use witgate_runtime::limiter::RateLimiter;
@@ -118,11 +118,12 @@ impl Stores {
         limited.map(|route| (route.name.clone(), self.route(route))).collect()
     }
 
-    /// Where gateways share decisions about the releases of each filter that has `release.store`.
-    pub fn bulletins(&self, config: &Config) -> Vec<(String, Bulletin)> {
+    /// Where gateways share decisions about the releases of each filter whose `release.store` is
+    /// one of these.
+    pub fn bulletins(&self, config: &Config) -> Vec<(String, RedisBulletin)> {
         let of_filter = |(name, filter): (&String, &Filter)| {
-            let client = self.shared.get(filter.release.as_ref()?.store.as_ref()?)?.clone();
-            Some((name.clone(), Bulletin { client, key: format!("witgate:release:{name}").into() }))
+            let client = self.shared.get(filter.release.as_ref()?.store.as_ref()?.shared()?)?.clone();
+            Some((name.clone(), RedisBulletin { client, key: format!("witgate:release:{name}").into() }))
         };
         config.filters.iter().filter_map(of_filter).collect()
     }

@@ -8,7 +8,10 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use super::access::describe;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::access::{ShownExchange, describe};
 use super::explain::{advice, explanation};
 use super::record::{End, ExchangeRecord};
 
@@ -20,6 +23,26 @@ const FAILURES_MAX: usize = 256;
 pub struct FailedExchanges {
     of_gateway: Mutex<VecDeque<Failure>>,
     of_clients: Mutex<VecDeque<Failure>>,
+}
+
+/// The last exchanges that failed, in words.
+#[derive(Serialize, ToSchema)]
+pub struct ListedFailures {
+    /// Failures of filters, upstreams and the gateway, newest first.
+    failed: Vec<ListedFailure>,
+    /// Failures that clients caused, newest first.
+    refused: Vec<ListedFailure>,
+}
+
+/// An exchange that failed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ListedFailure {
+    /// What happened.
+    what: String,
+    /// What to do.
+    advice: &'static str,
+    /// The fields of the access log.
+    exchange: ShownExchange,
 }
 
 /// One exchange that failed.
@@ -43,23 +66,17 @@ impl FailedExchanges {
         list.push_back(failure);
     }
 
-    /// The failures of filters, upstreams and the gateway, newest first, then those that clients
-    /// caused, as JSON.
-    pub fn to_json(&self) -> serde_json::Value {
+    /// All of them, newest first.
+    pub fn list(&self) -> ListedFailures {
         let list = |list: &Mutex<VecDeque<Failure>>| -> Vec<Failure> {
             list.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
         };
-        let entry = |failure: Failure| {
-            serde_json::json!({
-                "what": failure.explanation,
-                "advice": failure.advice,
-                "exchange": serde_json::from_str::<serde_json::Value>(&failure.line).unwrap_or_default(),
-            })
+        let entry = |failure: Failure| ListedFailure {
+            what: failure.explanation,
+            advice: failure.advice,
+            exchange: serde_json::from_str(&failure.line).unwrap_or_default(),
         };
-        let entries = |failures: Vec<Failure>| failures.into_iter().map(entry).collect::<Vec<_>>();
-        serde_json::json!({
-            "failed": entries(list(&self.of_gateway)),
-            "refused": entries(list(&self.of_clients)),
-        })
+        let entries = |failures: Vec<Failure>| failures.into_iter().map(entry).collect();
+        ListedFailures { failed: entries(list(&self.of_gateway)), refused: entries(list(&self.of_clients)) }
     }
 }

@@ -37,13 +37,13 @@ mod tap;
 mod trace;
 mod usage;
 
-pub use access::{AccessLog, SECRET_HEADERS};
+pub use access::{AccessLog, SECRET_HEADERS, ShownExchange};
 pub use attempt::{AttemptRecord, UpstreamRecord};
 pub use buckets::TracedHistogram;
 pub(crate) use decisions::decisions;
 pub use emit::OpenRecord;
 pub use exchange_id::new_exchange_id;
-pub use failures::FailedExchanges;
+pub use failures::{FailedExchanges, ListedFailures};
 pub use labels::{
     CallLabels, CapabilityLabels, CertificateFailureLabels, CertificateLabels, EndpointLabels, FailureLabels,
     FilesLabels, FilterLabels, FilterNameLabels, FilterVersionLabels, HandshakeLabels, InstanceLabels,
@@ -59,7 +59,7 @@ pub use otlp::{MetricsExport, MetricsSource};
 pub use owners::count_known;
 pub use prometheus_text::from_openmetrics;
 pub use record::{CallOutcome, ExchangeRecord, FilterCall};
-pub use reload_status::{LastReloads, ReloadStatus};
+pub use reload_status::{LastReloads, Reload, ReloadStatus};
 pub use sent::{SentRequest, SentRequests};
 pub use series::{FilterSeries, RouteSeries, ShadowCounters, StoreSeries};
 pub use sinks::{OpenedSinks, Telemetry};

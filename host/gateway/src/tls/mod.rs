@@ -20,6 +20,7 @@ mod report;
 mod server;
 mod watched_files;
 
+pub use self::client::command_client_config;
 pub use self::list::{CertificateList, ListedCertificate};
 pub use self::pem::CERTIFICATE_REASONS;
 pub use self::server::{ServerTls, covers_authority};

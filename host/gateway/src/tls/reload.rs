@@ -24,6 +24,8 @@ use witgate_config::{CertificateFiles, Config, ListenerTls, UpstreamTls};
 
 /// Begins the names of shared stores among the upstreams. No upstream's name has a colon.
 const STORE: &str = "store:";
+/// The name of the admin listener among the listeners.
+const ADMIN: &str = "admin";
 
 /// The certificates of all listeners, upstreams and shared stores.
 pub struct Certificates {
@@ -78,6 +80,12 @@ impl Certificates {
                 Err(found) => errors.extend(found.into_iter().map(|error| (format!("listeners[{index}].tls"), error))),
             }
         }
+        if let Some(settings) = &config.admin.tls {
+            match ListenerCertificates::open(ADMIN, settings) {
+                Ok(opened) => certificates.listeners.push(opened),
+                Err(found) => errors.extend(found.into_iter().map(|error| ("admin.tls".to_owned(), error))),
+            }
+        }
         match certificates.prepare(config) {
             Ok(upstreams) => certificates.adopt(upstreams),
             Err(found) => errors.extend(found.0),
@@ -94,6 +102,11 @@ impl Certificates {
     /// TLS of a listener. `None` if it serves plain text.
     pub fn listener(&self, name: &str) -> Option<Arc<ServerTls>> {
         self.listeners.iter().find(|listener| *listener.tls.listener == *name).map(|listener| listener.tls.clone())
+    }
+
+    /// TLS of the admin listener. `None` if it serves plain text. No other listener has its name.
+    pub fn admin(&self) -> Option<Arc<ServerTls>> {
+        self.listener(ADMIN)
     }
 
     /// The certificates in service. It changes with the files.

@@ -1,6 +1,7 @@
 // The console: reads /metrics and the JSON resources of the admin listener every second and draws
 // them. Rates are differences of two readings, so the page shows what happens while it is open.
-// Everything that the gateway reports is written as text, never as HTML.
+// Everything that the gateway reports is written as text, never as HTML. A token is kept in a
+// variable only: it is gone when the page is closed or loaded again.
 "use strict";
 
 const PERIOD_MS = 1000;
@@ -78,10 +79,21 @@ function quantile(q, before, after, name, labels) {
   return lower;
 }
 
+let token = "";
+
+// The gateway wants a token, or another one.
+class Refused extends Error {}
+
+function send(path, method = "GET") {
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  return fetch(path, { method, headers, cache: "no-store", signal: AbortSignal.timeout(3000) });
+}
+
 async function get(path, read) {
-  const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(3000) });
+  const response = await send(path);
   if (!response.ok) {
     if (response.status === 404) return null;
+    if (response.status === 401 || response.status === 403) throw new Refused((await response.text()).trim());
     throw new Error(`${path} answered ${response.status}`);
   }
   return read(response);
@@ -222,6 +234,63 @@ function chain(route, before, after) {
   return element("ol", [element("li", "client"), ...parts, element("li", targets)], "chain");
 }
 
+// Whoever may only read sees the commands, but cannot give them.
+const COMMANDS = {
+  releasing: ["promote", "pause", "rollback"],
+  paused: ["promote", "resume", "rollback"],
+  rolled_back: ["promote", "rollback"],
+  steady: ["rollback"],
+};
+
+async function command(filter, name) {
+  const result = byId("command-result");
+  try {
+    const response = await send(`/releases/${encodeURIComponent(filter)}/${name}`, "POST");
+    const text = (await response.text()).trim();
+    const done = response.ok ? JSON.parse(text) : null;
+    result.textContent = done ? `${filter}: ${done.decision.replace("_", " ")} ${done.version}` : `${filter}: ${text}`;
+  } catch (error) {
+    result.textContent = `${filter}: ${error.message}`;
+  }
+}
+
+function commandButton(release, name, role) {
+  const node = element("button", name[0].toUpperCase() + name.slice(1));
+  node.type = "button";
+  node.setAttribute("aria-label", `${node.textContent} ${release.name}`);
+  const isUseless = release.state === "steady" && !release.previous.length;
+  node.disabled = !role?.may_change || isUseless;
+  if (!role?.may_change) node.title = "This needs a token or a certificate that may give commands.";
+  node.addEventListener("click", () => command(release.name, name));
+  return node;
+}
+
+// A table that is drawn again loses the focus of its buttons, so only changes are drawn.
+let shownReleases = "";
+function showReleases(releases, role) {
+  const rows = releases ?? [];
+  const state = JSON.stringify([role?.may_change, rows.map(({ name, state, version, digest, verdict, release, previous }) =>
+    [name, state, version, digest, verdict, release?.step, release?.digest, previous.length])]);
+  if (state === shownReleases) return;
+  shownReleases = state;
+  const step = ({ release }) => (release ? `${release.step} of ${release.steps.length}: ${release.steps[release.step - 1]}` : "–");
+  fill("releases", [
+    ["Filter", (release) => element("code", release.name)],
+    ["Version", (release) => (release.release ? `${release.version} → ${release.release.version}` : release.version)],
+    ["State", (release) => element("span", release.state.replace("_", " "), release.state === "rolled_back" ? "bad" : "good")],
+    ["Step", step],
+    ["Last decision", (release) => release.verdict],
+    ["Commands", (release) => element("span", COMMANDS[release.state].map((name) => commandButton(release, name, role)), "commands")],
+  ], rows, "No filter is loaded.");
+}
+
+// Asks for a token if one would allow more.
+function showAccess(role, why) {
+  byId("access").hidden = Boolean(role?.may_change);
+  const text = why ?? (token ? "This token may only read." : "Without a token this page may only read.");
+  if (byId("access-why").textContent !== text) byId("access-why").textContent = text;
+}
+
 function showRoutes(routes, before, after) {
   const names = [...new Set(after.select(REQUESTS).map(({ labels }) => labels.route))].sort();
   const rows = routes ?? names.map((name) => ({ name }));
@@ -307,15 +376,18 @@ function setState(text, className) {
 }
 
 async function update(charts, before) {
-  const [text, ready, filters, upstreams, exchanges, routes] = await Promise.all([
+  const role = await getJson("/role");
+  const [text, ready, filters, upstreams, exchanges, routes, releases] = await Promise.all([
     get("/metrics", (response) => response.text()),
     fetch("/readyz", { cache: "no-store", signal: AbortSignal.timeout(3000) }).then((response) => response.ok),
-    getJson("/filters"), getJson("/upstreams"), getJson("/exchanges"), getJson("/routes"),
+    getJson("/filters"), getJson("/upstreams"), getJson("/exchanges"), getJson("/routes"), getJson("/releases"),
   ]);
   const after = new Reading(parseMetrics(text), Date.now());
   showFigures(before, after, ready);
   showCharts(charts, before, after);
+  showAccess(role);
   showFailures(exchanges);
+  showReleases(releases, role);
   showRoutes(routes, before, after);
   showFilters(filters, before, after);
   showUpstreams(upstreams);
@@ -335,15 +407,25 @@ async function run() {
     currentTarget.setAttribute("aria-pressed", String(paused));
     currentTarget.textContent = paused ? "Resume" : "Pause";
   });
+  byId("access").addEventListener("submit", (event) => {
+    event.preventDefault();
+    token = byId("token").value.trim();
+    byId("token").value = "";
+  });
   let reading = null;
   for (;;) {
     const started = Date.now();
     try {
       if (!paused && !document.hidden) reading = await update(charts, reading);
     } catch (error) {
-      setState("no connection to the gateway", "bad");
+      if (error instanceof Refused) {
+        setState("a token is needed", "warn");
+        showAccess(null, token ? `The gateway refuses this token: ${error.message}` : "Reading needs a token, too.");
+      } else {
+        setState("no connection to the gateway", "bad");
+        console.warn(error);
+      }
       reading = null;
-      console.warn(error);
     }
     await new Promise((resolve) => setTimeout(resolve, Math.max(100, PERIOD_MS - (Date.now() - started))));
   }

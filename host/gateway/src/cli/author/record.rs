@@ -5,13 +5,13 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use witgate_runtime::component::{self, FILE_BYTES_MAX};
 
 use crate::cli::admin_client::TargetOptions;
+use crate::cli::admin_connection::{Endpoint, TlsFiles};
 use crate::cli::output::{print, print_error};
 use crate::process::regular_file::read_regular;
 
@@ -36,9 +36,9 @@ pub(in crate::cli) struct Options {
     #[arg(long, value_name = "N", requires = "record", default_value_t = 60,
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// With --record: the admin address of the gateway, if --config is not given
-    #[arg(long, value_name = "ADDRESS", requires = "record", conflicts_with = "config")]
-    admin: Option<SocketAddr>,
+    /// With --record: the admin address of the gateway or unix:PATH, if --config is not given
+    #[arg(long, value_name = "ADDRESS", requires = "record", conflicts_with = "config", value_parser = Endpoint::parse)]
+    admin: Option<Endpoint>,
 }
 
 impl Options {
@@ -58,7 +58,8 @@ impl Options {
             Some(name) => name.clone(),
             None => filter_name(target)?,
         };
-        let gateway = TargetOptions { config: config.map(Path::to_owned), admin: self.admin }.target()?;
+        let (config, admin) = (config.map(Path::to_owned), self.admin.clone());
+        let gateway = TargetOptions { config, admin, tls: TlsFiles::default() }.target()?;
         let shown = file.display();
         let fail = |error: std::io::Error| format!("{shown}: {error}");
         let mut out = Recording { out: BufWriter::new(File::create(file).map_err(fail)?), is_list, calls: 0, bytes: 0 };
@@ -73,7 +74,7 @@ impl Options {
             Ok(_) => out.add(line).map_err(|error| format!("{shown}: {error}")),
             // An empty line finds out that a reader has gone.
             Err(_) if line.is_empty() => Ok(()),
-            Err(error) => Err(format!("{}: {error}", gateway.address)),
+            Err(error) => Err(format!("{}: {error}", gateway.endpoint)),
         });
         out.finish().map_err(fail)?;
         if out.calls == 0 {

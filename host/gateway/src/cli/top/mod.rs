@@ -39,7 +39,7 @@ pub(super) fn run(options: Options) -> Result<(), String> {
     if once || !std::io::stdout().is_terminal() {
         std::thread::sleep(INTERVAL);
         let rows = Rows::between(&first, &Sample::read(&target)?);
-        return view::as_text(&rows, &target.address.to_string(), PLAIN_COLUMNS).lines().try_for_each(output::print);
+        return view::as_text(&rows, &target.endpoint.to_string(), PLAIN_COLUMNS).lines().try_for_each(output::print);
     }
     let mut terminal = ratatui::try_init().map_err(|error| format!("the terminal cannot be used: {error}"))?;
     let ended = refresh(&mut terminal, &target, first);
@@ -50,7 +50,7 @@ pub(super) fn run(options: Options) -> Result<(), String> {
 /// Draws until the user leaves. A gateway that does not answer is shown as such and asked again.
 fn refresh(terminal: &mut ratatui::DefaultTerminal, target: &Target, first: Sample) -> Result<(), String> {
     let fail = |error: std::io::Error| format!("the terminal cannot be used: {error}");
-    let title = target.address.to_string();
+    let title = target.endpoint.to_string();
     let (mut last, mut rows, mut problem) = (first, Rows::default(), None);
     loop {
         terminal.draw(|frame| view::draw(frame, &rows, &title, problem.as_deref())).map_err(fail)?;

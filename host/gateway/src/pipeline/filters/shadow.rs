@@ -159,7 +159,7 @@ impl ShadowRun {
                 input.notes.append(&mut own_notes);
             }
             let before = input.copy();
-            let (after, effect) = match self.call(phase, input, replay).await {
+            let (after, effect) = match self.call(phase, input, &before, replay).await {
                 Ok(called) => called,
                 Err(result) => return result,
             };
@@ -176,11 +176,13 @@ impl ShadowRun {
         }
     }
 
-    /// Calls the new version. The error says why that is not possible.
+    /// Calls the new version. `before` is a copy of the input. The error says why that is not
+    /// possible.
     async fn call(
         &self,
         phase: Phase,
         input: Box<Exchange>,
+        before: &Exchange,
         replay: Option<Box<Replay>>,
     ) -> Result<(Box<Exchange>, Effect), ShadowResult> {
         let filter = &self.filter;
@@ -198,7 +200,6 @@ impl ShadowRun {
         if body_limit.is_some_and(|limit| body.is_none_or(|body| body.len() > limit)) {
             return Err(ShadowResult::Skipped);
         }
-        let before = input.copy();
         let mut replay = replay.map(|record| Box::new(record.into_source()));
         let timeout = filter.settings.timeout;
         let called = call::run_with(filter, phase, input, &self.config, timeout, &mut replay).await;
@@ -209,7 +210,7 @@ impl ShadowRun {
         }
         let begins = phase == Phase::Request || !filter.has_request_phase();
         self.trial.new.count(begins, failure.is_some(), took);
-        let effect = Effect::of(&before, &exchange, outcome.as_ref().map_err(|failure| failure.kind.label()));
+        let effect = Effect::of(before, &exchange, outcome.as_ref().map_err(|failure| failure.kind.label()));
         Ok((exchange, effect))
     }
 }

@@ -8,7 +8,9 @@ use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
-use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, RetryConfig};
+use object_store::{
+    Error, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, RetryConfig, UpdateVersion,
+};
 
 use super::bucket_http::BoundedHttp;
 use super::download::{Download, Object};
@@ -23,6 +25,19 @@ const RETRIES_MAX: usize = 2;
 pub(super) struct Bucket {
     store: Box<dyn ObjectStore>,
     object: Path,
+}
+
+/// A version of an object, for a write that must not replace another one.
+pub(super) type ObjectVersion = UpdateVersion;
+
+/// What a read of a small object found.
+pub(super) enum Read {
+    /// The version that is known.
+    Unchanged,
+    /// No object.
+    Missing,
+    /// Another version.
+    Found(Vec<u8>, ObjectVersion),
 }
 
 impl Bucket {
@@ -51,6 +66,41 @@ impl Bucket {
             download.write(&chunk.map_err(explain)?)?;
         }
         Ok(Some(Object { download, tag }))
+    }
+
+    /// Reads the object into memory, unless it still has this version.
+    pub(super) async fn read(&self, known: Option<&ObjectVersion>, bytes_max: u64) -> Result<Read, FetchError> {
+        let if_none_match = known.and_then(|known| known.e_tag.clone());
+        let found = match self.store.get_opts(&self.object, GetOptions { if_none_match, ..GetOptions::default() }).await
+        {
+            Err(Error::NotModified { .. }) => return Ok(Read::Unchanged),
+            Err(Error::NotFound { .. }) => return Ok(Read::Missing),
+            found => found.map_err(explain)?,
+        };
+        if found.meta.size > bytes_max {
+            return Err(FetchError::new(format_args!("{} is larger than {bytes_max} bytes", self.object)));
+        }
+        let version = ObjectVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+        Ok(Read::Found(found.bytes().await.map_err(explain)?.into(), version))
+    }
+
+    /// Writes the object in the place of a known version, or creates it. Returns the new version,
+    /// or `None` if the object is another one by then.
+    pub(super) async fn replace(
+        &self,
+        bytes: Vec<u8>,
+        known: Option<&ObjectVersion>,
+    ) -> Result<Option<ObjectVersion>, FetchError> {
+        let mode = known.map_or(PutMode::Create, |known| PutMode::Update(known.clone()));
+        match self.store.put_opts(&self.object, bytes.into(), PutOptions { mode, ..PutOptions::default() }).await {
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotFound { .. })
+                if known.is_some() =>
+            {
+                Ok(None)
+            }
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(None),
+            result => result.map(|put| Some(ObjectVersion { e_tag: put.e_tag, version: put.version })).map_err(explain),
+        }
     }
 
     /// The signature beside the object.

@@ -4,11 +4,13 @@
 //! [`mirror`](mirror) before the loader hears of it. So a slow or absent server delays neither
 //! another filter nor a start whose version is on disk. Each location has a task of its own
 //! ([`poll`](poll)); [`http`](http), [`bucket`](bucket) and [`oci`](oci) speak to the servers.
+//! [`bucket_page`](bucket_page) is an object that gateways write.
 //!
 //! This module does not know: what is done with a component, whether it is trusted.
 
 mod bucket;
 mod bucket_http;
+mod bucket_page;
 mod check;
 mod download;
 mod fetch_error;
@@ -28,6 +30,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+pub use self::bucket_page::BucketPage;
 pub use self::poll::Status;
 pub use self::source::MirroredSource;
 

@@ -4,6 +4,8 @@
 //! step, so the tag is looked up first; two publications at the same moment can both succeed, and
 //! the later one stays. This module does not know: the command line.
 
+use std::collections::BTreeMap;
+
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest, OciManifest};
 use oci_client::secrets::RegistryAuth;
@@ -18,6 +20,7 @@ use super::oci::login::login;
 use witgate_config::{OciReference, RemoteKind, RemoteLocation, SourceSettings};
 use witgate_runtime::component::ComponentInfo;
 
+const TITLE: &str = "org.opencontainers.image.title";
 const WASM_LAYER: &str = "application/wasm";
 const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
 
@@ -119,7 +122,8 @@ fn config_of(info: &ComponentInfo, bytes: &[u8]) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// The layout of wkg: one layer of the type `application/wasm`.
+/// The layout of wkg: one layer of the type `application/wasm`. It has a file's name, because oras
+/// pulls no layer without one.
 fn manifest_of(publication: &Publication<'_>, config: &[u8]) -> OciImageManifest {
     let describe = |media_type: &str, bytes: &[u8]| OciDescriptor {
         media_type: media_type.into(),
@@ -127,9 +131,13 @@ fn manifest_of(publication: &Publication<'_>, config: &[u8]) -> OciImageManifest
         size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
         ..OciDescriptor::default()
     };
-    let mut annotations = std::collections::BTreeMap::new();
+    let mut annotations = BTreeMap::new();
+    let mut file = "component.wasm".to_owned();
     if let Some(manifest) = &publication.info.manifest {
-        annotations.insert("org.opencontainers.image.title".to_owned(), manifest.name.clone());
+        if manifest.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
+            file = format!("{}.wasm", manifest.name);
+        }
+        annotations.insert(TITLE.to_owned(), manifest.name.clone());
         annotations.insert("org.opencontainers.image.version".to_owned(), manifest.version.clone());
     }
     if let Some(minisign) = &publication.minisign {
@@ -138,7 +146,10 @@ fn manifest_of(publication: &Publication<'_>, config: &[u8]) -> OciImageManifest
     OciImageManifest {
         config: describe(WASM_CONFIG, config),
         media_type: Some(OCI_IMAGE_MEDIA_TYPE.into()),
-        layers: vec![describe(WASM_LAYER, &publication.bytes)],
+        layers: vec![OciDescriptor {
+            annotations: Some(BTreeMap::from([(TITLE.to_owned(), file)])),
+            ..describe(WASM_LAYER, &publication.bytes)
+        }],
         annotations: Some(annotations),
         ..OciImageManifest::default()
     }

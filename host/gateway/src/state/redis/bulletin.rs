@@ -20,7 +20,7 @@ const GATEWAY: &[u8] = b"g:";
 
 /// The bulletin of one filter.
 #[derive(Clone)]
-pub struct Bulletin {
+pub struct RedisBulletin {
     pub(in crate::state) client: Arc<RedisClient>,
     pub(in crate::state) key: Arc<str>,
 }
@@ -38,7 +38,7 @@ pub struct Notices {
     pub gateways: Vec<(String, Vec<u8>)>,
 }
 
-impl Bulletin {
+impl RedisBulletin {
     /// The name of the store.
     pub fn store(&self) -> &str {
         &self.client.name

@@ -15,7 +15,7 @@ mod leases;
 mod limiter;
 mod reply_guard;
 
-pub use bulletin::{Bulletin, NOTICE_BYTES_MAX, Notices};
+pub use bulletin::{NOTICE_BYTES_MAX, Notices, RedisBulletin};
 pub(super) use client::RedisClient;
 pub(super) use keyvalue::RedisKeyValue;
 pub(super) use leases::Leases;

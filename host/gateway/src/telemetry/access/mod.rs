@@ -7,6 +7,7 @@
 
 mod file;
 mod line;
+mod shown;
 mod text;
 
 use std::cell::RefCell;
@@ -20,6 +21,7 @@ use super::otlp::{LogKind, OtlpLogOutput};
 use super::record::{End, ExchangeRecord};
 use file::{ReopenableFile, Reopener};
 pub use line::SECRET_HEADERS;
+pub use shown::ShownExchange;
 use witgate_config::{AccessLogTarget, LogFormat, Telemetry};
 
 /// How long the end of the process waits for lines to be written.
