@@ -323,6 +323,7 @@ fn exchange(example: &Example) -> Result<(Box<Exchange>, Bytes), String> {
         response: None,
         notes: example.notes.iter().map(note).collect(),
         budget: None,
+        edited_fields: None,
         passed: witgate_runtime::exchange::Passed::default(),
         captured_log: None,
         sender: None,

@@ -190,6 +190,7 @@ fn exchange(path: &str) -> Box<Exchange> {
         response: None,
         notes: vec![],
         budget: None,
+        edited_fields: None,
         passed: Passed::default(),
         captured_log: None,
         sender: None,

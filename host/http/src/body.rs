@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use crate::error::{Error, Kind};
 use crate::held::{Arriving, Exceeded};
 use crate::limiter::Permit;
+use crate::semantics::fields::remove_with_lookalikes;
 
 /// A value that must live as long as a body. A permit needs no allocation of its own.
 pub enum Guard {
@@ -210,6 +211,27 @@ impl Body {
             Inner::Stream(source) => Self { inner: Inner::Stream(Box::pin(MappedPoll { source, step })), ..self },
             inner => Self { inner, ..self },
         }
+    }
+
+    /// Changes the trailers of a stream. If nothing is left of them they stay as an empty frame.
+    #[must_use]
+    pub fn map_trailers(self, mut change: impl FnMut(&mut http::HeaderMap) + Unpin + 'static) -> Self {
+        self.map_poll(move |source, context| {
+            let mut frame = ready!(source.as_mut().poll_frame(context));
+            if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
+                change(trailers);
+            }
+            Poll::Ready(frame)
+        })
+    }
+
+    /// Removes the trailers that have these names.
+    #[must_use]
+    pub fn without_trailers(self, names: Vec<http::HeaderName>) -> Self {
+        if names.is_empty() {
+            return self;
+        }
+        self.map_trailers(move |trailers| names.iter().for_each(|name| remove_with_lookalikes(trailers, name)))
     }
 
     /// Keeps `guard` until the body was sent or dropped.

@@ -3,6 +3,8 @@
 //! Both sides of the gateway use it: a client's and an upstream's body differ only in the kind of
 //! error that they end with. This module does not know: connections, exchanges.
 
+mod field_counts;
+
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,6 +19,7 @@ use crate::body::Body;
 use crate::error::{Error, Kind};
 use crate::semantics::fields::{check_http2, drop_forbidden_trailers};
 use crate::throughput::{MinRate, Throughput, Timer};
+pub use field_counts::{SharedCounts, StreamCounts};
 
 /// The minimum rate of a peer, and the kinds of its errors.
 #[derive(Clone, Copy)]
@@ -36,6 +39,8 @@ pub struct IncomingState {
     pub min_rate: Cell<Option<MinRate>>,
     /// Whether the peer had sent all of the body when it was dropped.
     pub has_ended: Cell<bool>,
+    /// Whether the trailers were malformed (RFC 9113, section 8.1).
+    pub is_malformed: Cell<bool>,
 }
 
 /// A body that is being received.
@@ -44,17 +49,18 @@ pub struct Incoming {
     left: Option<u64>,
     peer: PeerPolicy,
     state: Rc<IncomingState>,
+    counts: StreamCounts,
     throughput: Throughput,
     timer: Timer,
     data_ended: bool,
 }
 
 impl Incoming {
-    /// The body of a message with these fields.
-    pub fn new(stream: RecvStream, headers: &HeaderMap, peer: PeerPolicy) -> Self {
+    /// The body of a message with these fields. `counts` tells whether its trailers are complete.
+    pub fn new(stream: RecvStream, headers: &HeaderMap, peer: PeerPolicy, counts: StreamCounts) -> Self {
         let left = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let (throughput, timer) = (Throughput::default(), Timer::default());
-        Self { stream, left, peer, state: Rc::default(), throughput, timer, data_ended: false }
+        Self { stream, left, peer, state: Rc::default(), counts, throughput, timer, data_ended: false }
     }
 
     /// The state that outlives the body.
@@ -100,7 +106,8 @@ impl http_body::Body for Incoming {
         }
         match this.stream.poll_trailers(context) {
             Poll::Ready(Ok(Some(mut trailers))) => {
-                if let Err(why) = check_http2(&trailers) {
+                if let Err(why) = this.counts.compare(trailers.len()).and_then(|()| check_http2(&trailers)) {
+                    this.state.is_malformed.set(true);
                     return Poll::Ready(Some(Err(Error::new(this.peer.broken, why))));
                 }
                 drop_forbidden_trailers(&mut trailers);

@@ -15,5 +15,6 @@ mod request_body;
 mod response_body;
 mod running;
 
+pub use crate::wasi_http::Holder;
 pub use call::{call, try_instantiate};
 pub use linked::{HttpComponent, HttpComponentSettings, check_imports};

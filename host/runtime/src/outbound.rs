@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Uri};
 use witgate_http::semantics::origin::Origin;
 use witgate_http::text::{bounded, quoted};
 
-use crate::exchange::{Exchange, Passed, checked_name, checked_target, checked_value};
+use crate::exchange::{Exchange, checked_name, checked_target, checked_value};
 pub use sender::{HttpSender, OutboundCall, SendError, Sending};
 
 /// The longest URL in bytes.
@@ -54,7 +55,8 @@ pub(crate) struct RequestParts {
     pub(crate) method: String,
     pub(crate) url: String,
     pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+    /// The caller has counted it in the budget of the exchange.
+    pub(crate) body: Bytes,
 }
 
 impl HttpGrant {
@@ -106,10 +108,9 @@ impl HttpGrant {
         let mut headers = checked_fields(parts.headers)?;
         let host = HeaderValue::from_str(&origin.authority()).map_err(|_| invalid("the host is not valid".into()))?;
         headers.insert(header::HOST, host);
-        headers.insert(header::VIA, via(exchange.passed));
+        headers.insert(header::VIA, exchange.passed.via_of_call());
         inherit(&mut headers, &exchange.request.headers);
-        let body = exchange.hold(parts.body.into()).map_err(|refusal| SendError::Limit(refusal.message()))?;
-        let mut request = http::Request::new(body);
+        let mut request = http::Request::new(parts.body);
         *request.method_mut() = method;
         *request.uri_mut() = target.into();
         *request.headers_mut() = headers;
@@ -163,17 +164,10 @@ pub(crate) fn inherited(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-/// What the exchange has passed, with this call. Each gateway counts the entries, and refuses a
-/// request that is in a loop. A filter cannot change them.
-fn via(passed: Passed) -> HeaderValue {
-    let mut entries = vec!["1.1 witgate"; passed.gateways.into()];
-    entries.resize(entries.len() + usize::from(passed.calls) + 1, Passed::CALL);
-    HeaderValue::from_str(&entries.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(Passed::CALL))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::Passed;
 
     struct NoSender;
 
@@ -197,25 +191,19 @@ mod tests {
             method: method.into(),
             url: url.into(),
             headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
-            body: vec![0; body],
+            body: vec![0; body].into(),
         };
-        grant.check(
-            &Exchange { passed: Passed { gateways: 1, calls: 1 }, ..Exchange::blank() },
-            parts,
-            Duration::from_secs(1),
-        )
+        let exchange = Exchange { passed: Passed::after_calls(1), ..Exchange::blank() };
+        grant.check(&exchange, parts, Duration::from_secs(1))
     }
 
     #[test]
-    fn a_granted_request_gets_its_host_and_the_number_of_hops() -> Result<(), SendError> {
+    fn a_granted_request_gets_its_host_and_the_mark_of_a_call() -> Result<(), SendError> {
         let call = check("POST", "https://A.example:443/x/../y?q=1#part", &[("x-a", "1")], 10)?;
         assert_eq!((&*call.upstream, call.request.uri().to_string().as_str()), ("a", "/y?q=1"));
         let headers = call.request.headers();
         assert_eq!(headers.get("host"), Some(&HeaderValue::from_static("a.example")));
-        assert_eq!(
-            headers.get("via"),
-            Some(&HeaderValue::from_static("1.1 witgate, 1.1 witgate (call), 1.1 witgate (call)"))
-        );
+        assert_eq!(Passed::of(headers).calls, 2);
         let other = check("GET", "http://[0::1]:81", &[], 0)?;
         assert_eq!(other.request.headers().get("host"), Some(&HeaderValue::from_static("[::1]:81")));
         Ok(())

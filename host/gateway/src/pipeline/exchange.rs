@@ -153,7 +153,7 @@ async fn exchange(
     let pages = &snapshot.config.error_pages;
     let id = record.id;
     let normalized = normalize::normalize(request, context.peer, &snapshot.config, &record.request_id);
-    let NormalizedRequest { mut request, mut body, client, is_for_gateway, passed } = match normalized {
+    let NormalizedRequest { mut request, mut body, client, is_for_gateway, passed, edited_fields } = match normalized {
         Ok(normalized) => normalized,
         Err(error) => return refuse(record, error, pages),
     };
@@ -207,6 +207,7 @@ async fn exchange(
         response: None,
         notes: vec![],
         budget,
+        edited_fields,
         passed,
         captured_log: None,
         sender: traced_sender(record, &route.chain),
@@ -319,6 +320,7 @@ async fn filter_and_forward(
         Ok(response)
     } else {
         exchange.response = Some(response);
+        exchange.edited_fields = body.buffered().is_none().then(Vec::new);
         run.response(exchange, &mut body, &mut open.record).await
     };
     run.end();
@@ -348,18 +350,23 @@ async fn respond_or_forward(
         return Ok((response, Body::empty()));
     };
     let client = exchange.client.address.ip();
+    let body = match exchange.edited_fields.take() {
+        Some(edited) => route.trailers.guard_request(body, edited),
+        None => body,
+    };
     let mut request = forward::to_upstream(exchange, body, copies_headers);
     policies::edit(&route.config.headers.request, request.headers_mut());
     rewrite::apply(&route.config.rewrite, path_match, slashes, &mut request)?;
     if let Some(mirror) = &route.mirror {
-        request = mirror.send_copy(context.upstream_client, client, request);
+        request = mirror.send_copy(context.upstream_client, client, &route.budget, request);
     }
     // Other ready tasks run first, so that the requests of all of them are written in one group.
     yield_to_ready_tasks().await;
     let timeout = route.config.timeout;
     let trace = record.trace;
     let interim = context.interim.as_ref();
-    let options = SendOptions { client, timeout, interim, trace, record: &mut record.upstream };
+    let budget = Some(&route.budget);
+    let options = SendOptions { client, timeout, interim, budget, trace, record: &mut record.upstream };
     let response = context.upstream_client.send(cluster, options, request).await?;
     Ok(forward::from_upstream(response))
 }
@@ -404,6 +411,7 @@ impl ResponsePolicy {
             cors.apply(origin, &mut response.headers);
         }
         policies::edit(&route.config.headers.response, &mut response.headers);
+        let body = if body.buffered().is_none() { route.trailers.guard_response(body) } else { body };
         let finished = respond::finish(response, body);
         match (&route.config.compression, self.coding) {
             (Some(policy), Some(coding)) => compress::apply(policy, coding, finished),

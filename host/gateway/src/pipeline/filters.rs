@@ -334,6 +334,9 @@ impl<'a> ChainRun<'a> {
             }
         }
         record.notes = std::mem::take(&mut exchange.notes);
+        if let Some(edited) = exchange.edited_fields.take() {
+            *body = std::mem::take(body).without_trailers(edited);
+        }
         exchange.response.take().ok_or_else(|| Error::new(Kind::Internal, "no response after the response phase"))
     }
 

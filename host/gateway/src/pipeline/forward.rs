@@ -28,9 +28,9 @@ pub fn to_upstream(exchange: &mut Exchange, body: Body, copies_headers: bool) ->
 pub fn from_upstream(response: http::Response<Body>) -> (Response, Body) {
     let (mut head, body) = response.into_parts();
     let protocol = head.headers.remove(header::UPGRADE);
-    strip_connection_fields(&mut head.headers);
+    let named = strip_connection_fields(&mut head.headers);
     if let (StatusCode::SWITCHING_PROTOCOLS, Some(protocol)) = (head.status, protocol) {
         head.headers.insert(header::UPGRADE, protocol);
     }
-    (Response { status: head.status, headers: head.headers, local: false, body: None }, body)
+    (Response { status: head.status, headers: head.headers, local: false, body: None }, body.without_trailers(named))
 }

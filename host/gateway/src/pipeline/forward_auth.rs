@@ -47,7 +47,8 @@ pub async fn ask(
     let question = question(auth, exchange)?;
     let mut record = UpstreamRecord::default();
     let client = exchange.client.address.ip();
-    let options = SendOptions { client, timeout: None, interim: None, trace: None, record: &mut record };
+    let budget = exchange.budget.as_ref();
+    let options = SendOptions { client, timeout: None, interim: None, budget, trace: None, record: &mut record };
     let answer = upstream.send(cluster, options, question).await.map_err(failed)?;
     let (mut head, body) = answer.into_parts();
     // The body of a 2xx response is read, too, so that the connection can be used again.

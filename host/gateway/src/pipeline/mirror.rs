@@ -20,6 +20,7 @@ use crate::telemetry::{MirrorLabels, UpstreamRecord, count_known};
 use crate::upstream::{Cluster, SendOptions, UpstreamClient};
 use witgate_http::body::Body;
 use witgate_http::error::Error;
+use witgate_http::held::Budget;
 use witgate_http::limiter::{Limiter, Permit};
 use witgate_runtime::exchange::Upgrade;
 
@@ -49,13 +50,14 @@ impl Mirror {
         &self,
         upstream: &Rc<UpstreamClient>,
         client: IpAddr,
+        budget: &Arc<Budget>,
         request: http::Request<Body>,
     ) -> http::Request<Body> {
         // The bytes after an upgrade are a conversation, which a copy could not take part in.
         if request.extensions().get::<Upgrade>().is_some() {
             return request;
         }
-        let (upstream, cluster) = (upstream.clone(), self.cluster.clone());
+        let (upstream, cluster, budget) = (upstream.clone(), self.cluster.clone(), budget.clone());
         let (results, route) = (self.results.clone(), self.route.clone());
         let count = move |result| {
             count_known(&results, &MirrorLabels { route, result });
@@ -63,7 +65,11 @@ impl Mirror {
         self.sampler.copy(request, move |copy| match copy {
             RequestCopy::Ready(copy, permit) => {
                 tokio::task::spawn_local(async move {
-                    count(if send(&upstream, &cluster, client, *copy).await { "answered" } else { "failed" });
+                    count(if send(&upstream, &cluster, (client, &budget), *copy).await {
+                        "answered"
+                    } else {
+                        "failed"
+                    });
                     drop(permit);
                 });
             }
@@ -74,9 +80,15 @@ impl Mirror {
 }
 
 /// Sends a copy, and returns whether the upstream answered.
-async fn send(upstream: &UpstreamClient, cluster: &Cluster, client: IpAddr, copy: http::Request<Body>) -> bool {
+async fn send(
+    upstream: &UpstreamClient,
+    cluster: &Cluster,
+    (client, budget): (IpAddr, &Arc<Budget>),
+    copy: http::Request<Body>,
+) -> bool {
     let mut record = UpstreamRecord::default();
-    let options = SendOptions { client, timeout: None, interim: None, trace: None, record: &mut record };
+    let budget = Some(budget);
+    let options = SendOptions { client, timeout: None, interim: None, budget, trace: None, record: &mut record };
     let Ok(response) = upstream.send(cluster, options, copy).await else { return false };
     // The response is read so that the connection can be used again. How it ends does not matter.
     let reading = response.into_body().read(RESPONSE_BYTES_MAX);

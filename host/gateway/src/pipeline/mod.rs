@@ -23,3 +23,4 @@ pub mod respond;
 pub mod rewrite;
 pub mod route;
 pub mod snapshot;
+pub mod trailers;

@@ -20,6 +20,7 @@ use crate::pipeline::jwt::key_cache::KeyCaches;
 use crate::pipeline::mirror::Mirror;
 use crate::pipeline::rate_limit::RateLimit;
 use crate::pipeline::route::Router;
+use crate::pipeline::trailers::TrailerRules;
 use crate::releases::board::{Canary, Releases};
 use crate::releases::remote::RemoteSources;
 use crate::releases::shared::GatewayNotice;
@@ -98,6 +99,8 @@ pub struct Route {
     pub budget: Arc<Budget>,
     /// Copies some of the requests to another upstream.
     pub mirror: Option<Mirror>,
+    /// Which trailers are removed.
+    pub trailers: TrailerRules,
     /// Checks signed tokens.
     pub jwt: Option<TokenPolicy>,
     /// Decides whether a request may pass.
@@ -236,6 +239,7 @@ fn build_route(
         in_flight: Limiter::default(),
         budget: Arc::new(Budget::new(held, bounds(config, route))),
         mirror: mirror.transpose()?,
+        trailers: TrailerRules::new(config, route),
         config: route.clone(),
         name,
     })

@@ -5,15 +5,13 @@
 //! reads the frame heads (RFC 9113, section 4.1) between the socket and the library. It counts them
 //! against budgets that refill slowly and with the DATA and HEADERS frames of the gateway, which a
 //! client answers with PING and WINDOW_UPDATE. The module also knows for how long a frame or a
-//! header block has been incomplete, and which trailers are malformed although the library takes
-//! them. It does not change a byte.
+//! header block has been incomplete, and how many fields trailers have. It does not change a byte.
 //!
 //! This module does not know: streams, requests.
 
 mod budget;
 mod frame;
 mod sent;
-mod trailers;
 
 use std::cell::RefCell;
 use std::io;
@@ -33,12 +31,10 @@ use frame::{
     SETTINGS, STREAM_MASK, WINDOW_UPDATE,
 };
 use sent::SentFrames;
-use trailers::TrailerScan;
+use witgate_http::h2::SharedCounts;
 use witgate_http::throughput::{MinRate, Throughput, Timer};
 
 const PREFACE_BYTES: usize = 24;
-/// Streams with malformed trailers that have not been reset. Above it the connection closes.
-const MALFORMED_MAX: usize = 256;
 
 /// Frames that cost work and carry no data: SETTINGS, CONTINUATION, unknown frames, and DATA that
 /// is empty or only padding. Each new stream earns some, because they are a part of requests.
@@ -205,10 +201,10 @@ pub(super) struct FrameStats {
     in_data: bool,
     /// The next byte is the padding length of the current DATA frame.
     expects_padding_length: bool,
-    /// Reads the start of trailers.
-    trailers: Option<TrailerScan>,
-    /// Streams whose trailers have a pseudo-header field.
-    malformed: Vec<u32>,
+    /// Counts the fields of trailers. The library drops some of them silently.
+    pub(super) field_counts: SharedCounts,
+    /// The current frame belongs to trailers.
+    in_trailers: bool,
     /// A budget is used up.
     pub(super) is_flooded: bool,
 }
@@ -231,8 +227,8 @@ impl FrameStats {
             has_first_frame: false,
             in_data: false,
             expects_padding_length: false,
-            trailers: None,
-            malformed: vec![],
+            field_counts: SharedCounts::default(),
+            in_trailers: false,
             is_flooded: false,
         }
     }
@@ -240,12 +236,6 @@ impl FrameStats {
     /// Since when the client has owed the rest of a frame or of a header block.
     pub(super) fn incomplete_since(&self) -> Option<Instant> {
         self.incomplete_since
-    }
-
-    /// Whether the stream's trailers are malformed. Returns true once.
-    pub(super) fn take_malformed(&mut self, stream: u32) -> bool {
-        let found = self.malformed.iter().position(|malformed| *malformed == stream);
-        found.map(|at| self.malformed.swap_remove(at)).is_some()
     }
 
     fn received(&mut self, mut bytes: &[u8]) {
@@ -256,8 +246,8 @@ impl FrameStats {
                 }
                 let skipped = self.payload_left.min(bytes.len());
                 self.payload_left -= skipped;
-                if self.trailers.is_some() {
-                    self.read_trailers(&bytes[..skipped]);
+                if self.in_trailers {
+                    self.field_counts.payload(&bytes[..skipped]);
                 }
                 bytes = &bytes[skipped..];
                 continue;
@@ -295,14 +285,17 @@ impl FrameStats {
             }
             HEADERS => {
                 self.in_header_block = flags & END_HEADERS == 0;
-                let is_new = self.count_stream(u32::from_be_bytes(stream) & STREAM_MASK);
-                self.trailers = (!is_new).then(|| TrailerScan::new(flags, length));
+                let stream = u32::from_be_bytes(stream) & STREAM_MASK;
+                self.in_trailers = !self.count_stream(stream);
+                if self.in_trailers {
+                    self.field_counts.frame((kind, flags, stream), length);
+                }
                 true
             }
             CONTINUATION => {
                 self.in_header_block = flags & END_HEADERS == 0;
-                if let Some(trailers) = &mut self.trailers {
-                    trailers.continuation(length);
+                if self.in_trailers {
+                    self.field_counts.frame((kind, flags, u32::from_be_bytes(stream) & STREAM_MASK), length);
                 }
                 self.idle_frames.take()
             }
@@ -335,17 +328,6 @@ impl FrameStats {
             self.priorities.earn(PRIORITIES_PER_STREAM);
         }
         is_new
-    }
-
-    /// Reads the next bytes of a frame that may be trailers, until their first field is known.
-    fn read_trailers(&mut self, payload: &[u8]) {
-        let Some(is_malformed) = self.trailers.as_mut().and_then(|trailers| trailers.read(payload)) else { return };
-        self.trailers = None;
-        if is_malformed {
-            let [_, _, _, _, _, stream @ ..] = self.head;
-            self.malformed.push(u32::from_be_bytes(stream) & STREAM_MASK);
-            self.is_flooded |= self.malformed.len() > MALFORMED_MAX;
-        }
     }
 
     /// Adds what the gateway sent since the last call to the budgets that it earns.

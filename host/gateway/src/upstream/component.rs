@@ -16,7 +16,7 @@ use crate::telemetry::{AttemptRecord, UpstreamRecord};
 use witgate_http::body::Body;
 use witgate_http::error::{Error, Kind};
 use witgate_runtime::exchange::Upgrade;
-use witgate_runtime::http_component::{self, HttpComponent};
+use witgate_runtime::http_component::{self, Holder, HttpComponent};
 
 /// The lines of a response's head, as for servers.
 const FIELDS_MAX: usize = 200;
@@ -28,6 +28,7 @@ pub(super) async fn answer(
     cluster: &Cluster,
     component: &Arc<HttpComponent>,
     (started, timeout): (Instant, Option<Duration>),
+    holder: Holder,
     record: &mut UpstreamRecord,
     mut request: http::Request<Body>,
 ) -> Result<http::Response<Body>, Error> {
@@ -39,7 +40,7 @@ pub(super) async fn answer(
     let timeout = Rc::new(ResponseTimeout::default());
     let request = request.map(|body| timeout.watch_upload(body));
     let until = started + cluster.settings.total_timeout.unwrap_or(TOTAL_TIME);
-    let work = std::pin::pin!(http_component::call(component, request, until.into_std()));
+    let work = std::pin::pin!(http_component::call(component, request, until.into_std(), holder));
     let result = match timeout.run(started, time, work).await {
         Some(result) => result.and_then(|response| check_head(cluster, response)),
         None => {

@@ -24,6 +24,7 @@ use http::header::{self, HeaderValue};
 use http::uri::{Authority, Scheme, Uri};
 use http::{StatusCode, Version, uri};
 use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 
 use super::interim::InterimResponses;
 pub(super) use session::{StreamSlot, open};
@@ -31,7 +32,7 @@ pub(super) use sessions::{Next, Sessions};
 use websocket::Tunnel;
 use witgate_http::body::{Body, InterimSink, PolledFrame};
 use witgate_http::error::{Error, Kind};
-use witgate_http::h2::{Incoming, IncomingState, Outgoing, PeerPolicy};
+use witgate_http::h2::{Incoming, IncomingState, Outgoing, PeerPolicy, StreamCounts};
 use witgate_http::semantics::fields::check_http2;
 use witgate_http::throughput::{MinRate, Timer};
 use witgate_runtime::exchange::Upgrade;
@@ -71,6 +72,7 @@ pub(super) async fn exchange(
     }
     let ended = tunnel.is_none() && body.is_end_stream();
     let (mut response, stream) = slot.send.send_request(request, ended).map_err(|error| unsent(&error))?;
+    let counts = slot.field_counts(stream.stream_id());
     // What a client sends into a tunnel waits until the upstream has agreed to it.
     let (mut upload, waiting) = match (&tunnel, ended) {
         (Some(_), _) => (None, Some((body, stream))),
@@ -78,10 +80,14 @@ pub(super) async fn exchange(
         (None, true) => (None, None),
     };
     let mut interims = InterimResponses::new(interim);
-    let received = poll_fn(|context| poll_response(&mut response, &mut upload, &mut interims, context)).await?;
+    let received =
+        poll_fn(|context| poll_response(&mut response, &mut upload, (&mut interims, &counts), context)).await?;
     slot.answered();
     let (mut head, stream) = received.into_parts();
-    check_http2(&head.headers).map_err(|why| failed(Error::new(Kind::UpstreamProtocol, why)))?;
+    check_head(&head.headers, &counts)?;
+    if head.status.as_u16() > 599 {
+        return Err(failed(Error::new(Kind::UpstreamProtocol, "its status is not 100 to 599")));
+    }
     head.version = Version::HTTP_2;
     let is_tunnel = tunnel.is_some_and(|tunnel| tunnel.begin(&mut head));
     match waiting {
@@ -90,13 +96,32 @@ pub(super) async fn exchange(
         Some((_, mut stream)) => drop(stream.send_data(Bytes::new(), true)),
         None => {}
     }
-    let incoming = Incoming::new(stream, &head.headers, peer);
+    let incoming = Incoming::new(stream, &head.headers, peer, counts);
     let body = if incoming.is_end_stream() && !is_tunnel {
         Body::empty()
     } else {
         Body::stream(Box::pin(Download::new(incoming, upload, is_tunnel, slot)))
     };
+    let has_no_content = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let body = if has_no_content { read_no_content(body).await.map_err(failed)? } else { body };
     Ok(http::Response::from_parts(head, body))
+}
+
+/// Waits for the end of a response that can have no content (RFC 9110, section 6.4.1).
+async fn read_no_content(mut body: Body) -> Result<Body, Error> {
+    while let Some(frame) = body.frame().await {
+        if frame?.data_ref().is_some_and(|data| !data.is_empty()) {
+            return Err(Error::new(Kind::UpstreamProtocol, "a response with this status has no content"));
+        }
+    }
+    Ok(Body::empty())
+}
+
+/// Refuses a malformed head.
+fn check_head(headers: &http::HeaderMap, counts: &StreamCounts) -> Result<(), Failed> {
+    // The status is a field of the block, too.
+    let checked = counts.compare(headers.len() + 1).and_then(|()| check_http2(headers));
+    checked.map_err(|why| failed(Error::new(Kind::UpstreamProtocol, why)))
 }
 
 /// A failure that says nothing about the connection.
@@ -107,7 +132,7 @@ fn failed(error: Error) -> Failed {
 fn poll_response(
     response: &mut ResponseFuture,
     upload: &mut Option<Outgoing>,
-    interims: &mut InterimResponses<'_>,
+    (interims, counts): (&mut InterimResponses<'_>, &StreamCounts),
     context: &mut Context<'_>,
 ) -> Poll<Result<http::Response<RecvStream>, Failed>> {
     if let Some(outgoing) = upload {
@@ -125,6 +150,7 @@ fn poll_response(
     }
     while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(context) {
         let (head, ()) = interim.into_parts();
+        check_head(&head.headers, counts)?;
         let passed = match head.status {
             // HTTP/2 has no 101 (RFC 9113, section 8.6). An HTTP/1.1 client would take it for a
             // protocol switch.

@@ -60,6 +60,8 @@ use verdict::{AttemptResult, Verdict};
 use witgate_config::{Balance, UpstreamTarget};
 use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::{Error, Kind};
+use witgate_http::held::Budget;
+use witgate_runtime::http_component::Holder;
 
 /// Sends the requests of one thread to all upstreams.
 pub struct UpstreamClient {
@@ -87,6 +89,8 @@ pub struct SendOptions<'a> {
     pub timeout: Option<Duration>,
     /// Receives interim responses, if the client can take them.
     pub interim: Option<&'a InterimSink>,
+    /// Where the bodies of a component's own requests count.
+    pub budget: Option<&'a Arc<Budget>>,
     /// The exchange's place in a trace. Each attempt has a span of its own.
     pub trace: Option<TraceContext>,
     /// Receives what each attempt did.
@@ -126,9 +130,11 @@ impl UpstreamClient {
             (UpstreamTarget::Endpoints(_), _) => {}
             // Boxed, because the future of a call is large and most clusters have servers.
             (_, Some(component)) => {
-                let times = (Instant::now(), options.timeout);
-                let answer = component::answer(cluster, component, times, options.record, request);
-                return Box::pin(answer).await.map(|response| limit_total_time(response, cluster, times.0));
+                let started = Instant::now();
+                let SendOptions { client, timeout, budget, record, .. } = options;
+                let holder = Holder { client, budget: budget.cloned() };
+                let answer = component::answer(cluster, component, (started, timeout), holder, record, request);
+                return Box::pin(answer).await.map(|response| limit_total_time(response, cluster, started));
             }
             _ => return echo::answer(request, options.timeout.unwrap_or(cluster.settings.timeout)).await,
         }

@@ -182,7 +182,14 @@ async fn exchange(
         tracing::debug!(upstream = &*cluster.name, detail = error.detail, "a call of a filter failed");
         describe(cluster, &error)
     };
-    let options = SendOptions { client: call.client, timeout: Some(call.timeout), interim: None, trace, record };
+    let options = SendOptions {
+        client: call.client,
+        timeout: Some(call.timeout),
+        interim: None,
+        budget: call.budget.as_ref(),
+        trace,
+        record,
+    };
     let request = call.request.map(Body::full);
     let (mut head, body) = client.send(cluster, options, request).await.map_err(failed)?.into_parts();
     let arriving = call.budget.as_ref().map_or_else(Arriving::uncounted, |budget| budget.arriving(call.client));

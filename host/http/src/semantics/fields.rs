@@ -29,10 +29,11 @@ pub fn has_member(headers: &HeaderMap, field: HeaderName, member: &str) -> bool 
 }
 
 /// Removes connection-specific fields, and the fields that `connection` names (RFC 9110, section
-/// 7.6.1).
-pub fn strip_connection_fields(headers: &mut HeaderMap) {
+/// 7.6.1). Returns the latter, which must not be forwarded as trailers either.
+pub fn strip_connection_fields(headers: &mut HeaderMap) -> Vec<HeaderName> {
+    let mut named = vec![];
     if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
+        named = headers
             .get_all(header::CONNECTION)
             .iter()
             .filter_map(|value| value.to_str().ok())
@@ -40,7 +41,7 @@ pub fn strip_connection_fields(headers: &mut HeaderMap) {
             .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
             .filter(|name| !KEPT.contains(name) && !name.as_str().starts_with("x-forwarded-"))
             .collect();
-        for name in named {
+        for name in &named {
             headers.remove(name);
         }
         headers.remove(header::CONNECTION);
@@ -48,6 +49,7 @@ pub fn strip_connection_fields(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
+    named
 }
 
 /// Whether the field concerns one connection only (RFC 9110, section 7.6.1).
@@ -160,9 +162,16 @@ impl FieldNames {
         }
     }
 
+    /// Adds all names of another list.
+    pub fn add_all(&mut self, other: &Self) {
+        self.whole.extend_from_slice(&other.whole);
+        self.beginnings.extend_from_slice(&other.beginnings);
+        self.first_bytes |= other.first_bytes;
+    }
+
     /// Whether a name is one of these. Underscores count as hyphens, because CGI and its successors
     /// map both to one name.
-    fn contains(&self, name: &HeaderName) -> bool {
+    pub fn contains(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
         if self.first_bytes & first_byte(name) == 0 {
             return false;
@@ -292,7 +301,8 @@ mod tests {
             ("keep-alive", "1"),
             ("te", "trailers"),
         ];
-        assert_eq!(left(&fields, strip_connection_fields), ["content-length", "host", "x-b", "x-forwarded-proto"]);
+        let strip = |headers: &mut HeaderMap| drop(strip_connection_fields(headers));
+        assert_eq!(left(&fields, strip), ["content-length", "host", "x-b", "x-forwarded-proto"]);
     }
 
     #[test]

@@ -196,8 +196,16 @@ impl Exchange {
                     self.request.body = Some(body);
                     remove_stale_fields(&mut self.request.headers, &[]);
                 }
-                (Some(response), edit) => edit.apply_to(&mut response.headers),
-                (None, edit) => edit.apply_to(&mut self.request.headers),
+                (response, edit) => {
+                    if let (Some(edited), Edit::SetHeader(name, _) | Edit::RemoveHeader(name)) =
+                        (&mut self.edited_fields, &edit)
+                    {
+                        edited.push(name.clone());
+                    }
+                    edit.apply_to(
+                        response.as_mut().map_or(&mut self.request.headers, |response| &mut response.headers),
+                    );
+                }
             }
         }
     }
@@ -276,7 +284,8 @@ mod tests {
             response: None,
             notes: vec![],
             budget: None,
-            passed: super::super::message::Passed::default(),
+            edited_fields: None,
+            passed: super::super::passed::Passed::default(),
             captured_log: None,
             sender: None,
         }

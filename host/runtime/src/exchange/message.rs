@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode};
 
@@ -14,6 +14,7 @@ use witgate_http::held::Budget;
 
 use super::checked::{Refusal, Reply};
 use super::client::Client;
+use super::passed::Passed;
 use crate::outbound::sender::HttpSender;
 
 /// A request and, later, its response.
@@ -32,6 +33,9 @@ pub struct Exchange {
     pub notes: Vec<ExchangeNote>,
     /// What the exchanges of the route may hold in memory. `None` if nothing is counted.
     pub budget: Option<Arc<Budget>>,
+    /// Fields that filters removed or set in the message of this phase, which must not come back
+    /// as trailers. `None` if the message can have no trailers.
+    pub edited_fields: Option<Vec<HeaderName>>,
     /// What the request had passed when it arrived.
     pub passed: Passed,
     /// Collects the filter's log lines, which then do not go to the log. `None` in the gateway;
@@ -39,31 +43,6 @@ pub struct Exchange {
     pub captured_log: Option<Vec<LogLine>>,
     /// Sends the calls of filters in this exchange instead of the sender of their grants.
     pub sender: Option<Arc<dyn HttpSender>>,
-}
-
-/// What a request has passed on its way, as its `via` field says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Passed {
-    /// Gateways that forwarded it.
-    pub gateways: u8,
-    /// Filters that made a call because of it, one after the other.
-    pub calls: u8,
-}
-
-impl Passed {
-    /// The `via` entry of a call. The comment tells it from a request that a gateway forwards.
-    pub const CALL: &str = "1.1 witgate (call)";
-
-    /// What the `via` lines of a request say. More than 255 count as 255.
-    pub fn of(headers: &HeaderMap) -> Self {
-        let lines = headers.get_all(header::VIA).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-        let mut passed = Self::default();
-        for hop in lines.map(<[u8]>::trim_ascii) {
-            passed.gateways = passed.gateways.saturating_add(u8::from(hop.ends_with(b" witgate")));
-            passed.calls = passed.calls.saturating_add(u8::from(hop == Self::CALL.as_bytes()));
-        }
-        passed
-    }
 }
 
 /// A line that a filter logged.
@@ -141,6 +120,7 @@ impl Exchange {
             response: None,
             notes: vec![],
             budget: None,
+            edited_fields: None,
             passed: Passed::default(),
             captured_log: None,
             sender: None,
@@ -172,7 +152,8 @@ impl Exchange {
             response,
             notes: self.notes.clone(),
             budget: self.budget.clone(),
-            passed: self.passed,
+            edited_fields: None,
+            passed: self.passed.clone(),
             captured_log: None,
             sender: None,
         })

@@ -9,6 +9,7 @@ mod checked;
 mod client;
 mod journal;
 mod message;
+mod passed;
 
 pub use checked::Reply;
 pub(crate) use checked::{
@@ -17,4 +18,5 @@ pub(crate) use checked::{
 pub use client::{Certificate, Client, TlsInfo};
 pub use journal::Journal;
 pub(crate) use journal::{Edit, HELD_BYTES_MAX};
-pub use message::{Exchange, ExchangeNote, LogLine, Passed, Request, Response, Upgrade, id_digits, id_text};
+pub use message::{Exchange, ExchangeNote, LogLine, Request, Response, Upgrade, id_digits, id_text};
+pub use passed::Passed;

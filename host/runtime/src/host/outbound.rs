@@ -43,6 +43,7 @@ impl CallState {
         let timeout = timeout(name, grant, waits.total(), request.timeout_ms)?;
         let http::Request { method, url, headers, body, .. } = request;
         let recorded = self.replay.is_some().then(|| (method.clone(), url.clone(), body.clone()));
+        let body = self.exchange.hold(body.into()).map_err(|refusal| SendError::Limit(refusal.message()))?;
         let parts = RequestParts { method, url, headers, body };
         let call = grant.check(&self.exchange, parts, timeout)?;
         if let (Some(replay), Some(recorded)) = (self.replayed(), &recorded) {

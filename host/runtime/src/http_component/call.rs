@@ -18,6 +18,7 @@ use super::response_body::ResponseBody;
 use super::running::{Running, new_store};
 use crate::failure::Failure;
 use crate::turns;
+use crate::wasi_http::Holder;
 use witgate_http::body::Body;
 use witgate_http::error::{Error, Kind};
 
@@ -34,6 +35,7 @@ pub async fn call(
     component: &Arc<HttpComponent>,
     request: http::Request<Body>,
     deadline: Instant,
+    holder: Holder,
 ) -> Result<http::Response<Body>, Error> {
     let max = component.settings.concurrency;
     let Ok(permit) = component.running_calls.try_acquire(max) else {
@@ -41,7 +43,7 @@ pub async fn call(
         return Err(component.fail(Kind::UpstreamSaturated, &detail));
     };
     let is_head = request.method() == Method::HEAD;
-    let (mut running, mut receiver) = Running::start(component, request, deadline, permit)?;
+    let (mut running, mut receiver) = Running::start(component, request, deadline, (permit, holder))?;
     let response = poll_fn(|context| running.poll_head(context, &mut receiver)).await?;
     let (mut head, body) = response.into_parts();
     if head.status < StatusCode::OK || head.status.as_u16() > 599 {

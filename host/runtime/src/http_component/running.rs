@@ -23,7 +23,7 @@ use crate::filter::HANDLES_MAX;
 use crate::instance::HOSTCALL_BYTES_MAX;
 use crate::stacks;
 use crate::turns::{self, LongCall};
-use crate::wasi_http::Outgoing;
+use crate::wasi_http::{Holder, Outgoing};
 use witgate_http::body::Body;
 use witgate_http::error::{Error, FilterFailure, Kind};
 use witgate_http::limiter::Permit;
@@ -50,10 +50,10 @@ impl Running {
         component: &Arc<HttpComponent>,
         request: http::Request<Body>,
         deadline: Instant,
-        permit: Permit,
+        (permit, holder): (Permit, Holder),
     ) -> Result<(Box<Self>, oneshot::Receiver<GuestHead>), Error> {
         let mut state = State::new(component, deadline);
-        state.hooks = Outgoing::of_request(component.settings.http.as_ref(), request.headers());
+        state.hooks = Outgoing::of_request(component.settings.http.as_ref(), request.headers(), holder);
         let is_https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
         let scheme = if is_https { Scheme::Https } else { Scheme::Http };
         let (head, body) = request.into_parts();

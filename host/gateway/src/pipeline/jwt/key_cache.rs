@@ -188,7 +188,7 @@ async fn fetch(jwks: &Jwks, cluster: &Cluster, upstream: &UpstreamClient) -> Res
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     let mut record = UpstreamRecord::default();
     let client = std::net::Ipv4Addr::LOCALHOST.into();
-    let options = SendOptions { client, timeout: None, interim: None, trace: None, record: &mut record };
+    let options = SendOptions { client, timeout: None, interim: None, budget: None, trace: None, record: &mut record };
     let response = upstream.send(cluster, options, request).await.map_err(|error| error.to_string())?;
     let status = response.status();
     if status != http::StatusCode::OK {

@@ -17,6 +17,5 @@ pub(super) const END_STREAM: u8 = 1;
 pub(super) const ACK: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
 pub(super) const PADDED: u8 = 8;
-pub(super) const PRIORITY_FLAG: u8 = 32;
 /// The highest bit of a stream's number is reserved.
 pub(super) const STREAM_MASK: u32 = 0x7fff_ffff;

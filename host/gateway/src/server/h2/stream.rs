@@ -25,7 +25,7 @@ use crate::server::flood::FrameStats;
 use crate::server::worker::{ConnectionSettings, Worker};
 use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::{Error, Kind};
-use witgate_http::h2::{Incoming, IncomingState, Outgoing, PeerPolicy};
+use witgate_http::h2::{Incoming, IncomingState, Outgoing, PeerPolicy, StreamCounts};
 use witgate_http::semantics::fields::check_http2;
 use witgate_http::throughput::MinRate;
 use witgate_runtime::exchange::{Client, Upgrade};
@@ -62,15 +62,17 @@ pub(super) async fn serve_stream(
     let is_head = request.method() == Method::HEAD;
     let number = respond.stream_id().as_u32();
     let (interim_sink, interim) = interim_queue();
-    let (request, is_tunnel, incoming) = into_exchange_request(request, receive);
+    let counts = || stats.borrow().field_counts.later_blocks(number);
+    // Forgets the blocks of the stream when it ends.
+    let _blocks = counts();
+    let (request, is_tunnel, incoming) = into_exchange_request(request, receive, counts());
     let response = {
         let mut exchange = pin!(exchange::handle(worker.context(client, Some(interim_sink)), request));
         let finished = poll_fn(|context| {
-            // The trailers would reach the upstream with this poll.
-            if stats.borrow_mut().take_malformed(number) {
+            let polled = exchange.as_mut().poll(context);
+            if incoming.is_malformed.get() {
                 return Poll::Ready(Err(Some(Reason::PROTOCOL_ERROR)));
             }
-            let polled = exchange.as_mut().poll(context);
             for response in interim.borrow_mut().drain(..) {
                 // If the stream is closed, `poll_reset` or the final response reports it.
                 let _ = respond.send_informational(response);
@@ -97,10 +99,8 @@ pub(super) async fn serve_stream(
     if has_body {
         let mut outgoing = Outgoing::new(body, stream, send).tunnel(has_switched);
         let sent = poll_fn(|context| {
-            if stats.borrow_mut().take_malformed(number) {
-                return Poll::Ready(None);
-            }
-            outgoing.poll_send(context).map(Some)
+            let sent = outgoing.poll_send(context);
+            if incoming.is_malformed.get() { Poll::Ready(None) } else { sent.map(Some) }
         });
         match sent.await {
             Some(Ok(())) => {}
@@ -160,9 +160,10 @@ fn interim_queue() -> (InterimSink, InterimResponses) {
 fn into_exchange_request(
     request: http::Request<RecvStream>,
     policy: PeerPolicy,
+    counts: StreamCounts,
 ) -> (http::Request<Body>, bool, Rc<IncomingState>) {
     let (mut head, stream) = request.into_parts();
-    let incoming = Incoming::new(stream, &head.headers, policy);
+    let incoming = Incoming::new(stream, &head.headers, policy, counts);
     let state = incoming.state();
     let body = Body::stream(Box::pin(incoming));
     let protocol = head.extensions.remove::<h2::ext::Protocol>();

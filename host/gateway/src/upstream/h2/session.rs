@@ -26,6 +26,7 @@ use crate::upstream::connect::TlsConfig;
 use crate::upstream::endpoint::ConnectionPermit;
 use witgate_config::{Http2Settings, Upstream};
 use witgate_http::error::{Error, Kind};
+use witgate_http::h2::{SharedCounts, StreamCounts};
 
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
@@ -43,6 +44,8 @@ struct State {
     is_dead: Cell<bool>,
     used: Cell<Instant>,
     activity: Activity,
+    /// Counts the fields of the responses. The library drops some of them silently.
+    field_counts: SharedCounts,
     /// Notified after each stream that ends, and after the connection's end.
     freed: Rc<Notify>,
 }
@@ -105,6 +108,11 @@ impl StreamSlot {
         if self.is_tls { Scheme::HTTPS } else { Scheme::HTTP }
     }
 
+    /// Counts the fields of the responses on a stream of the connection, which begins.
+    pub(super) fn field_counts(&self, stream: h2::StreamId) -> StreamCounts {
+        self.state.field_counts.begin(stream.as_u32())
+    }
+
     /// A frame of the response arrived.
     pub(super) fn answered(&self) {
         self.state.activity.answered();
@@ -143,6 +151,7 @@ pub(in crate::upstream) async fn open(
         is_dead: Cell::new(false),
         used: Cell::new(Instant::now()),
         activity: Activity::new(),
+        field_counts: SharedCounts::default(),
         freed,
     });
     let io = WatchedIo { io: Rc::new(RefCell::new(WriteBatch::new(io))), state: state.clone() };
@@ -217,6 +226,7 @@ impl AsyncRead for WatchedIo {
         let polled = Pin::new(&mut self.io.borrow_mut().io).poll_read(context, buffer);
         if buffer.filled().len() > before {
             self.state.activity.heard();
+            self.state.field_counts.received(&buffer.filled()[before..]);
         }
         polled
     }
