@@ -149,7 +149,7 @@ fn recorded_traffic_shows_what_a_new_version_changes() -> Result<()> {
     let config = gateway.path("gateway.yaml");
     let replay = |component: &str, rest: &str| {
         let config = config.display();
-        author.output("", &format!("test {component} --replay traffic.jsonl --config {config} {rest}").trim_end())
+        author.output("", format!("test {component} --replay traffic.jsonl --config {config} {rest}").trim_end())
     };
     assert_eq!(replay("old.wasm", "")?, format!("0 of {RECORDED} exchanges differ\n"));
     author.edit("greeter/src/filter.ts", "send your name in x-name", "who are you?")?;
