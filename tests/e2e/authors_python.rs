@@ -135,7 +135,7 @@ fn a_failure_is_logged_with_the_authors_file_and_line_and_its_causes() -> Result
         ),
         (
             "bad_reply",
-            "ValueError: the status 65736 is not between 200 and 599: use one of those (filter.py:421 in on_request)",
+            "ValueError: the status 65736 is not between 200 and 599: use one of those (filter.py:420 in on_request)",
         ),
         ("text_as_reply", "TypeError: on_request returned ellipsis, not a Reply or None"),
         ("json_of_set", "TypeError: Object of type set is not JSON serializable"),
