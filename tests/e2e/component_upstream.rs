@@ -276,7 +276,7 @@ fn check_names_what_is_wrong_with_a_component() -> Result<()> {
                 routes: [{upstream: a}, {match: {path: /b}, upstream: b}]";
     let setup = Setup::new(yaml)?.with("filter.wasm", filter)?.with_http_component("app.wasm", "hello")?;
     let (_, text) = setup.check()?;
-    assert!(text.contains("upstreams.b.retries: has no effect, because a component answers"), "{text}");
+    assert!(text.contains("upstreams.b.retries: has no effect on an upstream with `component`"), "{text}");
     let yaml = "upstreams: {a: {component: {source: filter.wasm}}, b: {component: {source: app.wasm}}}\n\
                 filters: {f: {source: app.wasm}}\nroutes: [{upstream: a}, {match: {path: /b}, upstream: b, filters: [f]}]";
     let filter = harness::wat::header_setter("x-a", "1", "")?;
