@@ -70,8 +70,8 @@ fn the_page_of_faults_has_the_texts_that_the_tests_expect() -> Result<()> {
     for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| kind")) {
         rows += 1;
         // A code span that contains a backtick has two around it.
-        let row = row.replace("`` ", "\u{1}").replace(" ``", "\u{1}").replace("\\|", "|");
-        let doubled = row.split('\u{1}').skip(1).step_by(2);
+        let row = row.replace("`` ", "\u{1}").replace("\\|", "|");
+        let doubled = row.split('\u{1}').skip(1).step_by(2).map(str::trim);
         let single = row.split('\u{1}').step_by(2).flat_map(|part| part.split('`').skip(1).step_by(2));
         // A span without a space is the name of a function.
         unknown.extend(
