@@ -67,6 +67,25 @@ fn the_read_token_reads_and_the_token_does_everything() -> Result<()> {
 }
 
 #[test]
+fn readers_that_read_nothing_and_silent_clients_delay_no_health_check() -> Result<()> {
+    let gateway = setup("address: \"127.0.0.1:0\"")?.start()?;
+    for request in ["GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n", ""] {
+        let mut held = vec![];
+        for _ in 0..100 {
+            let mut stream = TcpStream::connect(gateway.admin)?;
+            stream.set_nonblocking(true)?;
+            // As much as the socket takes.
+            while std::io::Write::write(&mut stream, request.repeat(100).as_bytes()).is_ok_and(|written| written > 0) {}
+            held.push(stream);
+            if held.len() % 20 == 0 {
+                assert_eq!(gateway.admin("/readyz")?.status, 200, "{} connections", held.len());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_web_page_with_another_name_reads_nothing() -> Result<()> {
     let gateway = setup("address: \"127.0.0.1:0\"")?.start()?;
     assert_eq!(send(&gateway, "GET", "/releases", "evil.example", &[])?.status, 403, "DNS rebinding");

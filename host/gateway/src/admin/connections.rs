@@ -7,16 +7,17 @@ use std::convert::Infallible;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http_body_util::Either;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::access::{Caller, Via};
+use super::open_connections::{OpenConnections, Progress, Watched};
 use super::{router, tap};
 use crate::control::takeover::wait_taken_over;
 use crate::net::Stream;
@@ -26,7 +27,6 @@ use crate::tls::ServerTls;
 
 /// The timeout of a TLS handshake and of a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECTIONS_MAX: usize = 64;
 /// The delay after a failed accept.
 const ACCEPT_DELAY: Duration = Duration::from_millis(100);
 
@@ -51,33 +51,32 @@ enum Listener {
 /// connections finish here.
 pub async fn serve(shared: Arc<Shared>, listeners: AdminListeners, taken_over: watch::Receiver<bool>) {
     let AdminListeners { tcp, tls, unix } = listeners;
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let open = Arc::new(Mutex::new(OpenConnections::new()));
     let tcp = tcp.map(|tcp| tokio::net::TcpListener::from_std(tcp).map(Listener::Tcp));
     let unix = unix.map(|unix| tokio::net::UnixListener::from_std(unix).map(Listener::Unix));
     let serve_one = |listener: Option<std::io::Result<Listener>>| {
-        let (shared, tls, permits, taken_over) = (shared.clone(), tls.clone(), permits.clone(), taken_over.clone());
+        let (shared, tls, open, taken_over) = (shared.clone(), tls.clone(), open.clone(), taken_over.clone());
         async move {
             match listener {
                 None => {}
-                Some(Ok(listener)) => accept(shared, listener, tls, permits, taken_over).await,
+                Some(Ok(listener)) => accept(shared, listener, tls, open, taken_over).await,
                 Some(Err(error)) => tracing::error!(%error, "the admin listener cannot be used"),
             }
         }
     };
     tokio::join!(serve_one(tcp), serve_one(unix));
-    // An error is impossible: nothing closes the semaphore.
-    let _ = permits.acquire_many(CONNECTIONS_MAX as u32).await;
+    let mut tasks = open.lock().unwrap_or_else(PoisonError::into_inner).take_tasks();
+    while tasks.join_next().await.is_some() {}
 }
 
 async fn accept(
     shared: Arc<Shared>,
     listener: Listener,
     tls: Option<Arc<ServerTls>>,
-    permits: Arc<Semaphore>,
+    open: Arc<Mutex<OpenConnections>>,
     mut taken_over: watch::Receiver<bool>,
 ) {
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
             biased;
             () = wait_taken_over(&mut taken_over) => return,
@@ -86,11 +85,10 @@ async fn accept(
         match accepted {
             Ok((stream, caller)) => {
                 let (shared, tls, taken_over) = (shared.clone(), tls.clone(), taken_over.clone());
-                tokio::task::spawn(async move {
+                open.lock().unwrap_or_else(PoisonError::into_inner).serve(|progress| async move {
                     if let Some((stream, caller)) = handshake(stream, caller, tls).await {
-                        serve_connection(shared, stream, caller, taken_over).await;
+                        serve_connection(shared, (stream, progress), caller, taken_over).await;
                     }
-                    drop(permit);
                 });
             }
             Err(error) => {
@@ -148,10 +146,20 @@ async fn handshake(stream: Stream, mut caller: Caller, tls: Option<Arc<ServerTls
     }
 }
 
-async fn serve_connection(shared: Arc<Shared>, stream: Stream, caller: Caller, mut taken_over: watch::Receiver<bool>) {
+async fn serve_connection(
+    shared: Arc<Shared>,
+    (stream, progress): (Stream, Arc<Progress>),
+    caller: Caller,
+    mut taken_over: watch::Receiver<bool>,
+) {
+    let watched = Watched::new(stream, progress.clone());
     let service = service_fn(move |request| {
         let response = if tap::is_tap(&request) {
-            tap::respond(&shared, &caller, &request)
+            let response = tap::respond(&shared, &caller, &request);
+            if response.status().is_success() {
+                progress.exempt();
+            }
+            response
         } else {
             router::respond(&shared, &caller, &request).map(Either::Left)
         };
@@ -159,7 +167,7 @@ async fn serve_connection(shared: Arc<Shared>, stream: Stream, caller: Caller, m
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(watched), service));
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = wait_taken_over(&mut taken_over) => {

@@ -20,6 +20,7 @@ mod filters;
 mod health;
 mod history;
 mod metrics;
+mod open_connections;
 mod openapi;
 mod process;
 mod query;

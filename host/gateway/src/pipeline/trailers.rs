@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 use witgate_config::{Config, HeaderEdits, Route, TokenPlace};
 use witgate_http::body::Body;
@@ -74,6 +74,7 @@ fn edited(edits: &HeaderEdits) -> impl Iterator<Item = &HeaderName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
     use std::path::Path;
 
     #[test]
