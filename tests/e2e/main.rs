@@ -51,6 +51,7 @@ mod sources;
 mod stores;
 mod telemetry;
 mod tls;
+mod unix_sockets;
 mod upstreams;
 mod watched_folder;
 mod words;

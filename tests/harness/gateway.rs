@@ -274,7 +274,8 @@ impl Gateway {
             match (line["message"].as_str(), line["listener"].as_str()) {
                 (Some("listening"), Some("admin")) => admin = parsed,
                 (Some("listening"), Some("admin-socket")) => {}
-                (Some("listening"), _) => address = parsed,
+                // UNIX sockets have no address.
+                (Some("listening"), _) => address = parsed.or(address),
                 (Some("ready"), _) => break,
                 _ => {}
             }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use http::StatusCode;
 use ipnet::IpNet;
 
+use crate::listen_address::{ListenAddress, socket_mode};
 use crate::tls::ListenerTls;
-use crate::values::{name, socket_address};
+use crate::values::name;
 use crate::yaml::Section;
 
 /// A socket that accepts clients.
@@ -20,7 +21,9 @@ pub struct Listener {
     /// Its label in logs and metrics; unique. Default `main`, then `listener-2`, …
     pub name: String,
     /// Unique, except for port 0, which lets the system choose a port.
-    pub address: SocketAddr,
+    pub address: ListenAddress,
+    /// The permissions of the file of a UNIX socket. Default 600.
+    pub mode: u32,
     /// Whether every connection begins with a PROXY header (version 1 or 2). Default false.
     pub proxy_protocol: bool,
     /// `None` for plain text.
@@ -64,6 +67,8 @@ pub struct Hsts {
     pub preload: bool,
 }
 
+/// Only the gateway's user may connect.
+const SOCKET_MODE: u32 = 0o600;
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const HALF_CLOSE: [(&str, HalfClose); 2] = [("cancel", HalfClose::Cancel), ("serve", HalfClose::Serve)];
 
@@ -78,7 +83,8 @@ pub(crate) fn read(top: &Section, base: &Path) -> Vec<Listener> {
     let address = SocketAddr::from(([127, 0, 0, 1], 8080));
     vec![Listener {
         name: "main".into(),
-        address,
+        address: address.into(),
+        mode: SOCKET_MODE,
         proxy_protocol: false,
         tls: None,
         redirect_to_https: None,
@@ -90,9 +96,20 @@ pub(crate) fn read(top: &Section, base: &Path) -> Vec<Listener> {
 impl Listener {
     fn read(index: usize, section: &Section, base: &Path) -> Self {
         let default_name = || if index == 0 { "main".into() } else { format!("listener-{}", index + 1) };
-        section.require("address", "write an address and a port, such as 0.0.0.0:8080");
-        let address = section.scalar("address", socket_address);
+        section.require("address", "write an address and a port, such as 0.0.0.0:8080, or unix:/path");
+        let address = section.scalar("address", str::parse);
+        let mode = section
+            .number("mode", 600, 777)
+            .map(socket_mode)
+            .and_then(|mode| mode.map_err(|why| section.error_at(&["mode"], why)).ok());
+        let is_unix = matches!(address, Some(ListenAddress::Unix(_)));
+        if mode.is_some() && address.is_some() && !is_unix {
+            section.error_at(&["mode"], "only the file of a UNIX socket has permissions: remove it");
+        }
         let tls = section.optional("tls", |section| ListenerTls::read(section, base));
+        if tls.is_some() && is_unix {
+            section.error_at(&["tls"], "a UNIX socket has no TLS, because it does not leave this host: remove it");
+        }
         let redirect_to_https = RedirectToHttps::read(section);
         if tls.is_some() && redirect_to_https.is_some() {
             let message = "all requests of a listener with tls come by https: write it at the listener without tls";
@@ -105,7 +122,8 @@ impl Listener {
         }
         Self {
             name: section.scalar("name", name).unwrap_or_else(default_name),
-            address: address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+            address: address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)).into()),
+            mode: mode.unwrap_or(SOCKET_MODE),
             proxy_protocol: section.bool("proxy_protocol").unwrap_or(false),
             tls,
             redirect_to_https,
@@ -153,7 +171,8 @@ impl Hsts {
 /// In other servers `[::]` also accepts IPv4, depending on the system's settings.
 fn warn_of_ipv6_only(top: &Section, listeners: &[Listener]) {
     for (index, Listener { address, .. }) in listeners.iter().enumerate() {
-        let twin = SocketAddr::from(([0, 0, 0, 0], address.port()));
+        let Some(address) = address.tcp() else { continue };
+        let twin = SocketAddr::from(([0, 0, 0, 0], address.port())).into();
         if address.is_ipv6() && address.ip().is_unspecified() && !listeners.iter().any(|other| other.address == twin) {
             let message = format!("{address} accepts IPv6 only: add a listener at {twin} for IPv4");
             top.warn_at(&[&format!("listeners[{index}]"), "address"], message);
@@ -181,7 +200,7 @@ fn check_unique(top: &Section, listeners: &[Listener]) {
         if !names.insert(name) {
             top.error_at(&[&path, "name"], format!("{name}: another listener has this name"));
         }
-        if address.port() != 0 && !addresses.insert(address) {
+        if address.tcp().is_none_or(|address| address.port() != 0) && !addresses.insert(address) {
             top.error_at(&[&path, "address"], format!("{address}: another listener has this address"));
         }
     }

@@ -6,7 +6,6 @@
 //! This module does not know: the command line, how a request is answered.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -27,6 +26,7 @@ use crate::control::sockets::{BindError, Sockets};
 use crate::control::supervisor::Supervisor;
 use crate::control::systemd::notify;
 use crate::control::takeover::{Predecessor, TakeoverError, TakeoverOffer, take_over};
+use crate::net::listening::ListeningSocket;
 use crate::pipeline::basic_auth::passwords::PasswordChecks;
 use crate::pipeline::jwt::key_cache::KeyCaches;
 use crate::pipeline::snapshot::{Components, Filters, Shared, Snapshot, UpstreamParts};
@@ -40,7 +40,7 @@ use crate::telemetry::{Metrics, MetricsExport, MetricsSource, ReloadStatus, Tele
 use crate::tls::reload::{CertificateErrors, Certificates, store_tls};
 use crate::upstream::{EndpointRegistry, run_health_checks};
 use crate::{admin, server};
-use witgate_config::{Config, Listener};
+use witgate_config::{Config, ListenAddress, Listener};
 use witgate_http::held::HeldBytes;
 use witgate_http::limiter::Limiter;
 use witgate_runtime::engine::Engine;
@@ -317,9 +317,10 @@ fn create_engine(config: &Config, beside_traffic: bool) -> Result<(Engine, Loade
 
 /// The name and URL of each listener.
 fn listener_urls(config: &Config, sockets: &Sockets) -> Vec<(String, String)> {
-    let url = |(listener, (name, address)): (&Listener, (String, SocketAddr))| {
-        let scheme = if listener.tls.is_some() { "https" } else { "http" };
-        (name, format!("{scheme}://{address}"))
+    let url = |(listener, (name, address)): (&Listener, (String, ListenAddress))| match address {
+        ListenAddress::Tcp(address) if listener.tls.is_some() => (name, format!("https://{address}")),
+        ListenAddress::Tcp(address) => (name, format!("http://{address}")),
+        ListenAddress::Unix(_) => (name, address.to_string()),
     };
     config.listeners.iter().zip(sockets.addresses()).map(url).collect()
 }
@@ -417,7 +418,7 @@ fn receive_signals() -> Result<(Runtime, Signals), StartError> {
 
 fn start_workers(
     shared: &Arc<Shared>,
-    sockets: Vec<Vec<(usize, TcpListener)>>,
+    sockets: Vec<Vec<(usize, ListeningSocket)>>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let workers = sockets
         .into_iter()

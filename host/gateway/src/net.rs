@@ -5,6 +5,7 @@
 //! buffer; the price is one copy of the received bytes. Long bodies are read into large buffers
 //! without that copy. This module does not know: HTTP messages, configuration.
 
+pub mod listening;
 pub mod tls;
 pub mod write_batch;
 
@@ -79,6 +80,22 @@ impl Stream {
     pub fn is_silent(&self) -> bool {
         let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
         rustix::net::recv(self.descriptor(), &mut [0; 1], flags).is_err_and(|error| error == rustix::io::Errno::AGAIN)
+    }
+
+    /// Reads the next bytes and leaves them in the kernel; 0 at the end of the stream. Only for a
+    /// stream without TLS.
+    pub async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.peek(buffer).await,
+            Self::Unix(stream) => {
+                let peek = || {
+                    let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+                    Ok(rustix::net::recv(stream, &mut *buffer, flags)?.0)
+                };
+                stream.async_io(tokio::io::Interest::READABLE, peek).await
+            }
+            Self::Server(_) | Self::Client(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Whether the stream has no TLS, and so no buffer of its own between the kernel and the

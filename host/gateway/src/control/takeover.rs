@@ -21,8 +21,9 @@ mod message;
 mod offer;
 mod wire;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 
 use tokio::sync::watch;
 
@@ -30,7 +31,8 @@ use self::message::{Message, OfferedListener, PROTOCOL};
 pub use self::offer::TakeoverOffer;
 use self::wire::{Peer, REPLY_TIMEOUT, connect};
 use super::sockets::{ListenerSockets, Sockets};
-use witgate_config::Config;
+use crate::net::listening::ListeningSocket;
+use witgate_config::{Config, ListenAddress};
 
 /// The maximum number of sockets: far above workers × listeners of a real gateway.
 const SOCKETS_MAX: usize = 16_384;
@@ -94,11 +96,12 @@ fn receive(peer: &Peer, offer: Offer, config: &Config) -> Result<Sockets, String
     let mut received: Vec<Option<ListenerSockets>> =
         listeners.iter().map(|offered| take_sockets(offered).map(Some)).collect::<Result<_, String>>()?;
     let admin = admin.as_ref().map(take_sockets).transpose()?;
-    let admin = admin.zip(config.admin.address).map(|(sockets, configured)| ListenerSockets { configured, ..sockets });
+    let admin = admin.zip(config.admin.address);
+    let admin = admin.map(|(sockets, configured)| ListenerSockets { configured: configured.into(), ..sockets });
     let listeners = config.listeners.iter().zip(order).filter_map(|(listener, at)| {
         // Name and configured address are those of the new configuration.
         let sockets = received[at].take()?;
-        Some(ListenerSockets { name: listener.name.clone(), configured: listener.address, ..sockets })
+        Some(ListenerSockets { name: listener.name.clone(), configured: listener.address.clone(), ..sockets })
     });
     Ok(Sockets { listeners: listeners.collect(), admin })
 }
@@ -136,15 +139,25 @@ fn listener_sockets(
     offered: &OfferedListener,
     descriptors: &mut impl Iterator<Item = OwnedFd>,
 ) -> Result<ListenerSockets, String> {
-    let sockets: Vec<_> = descriptors.take(offered.sockets).map(TcpListener::from).collect();
-    for socket in &sockets {
-        let address = socket.local_addr().map_err(|error| error.to_string())?;
-        if address != offered.address {
-            return Err(format!("a socket of {} has the address {address}", offered.address));
+    let OfferedListener { name, configured, address, sockets } = offered;
+    let (configured, address): (ListenAddress, ListenAddress) = (configured.parse()?, address.parse()?);
+    let check = |descriptor: OwnedFd| match &address {
+        ListenAddress::Tcp(expected) => {
+            let socket = TcpListener::from(descriptor);
+            match socket.local_addr().map_err(|error| error.to_string())? {
+                found if found == *expected => Ok(ListeningSocket::Tcp(socket)),
+                found => Err(format!("a socket of {expected} has the address {found}")),
+            }
         }
-    }
-    let OfferedListener { name, configured, address, .. } = offered.clone();
-    Ok(ListenerSockets { name, configured, address, sockets })
+        // The kernel knows the name that the file had when it was created.
+        ListenAddress::Unix(_) => {
+            let socket = UnixListener::from(descriptor);
+            socket.local_addr().map_err(|error| error.to_string())?;
+            Ok(ListeningSocket::Unix(socket))
+        }
+    };
+    let sockets = descriptors.take(*sockets).map(check).collect::<Result<_, _>>()?;
+    Ok(ListenerSockets { name: name.clone(), configured, address, sockets, unnamed: None })
 }
 
 /// The index of the offered listener for each listener of the configuration.
@@ -156,12 +169,14 @@ fn compare(
     admin: Option<&OfferedListener>,
     config: &Config,
 ) -> Result<Vec<usize>, String> {
-    let is_at =
-        |offered: &OfferedListener, address: SocketAddr| offered.configured == address || offered.address == address;
+    let is_at = |offered: &OfferedListener, address: &ListenAddress| {
+        let address = address.to_string();
+        offered.configured == address || offered.address == address
+    };
     let mut differences = vec![];
     let mut order = vec![];
     for listener in &config.listeners {
-        match (0..offered.len()).find(|at| !order.contains(at) && is_at(&offered[*at], listener.address)) {
+        match (0..offered.len()).find(|at| !order.contains(at) && is_at(&offered[*at], &listener.address)) {
             Some(at) => order.push(at),
             None => differences.push(format!(
                 "the configuration has listener {} at {}, the running gateway does not",
@@ -177,17 +192,17 @@ fn compare(
             ));
         }
     }
-    let shown = |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
-    let same_admin = match (admin, config.admin.address) {
+    let shown = |address: Option<String>| address.unwrap_or_else(|| "off".to_owned());
+    let same_admin = match (admin, config.admin.address.map(ListenAddress::Tcp)) {
         (None, None) => true,
-        (Some(offered), Some(address)) => is_at(offered, address),
+        (Some(offered), Some(address)) => is_at(offered, &address),
         _ => false,
     };
     if !same_admin {
         differences.push(format!(
             "the admin listener of the running gateway is {}, that of the configuration is {}",
-            shown(admin.map(|offered| offered.address)),
-            shown(config.admin.address)
+            shown(admin.map(|offered| offered.address.clone())),
+            shown(config.admin.address.map(|address| address.to_string()))
         ));
     }
     if differences.is_empty() {
@@ -242,8 +257,7 @@ mod tests {
     }
 
     fn offered(address: &str) -> anyhow::Result<OfferedListener> {
-        let address = address.parse()?;
-        Ok(OfferedListener { name: "x".into(), configured: address, address, sockets: 1 })
+        Ok(OfferedListener { name: "x".into(), configured: address.into(), address: address.into(), sockets: 1 })
     }
 
     #[test]
@@ -292,10 +306,11 @@ mod tests {
         predecessor.tell_to_drain();
         assert!(*taken_over.borrow_and_update());
         // The descriptors of the new process keep the queues.
-        let client = std::net::TcpStream::connect(addresses[0].1)?;
+        let address = addresses[0].1.tcp().context("it is an IP address")?;
+        let client = std::net::TcpStream::connect(address)?;
         drop(received);
         assert!(take_over(&config)?.is_none(), "the old process does not listen for takeovers");
-        assert!(std::net::TcpStream::connect(addresses[0].1).is_err());
+        assert!(std::net::TcpStream::connect(address).is_err());
         drop((client, offer));
         Ok(())
     }

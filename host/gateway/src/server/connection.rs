@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 
 use super::idle_connections::ThreadConnection;
 use super::worker::{DRAIN_GRACE, Worker};
@@ -52,7 +51,7 @@ pub struct ListenerOptions {
 /// its own, and the arguments move into the first of them.
 pub(super) fn serve(
     worker: Worker,
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     options: ListenerOptions,
     connection: Rc<ThreadConnection>,
@@ -83,7 +82,7 @@ struct Opened {
 }
 
 /// Finds out the client and the protocol. None if the connection must be closed.
-async fn open(mut worker: Worker, mut stream: TcpStream, peer: SocketAddr, options: ListenerOptions) -> Option<Opened> {
+async fn open(mut worker: Worker, mut stream: Stream, peer: SocketAddr, options: ListenerOptions) -> Option<Opened> {
     let timeouts = worker.settings().timeouts;
     let address = if options.proxy_protocol {
         // Anybody could name any client.
@@ -101,7 +100,7 @@ async fn open(mut worker: Worker, mut stream: TcpStream, peer: SocketAddr, optio
     let mut input = BytesMut::new();
     let (io, is_h2) = match options.tls {
         None => {
-            let mut io = Stream::Tcp(stream);
+            let mut io = stream;
             let speaks_h2 = speaks_h2(&mut io, &mut input, timeouts.head);
             let is_h2 = tokio::select! {
                 biased;
@@ -111,6 +110,8 @@ async fn open(mut worker: Worker, mut stream: TcpStream, peer: SocketAddr, optio
             (io, is_h2.ok()??)
         }
         Some(tls) => {
+            // The configuration has no UNIX sockets with TLS.
+            let Stream::Tcp(stream) = stream else { return None };
             let (io, info) = handshake::accept(&worker, stream, client.address, &tls, timeouts.head).await?;
             let is_h2 = info.alpn == Some("h2");
             client.tls = Some(Arc::new(info));
@@ -160,7 +161,7 @@ fn warn_untrusted(worker: &Worker, peer: SocketAddr) {
 
 /// The client's address in the PROXY header, or that of the peer if the header names none. `None`
 /// if the header is missing or invalid.
-async fn client_address(stream: &mut TcpStream, peer: SocketAddr, timeout: Duration) -> Option<SocketAddr> {
+async fn client_address(stream: &mut Stream, peer: SocketAddr, timeout: Duration) -> Option<SocketAddr> {
     match tokio::time::timeout(timeout, read_proxy_header(stream)).await {
         Ok(Ok(address)) => Some(address.unwrap_or(peer)),
         Ok(Err(why)) => {
@@ -176,7 +177,7 @@ async fn client_address(stream: &mut TcpStream, peer: SocketAddr, timeout: Durat
 
 /// Reads the PROXY header and not a byte more, because TLS may follow. `None` if the header names
 /// no address.
-async fn read_proxy_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, String> {
+async fn read_proxy_header(stream: &mut Stream) -> Result<Option<SocketAddr>, String> {
     let mut start = vec![0; PROXY_BYTES_MAX];
     let mut previous_length = 0;
     loop {

@@ -6,19 +6,20 @@
 //! listener only when the gateway drains. This module does not know: protocols.
 
 use std::future::poll_fn;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use super::connection::{ListenerOptions, serve};
 use super::idle_connections::ThreadConnections;
 use super::worker::Worker;
+use crate::net::Stream;
+use crate::net::listening::{AsyncListener, ListeningSocket};
 use crate::pipeline::https::ListenerPolicy;
 use crate::pipeline::snapshot::Shared;
 use crate::process::{files, memory};
@@ -50,7 +51,7 @@ const EVENT_INTERVAL: u32 = 512;
 pub fn spawn(
     index: usize,
     shared: Arc<Shared>,
-    listeners: Vec<(usize, TcpListener)>,
+    listeners: Vec<(usize, ListeningSocket)>,
 ) -> std::io::Result<JoinHandle<()>> {
     drop(runtime()?);
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
@@ -71,7 +72,7 @@ fn runtime() -> std::io::Result<LocalRuntime> {
         .build_local(LocalOptions::default())
 }
 
-async fn serve_until_drained(shared: Arc<Shared>, listeners: Vec<(usize, TcpListener)>) {
+async fn serve_until_drained(shared: Arc<Shared>, listeners: Vec<(usize, ListeningSocket)>) {
     let upstream_client = Rc::new(UpstreamClient::new(shared.metrics.clone()));
     let of_calls = shared.clone();
     serve_calls(&upstream_client, move |name| of_calls.snapshot.load().upstreams.get(name).cloned());
@@ -111,7 +112,7 @@ async fn serve_until_drained(shared: Arc<Shared>, listeners: Vec<(usize, TcpList
 fn start_accepting(
     worker: &Worker,
     index: usize,
-    listener: TcpListener,
+    listener: ListeningSocket,
     (open, accepting): (&ThreadConnections, &Rc<()>),
 ) {
     let config = worker.shared.snapshot.load().config.clone();
@@ -122,7 +123,7 @@ fn start_accepting(
         half_close: settings.map_or(HalfClose::Cancel, |listener| listener.half_close),
     };
     let name: Rc<str> = settings.map_or("-", |listener| &*listener.name).into();
-    match tokio::net::TcpListener::from_std(listener) {
+    match listener.into_async() {
         Ok(listener) => {
             let policy = Rc::new(settings.map(ListenerPolicy::new).unwrap_or_default());
             let worker = Worker { listener: name, policy, ..worker.clone() };
@@ -137,7 +138,7 @@ fn start_accepting(
 }
 
 /// The accept loop of one socket.
-async fn accept(worker: Worker, listener: tokio::net::TcpListener, options: ListenerOptions, open: ThreadConnections) {
+async fn accept(worker: Worker, listener: AsyncListener, options: ListenerOptions, open: ThreadConnections) {
     let mut draining = worker.shared.draining.subscribe();
     let mut failures = 0;
     loop {
@@ -197,14 +198,11 @@ fn connections_max(shared: &Shared) -> usize {
 
 fn start_serving(
     worker: &Worker,
-    stream: TcpStream,
+    stream: Stream,
     address: SocketAddr,
     options: &ListenerOptions,
     open: &ThreadConnections,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        return tracing::debug!(%error, "a client closed its connection before it was served");
-    }
     let permit = worker.shared.connections.acquire();
     let connection = Rc::new(open.open());
     let id = connection.id();

@@ -3,8 +3,6 @@
 //! The fuzz target `takeover` includes this file, so it imports nothing of the gateway. This module
 //! does not know: sockets, descriptors.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
 /// The version of the protocol.
@@ -36,8 +34,9 @@ pub(super) enum Message {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct OfferedListener {
     pub(super) name: String,
-    pub(super) configured: SocketAddr,
-    pub(super) address: SocketAddr,
+    /// An IP address and a port, or `unix:` and a path.
+    pub(super) configured: String,
+    pub(super) address: String,
     pub(super) sockets: usize,
 }
 

@@ -118,8 +118,8 @@ fn hand_over(peer: &Peer, sockets: &Mutex<Option<Sockets>>) -> Result<Outcome, S
 fn send_sockets(peer: &Peer, sockets: &Sockets) -> Result<(), String> {
     let offered = |listener: &ListenerSockets| OfferedListener {
         name: listener.name.clone(),
-        configured: listener.configured,
-        address: listener.address,
+        configured: listener.configured.to_string(),
+        address: listener.address.to_string(),
         sockets: listener.sockets.len(),
     };
     let offer = Message::Offer {
