@@ -17,6 +17,7 @@ mod error;
 mod error_pages;
 mod filters;
 mod include;
+mod ineffective;
 mod limits;
 mod listen_address;
 mod listeners;
@@ -255,6 +256,8 @@ impl Config {
         }
         routes::reach::check(top, &config.routes);
         routes::clear_text::check(top, &config.listeners, &config.routes);
+        let trust = (config.trusted_proxies.as_slice(), &config.untrusted_fields);
+        ineffective::check(top, &config.listeners, &config.upstreams, &config.routes, trust);
         config
     }
 

@@ -124,7 +124,7 @@ impl Log {
             Some(section.nested("access", |section| AccessLog::read(section, base)))
         };
         Self {
-            level: section.string("level").unwrap_or_else(|| "info".into()),
+            level: section.scalar("level", level).unwrap_or_else(|| "info".into()),
             format: read_format(section),
             otlp: section.bool("otlp").unwrap_or(false),
             access,
@@ -150,6 +150,20 @@ impl AccessLog {
             }),
         }
     }
+}
+
+/// A level, or levels of parts of the gateway: `info,witgate::admin=debug`. The log's library takes
+/// any other word for a part, and would log nothing else.
+fn level(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    for directive in text.split(',').map(str::trim).filter(|directive| !directive.contains('[')) {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
+            let levels = LEVELS.join(", ");
+            return Err(format!("the levels are {levels}; for a part of the gateway write info,witgate::admin=debug"));
+        }
+    }
+    Ok(text.to_owned())
 }
 
 fn read_format(section: &Section) -> LogFormat {

@@ -326,6 +326,8 @@ fn each_mistake_has_a_message() {
         ("admin: {address: x}", "write an IP address"),
         ("reload: {watch: yes}", "write true or false"),
         ("log: {format: xml}", "write auto, text or json"),
+        ("log: {level: warning}", "the levels are error, warn, info, debug, trace, off"),
+        ("log: {level: \"info,witgate::admin\"}", "for a part of the gateway write"),
         ("log: {access: {to: nowhere}}", "write stdout, otlp or {file: PATH}"),
         ("log: {access: {fields: [time, colour]}}", "the fields are time, id, "),
         ("log: {access: {sample: 2}}", "write a share between 0 and 1"),

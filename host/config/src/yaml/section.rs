@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::suggest::nearest;
+use super::suggest::{begins, nearest};
 use super::tree::{Key, Node, Value};
 use crate::error::{ConfigError, Reading};
 use crate::references::Reference;
@@ -21,6 +21,9 @@ use crate::values;
 
 /// The most unknown keys of one section that are reported.
 const UNKNOWN_SHOWN_MAX: usize = 101;
+
+/// Keys of `match` that other gateways have beside the upstream of a route.
+const CONDITIONS: [&str; 4] = ["host", "path", "methods", "query"];
 
 /// A mapping that is being read.
 pub(crate) struct Section<'a> {
@@ -378,7 +381,13 @@ impl<'a> Section<'a> {
         let known = self.keys_read.borrow();
         let unknown = self.entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str()));
         for (key, _) in unknown.take(UNKNOWN_SHOWN_MAX) {
-            let hint = match nearest(&key.text, &known) {
+            let hint = match nearest(&key.text, &known).or_else(|| begins(&key.text, &known)) {
+                _ if self.path.starts_with("routes[")
+                    && !self.path.contains('.')
+                    && CONDITIONS.contains(&key.text.as_str()) =>
+                {
+                    format!("conditions on the request are under match: write match: {{{}: …}}", key.text)
+                }
                 Some(near) => format!("did you mean {near}?"),
                 None => format!("the keys here are {}", known.join(", ")),
             };

@@ -13,6 +13,12 @@ pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     (edits <= 2.max(word.len() / 3)).then_some(nearest)
 }
 
+/// The only known word that begins with `word`, such as `health_check` for `health`.
+pub(crate) fn begins<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let mut found = known.iter().filter(|known| word.len() >= 4 && known.starts_with(word));
+    found.next().copied().filter(|_| found.next().is_none())
+}
+
 /// The Levenshtein distance, counted in bytes.
 fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.as_bytes(), b.as_bytes());
@@ -37,5 +43,7 @@ mod tests {
     fn a_misspelt_word_has_a_suggestion() {
         assert_eq!(nearest("timout", &["timeout", "memory"]), Some("timeout"));
         assert_eq!(nearest("xyz", &["timeout", "memory"]), None);
+        assert_eq!(begins("health", &["timeout", "health_check"]), Some("health_check"));
+        assert_eq!(begins("http", &["http2", "http3"]), None);
     }
 }
