@@ -6,6 +6,7 @@
 //! one after the other. It does not know: the gateway's sources.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod bulk;
 mod calls;
 mod cases;
 mod crowd;
