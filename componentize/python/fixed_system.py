@@ -144,7 +144,7 @@ def _answer(listener: int, thread: threading.Thread, seed: bytes) -> None:
 
 
 def _file_status(libc: ctypes.CDLL, process: int, arguments: tuple[int, ...], numbers: dict[bytes, int]) -> bytes:
-    """What ``statx`` answers, with fixed times. Files are numbered in the order of the questions."""
+    """The result of ``statx`` with fixed times. Files are numbered in the order of the calls."""
     folder = struct.unpack("<i", struct.pack("<Q", arguments[0])[:4])[0]
     path = _read_path(libc, process, arguments[1])
     flags, mask = arguments[2], arguments[3]

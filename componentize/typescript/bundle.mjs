@@ -30,7 +30,7 @@ export async function bundle(source, handlers, services, work) {
     format: "esm",
     charset: "utf8",
     target: "es2022",
-    // An `import()` whose name is computed would be left to the engine, whose promise never settles.
+    // An `import()` of a computed name would be left to the engine, whose promise never settles.
     supported: { "async-await": false, "async-generator": false, "for-await": false, "dynamic-import": false },
     sourcemap: "external",
     outfile: join(work, "filter.js"),

@@ -1,7 +1,7 @@
-"""Packs the SDKs for npm, PyPI and cargo, with their types. `deploy/packages/build` calls this module.
+"""Packs the SDKs for npm, PyPI and cargo, with their types, for `deploy/packages/build`.
 
-Editors, type checkers and unit tests use these packages. `witgate build` does not: it brings the SDK
-that fits its own WIT. Each package says in its metadata which WIT it speaks.
+Editors, type checkers and unit tests use these packages. `witgate build` does not: it brings the
+SDK that fits its own WIT. Each package says in its metadata which WIT it speaks.
 """
 
 import gzip
@@ -70,7 +70,7 @@ def npm(out: Path, work: Path, version: str) -> None:
 
 
 def wheel_files(version: str) -> dict[str, bytes]:
-    """The files of the wheel ``witgate-filter``: the module ``witgate`` and the bindings of the WIT."""
+    """The files of the wheel ``witgate-filter``: the module ``witgate`` and the bindings."""
     files = {}
     for path in sorted((SDK / "python/witgate").iterdir()):
         if path.is_file() and path.name not in BUILD_ONLY:

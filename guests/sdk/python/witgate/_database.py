@@ -1,8 +1,8 @@
 """Makes the random numbers of SQLite those of the gateway.
 
-SQLite seeds its generator once, and the state would be in the snapshot: each call would get the same
-numbers. So each connection gets the SQL functions ``random`` and ``randomblob`` of this module. It
-waits until ``_sqlite3`` is imported, because most filters have no database.
+SQLite seeds its generator once, and the state would be in the snapshot: each call would get the
+same numbers. So each connection gets the SQL functions ``random`` and ``randomblob`` of this
+module. It waits until ``_sqlite3`` is imported, because most filters have no database.
 """
 
 import sys
