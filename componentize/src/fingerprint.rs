@@ -20,7 +20,7 @@ use crate::wit;
 
 /// The source files of this program that shape a component. The hash of the executable cannot be
 /// used, because cargo links it differently depending on the other packages of the build.
-const PROGRAM: [&str; 31] = [
+const PROGRAM: [&str; 32] = [
     include_str!("../../host/manifest/src/manifest.rs"),
     include_str!("../../host/manifest/src/section.rs"),
     include_str!("../Cargo.toml"),
@@ -44,6 +44,7 @@ const PROGRAM: [&str; 31] = [
     include_str!("optimize/mod.rs"),
     include_str!("optimize/parse.rs"),
     include_str!("optimize/renumber.rs"),
+    include_str!("optimize/stack_frames.rs"),
     include_str!("optimize/wasi_stubs.rs"),
     include_str!("optimize/world.rs"),
     include_str!("refusals.rs"),
