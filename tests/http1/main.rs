@@ -12,6 +12,7 @@ mod fixed_response;
 mod forwarding_fields;
 mod half_close;
 mod interim;
+mod long_bodies;
 mod patient_clients;
 mod raw;
 mod request_limits;

@@ -3,7 +3,8 @@
 //! It is an enum rather than a trait object, so that reading and writing are direct calls. All
 //! connections of a thread read through one shared buffer, so an idle connection holds no read
 //! buffer; the price is one copy of the received bytes. Long bodies are read into large buffers
-//! without that copy. This module does not know: HTTP messages, configuration.
+//! without that copy, or moved into a pipe. This module does not know: HTTP messages,
+//! configuration.
 
 pub mod listening;
 pub mod tls;
@@ -16,10 +17,11 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut as _, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 use witgate_http::h1::io::{Io, READ_BYTES};
+use witgate_http::pipe::Pipe;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
@@ -145,6 +147,37 @@ impl Io for Stream {
         bytes_max: usize,
     ) -> Poll<io::Result<usize>> {
         Self::poll_read_large(self, context, buffer, bytes_max)
+    }
+
+    fn has_plain_socket(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    fn poll_fill_pipe(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &mut Pipe,
+        bytes_max: usize,
+    ) -> Poll<io::Result<usize>> {
+        let Self::Tcp(socket) = self else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
+        loop {
+            ready!(socket.poll_read_ready(context))?;
+            match socket.try_io(Interest::READABLE, || pipe.fill(&*socket, bytes_max)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                moved => return Poll::Ready(moved),
+            }
+        }
+    }
+
+    fn poll_drain_pipe(&mut self, context: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        let Self::Tcp(socket) = self else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
+        loop {
+            ready!(socket.poll_write_ready(context))?;
+            match socket.try_io(Interest::WRITABLE, || pipe.drain(&*socket)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                moved => return Poll::Ready(moved),
+            }
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! A body that no filter reads is passed on frame by frame as it arrives. The source of a stream
 //! (HTTP/1.1, HTTP/2, a compressor) is behind a trait object, so this file knows no protocol; the
-//! price is one allocation per streamed body. This module does not know: who reads a body.
+//! price is one allocation per streamed body. A source that reads from a socket can pass its bytes
+//! on in a pipe, if nobody between the two sockets looks at them. This module does not know: who
+//! reads a body.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -17,6 +19,7 @@ use smallvec::SmallVec;
 use crate::error::{Error, Kind};
 use crate::held::{Arriving, Exceeded};
 use crate::limiter::Permit;
+use crate::pipe::Pipe;
 use crate::semantics::fields::remove_with_lookalikes;
 
 /// A value that must live as long as a body. A permit needs no allocation of its own.
@@ -119,7 +122,19 @@ enum Inner {
 
 /// The source of a streamed body. An error ends the body; the receiver must then be able to see
 /// that the message is not complete.
-pub type FrameStream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error>>>;
+pub trait Source: http_body::Body<Data = Bytes, Error = Error> {
+    /// Passes the bytes that come next on in a pipe. None if that is not possible at this place of
+    /// the body: `poll_frame` returns what comes next.
+    fn poll_pipe(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Option<PolledPipe> {
+        None
+    }
+}
+
+/// A source behind a trait object.
+pub type FrameStream = Pin<Box<dyn Source>>;
+
+/// The result of polling a body for a pipe with its next bytes.
+pub type PolledPipe = Poll<Result<Pipe, Error>>;
 
 /// The result of polling a body: the next frame, or none at the end.
 pub type PolledFrame = Poll<Option<Result<Frame<Bytes>, Error>>>;
@@ -215,14 +230,11 @@ impl Body {
 
     /// Changes the trailers of a stream. If nothing is left of them they stay as an empty frame.
     #[must_use]
-    pub fn map_trailers(self, mut change: impl FnMut(&mut http::HeaderMap) + Unpin + 'static) -> Self {
-        self.map_poll(move |source, context| {
-            let mut frame = ready!(source.as_mut().poll_frame(context));
-            if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
-                change(trailers);
-            }
-            Poll::Ready(frame)
-        })
+    pub fn map_trailers(self, change: impl FnMut(&mut http::HeaderMap) + Unpin + 'static) -> Self {
+        match self.inner {
+            Inner::Stream(source) => Self { inner: Inner::Stream(Box::pin(MappedTrailers { source, change })), ..self },
+            inner => Self { inner, ..self },
+        }
     }
 
     /// Removes the trailers that have these names.
@@ -232,6 +244,46 @@ impl Body {
             return self;
         }
         self.map_trailers(move |trailers| names.iter().for_each(|name| remove_with_lookalikes(trailers, name)))
+    }
+
+    /// Reports to `observe` after each poll whether the body's next bytes have to be waited for.
+    #[must_use]
+    pub fn observe_waiting(self, observe: impl FnMut(bool) + Unpin + 'static) -> Self {
+        match self.inner {
+            Inner::Stream(source) => Self { inner: Inner::Stream(Box::pin(Observed { source, observe })), ..self },
+            inner => Self { inner, ..self },
+        }
+    }
+
+    /// Passes the bytes that come next on in a pipe. None if that is not possible: then
+    /// `poll_frame` returns what comes next.
+    pub fn poll_pipe(&mut self, context: &mut Context<'_>) -> Option<PolledPipe> {
+        let Inner::Stream(source) = &mut self.inner else { return None };
+        let polled = source.as_mut().poll_pipe(context)?;
+        match &polled {
+            Poll::Ready(Ok(pipe)) => self.note_bytes(pipe.len()),
+            Poll::Ready(Err(error)) => self.note_broken(error.kind),
+            Poll::Pending => {}
+        }
+        Some(polled)
+    }
+
+    /// Counts bytes that are passed on. A reader that knows the length does not poll again after
+    /// the last byte.
+    #[inline]
+    fn note_bytes(&self, bytes: usize) {
+        if let Some((traffic, direction)) = &self.traffic {
+            traffic.add(*direction, bytes);
+            if http_body::Body::is_end_stream(self) {
+                traffic.note_end(*direction);
+            }
+        }
+    }
+
+    fn note_broken(&self, kind: Kind) {
+        if let Some((traffic, direction)) = &self.traffic {
+            traffic.note_broken(*direction, kind);
+        }
     }
 
     /// Keeps `guard` until the body was sent or dropped.
@@ -318,17 +370,13 @@ impl http_body::Body for Body {
             }
             Inner::Stream(source) => ready!(source.as_mut().poll_frame(context)),
         };
-        if let Some((traffic, direction)) = &self.traffic {
-            match &frame {
-                Some(Ok(frame)) => {
-                    traffic.add(*direction, frame.data_ref().map_or(0, Bytes::len));
-                    // A reader that knows the length does not poll again after the last byte.
-                    if self.is_end_stream() {
-                        traffic.note_end(*direction);
-                    }
+        match &frame {
+            Some(Ok(frame)) => self.note_bytes(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(error)) => self.note_broken(error.kind),
+            None => {
+                if let Some((traffic, direction)) = &self.traffic {
+                    traffic.note_end(*direction);
                 }
-                Some(Err(error)) => traffic.note_broken(*direction, error.kind),
-                None => traffic.note_end(*direction),
             }
         }
         Poll::Ready(frame)
@@ -380,6 +428,77 @@ where
     }
 }
 
+impl<F> Source for MappedPoll<F> where F: FnMut(&mut FrameStream, &mut Context<'_>) -> PolledFrame + Unpin {}
+
+/// A stream whose trailers are changed.
+struct MappedTrailers<F> {
+    source: FrameStream,
+    change: F,
+}
+
+impl<F: FnMut(&mut http::HeaderMap) + Unpin> http_body::Body for MappedTrailers<F> {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> PolledFrame {
+        let this = self.get_mut();
+        let mut frame = ready!(this.source.as_mut().poll_frame(context));
+        if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
+            (this.change)(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.source.size_hint()
+    }
+}
+
+impl<F: FnMut(&mut http::HeaderMap) + Unpin> Source for MappedTrailers<F> {
+    fn poll_pipe(self: Pin<&mut Self>, context: &mut Context<'_>) -> Option<PolledPipe> {
+        self.get_mut().source.as_mut().poll_pipe(context)
+    }
+}
+
+/// A stream whose waiting is observed.
+struct Observed<F> {
+    source: FrameStream,
+    observe: F,
+}
+
+impl<F: FnMut(bool) + Unpin> http_body::Body for Observed<F> {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> PolledFrame {
+        let this = self.get_mut();
+        let polled = this.source.as_mut().poll_frame(context);
+        (this.observe)(polled.is_pending());
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.source.size_hint()
+    }
+}
+
+impl<F: FnMut(bool) + Unpin> Source for Observed<F> {
+    fn poll_pipe(self: Pin<&mut Self>, context: &mut Context<'_>) -> Option<PolledPipe> {
+        let this = self.get_mut();
+        let polled = this.source.as_mut().poll_pipe(context)?;
+        (this.observe)(polled.is_pending());
+        Some(polled)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,6 +526,8 @@ mod tests {
             Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![b'x'; 16 << 10]).split_to(1)))))
         }
     }
+
+    impl Source for TinyFrames {}
 
     #[test]
     fn tiny_frames_are_copied_into_one_buffer() {

@@ -15,7 +15,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderMap};
 use http_body::{Body as _, Frame, SizeHint};
 
-use crate::body::Body;
+use crate::body::{Body, Source};
 use crate::error::{Error, Kind};
 use crate::semantics::fields::{check_http2, drop_forbidden_trailers};
 use crate::throughput::{MinRate, Throughput, Timer};
@@ -82,6 +82,8 @@ impl Drop for Incoming {
         self.state.has_ended.set(self.stream.is_end_stream());
     }
 }
+
+impl Source for Incoming {}
 
 impl http_body::Body for Incoming {
     type Data = Bytes;

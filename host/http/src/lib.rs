@@ -10,6 +10,7 @@ pub mod h1;
 pub mod h2;
 pub mod held;
 pub mod limiter;
+pub mod pipe;
 pub mod semantics;
 pub mod text;
 pub mod throughput;

@@ -202,6 +202,8 @@ mod tests {
 
     struct Script(VecDeque<Result<Frame<Bytes>, Error>>);
 
+    impl witgate_http::body::Source for Script {}
+
     impl http_body::Body for Script {
         type Data = Bytes;
         type Error = Error;

@@ -37,7 +37,7 @@ use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::{Error, Kind};
 use witgate_http::h1::head::{RequestHead, looks_like_http, parse_request};
 use witgate_http::h1::incoming::{IncomingHead, ReceiveError};
-use witgate_http::h1::io::BufferedIo;
+use witgate_http::h1::io::{BufferedIo, LongPart};
 use witgate_http::h1::{Framing, encode};
 use witgate_http::throughput::{Timer, yield_to_ready_tasks};
 use witgate_runtime::exchange::{Client, Upgrade};
@@ -280,7 +280,7 @@ fn start_request(conn: &SharedConn, head: RequestHead) -> http::Request<Body> {
 /// While the exchange runs: sends interim responses and reads ahead. Ready when the client is gone.
 fn poll_client(conn: &SharedConn, context: &mut Context<'_>) -> Poll<()> {
     let mut conn = conn.borrow_mut();
-    if conn.owes_output() && matches!(conn.poll_send(context, &mut Bytes::new()), Poll::Ready(Err(_))) {
+    if conn.owes_output() && matches!(conn.poll_send(context, &mut LongPart::None), Poll::Ready(Err(_))) {
         return Poll::Ready(());
     }
     conn.poll_disconnect(context)

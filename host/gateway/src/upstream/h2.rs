@@ -30,7 +30,7 @@ use super::interim::InterimResponses;
 pub(super) use session::{StreamSlot, open};
 pub(super) use sessions::{Next, Sessions};
 use websocket::Tunnel;
-use witgate_http::body::{Body, InterimSink, PolledFrame};
+use witgate_http::body::{Body, InterimSink, PolledFrame, Source};
 use witgate_http::error::{Error, Kind};
 use witgate_http::h2::{Incoming, IncomingState, Outgoing, PeerPolicy, StreamCounts};
 use witgate_http::semantics::fields::check_http2;
@@ -232,6 +232,8 @@ impl Download {
         }
     }
 }
+
+impl Source for Download {}
 
 impl http_body::Body for Download {
     type Data = Bytes;

@@ -26,13 +26,11 @@ impl ResponseTimeout {
     /// Observes the request `body` while it is sent.
     pub(super) fn watch_upload(self: &Rc<Self>, body: Body) -> Body {
         let upload = UploadGuard(self.clone());
-        body.map_poll(move |source, context| {
+        body.observe_waiting(move |is_waiting| {
             let UploadGuard(timeout) = &upload;
-            let polled = source.as_mut().poll_frame(context);
-            if timeout.is_waiting.replace(polled.is_pending()) && polled.is_ready() {
+            if timeout.is_waiting.replace(is_waiting) && !is_waiting {
                 timeout.last_arrival.set(Some(Instant::now()));
             }
-            polled
         })
     }
 

@@ -6,8 +6,8 @@
 //! how long the peer let the gateway wait.
 //!
 //! Where the framing says that more bytes of the body follow than a small read returns, they are
-//! read into a large buffer (`large_buffer.rs`), which is the next frame as it is. This module does
-//! not know: sockets, who the peer is, what the message means.
+//! read into a large buffer (`large_buffer.rs`), which is the next frame as it is, or moved into a
+//! pipe. This module does not know: sockets, who the peer is, what the message means.
 
 use std::io;
 use std::pin::pin;
@@ -23,6 +23,7 @@ use super::head::{HeadScanner, Limits};
 use super::io::{BufferedIo, Io, READ_BYTES};
 use super::large_buffer::{LARGE_BYTES, LargeBuffer};
 use crate::error::Error;
+use crate::pipe::{PIPE_BYTES, Pipe};
 use crate::throughput::Throughput;
 
 /// Why a message could not be received as a whole.
@@ -76,6 +77,8 @@ impl IncomingHead {
 /// The next frame of a body, or none at its end.
 pub type Received = Result<Option<Frame<Bytes>>, ReceiveError>;
 
+/// Fewer bytes are not worth a pipe.
+const PIPED_BYTES_MIN: u64 = 256 << 10;
 /// A body whose peer never lets the gateway wait gives way to other tasks after so many bytes.
 const TURN_BYTES: usize = 1 << 20;
 
@@ -146,12 +149,7 @@ impl IncomingBody {
             if let Some(received) = self.take_frame(&mut conn.input) {
                 return Poll::Ready(received);
             }
-            if self.turn >= TURN_BYTES {
-                self.turn = 0;
-                // The first poll wakes the task after the runtime has looked for new events.
-                let _ = pin!(tokio::task::yield_now()).poll(context);
-                return Poll::Pending;
-            }
+            ready!(self.poll_turn(context));
             let mut large = self.large_buffer(&conn.input);
             let read = match &mut large {
                 Some((buffer, max)) => conn.io.poll_read_large(context, &mut buffer.bytes, *max),
@@ -172,13 +170,65 @@ impl IncomingBody {
                     }
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(ReceiveError::Io(error))),
-                Poll::Pending => {
-                    let Some(deadline) = deadline(&mut self.throughput) else { return Poll::Pending };
-                    ready!(conn.timer.poll_until(context, deadline));
-                    return Poll::Ready(Err(ReceiveError::TooSlow));
-                }
+                Poll::Pending => return self.poll_too_slow(conn, context, deadline).map(Err),
             }
         }
+    }
+
+    /// Whether [`IncomingBody::poll_pipe`] can move what comes next: only the body can fill a pipe.
+    pub fn can_fill_pipe<I: Io>(&self, conn: &BufferedIo<I>) -> bool {
+        conn.input.is_empty()
+            && self.certain_bytes() >= PIPED_BYTES_MIN
+            && !self.is_until_close()
+            && conn.io.has_plain_socket()
+    }
+
+    /// Moves the bytes that come next into a pipe, if [`IncomingBody::can_fill_pipe`] allows it.
+    /// None if the thread has no free pipe. `deadline` is that of [`IncomingBody::poll_frame`].
+    pub fn poll_pipe<I: Io>(
+        &mut self,
+        conn: &mut BufferedIo<I>,
+        context: &mut Context<'_>,
+        deadline: impl FnOnce(&mut Throughput) -> Option<Instant>,
+    ) -> Option<Poll<Result<Pipe, ReceiveError>>> {
+        let mut pipe = Pipe::take()?;
+        if self.poll_turn(context).is_pending() {
+            return Some(Poll::Pending);
+        }
+        let bytes_max = usize::try_from(self.certain_bytes()).unwrap_or(PIPE_BYTES);
+        Some(match conn.io.poll_fill_pipe(context, &mut pipe, bytes_max) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(ReceiveError::Closed)),
+            Poll::Ready(Ok(read)) => {
+                self.throughput.progressed(read);
+                self.turn += read;
+                self.skip(read as u64);
+                Poll::Ready(Ok(pipe))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(ReceiveError::Io(error))),
+            Poll::Pending => self.poll_too_slow(conn, context, deadline).map(Err),
+        })
+    }
+
+    /// Pending if the body must give way to other tasks.
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.turn < TURN_BYTES {
+            return Poll::Ready(());
+        }
+        self.turn = 0;
+        // The first poll wakes the task after the runtime has looked for new events.
+        let _ = pin!(tokio::task::yield_now()).poll(context);
+        Poll::Pending
+    }
+
+    /// Ready once the peer has let the gateway wait for too long.
+    fn poll_too_slow<I: Io>(
+        &mut self,
+        conn: &mut BufferedIo<I>,
+        context: &mut Context<'_>,
+        deadline: impl FnOnce(&mut Throughput) -> Option<Instant>,
+    ) -> Poll<ReceiveError> {
+        let Some(deadline) = deadline(&mut self.throughput) else { return Poll::Pending };
+        conn.timer.poll_until(context, deadline).map(|()| ReceiveError::TooSlow)
     }
 
     /// The bytes that certainly follow: only the end of the connection can come before them.
@@ -250,6 +300,7 @@ impl IncomingBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::h1::io::LongPart;
     use std::collections::VecDeque;
     use std::pin::Pin;
     use std::time::Duration;
@@ -414,7 +465,7 @@ mod tests {
     fn output_and_a_large_part_are_written_in_order() {
         let mut conn = conn(&[]);
         conn.output.extend_from_slice(b"head");
-        let (mut large, mut written) = (Bytes::from_static(b"body"), 0);
+        let (mut large, mut written) = (LongPart::Bytes(Bytes::from_static(b"body")), 0);
         let context = &mut Context::from_waker(std::task::Waker::noop());
         assert!(matches!(conn.poll_write(context, &mut large, &mut written), Poll::Ready(Ok(()))));
         assert!(conn.output.is_empty() && large.is_empty() && written == 8);

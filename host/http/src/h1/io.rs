@@ -2,7 +2,7 @@
 //! `output`.
 //!
 //! Both sides of the gateway use it, so writing is implemented once. A write that has buffered
-//! bytes and a large part sends both with one vectored system call, which saves copying the large
+//! bytes and a long part sends both with one vectored system call, which saves copying the long
 //! part; the price is a second branch in the loop. This module does not know: sockets, TLS, HTTP
 //! semantics.
 
@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
+use crate::pipe::Pipe;
 use crate::throughput::Timer;
 
 /// The most bytes that one read appends to the input of a connection. It bounds the memory that the
@@ -36,6 +37,51 @@ pub trait Io: AsyncWrite + Unpin {
         buffer: &mut BytesMut,
         bytes_max: usize,
     ) -> Poll<io::Result<usize>>;
+
+    /// Whether the stream's bytes are those of a socket, so that a pipe can move them. The two
+    /// methods below are called only then.
+    fn has_plain_socket(&self) -> bool {
+        false
+    }
+
+    /// Moves at most `bytes_max` into `pipe`, which is empty. Returns the number of bytes; 0 means
+    /// end of stream.
+    fn poll_fill_pipe(
+        &mut self,
+        _context: &mut Context<'_>,
+        _pipe: &mut Pipe,
+        _bytes_max: usize,
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Moves bytes of `pipe` to the socket and returns their number.
+    fn poll_drain_pipe(&mut self, _context: &mut Context<'_>, _pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
+
+/// A long part of a body that is sent from where it is, after the output buffer.
+#[derive(Debug, Default)]
+pub enum LongPart {
+    /// Nothing.
+    #[default]
+    None,
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// Bytes in a pipe.
+    Pipe(Pipe),
+}
+
+impl LongPart {
+    /// Whether nothing is left to send.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Bytes(bytes) => bytes.is_empty(),
+            Self::Pipe(pipe) => pipe.is_empty(),
+        }
+    }
 }
 
 /// A byte stream with its input and output buffers and a timer.
@@ -69,17 +115,18 @@ impl<I: Io> BufferedIo<I> {
     pub fn poll_write(
         &mut self,
         context: &mut Context<'_>,
-        more: &mut Bytes,
+        more: &mut LongPart,
         written: &mut usize,
     ) -> Poll<io::Result<()>> {
         while !self.output.is_empty() || !more.is_empty() {
-            let io = Pin::new(&mut self.io);
-            let count = match (self.output.is_empty(), more.is_empty()) {
-                (false, true) => io.poll_write(context, &self.output),
-                (true, _) => io.poll_write(context, more),
-                (false, false) => {
-                    io.poll_write_vectored(context, &[io::IoSlice::new(&self.output), io::IoSlice::new(more)])
+            let count = match (self.output.is_empty(), &mut *more) {
+                (true, LongPart::Pipe(pipe)) => self.io.poll_drain_pipe(context, pipe),
+                (true, LongPart::Bytes(bytes)) => Pin::new(&mut self.io).poll_write(context, bytes),
+                (false, LongPart::Bytes(bytes)) => {
+                    let slices = [io::IoSlice::new(&self.output), io::IoSlice::new(bytes)];
+                    Pin::new(&mut self.io).poll_write_vectored(context, &slices)
                 }
+                (_, LongPart::None | LongPart::Pipe(_)) => Pin::new(&mut self.io).poll_write(context, &self.output),
             };
             let count = ready!(count)?;
             if count == 0 {
@@ -88,10 +135,12 @@ impl<I: Io> BufferedIo<I> {
             *written += count;
             let from_output = count.min(self.output.len());
             self.output.advance(from_output);
-            more.advance(count - from_output);
+            if let LongPart::Bytes(bytes) = more {
+                bytes.advance(count - from_output);
+            }
         }
-        // An empty part of a buffer keeps the buffer in use.
-        *more = Bytes::new();
+        // An empty part of a buffer keeps the buffer in use, an empty pipe the pipe.
+        *more = LongPart::None;
         // TLS accepts more bytes than the socket does and keeps the rest until it is flushed.
         Pin::new(&mut self.io).poll_flush(context)
     }

@@ -1,7 +1,7 @@
 //! Encodes a body for HTTP/1.1, chunked or unchanged, and gathers it for writing.
 //!
-//! Small frames are copied into one buffer, so that they share a system call; large frames are sent
-//! from where they are, which saves the copy. Both sides of the gateway send bodies this way:
+//! Small frames are copied into one buffer, so that they share a system call; long frames are sent
+//! from where they are, which saves the copy, and pipes as they are. Both sides of the gateway send bodies this way:
 //! requests to upstreams and responses to clients. This module does not know: who receives the
 //! body.
 
@@ -13,13 +13,15 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame};
 
 use super::encode;
+use super::io::LongPart;
 use crate::body::Body;
 use crate::error::Error;
+use crate::pipe::Pipe;
 
 /// Bytes that are gathered before they are sent.
 const GATHER_BYTES: usize = 16 << 10;
 /// Frames of at least this many bytes are not copied.
-const LARGE_BYTES: usize = 8 << 10;
+const LONG_BYTES: usize = 8 << 10;
 
 /// A body that is being sent.
 pub struct Outgoing {
@@ -31,8 +33,9 @@ pub struct Outgoing {
     /// direction goes on.
     closed: bool,
     owes_chunk_end: bool,
-    /// A large frame, to be sent after the gathered bytes.
-    pub large: Bytes,
+    accepts_pipes: bool,
+    /// A long part of the body, to be sent after the gathered bytes.
+    pub long: LongPart,
 }
 
 /// The result of gathering.
@@ -48,19 +51,20 @@ pub enum Gathered {
 
 impl Outgoing {
     /// Sends `body`. `trailers` says whether the peer accepts trailers, which only chunks can
-    /// carry.
-    pub fn new(body: Body, chunked: bool, trailers: bool) -> Self {
-        Self { body, chunked, trailers, ended: false, closed: false, owes_chunk_end: false, large: Bytes::new() }
+    /// carry. `accepts_pipes` says whether the body goes to a socket without TLS.
+    pub fn new(body: Body, chunked: bool, trailers: bool, accepts_pipes: bool) -> Self {
+        let long = LongPart::None;
+        Self { body, chunked, trailers, ended: false, closed: false, owes_chunk_end: false, accepts_pipes, long }
     }
 
     /// Sends nothing.
     pub fn none() -> Self {
-        Self { ended: true, closed: true, ..Self::new(Body::empty(), false, false) }
+        Self { ended: true, closed: true, ..Self::new(Body::empty(), false, false, false) }
     }
 
     /// Whether the whole body was gathered and sent.
     pub fn has_ended(&self) -> bool {
-        self.ended && !self.owes_chunk_end && self.large.is_empty()
+        self.ended && !self.owes_chunk_end && self.long.is_empty()
     }
 
     /// Whether the body itself is finished. A tunnel ends one direction by trailers and goes on
@@ -69,10 +73,10 @@ impl Outgoing {
         self.closed
     }
 
-    /// Puts the next frames of the body into `out` and [`Outgoing::large`]. An error comes from the
+    /// Puts the next frames of the body into `out` and [`Outgoing::long`]. An error comes from the
     /// body; the message is then incomplete.
     pub fn gather(&mut self, context: &mut Context<'_>, out: &mut BytesMut) -> Result<Gathered, Error> {
-        if !self.large.is_empty() {
+        if !self.long.is_empty() {
             return Ok(Gathered::More);
         }
         if std::mem::take(&mut self.owes_chunk_end) {
@@ -88,7 +92,16 @@ impl Outgoing {
                 Poll::Pending => Gathered::Pending,
             });
         }
-        while !self.ended && self.large.is_empty() && out.len() < GATHER_BYTES {
+        while !self.ended && self.long.is_empty() && out.len() < GATHER_BYTES {
+            if self.accepts_pipes
+                && let Some(polled) = self.body.poll_pipe(context)
+            {
+                match polled {
+                    Poll::Ready(pipe) => self.take_pipe(pipe?, out),
+                    Poll::Pending => return Ok(Gathered::Pending),
+                }
+                continue;
+            }
             match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Ready(Some(frame)) => self.take(frame?, out),
                 Poll::Ready(None) => {
@@ -112,8 +125,8 @@ impl Outgoing {
         if self.chunked {
             encode::chunk_start(out, data.len());
         }
-        if data.len() >= LARGE_BYTES {
-            self.large = data;
+        if data.len() >= LONG_BYTES {
+            self.long = LongPart::Bytes(data);
             self.owes_chunk_end = self.chunked;
             return;
         }
@@ -121,6 +134,14 @@ impl Outgoing {
         if self.chunked {
             out.extend_from_slice(encode::CHUNK_END);
         }
+    }
+
+    fn take_pipe(&mut self, pipe: Pipe, out: &mut BytesMut) {
+        if self.chunked {
+            encode::chunk_start(out, pipe.len());
+        }
+        self.long = LongPart::Pipe(pipe);
+        self.owes_chunk_end = self.chunked;
     }
 
     fn end(&mut self, trailers: &HeaderMap, out: &mut BytesMut) {
@@ -135,6 +156,7 @@ impl Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::Source;
     use crate::error::Kind;
 
     /// A tunnel's body whose first direction ended by trailers and whose second direction failed.
@@ -151,10 +173,12 @@ mod tests {
         }
     }
 
+    impl Source for HalfClosed {}
+
     #[test]
     fn an_error_after_the_end_of_one_direction_is_the_end() {
         let context = &mut Context::from_waker(std::task::Waker::noop());
-        let mut outgoing = Outgoing::new(Body::stream(Box::pin(HalfClosed(false))), false, true);
+        let mut outgoing = Outgoing::new(Body::stream(Box::pin(HalfClosed(false))), false, true, false);
         assert_eq!(outgoing.gather(context, &mut BytesMut::new()).ok(), Some(Gathered::End));
         assert!(!outgoing.has_closed());
         assert!(outgoing.gather(context, &mut BytesMut::new()).is_err());

@@ -12,7 +12,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use wasmtime_wasi_http::WasiBody;
 
 use super::running::Running;
-use witgate_http::body::Body;
+use witgate_http::body::{Body, Source};
 use witgate_http::error::{Error, Kind};
 
 /// The body of a response. Reading it runs the guest.
@@ -102,6 +102,8 @@ fn unfinished() -> Error {
 fn broken(how: &str) -> Error {
     Error::new(Kind::UpstreamClosed, format!("the body of the response {how}"))
 }
+
+impl Source for ResponseBody {}
 
 impl http_body::Body for ResponseBody {
     type Data = Bytes;

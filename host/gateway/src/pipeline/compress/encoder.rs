@@ -15,6 +15,7 @@ use flate2::write::GzEncoder;
 use http_body::{Body, Frame};
 
 use witgate_config::Encoding;
+use witgate_http::body::Source;
 use witgate_http::error::{Error, Kind};
 
 /// Bytes that one call passes to the codec, and takes from it.
@@ -98,6 +99,8 @@ impl<B> Encoder<B> {
         self.codec.take().map(|codec| codec.finish().map(Bytes::from)).transpose()
     }
 }
+
+impl<B: Body<Data = Bytes, Error = Error> + Unpin> Source for Encoder<B> {}
 
 impl<B: Body<Data = Bytes, Error = Error> + Unpin> Body for Encoder<B> {
     type Data = Bytes;

@@ -19,11 +19,11 @@ use http_body::{Frame, SizeHint};
 use crate::net::Stream;
 use crate::server::worker::ConnectionSettings;
 use witgate_config::HalfClose;
-use witgate_http::body::PolledFrame;
+use witgate_http::body::{PolledFrame, PolledPipe, Source};
 use witgate_http::error::{Error, Kind};
 use witgate_http::h1::Framing;
 use witgate_http::h1::incoming::{IncomingBody, ReceiveError, Received};
-use witgate_http::h1::io::BufferedIo;
+use witgate_http::h1::io::{BufferedIo, LongPart};
 use witgate_http::throughput::{Throughput, Timer};
 
 /// Bytes that are read ahead while an exchange runs: pipelined requests and the start of bodies.
@@ -97,8 +97,8 @@ impl Http1Conn {
         self.half_closed = None;
     }
 
-    /// Whether more of the current request's body is unread than the gateway discards.
-    pub(super) fn has_long_rest(&self) -> bool {
+    /// Whether the unread part of the request's body is too large to discard.
+    pub(super) fn exceeds_discard_limit(&self) -> bool {
         self.body.size_hint().lower() > DISCARD_BYTES_MAX as u64
     }
 
@@ -142,8 +142,9 @@ impl Http1Conn {
         }
     }
 
-    /// Sends the output buffer, then `more`. Fails if the client takes too little for too long.
-    pub(super) fn poll_send(&mut self, context: &mut Context<'_>, more: &mut Bytes) -> Poll<io::Result<()>> {
+    /// Sends the output buffer, then `more`. Fails if the client receives less than
+    /// the minimum rate.
+    pub(super) fn poll_send(&mut self, context: &mut Context<'_>, more: &mut LongPart) -> Poll<io::Result<()>> {
         let mut written = 0;
         let sent = self.io.poll_write(context, more, &mut written);
         if written > 0 {
@@ -163,18 +164,23 @@ impl Http1Conn {
         }
     }
 
-    /// Ready once the client has taken too little for too long.
+    /// Ready when the client receives less than the minimum rate.
     fn poll_write_timeout(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         let deadline = self.sending.deadline(&self.settings.send);
         let timeout = self.write_timer.poll_until(context, deadline);
-        timeout.map(|()| io::Error::new(io::ErrorKind::TimedOut, "the client takes too little"))
+        timeout.map(|()| {
+            io::Error::new(io::ErrorKind::TimedOut, "the client receives less than limits.min_bytes_per_second")
+        })
     }
 
     /// The next frame of the current request's body.
     pub(super) fn poll_body(&mut self, context: &mut Context<'_>) -> PolledFrame {
         let received = match self.body.take_frame(&mut self.io.input) {
             Some(received) => received,
-            None => ready!(self.poll_receive(context)),
+            None => {
+                self.send_owed(context)?;
+                ready!(self.poll_receive(context))
+            }
         };
         if self.tunnel_idle.is_some() {
             self.last_active = Some(Instant::now());
@@ -182,33 +188,53 @@ impl Http1Conn {
         Poll::Ready(received.map_err(client_error).transpose())
     }
 
+    /// The next bytes of the current request's body in a pipe, where that is possible.
+    fn poll_pipe(&mut self, context: &mut Context<'_>) -> Option<PolledPipe> {
+        if !self.body.can_fill_pipe(&self.io) {
+            return None;
+        }
+        if let Err(error) = self.send_owed(context) {
+            return Some(Poll::Ready(Err(error)));
+        }
+        let receive_rate = &self.settings.receive;
+        let polled = self.body.poll_pipe(&mut self.io, context, |receiving| Some(receiving.deadline(receive_rate)))?;
+        Some(polled.map_err(client_error))
+    }
+
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Received> {
-        if std::mem::take(&mut self.owes_continue) {
-            self.io.output.extend_from_slice(CONTINUE);
-        }
-        // The client may wait for this output before it sends more. If the socket is full, the next
-        // write sends it: it is only a few bytes.
-        if self.owes_output()
-            && let Poll::Ready(Err(error)) = self.poll_send(context, &mut Bytes::new())
-        {
-            return Poll::Ready(Err(ReceiveError::Io(error)));
-        }
         let tunnel_deadline = self.last_active.zip(self.tunnel_idle).map(|(active, idle)| active + idle);
         let receive_rate = &self.settings.receive;
         self.body.poll_frame(&mut self.io, context, |receiving| {
             Some(tunnel_deadline.unwrap_or_else(|| receiving.deadline(receive_rate)))
         })
     }
+
+    /// Sends what the client may wait for before it sends more. If the socket is full, the next
+    /// write sends it: it is only a few bytes.
+    fn send_owed(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
+        if std::mem::take(&mut self.owes_continue) {
+            self.io.output.extend_from_slice(CONTINUE);
+        }
+        if self.owes_output()
+            && let Poll::Ready(Err(error)) = self.poll_send(context, &mut LongPart::None)
+        {
+            return Err(client_error(ReceiveError::Io(error)));
+        }
+        Ok(())
+    }
 }
 
-/// The client's fault, as the exchange reports it.
+/// Converts an error of the client's connection.
 fn client_error(error: ReceiveError) -> Error {
     match error {
         ReceiveError::Invalid(error) => error,
         ReceiveError::Closed => {
             Error::new(Kind::ClientGone, "the client closed the connection before the end of the request body")
         }
-        ReceiveError::TooSlow => Error::new(Kind::ClientTimeout, "the request body came too slowly"),
+        ReceiveError::TooSlow => {
+            let detail = "the request body arrived too slowly (timeouts.request_body, limits.min_bytes_per_second)";
+            Error::new(Kind::ClientTimeout, detail)
+        }
         ReceiveError::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
             Error::new(Kind::ClientTimeout, error.to_string())
         }
@@ -233,5 +259,11 @@ impl http_body::Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.0.borrow().body.size_hint()
+    }
+}
+
+impl Source for RequestBody {
+    fn poll_pipe(self: Pin<&mut Self>, context: &mut Context<'_>) -> Option<PolledPipe> {
+        self.0.borrow_mut().poll_pipe(context)
     }
 }

@@ -14,6 +14,7 @@ use super::conn::{Http1Conn, SharedConn};
 use crate::pipeline::exchange;
 use witgate_http::body::Body;
 use witgate_http::h1::head::RequestHead;
+use witgate_http::h1::io::Io as _;
 use witgate_http::h1::outgoing::{Gathered, Outgoing};
 use witgate_http::h1::{Framing, encode};
 use witgate_http::semantics::fields::has_member;
@@ -81,7 +82,8 @@ pub(super) async fn send_response(
     let mut outgoing = if bodiless || length == Some(0) {
         Outgoing::none()
     } else {
-        Outgoing::new(body, framing == Some(Framing::Chunked), form.trailers)
+        let accepts_pipes = conn.borrow().io.io.has_plain_socket();
+        Outgoing::new(body, framing == Some(Framing::Chunked), form.trailers, accepts_pipes)
     };
     poll_fn(|context| poll_body(&mut outgoing, conn, is_tunnel, context)).await.map(|()| keep)
 }
@@ -94,7 +96,7 @@ fn can_reuse(conn: &mut Http1Conn, head: &http::response::Parts) -> bool {
     let owes_continue = std::mem::take(&mut conn.owes_continue) && !conn.has_read_body();
     let refuses_body = matches!(head.status.as_u16(), 408 | 413) && !conn.has_read_body();
     // The gateway discards only a short rest, so the next request would not be read.
-    let is_long = conn.has_long_rest();
+    let is_long = conn.exceeds_discard_limit();
     let must_close = head.extensions.get::<exchange::CloseConnection>().is_some();
     !owes_continue && !refuses_body && !is_long && !must_close
 }
@@ -121,7 +123,7 @@ fn poll_body(
                 return Poll::Ready(Err(()));
             }
         };
-        match conn.poll_send(context, &mut outgoing.large) {
+        match conn.poll_send(context, &mut outgoing.long) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
             Poll::Pending => return Poll::Pending,

@@ -13,7 +13,7 @@ use http_body::{Frame, SizeHint};
 
 use super::connection::{Connection, GiveBack, upstream_error};
 use super::upload::Upload;
-use witgate_http::body::PolledFrame;
+use witgate_http::body::{PolledFrame, PolledPipe, Source};
 use witgate_http::error::{Error, Kind};
 use witgate_http::h1::Framing;
 use witgate_http::h1::incoming::{IncomingBody, ReceiveError};
@@ -83,12 +83,42 @@ impl Download {
         Ok(())
     }
 
+    /// The error of a body that ends before its end.
+    fn broken(&self, error: ReceiveError) -> Error {
+        if matches!(error, ReceiveError::TooSlow) {
+            let silence = self.idle_timeout.unwrap_or_default();
+            let detail = format!("it was silent for {silence:?} in the middle of its response");
+            return Error::new(Kind::UpstreamTimeout, detail);
+        }
+        upstream_error(error, "it closed in the middle of its response")
+    }
+
     /// The upstream has closed its direction of a tunnel; the client's direction goes on.
     fn poll_half_closed(&mut self, since: Instant, context: &mut Context<'_>) -> PolledFrame {
         let Some(connection) = self.connection.as_mut().filter(|_| self.upload.is_some()) else {
             return Poll::Ready(None);
         };
         connection.io.timer.poll_until(context, since + HALF_CLOSED).map(|()| None)
+    }
+}
+
+impl Source for Download {
+    fn poll_pipe(self: Pin<&mut Self>, context: &mut Context<'_>) -> Option<PolledPipe> {
+        let this = self.get_mut();
+        if !this.body.can_fill_pipe(&this.connection.as_ref()?.io) {
+            return None;
+        }
+        if let Err(error) = this.poll_upload(context) {
+            return Some(Poll::Ready(Err(error)));
+        }
+        let idle_timeout = this.idle_timeout;
+        let polled = this.body.poll_pipe(&mut this.connection.as_mut()?.io, context, |receiving| {
+            idle_timeout.map(|stall| receiving.deadline(&MinRate::stall_only(stall)))
+        })?;
+        if this.body.is_done() {
+            this.finish();
+        }
+        Some(polled.map_err(|error| this.broken(error)))
     }
 }
 
@@ -121,12 +151,7 @@ impl http_body::Body for Download {
                 }
                 Poll::Ready(frame.map(Ok))
             }
-            Err(ReceiveError::TooSlow) => {
-                let silence = idle_timeout.unwrap_or_default();
-                let detail = format!("it was silent for {silence:?} in the middle of its response");
-                Poll::Ready(Some(Err(Error::new(Kind::UpstreamTimeout, detail))))
-            }
-            Err(error) => Poll::Ready(Some(Err(upstream_error(error, "it closed in the middle of its response")))),
+            Err(error) => Poll::Ready(Some(Err(this.broken(error)))),
         }
     }
 

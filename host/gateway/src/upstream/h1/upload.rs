@@ -1,5 +1,5 @@
-//! The request on its way to an endpoint: its head, then its body while the response already
-//! arrives.
+//! Sends a request to an HTTP/1.1 endpoint: its head, then its body, while the response may already
+//! arrive.
 //!
 //! This module does not know: responses, the pool.
 
@@ -14,6 +14,7 @@ use tokio::io::AsyncWrite as _;
 use super::connection::Connection;
 use witgate_http::body::Body;
 use witgate_http::error::Error;
+use witgate_http::h1::io::Io as _;
 use witgate_http::h1::outgoing::{Gathered, Outgoing};
 use witgate_http::h1::{Framing, encode};
 use witgate_runtime::exchange::Upgrade;
@@ -70,7 +71,7 @@ impl Upload {
         let outgoing = if framing == Framing::None && upgrade.is_none() {
             Outgoing::none()
         } else {
-            Outgoing::new(body, framing == Framing::Chunked, true)
+            Outgoing::new(body, framing == Framing::Chunked, true, connection.io.io.has_plain_socket())
         };
         Self {
             outgoing,
@@ -101,7 +102,7 @@ impl Upload {
                 self.outgoing.gather(context, &mut connection.io.output)?
             };
             let mut written = 0;
-            let sent = connection.io.poll_write(context, &mut self.outgoing.large, &mut written);
+            let sent = connection.io.poll_write(context, &mut self.outgoing.long, &mut written);
             self.has_sent |= written > 0;
             match sent {
                 Poll::Ready(Ok(())) => {}
