@@ -36,8 +36,8 @@ fn read_head(connection: &mut RawConnection) -> Result<String> {
     }
 }
 
-/// Answers with the pattern, as the path says: `/length`, `/chunked` in chunks of one MiB, or `/cut`
-/// before its last byte. A request with a body gets `same` or `different`.
+/// Responds with the pattern, as the path says: `/length`, `/chunked` in chunks of one MiB, or
+/// `/cut` before its last byte. A request with a body gets `same` or `different`.
 fn serve(connection: &mut RawConnection) -> Result<()> {
     let pattern = pattern();
     loop {

@@ -1,4 +1,5 @@
-//! Pipes that move the bytes of long bodies from socket to socket inside of the kernel (`splice(2)`).
+//! Pipes that move the bytes of long bodies from socket to socket inside of the kernel
+//! (`splice(2)`).
 //!
 //! Gain: a long body between two sockets without TLS is not copied, neither out of the kernel nor
 //! back into it, which halves its processor time. Price: two descriptors for each pipe, and up to

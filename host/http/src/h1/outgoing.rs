@@ -1,9 +1,9 @@
 //! Encodes a body for HTTP/1.1, chunked or unchanged, and gathers it for writing.
 //!
 //! Small frames are copied into one buffer, so that they share a system call; long frames are sent
-//! from where they are, which saves the copy, and pipes as they are. Both sides of the gateway send bodies this way:
-//! requests to upstreams and responses to clients. This module does not know: who receives the
-//! body.
+//! from where they are, which saves the copy, and pipes as they are. Both sides of the gateway send
+//! bodies this way: requests to upstreams and responses to clients. This module does not know: who
+//! receives the body.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
