@@ -2,9 +2,9 @@
 //! (`splice(2)`).
 //!
 //! Gain: a long body between two sockets without TLS is not copied, neither out of the kernel nor
-//! back into it, which halves its processor time. Price: two descriptors for each pipe, and up to
-//! [`PIPE_BYTES`] in the kernel for a peer that reads slowly. So each thread has at most
-//! [`PIPES_MAX`] in use. Without a free one, a body is read through buffers.
+//! back into it, which saves a quarter of its processor time or more. Price: two descriptors for
+//! each pipe, and up to [`PIPE_BYTES`] in the kernel for a peer that reads slowly. So each thread
+//! has at most [`PIPES_MAX`] in use. Without a free one, a body is read through buffers.
 //!
 //! This module does not know: bodies, messages.
 
