@@ -128,6 +128,11 @@ pub trait Source: http_body::Body<Data = Bytes, Error = Error> {
     fn poll_pipe(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Option<PolledPipe> {
         None
     }
+
+    /// Whether trailers may come after the bytes that have not been read.
+    fn can_have_trailers(&self) -> bool {
+        true
+    }
 }
 
 /// A source behind a trait object.
@@ -232,7 +237,9 @@ impl Body {
     #[must_use]
     pub fn map_trailers(self, change: impl FnMut(&mut http::HeaderMap) + Unpin + 'static) -> Self {
         match self.inner {
-            Inner::Stream(source) => Self { inner: Inner::Stream(Box::pin(MappedTrailers { source, change })), ..self },
+            Inner::Stream(source) if source.can_have_trailers() => {
+                Self { inner: Inner::Stream(Box::pin(MappedTrailers { source, change })), ..self }
+            }
             inner => Self { inner, ..self },
         }
     }

@@ -3,8 +3,8 @@
 //! Some servers join trailers with the fields of the head. So every rule that removes or replaces a
 //! field of the head holds for a trailer of the same name: fields that name the client, fields that
 //! an authentication step writes, and what the operator and filters edit. A bounded list of names
-//! per route decides, so a request without trailers costs nothing but the list's pointer. This
-//! module does not know: how trailers arrive.
+//! per route decides. A body whose framing excludes trailers costs nothing but the list's pointer.
+//! This module does not know: how trailers arrive.
 
 use std::sync::Arc;
 

@@ -119,6 +119,11 @@ impl IncomingBody {
         matches!(self.rest, Rest::Nothing)
     }
 
+    /// Whether trailers may come: only chunks carry them (RFC 9112, section 7.1.2).
+    pub fn can_have_trailers(&self) -> bool {
+        matches!(self.rest, Rest::Chunks(_))
+    }
+
     /// Whether the body ends only when the peer closes the connection.
     pub fn is_until_close(&self) -> bool {
         matches!(self.rest, Rest::UntilClose)

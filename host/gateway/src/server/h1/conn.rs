@@ -266,4 +266,8 @@ impl Source for RequestBody {
     fn poll_pipe(self: Pin<&mut Self>, context: &mut Context<'_>) -> Option<PolledPipe> {
         self.0.borrow_mut().poll_pipe(context)
     }
+
+    fn can_have_trailers(&self) -> bool {
+        self.0.borrow().body.can_have_trailers()
+    }
 }

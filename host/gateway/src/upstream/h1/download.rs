@@ -120,6 +120,10 @@ impl Source for Download {
         }
         Some(polled.map_err(|error| this.broken(error)))
     }
+
+    fn can_have_trailers(&self) -> bool {
+        self.body.can_have_trailers()
+    }
 }
 
 impl http_body::Body for Download {
