@@ -47,7 +47,7 @@ const PROGRAM: [&str; 32] = [
     include_str!("optimize/stack_frames.rs"),
     include_str!("optimize/wasi_stubs.rs"),
     include_str!("optimize/world.rs"),
-    include_str!("refusals.rs"),
+    include_str!("client_refusals.rs"),
     include_str!("toolchain/cargo.rs"),
     include_str!("toolchain/debian.rs"),
     include_str!("toolchain/mod.rs"),

@@ -16,14 +16,14 @@
 mod batch;
 mod build;
 mod check;
+mod client_refusals;
+mod embedded_files;
 mod examples;
 mod filter_toml;
 mod fingerprint;
-mod home;
 mod optimize;
 mod progress;
 mod project;
-mod refusals;
 mod scaffold;
 mod toolchain;
 mod unit_tests;
@@ -31,8 +31,8 @@ mod wit;
 
 pub use batch::{Built, BuiltComponent, build_all};
 pub use build::BuildOptions;
+pub use embedded_files::folder as user_folder;
 pub use examples::{read_example_file, read_examples};
-pub use home::folder as user_folder;
 pub use optimize::{Optimized, optimize};
 pub use project::{OutDir, filter_name, find_projects};
 pub use scaffold::{TEMPLATES, new_filter};

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use witgate_manifest::Manifest;
 
 use crate::toolchain::language::{BuildError, Language};
-use crate::{filter_toml, refusals};
+use crate::{client_refusals, filter_toml};
 
 /// How many levels below a named folder a filter.toml is searched for: `guests/LANGUAGE/NAME` needs
 /// two, and one more is allowed.
@@ -40,7 +40,7 @@ impl Project {
     /// Reads the manifest in `source`.
     pub(crate) fn read(source: &Path, out_dir: OutDir<'_>) -> Result<Self, BuildError> {
         let source = source.canonicalize().with_context(|| format!("{}", source.display()))?;
-        let manifest = filter_toml::read(&source.join("filter.toml"), || refusals::refuses_clients(&source))
+        let manifest = filter_toml::read(&source.join("filter.toml"), || client_refusals::refuses_clients(&source))
             .map_err(BuildError::Author)?;
         let language = Language::of(&source).ok_or_else(|| {
             BuildError::Author(format!(

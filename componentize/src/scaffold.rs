@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use witgate_manifest::NAME_CHARS_MAX;
 
-use crate::home::FILES;
+use crate::embedded_files::FILES;
 use crate::toolchain::language::Language;
 
 /// The templates, with what each is for.

@@ -6,11 +6,11 @@
 //! one after the other. It does not know: the gateway's sources.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod buffered_bodies;
 mod bulk;
 mod calls;
 mod cases;
 mod crowd;
-mod held;
 mod proposals;
 
 use std::sync::atomic::{AtomicBool, Ordering};

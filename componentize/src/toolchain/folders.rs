@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 
-use crate::home;
+use crate::embedded_files;
 
 /// The folder of the unpacked files. Empty if the builder works in its repository.
 static UNPACKED: OnceLock<PathBuf> = OnceLock::new();
@@ -22,7 +22,7 @@ static UNPACKED: OnceLock<PathBuf> = OnceLock::new();
 /// The folder cannot be written.
 pub fn use_embedded_files() -> Result<()> {
     if UNPACKED.get().is_none() {
-        let folder = home::unpack()?;
+        let folder = embedded_files::unpack()?;
         let _ = UNPACKED.set(folder);
     }
     Ok(())
@@ -48,7 +48,7 @@ pub(crate) fn checkout() -> Option<PathBuf> {
     std::env::var_os("COMPONENTIZE_HOME").map(PathBuf::from)
 }
 
-/// The repository that contains [`home`], with `guests/` and `wit/`.
+/// The repository that contains [`embedded_files`], with `guests/` and `wit/`.
 pub fn repository() -> PathBuf {
     let home = home();
     home.parent().map_or_else(|| home.join(".."), Path::to_owned)

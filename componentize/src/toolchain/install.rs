@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::command::run;
 use super::folders::{checkout, tools, unpacked};
-use crate::{home, progress};
+use crate::{embedded_files, progress};
 
 const NODE_MIN: (u32, u32) = (20, 0);
 const PYTHON_MIN: (u32, u32) = (3, 11);
@@ -62,7 +62,7 @@ pub(crate) fn python() -> Result<()> {
 /// The folder in which the tools of a language are installed.
 fn tools_folder(language: &str, files: &[&str]) -> Result<PathBuf> {
     match (unpacked(), checkout()) {
-        (Some(_), None) => home::tools(language, &tools(language), files),
+        (Some(_), None) => embedded_files::tools(language, &tools(language), files),
         (Some(_), Some(checkout)) => Ok(checkout.join(language)),
         (None, _) => Ok(tools(language)),
     }

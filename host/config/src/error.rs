@@ -8,8 +8,8 @@ use std::path::Path;
 
 use witgate_http::text::bounded;
 
+use crate::key_forms::Shapes;
 use crate::references::References;
-use crate::shape::Shapes;
 
 /// A line carries the number of its file above this bit. A file has fewer lines.
 pub(crate) const FILE_SHIFT: u32 = 32;

@@ -18,18 +18,19 @@ mod error_pages;
 mod filters;
 mod include;
 mod ineffective;
+mod key_forms;
 mod limits;
 mod listen_address;
 mod listeners;
 mod locations;
 mod log;
+mod masked;
 mod outbound;
 mod references;
 mod release;
 mod reload;
 mod routes;
 mod schema;
-mod shape;
 mod source_rules;
 mod sources;
 mod state;
@@ -43,7 +44,6 @@ mod untrusted_fields;
 mod upstreams;
 mod values;
 mod workers;
-mod written;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -189,7 +189,7 @@ impl Config {
         let mut config = Section::read_file(&root, &reading, |top| Self::read(top, base, &included));
         config.file = file.to_owned();
         config.sha256 = hex::encode(Sha256::digest(text));
-        config.written = written::masked(&root);
+        config.written = masked::masked(&root);
         let Reading { errors: found, warnings, .. } = reading;
         errors.extend(found.into_inner());
         config.warnings = warnings.into_inner();
@@ -254,7 +254,7 @@ impl Config {
         for direct in of_filters.chain(of_components).cloned().collect::<Vec<_>>() {
             config.upstreams.insert(direct.upstream(), upstreams::direct::direct(&direct, top, base));
         }
-        routes::reach::check(top, &config.routes);
+        routes::unreachable::check(top, &config.routes);
         routes::clear_text::check(top, &config.listeners, &config.routes);
         let trust = (config.trusted_proxies.as_slice(), &config.untrusted_fields);
         ineffective::check(top, &config.listeners, &config.upstreams, &config.routes, trust);

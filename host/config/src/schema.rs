@@ -13,8 +13,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::error::Reading;
+use crate::key_forms::{ANY_NAME, Form, Shape, Shapes, child_path};
 use crate::references::AnyReference;
-use crate::shape::{ANY_NAME, Form, Shape, Shapes, child_path};
 use crate::yaml::{self, Section};
 
 const EXAMPLES: [&str; 2] = [include_str!("example.yaml"), include_str!("forms.yaml")];

@@ -32,16 +32,16 @@ use crate::pipeline::jwt::key_cache::KeyCaches;
 use crate::pipeline::snapshot::{Components, Filters, Shared, Snapshot, UpstreamParts};
 use crate::process::files;
 use crate::process::hardening::protect_memory;
-use crate::releases::board::Releases;
 use crate::releases::loader::Loader;
 use crate::releases::remote::RemoteSources;
+use crate::releases::version_registry::Releases;
 use crate::state::RouteLimiters;
 use crate::telemetry::{Metrics, MetricsExport, MetricsSource, ReloadStatus, Telemetry};
 use crate::tls::reload::{CertificateErrors, Certificates, store_tls};
 use crate::upstream::{EndpointRegistry, run_health_checks};
 use crate::{admin, server};
 use witgate_config::{Config, ListenAddress, Listener};
-use witgate_http::held::HeldBytes;
+use witgate_http::body_budget::HeldBytes;
 use witgate_http::limiter::Limiter;
 use witgate_runtime::engine::Engine;
 

@@ -16,8 +16,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use smallvec::SmallVec;
 
+use crate::body_budget::{Arriving, Exceeded};
 use crate::error::{Error, Kind};
-use crate::held::{Arriving, Exceeded};
 use crate::limiter::Permit;
 use crate::pipe::Pipe;
 use crate::semantics::fields::remove_with_lookalikes;

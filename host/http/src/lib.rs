@@ -5,10 +5,10 @@
 //! This crate does not know: sockets, WebAssembly, configuration.
 
 pub mod body;
+pub mod body_budget;
 pub mod error;
 pub mod h1;
 pub mod h2;
-pub mod held;
 pub mod limiter;
 pub mod pipe;
 pub mod semantics;

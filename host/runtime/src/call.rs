@@ -29,7 +29,7 @@ use crate::filter::{CallState, Filter, Phase};
 use crate::instance::{CallRemains, GuestAction, HandlerResult, Instance};
 use crate::instance_cache;
 use crate::replay::Replay;
-use crate::turns;
+use crate::time_slices;
 use crate::waiting::WaitClock;
 
 /// How often the timer of a call looks at one that waits for another service, at most.
@@ -123,7 +123,7 @@ pub async fn run_with(
     let running = async {
         // Calls of a filter whose calls are long begin one after the other.
         if filter.long_calls.load(Ordering::Relaxed) > 0 {
-            turns::next().await;
+            time_slices::next().await;
         }
         instance.run(filter, phase).await
     };
@@ -281,7 +281,7 @@ async fn within<F: Future>(timeout: Duration, waits: Option<&WaitClock>, future:
     let mut future = pin!(future);
     let future = poll_fn(move |context| {
         let polled = future.as_mut().poll(context);
-        turns::end();
+        time_slices::end();
         polled
     });
     let mut future = pin!(future);

@@ -282,7 +282,7 @@ fn config(instances: u32) -> Config {
         .pagemap_scan(Enabled::Auto);
     let mut config = code_config();
     config.max_wasm_stack(STACK_BYTES).async_stack_size(STACK_BYTES + HOST_STACK_BYTES);
-    // After a trap, `author_place` reads the memory. Handles of it are all that this keeps.
+    // After a trap, `source_location` reads the memory. Handles of it are all that this keeps.
     config.coredump_on_trap(true);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config

@@ -9,7 +9,7 @@
 //! what it prints. This module does not know: upstreams, retries, where files come from.
 
 mod call;
-mod linked;
+mod loaded;
 mod output;
 mod request_body;
 mod response_body;
@@ -17,4 +17,4 @@ mod running;
 
 pub use crate::wasi_http::Holder;
 pub use call::{call, try_instantiate};
-pub use linked::{HttpComponent, HttpComponentSettings, check_imports};
+pub use loaded::{HttpComponent, HttpComponentSettings, check_imports};

@@ -26,7 +26,7 @@ use crate::failure::{HostTrap, Sampled};
 use crate::filter::{CallState, Filter, HANDLES_MAX, Phase};
 use crate::replay::Replay;
 use crate::stacks;
-use crate::turns::{self, LongCall};
+use crate::time_slices::{self, LongCall};
 use crate::waiting::WaitClock;
 
 /// Bytes that the guest may pass to the host in one function call, or with the result of its
@@ -103,7 +103,7 @@ impl Instance {
             }
             state.filter.calls.request_fast_ticks();
             state.long_call.get_or_insert_with(|| LongCall::new(&state.filter.long_calls));
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(turns::next())))
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(time_slices::next())))
         });
         Self { store, handlers: None, calls: 0 }
     }

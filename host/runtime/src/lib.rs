@@ -12,10 +12,9 @@
 //! What makes a fresh instance per call cheap: `instance_cache` moves creation and drop out of the
 //! call, `pool_range` finds the pool's memories, `fault_around` and `coalesce` reduce the work of
 //! the kernel for their pages, and `clock` ticks only as often as calls need. After a call that
-//! failed, `author_place` finds the author's line.
+//! failed, `source_location` finds the author's line.
 //! This crate does not know: routes, upstreams, listeners, where files come from.
 
-mod author_place;
 mod bindings;
 pub mod call;
 mod capability_calls;
@@ -46,8 +45,9 @@ pub mod proposals;
 pub mod replay;
 mod sbom;
 pub mod settings;
+mod source_location;
 mod stacks;
 mod store_limits;
-mod turns;
+mod time_slices;
 mod waiting;
 mod wasi_http;

@@ -17,7 +17,7 @@ use wasmtime_wasi_http::{Error as WasiError, RequestOptions, WasiBody, WasiHttpH
 use crate::exchange::{Client, Exchange, Passed};
 use crate::outbound::{CALLS_IN_SEQUENCE_MAX, HttpGrant, RequestParts, SendError, inherited};
 use crate::waiting::WaitClock;
-use witgate_http::held::{Arriving, Budget};
+use witgate_http::body_budget::{Arriving, Budget};
 use witgate_http::semantics::fields::is_hop_by_hop;
 
 /// Bytes that a component writes into a body in one call. Two such parts wait for the reader.

@@ -5,7 +5,7 @@
 //! `listeners[].redirect_to_https` has no such gap. This module does not know: requests.
 
 use super::conditions::{PathMatch, ValueMatch};
-use super::reach::covers;
+use super::unreachable::covers;
 use super::{Action, Route};
 use crate::listeners::Listener;
 use crate::yaml::Section;

@@ -12,8 +12,8 @@ pub(crate) mod cors;
 pub(crate) mod jwt;
 pub(crate) mod policies;
 pub(crate) mod rate_limit;
-pub(crate) mod reach;
 pub(crate) mod rewrite;
+pub(crate) mod unreachable;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //!
 //! A reader never stops at a mistake: it records an error and returns nothing, so that the caller
 //! uses a default and one run reports all mistakes. A section remembers which keys were read; the
-//! rest are unknown keys. It can also note which form of value each key has (`shape.rs`).
+//! rest are unknown keys. It can also note which form of value each key has (`key_forms.rs`).
 //! This module does not know: which sections and keys exist.
 
 use std::cell::RefCell;
@@ -15,8 +15,8 @@ use std::time::Duration;
 use super::suggest::{begins, nearest};
 use super::tree::{Key, Node, Value};
 use crate::error::{ConfigError, Reading};
+use crate::key_forms::{ANY_NAME, Form, child_path};
 use crate::references::Reference;
-use crate::shape::{ANY_NAME, Form, child_path};
 use crate::values;
 
 /// The most unknown keys of one section that are reported.

@@ -13,12 +13,12 @@ use super::query;
 use super::reply::{Reply, serialized, text};
 use crate::control::rollout;
 use crate::pipeline::snapshot::{Shared, StoreView};
-use crate::releases::board::CommandError;
 use crate::releases::commands::Command;
 use crate::releases::entry::{Entry, Quarantined, Running};
 use crate::releases::history::ShownSums;
-use crate::releases::shadow::{Sample, ShadowCounts, ShadowTrial};
+use crate::releases::shadow::{Sample, ShadowCounts, ShadowTraffic};
 use crate::releases::shared::GatewayNotice;
+use crate::releases::version_registry::CommandError;
 use crate::releases::versions::Version;
 
 /// The versions of a filter.
@@ -204,11 +204,11 @@ fn show_running(entry: &Entry, running: &Running) -> RunningRelease {
         held_for_seconds: running.began.elapsed().as_secs_f64(),
         old: figures.old.into(),
         new: figures.new.into(),
-        shadow: running.trial.shadow.as_ref().map(show_shadow),
+        shadow: running.traffic.shadow.as_ref().map(show_shadow),
     }
 }
 
-fn show_shadow(shadow: &ShadowTrial) -> ShownShadow {
+fn show_shadow(shadow: &ShadowTraffic) -> ShownShadow {
     ShownShadow { counts: shadow.counts(), samples: shadow.samples() }
 }
 

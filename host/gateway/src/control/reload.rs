@@ -1,6 +1,6 @@
 //! Loads changed configurations, filters and certificates, and puts them into service.
 //!
-//! Certificates, the configuration and each filter have lanes of their own, so that none waits for
+//! Certificates, the configuration and each filter have jobs of their own, so that none waits for
 //! another. A configuration is applied completely or not at all. A changed filter is loaded on its
 //! own: if it is refused, its previous version stays in service and the other filters are not
 //! affected.
@@ -15,12 +15,12 @@ use tokio::sync::watch;
 
 use super::config_source::{self, ConfigSource};
 use super::known_series;
-use super::lanes::{Lanes, Trigger};
+use super::reload_jobs::{ReloadJobs, Trigger};
 use super::rollout::{self, Loaded};
 use crate::pipeline::snapshot::{Components, Filters, Shared, UpstreamParts};
 use crate::process::priority::shorten_time_slice;
 use crate::releases::loader::{Loader, component_name};
-use crate::state::RedisBulletin;
+use crate::state::RedisDecisions;
 use crate::telemetry::{FilesLabels, Metrics, ReloadLabels};
 use crate::tls::reload::{CertificateErrors, Certificates, UpstreamSet, store_tls, upstream_tls};
 use witgate_config::{Config, UpstreamComponent};
@@ -141,7 +141,7 @@ pub struct Reloader {
     loader: Loader,
     certificates: Mutex<Certificates>,
     source: ConfigSource,
-    lanes: Arc<Lanes>,
+    jobs: Arc<ReloadJobs>,
     /// The last read of the configuration's text, whether applied or not.
     last_read: Mutex<Result<String, String>>,
     /// The digest of the files that this text refers to.
@@ -160,9 +160,9 @@ impl Reloader {
         text: String,
     ) -> Self {
         loader.yield_to_traffic();
-        let (lanes, certificates) = (Arc::default(), Mutex::new(certificates));
+        let (jobs, certificates) = (Arc::default(), Mutex::new(certificates));
         let (last_read, last_references) = (Mutex::new(Ok(text)), Mutex::new(source.references_digest_in_use()));
-        Self { shared, loader, certificates, source, lanes, last_read, last_references, replaced: Mutex::default() }
+        Self { shared, loader, certificates, source, jobs, last_read, last_references, replaced: Mutex::default() }
     }
 
     /// Begins to check the files, and to put changed ones into service. Returns at once.
@@ -175,18 +175,18 @@ impl Reloader {
     }
 
     /// Where gateways share decisions about the releases of filters, on servers of `stores`.
-    pub(super) fn bulletins(&self) -> Vec<(String, RedisBulletin)> {
-        self.loader.bulletins(&self.shared.snapshot.load().config)
+    pub(super) fn decision_stores(&self) -> Vec<(String, RedisDecisions)> {
+        self.loader.decision_stores(&self.shared.snapshot.load().config)
     }
 
     /// Waits until no check, load or compilation runs.
     pub async fn wait_idle(&self) {
-        self.lanes.wait_idle().await;
+        self.jobs.wait_idle().await;
     }
 
-    fn start(self: &Arc<Self>, lane: &str, trigger: Trigger, job: impl Fn(&Arc<Self>, Trigger) + Send + 'static) {
+    fn start(self: &Arc<Self>, name: &str, trigger: Trigger, job: impl Fn(&Arc<Self>, Trigger) + Send + 'static) {
         let this = self.clone();
-        self.lanes.start(lane, trigger, move |trigger| {
+        self.jobs.start(name, trigger, move |trigger| {
             if let Err(error) = shorten_time_slice() {
                 tracing::debug!(%error, "reloads use the system's time slice");
             }
@@ -199,7 +199,7 @@ impl Reloader {
         self.publish_check("certificates");
     }
 
-    /// Compares the configuration and the filters with what is loaded, and starts a lane for each
+    /// Compares the configuration and the filters with what is loaded, and starts a job for each
     /// difference.
     fn check_files(self: &Arc<Self>, trigger: Trigger) {
         let read = self.source.read();

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::pipeline::snapshot::{Filters, Shared, Snapshot, UpstreamParts};
-use crate::releases::board::{CommandError, Entries, Releases};
 use crate::releases::commands::Command;
 use crate::releases::decision::{Decision, DecisionKind, Who};
 use crate::releases::loader::Loader;
 use crate::releases::shared::SharedDecision;
+use crate::releases::version_registry::{CommandError, Entries, Releases};
 use crate::state::RouteLimiters;
 use crate::telemetry::{FilterLabels, FilterNameLabels, Metrics, ReleaseDecisionLabels, ReloadLabels};
 use witgate_config::Config;
@@ -71,7 +71,7 @@ pub fn command(shared: &Shared, filter: &str, command: Command, who: Who) -> Res
     Ok(decision)
 }
 
-/// Notes what the bulletin of a filter said, and follows a decision of another gateway.
+/// Notes what the decision store of a filter has, and follows a decision of another gateway.
 pub(super) fn hear(shared: &Shared, filter: &str, number: u64, taken: bool, decision: Option<SharedDecision>) {
     let mut releases = lock(&shared.releases);
     let before = releases.entries().clone();

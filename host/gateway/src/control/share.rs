@@ -1,7 +1,7 @@
 //! Tells other gateways what was decided about the releases of filters, and hears from them.
 //!
-//! Each filter with `release.store` has a page there ([`Bulletin`]), which this gateway reads and
-//! writes at an interval. A decision that the store did not take stays pending, also over a
+//! Each filter with `release.store` has a page there ([`DecisionStore`]), which this gateway reads
+//! and writes at an interval. A decision that the store did not take stays pending, also over a
 //! restart. While a store cannot be reached, the gateway decides alone, and says so. This module
 //! does not know: how a decision is made.
 
@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use super::reload::Reloader;
 use super::rollout;
 use crate::pipeline::snapshot::{Shared, SharedReleases, StoreView};
-use crate::releases::bulletin::{BucketBulletins, Bulletin, Heard};
+use crate::releases::decision_store::{BucketDecisions, DecisionStore, Stored};
 use crate::releases::shared::GatewayNotice;
 
 /// How often a page on a server of `stores` is read. A decision reaches the others within two
@@ -26,16 +26,16 @@ const BUCKET_INTERVAL: Duration = Duration::from_secs(2);
 /// Shares decisions until the gateway drains. A slow bucket does not delay the servers of `stores`.
 pub(super) async fn share_releases(shared: Arc<Shared>, reloader: Arc<Reloader>) {
     let of_stores = || {
-        let bulletins = reloader.bulletins().into_iter();
-        bulletins.map(|(filter, bulletin)| (filter, Ok(Bulletin::Redis(bulletin)))).collect()
+        let decision_stores = reloader.decision_stores().into_iter();
+        decision_stores.map(|(filter, redis)| (filter, Ok(DecisionStore::Redis(redis)))).collect()
     };
-    let mut buckets = BucketBulletins::default();
+    let mut buckets = BucketDecisions::default();
     let in_buckets = || buckets.of(&shared.snapshot.load().config);
     tokio::join!(share_at(INTERVAL, &shared, of_stores), share_at(BUCKET_INTERVAL, &shared, in_buckets));
 }
 
 /// The page of each filter, or why it cannot be used.
-type Pages = Vec<(String, Result<Bulletin, String>)>;
+type Pages = Vec<(String, Result<DecisionStore, String>)>;
 
 async fn share_at(interval: Duration, shared: &Shared, mut pages: impl FnMut() -> Pages) {
     let mut draining = shared.draining.subscribe();
@@ -51,7 +51,7 @@ async fn share_at(interval: Duration, shared: &Shared, mut pages: impl FnMut() -
 }
 
 /// Writes and reads the page of one filter.
-async fn exchange(shared: &Shared, filter: &str, page: Result<&Bulletin, &String>) {
+async fn exchange(shared: &Shared, filter: &str, page: Result<&DecisionStore, &String>) {
     let Some((notice, state)) = rollout::lock(&shared.releases).shared_state(filter) else { return };
     let notice = GatewayNotice { gateway: shared.gateway_name.clone(), ..notice };
     let store = page.map(|page| page.store().to_owned()).unwrap_or_default();
@@ -60,7 +60,7 @@ async fn exchange(shared: &Shared, filter: &str, page: Result<&Bulletin, &String
         Err(why) => Err(why.clone()),
     };
     let view = match answer {
-        Ok(Heard { number, taken, decision, gateways }) => {
+        Ok(Stored { number, taken, decision, gateways }) => {
             rollout::hear(shared, filter, number, taken, decision);
             StoreView { store, error: None, gateways }
         }

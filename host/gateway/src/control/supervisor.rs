@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::config_source::ConfigSource;
 use super::file_watcher::{EVENTS_MAX, FileEvent, FileWatcher, wait_until_quiet};
-use super::lanes::Trigger;
 use super::reload::Reloader;
+use super::reload_jobs::Trigger;
 use super::rollout::judge_releases;
 use super::share::share_releases;
 use super::signals::{Request, Signals};

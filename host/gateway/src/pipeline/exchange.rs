@@ -299,7 +299,7 @@ async fn filter_and_forward(
     let mut run = ChainRun::new(&route.chain, &snapshot.config, &route.budget, client, &context.telemetry.taps);
     run.select(
         |when| route::matches(when, &exchange.request),
-        |trial| trial.split.picks_new(&exchange.request.headers, client, exchange.id),
+        |traffic| traffic.split.picks_new(&exchange.request.headers, client, exchange.id),
     );
 
     let (mut exchange, decision) = run.request(exchange, &mut body, &mut open.record).await;

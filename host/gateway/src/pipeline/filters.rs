@@ -20,12 +20,12 @@ use smallvec::SmallVec;
 
 use self::recording::Recorder;
 use self::shadow::{Recording, ShadowRun};
-use crate::releases::trial::{Figures, Trial};
+use crate::releases::step_traffic::{Figures, StepTraffic};
 use crate::telemetry::{CallOutcome, ExchangeRecord, FilterCall, FilterSeries, ShadowCounters, Taps};
 use witgate_config::{Config, Match, OnError};
 use witgate_http::body::{Body, ReadError};
+use witgate_http::body_budget::Budget;
 use witgate_http::error::{Error, FilterFailure, Kind};
-use witgate_http::held::Budget;
 use witgate_http::throughput::yield_to_ready_tasks;
 use witgate_runtime::call::{self, Action, CallResult, CallStats};
 use witgate_runtime::exchange::{Exchange, Reply, Response};
@@ -58,7 +58,7 @@ pub struct CanaryEntry {
     /// Counts its calls on this route.
     pub series: Arc<FilterSeries>,
     /// Which exchanges it serves, and how both versions do.
-    pub trial: Arc<Trial>,
+    pub traffic: Arc<StepTraffic>,
     /// Counts the exchanges that its shadow compared.
     pub shadow_counters: ShadowCounters,
 }
@@ -93,9 +93,9 @@ impl ChainEntry {
                 filter: &canary.filter,
                 series: &canary.series,
                 config: &canary.config,
-                figures: Some(&canary.trial.new),
+                figures: Some(&canary.traffic.new),
             },
-            _ => Selected { figures: Some(&canary.trial.old), ..stable },
+            _ => Selected { figures: Some(&canary.traffic.old), ..stable },
         }
     }
 
@@ -166,10 +166,10 @@ impl<'a> ChainRun<'a> {
 
     /// Selects the filters whose rules match. `picks_new` says whether the exchange uses the new
     /// version of a filter that is released.
-    pub fn select(&mut self, matches: impl Fn(&Match) -> bool, picks_new: impl Fn(&Trial) -> bool) {
+    pub fn select(&mut self, matches: impl Fn(&Match) -> bool, picks_new: impl Fn(&StepTraffic) -> bool) {
         let select = |entry: &ChainEntry| match &entry.canary {
             _ if !matches(&entry.when) => Selection::Skipped,
-            Some(canary) if picks_new(&canary.trial) => Selection::Canary,
+            Some(canary) if picks_new(&canary.traffic) => Selection::Canary,
             _ => Selection::Stable,
         };
         self.selected = self.chain.iter().map(select).collect();
@@ -201,7 +201,7 @@ impl<'a> ChainRun<'a> {
     fn begin_recording(&mut self, index: usize, exchange: &Exchange) -> Option<Recording> {
         let entry = &self.chain[index];
         let shadow = entry.canary.as_ref().and_then(|canary| {
-            ShadowRun::choose(&canary.filter, &canary.config, &canary.trial, &canary.shadow_counters)
+            ShadowRun::choose(&canary.filter, &canary.config, &canary.traffic, &canary.shadow_counters)
         });
         let has_shadow = shadow.is_some();
         self.shadows.extend(shadow.map(|shadow| (index, shadow)));

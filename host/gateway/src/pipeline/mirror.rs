@@ -19,8 +19,8 @@ use prometheus_client::metrics::family::Family;
 use crate::telemetry::{MirrorLabels, UpstreamRecord, count_known};
 use crate::upstream::{Cluster, SendOptions, UpstreamClient};
 use witgate_http::body::Body;
+use witgate_http::body_budget::Budget;
 use witgate_http::error::Error;
-use witgate_http::held::Budget;
 use witgate_http::limiter::{Limiter, Permit};
 use witgate_runtime::exchange::Upgrade;
 

@@ -11,7 +11,7 @@
 //! host is compared once for all of its routes. Nothing is allocated unless a route asks for a
 //! query parameter that the client encoded. This module does not know: filters, upstreams.
 
-mod examined;
+mod regex_input;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
-use self::examined::Examined;
+use self::regex_input::Examined;
 use witgate_config::{Match, PathMatch, Route, ValueMatch};
 use witgate_http::error::Error;
 use witgate_http::semantics::fields::has_member;

@@ -21,16 +21,16 @@ use crate::pipeline::mirror::Mirror;
 use crate::pipeline::rate_limit::RateLimit;
 use crate::pipeline::route::Router;
 use crate::pipeline::trailers::TrailerRules;
-use crate::releases::board::{Canary, Releases};
 use crate::releases::remote::RemoteSources;
 use crate::releases::shared::GatewayNotice;
+use crate::releases::version_registry::{Canary, Releases};
 use crate::state::RouteLimiters;
 use crate::telemetry::{FilterSeries, Metrics, ReloadStatus, RouteSeries, Telemetry};
 use crate::tls::{CertificateList, ServerTls};
 use crate::upstream::{Cluster, EndpointRegistry};
 use witgate_config::{Config, ForwardAuth, OnError, Upstream};
+use witgate_http::body_budget::{Budget, HeldBytes, HeldLimits};
 use witgate_http::error::Error;
-use witgate_http::held::{Budget, HeldBytes, HeldLimits};
 use witgate_http::limiter::Limiter;
 use witgate_runtime::engine::Engine;
 use witgate_runtime::exchange::Request;
@@ -272,10 +272,10 @@ fn build_entry(
         }
         Arc::new(config)
     };
-    let canary = canaries.get(name).map(|Canary { filter, trial }| {
+    let canary = canaries.get(name).map(|Canary { filter, traffic }| {
         let (series, config) = (new_series(metrics, filter, on_error), route_config(filter));
         let shadow_counters = metrics.shadow(name);
-        Box::new(CanaryEntry { filter: filter.clone(), config, series, trial: trial.clone(), shadow_counters })
+        Box::new(CanaryEntry { filter: filter.clone(), config, series, traffic: traffic.clone(), shadow_counters })
     });
     Ok(ChainEntry {
         filter: filter.clone(),
@@ -295,7 +295,7 @@ fn new_series(metrics: &Metrics, filter: &Filter, on_error: &'static str) -> Arc
 /// What the gateways share about releases, by the filter's name.
 pub type SharedReleases = Mutex<HashMap<String, StoreView>>;
 
-/// What the bulletin of one filter said when it was read last.
+/// What the decision store of one filter had when it was read last.
 #[derive(Debug, Clone)]
 pub struct StoreView {
     /// The name of the store.

@@ -22,8 +22,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
+use super::cache_retention::kept_contents;
 use super::content_hash::{ContentHash, update_from_file};
-use super::kept::kept_contents;
 use super::state_key::StateKey;
 use crate::process::regular_file::open_regular;
 use witgate_runtime::component::ComponentInfo;

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::trial::Sums;
+use super::step_traffic::Sums;
 use super::versions::Version;
 use witgate_config::Share;
 

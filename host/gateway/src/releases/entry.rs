@@ -10,10 +10,10 @@ use std::time::{Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::decision::{Comparison, DecisionKind};
-use super::shadow::ShadowTrial;
+use super::shadow::ShadowTraffic;
 use super::shared::SharedState;
 use super::split::Split;
-use super::trial::{Sums, Trial};
+use super::step_traffic::{StepTraffic, Sums};
 use super::verdict::{self, Verdict, judge};
 use super::versions::{Version, Versions};
 use witgate_config::{Release, Share, Step};
@@ -77,7 +77,7 @@ pub struct Running {
     /// Whether an operator stopped the steps.
     pub paused: bool,
     /// The step's split and figures.
-    pub trial: Arc<Trial>,
+    pub traffic: Arc<StepTraffic>,
     /// When the hold began.
     pub began: Instant,
     slow_holds: u32,
@@ -101,18 +101,18 @@ pub(super) struct Change {
 impl Running {
     /// The new version's share.
     pub fn share(&self) -> Share {
-        self.trial.split.share()
+        self.traffic.split.share()
     }
 
     /// What the old version did in this step, or in the one before if it gets no requests.
     pub fn old_sums(&self) -> Sums {
-        let sums = self.trial.old.sums();
+        let sums = self.traffic.old.sums();
         if sums.requests == 0 { self.baseline } else { sums }
     }
 
     /// What both versions did in this step.
     pub fn figures(&self) -> Comparison {
-        Comparison { old: self.old_sums(), new: self.trial.new.sums() }
+        Comparison { old: self.old_sums(), new: self.traffic.new.sums() }
     }
 }
 
@@ -239,7 +239,7 @@ impl Entry {
         let hold = release.hold_of(release.all_steps().nth(running.step));
         let hold_ended = !running.paused && now.saturating_duration_since(running.began) >= hold;
         let Comparison { old, new } = running.figures();
-        let shadow = running.trial.shadow.as_ref().map(ShadowTrial::counts);
+        let shadow = running.traffic.shadow.as_ref().map(ShadowTraffic::counts);
         let step = verdict::Step { old, new, shadow, hold_ended, slow_holds: running.slow_holds };
         let verdict = judge(&release.gates, &step);
         let version = running.version.clone();
@@ -274,7 +274,7 @@ impl Entry {
                 self.decide(DecisionKind::Advanced, &version, &why)
             }
             Verdict::RollBack(why) => {
-                let example = running.trial.shadow.as_ref().and_then(ShadowTrial::example);
+                let example = running.traffic.shadow.as_ref().and_then(ShadowTraffic::example);
                 let example = example.map(|example| format!("; such as: {example}")).unwrap_or_default();
                 self.end_release(&(why + &example))
             }
@@ -285,7 +285,7 @@ impl Entry {
     fn enter_step(&mut self, version: Version, step: usize, paused: bool, baseline: Sums) {
         let Some(release) = &self.release else { return };
         let (share, shadow) = match release.all_steps().nth(step) {
-            Some(Step::Shadow(shadow)) => (Share(0), Some(ShadowTrial::new(shadow.share))),
+            Some(Step::Shadow(shadow)) => (Share(0), Some(ShadowTraffic::new(shadow.share))),
             Some(Step::Serve(share)) => (share, None),
             None => (Share::ALL, None),
         };
@@ -294,7 +294,7 @@ impl Entry {
             version,
             step,
             paused,
-            trial: Arc::new(Trial::new(split, shadow)),
+            traffic: Arc::new(StepTraffic::new(split, shadow)),
             began: Instant::now(),
             slow_holds: 0,
             baseline,

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 
 use super::decision::{Comparison, Decision};
 use super::difference::difference;
-use super::trial::Sums;
+use super::step_traffic::Sums;
 use super::versions::Version;
 use witgate_http::text::bounded;
 

@@ -20,7 +20,6 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use super::artifact_cache::ArtifactCache;
-use super::board::Releases;
 use super::candidate::{Candidate, Requirements};
 use super::compiler::{Job, compile};
 use super::component_source::{ComponentSource, changed_meanwhile, check_source, manifest_version};
@@ -28,9 +27,10 @@ use super::content_hash::ContentHash;
 use super::examples_gate;
 use super::remote::RemoteSources;
 use super::source::Revision;
+use super::version_registry::Releases;
 use super::versions::Versions;
 use crate::process::priority::Priority;
-use crate::state::{RedisBulletin, RouteLimiters, StoreTls, Stores};
+use crate::state::{RedisDecisions, RouteLimiters, StoreTls, Stores};
 use crate::telemetry::Metrics;
 use witgate_config::{CompileLimits, Config, Denied, ExamplesGate, UpstreamComponent};
 use witgate_runtime::component::ComponentInfo;
@@ -339,8 +339,8 @@ impl Loader {
     }
 
     /// Where gateways share decisions about the releases of filters, on servers of `stores`.
-    pub fn bulletins(&self, config: &Config) -> Vec<(String, RedisBulletin)> {
-        self.lock().stores.bulletins(config)
+    pub fn decision_stores(&self, config: &Config) -> Vec<(String, RedisDecisions)> {
+        self.lock().stores.decision_stores(config)
     }
 
     /// Forgets the filters and stores that this configuration does not contain.

@@ -7,16 +7,16 @@
 //! it).
 //!
 //! A loaded version then takes over step by step: [`shadow`] (compared without serving), [`split`]
-//! (which exchanges use it), [`trial`] (the figures of a step), [`verdict`] (how a step is judged),
-//! [`versions`] (earlier versions), [`entry`] and [`commands`] (one filter), [`board`] (all
-//! filters, and their record), [`history`] (what was decided, with the [`difference`] of versions),
-//! [`shared`] (what gateways tell each other), [`bulletin`] (where they do).
+//! (which exchanges use it), [`step_traffic`] (the figures of a step), [`verdict`] (how a step is
+//! judged), [`versions`] (earlier versions), [`entry`] and [`commands`] (one filter),
+//! [`version_registry`] (all filters, and their record), [`history`] (what was decided, with the
+//! [`difference`] of versions), [`shared`] (what gateways tell each other), [`decision_store`]
+//! (where they do).
 //!
 //! This module does not know: routes, requests, when a reload happens.
 
 pub mod artifact_cache;
-pub mod board;
-pub mod bulletin;
+mod cache_retention;
 pub mod candidate;
 pub mod commands;
 pub mod compiler;
@@ -24,13 +24,13 @@ pub mod compiler_child;
 pub mod component_source;
 mod content_hash;
 pub mod decision;
+pub mod decision_store;
 pub mod difference;
 pub mod entry;
 pub mod evidence;
 mod examples_gate;
 mod function_cache;
 pub mod history;
-mod kept;
 pub mod loader;
 mod private_copy;
 pub mod remote;
@@ -39,7 +39,8 @@ pub mod shared;
 pub mod source;
 pub mod split;
 mod state_key;
-pub mod trial;
+pub mod step_traffic;
 pub mod trust;
 pub mod verdict;
+pub mod version_registry;
 pub mod versions;

@@ -31,7 +31,7 @@ const VALUES_MAX: usize = 8;
 
 /// What the shadow of one release found.
 #[derive(Debug)]
-pub struct ShadowTrial {
+pub struct ShadowTraffic {
     share: Share,
     compared: AtomicU64,
     different: AtomicU64,
@@ -96,7 +96,7 @@ impl ShadowResult {
     }
 }
 
-impl ShadowTrial {
+impl ShadowTraffic {
     /// Compares `share` of the exchanges.
     pub fn new(share: Share) -> Self {
         Self {
@@ -374,8 +374,8 @@ mod tests {
 
     #[test]
     fn samples_are_bounded() {
-        let trial = ShadowTrial::new(Share::ALL);
-        assert!(trial.picks() && !ShadowTrial::new(Share(0)).picks());
+        let traffic = ShadowTraffic::new(Share::ALL);
+        assert!(traffic.picks() && !ShadowTraffic::new(Share(0)).picks());
         let many = edited(|exchange| {
             for number in 0..500_u32 {
                 exchange.request.headers.append("x-a", HeaderValue::from(number));
@@ -385,11 +385,11 @@ mod tests {
         });
         let difference = Effect::difference(&edited(|_| {}), &many, "request");
         for _ in 0..SAMPLES_MAX + 5 {
-            trial.count(ShadowResult::Different);
-            trial.keep(Sample::new(&Exchange::blank(), difference.as_slice()));
+            traffic.count(ShadowResult::Different);
+            traffic.keep(Sample::new(&Exchange::blank(), difference.as_slice()));
         }
-        let samples = trial.samples();
+        let samples = traffic.samples();
         assert_eq!((samples.len(), samples[0].differences.len()), (SAMPLES_MAX, LINES_MAX));
-        assert_eq!(trial.counts(), ShadowCounts { compared: 15, different: 15, dropped: 0, skipped: 0 });
+        assert_eq!(traffic.counts(), ShadowCounts { compared: 15, different: 15, dropped: 0, skipped: 0 });
     }
 }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::shadow::ShadowCounts;
-use super::trial::Sums;
+use super::step_traffic::Sums;
 use witgate_config::Gates;
 
 /// Holds in a row that a version may be too slow.

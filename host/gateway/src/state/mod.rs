@@ -16,7 +16,7 @@ use self::redis::{Leases, RedisClient, RedisKeyValue, RedisLimiter};
 use crate::net::tls::ClientTls;
 use crate::telemetry::Metrics;
 pub use limiter::MemoryLimiter;
-pub use redis::{NOTICE_BYTES_MAX, Notices, RedisBulletin};
+pub use redis::{NOTICE_BYTES_MAX, Notices, RedisDecisions};
 use witgate_config::{Config, Filter, Route, StoreRef};
 use witgate_runtime::keyvalue::KeyValue;
 use witgate_runtime::limiter::RateLimiter;
@@ -120,10 +120,10 @@ impl Stores {
 
     /// Where gateways share decisions about the releases of each filter whose `release.store` is
     /// one of these.
-    pub fn bulletins(&self, config: &Config) -> Vec<(String, RedisBulletin)> {
+    pub fn decision_stores(&self, config: &Config) -> Vec<(String, RedisDecisions)> {
         let of_filter = |(name, filter): (&String, &Filter)| {
             let client = self.shared.get(filter.release.as_ref()?.store.as_ref()?.shared()?)?.clone();
-            Some((name.clone(), RedisBulletin { client, key: format!("witgate:release:{name}").into() }))
+            Some((name.clone(), RedisDecisions { client, key: format!("witgate:release:{name}").into() }))
         };
         config.filters.iter().filter_map(of_filter).collect()
     }

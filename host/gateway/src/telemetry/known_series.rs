@@ -3,8 +3,8 @@
 //! They exist at 0 from the moment that the configuration names a route, a filter, an upstream, a
 //! store or a listener. Otherwise the first failure would create its series with the value 1, and
 //! `increase()` would not see it. Each `begin_…` has a `forget_…` that removes what it created, and
-//! `count_known` (`owners.rs`) never creates them again: what an old exchange counts is lost.
-//! Series of routes and filter versions have owners instead.
+//! `count_known` (`series_owners.rs`) never creates them again: what an old exchange counts is
+//! lost. Series of routes and filter versions have owners instead.
 //! This module does not know: when a configuration changes.
 
 use super::labels::{

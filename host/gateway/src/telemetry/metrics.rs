@@ -25,8 +25,8 @@ use super::labels::{
     ReleaseDecisionLabels, ReloadLabels, RequestLabels, RetryLabels, RouteClassLabels, RouteLabels, ShadowLabels,
     StoreLabels, StoreOperationLabels, UpstreamCertificateFailureLabels, UpstreamCertificateLabels, UpstreamLabels,
 };
-use super::owners::Owners;
 use super::series::{FilterSeries, RouteSeries, ShadowCounters};
+use super::series_owners::Owners;
 use super::trace::TraceExport;
 use super::usage::{FilterFamilies, FilterUsage, RouteFamilies, RouteUsage};
 use witgate_http::error::FilterFailure;

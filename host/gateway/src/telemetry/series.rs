@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::buckets::{Buckets, TracedHistogram, observe};
 use super::labels::{CallLabels, RequestLabels, RouteLabels, ShadowLabels, StoreOperationLabels, TraceLabels};
-use super::owners::{Owner, count_known};
+use super::series_owners::{Owner, count_known};
 use super::usage::{FilterUsage, RouteUsage, RunningCall};
 use witgate_http::body::Traffic;
 use witgate_http::error::FilterFailure;

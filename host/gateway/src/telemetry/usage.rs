@@ -17,7 +17,7 @@ use super::labels::{
     CAPABILITIES, CapabilityLabels, FilterVersionLabels, InstanceLabels, ListenerRequestLabels, RouteClassLabels,
     RouteLabels, STATUS_CLASSES, TraceLabels, status_class,
 };
-use super::owners::Owner;
+use super::series_owners::Owner;
 use witgate_http::body::Traffic;
 use witgate_runtime::call::CallStats;
 

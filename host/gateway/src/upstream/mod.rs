@@ -59,8 +59,8 @@ use retry::{Cause, RetryBudget};
 use verdict::{AttemptResult, Verdict};
 use witgate_config::{Balance, UpstreamTarget};
 use witgate_http::body::{Body, InterimSink};
+use witgate_http::body_budget::Budget;
 use witgate_http::error::{Error, Kind};
-use witgate_http::held::Budget;
 use witgate_runtime::http_component::Holder;
 
 /// Sends the requests of one thread to all upstreams.

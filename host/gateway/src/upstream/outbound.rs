@@ -19,8 +19,8 @@ use tokio::task::{AbortHandle, spawn_local};
 use super::{Cluster, SendOptions, UpstreamClient};
 use crate::telemetry::{AttemptRecord, SentRequest, SentRequests, TraceContext, UpstreamRecord, new_span_id};
 use witgate_http::body::{Body, ReadError};
+use witgate_http::body_budget::Arriving;
 use witgate_http::error::{Error, Kind};
-use witgate_http::held::Arriving;
 use witgate_http::semantics::fields::strip_connection_fields;
 use witgate_runtime::outbound::{HttpSender, OutboundCall, SendError, Sending};
 

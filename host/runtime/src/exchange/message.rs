@@ -10,7 +10,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode};
 
-use witgate_http::held::Budget;
+use witgate_http::body_budget::Budget;
 
 use super::checked::{Refusal, Reply};
 use super::client::Client;

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::linked::{HttpComponent, State};
+use super::loaded::{HttpComponent, State};
 use super::response_body::ResponseBody;
 use super::running::{Running, new_store};
 use crate::failure::Failure;
-use crate::turns;
+use crate::time_slices;
 use crate::wasi_http::Holder;
 use witgate_http::body::Body;
 use witgate_http::error::{Error, Kind};
@@ -70,7 +70,7 @@ pub async fn try_instantiate(component: &Arc<HttpComponent>) -> Result<(), Failu
         let mut created = pin!(component.pre.instantiate_async(&mut store));
         poll_fn(|context| {
             let polled = created.as_mut().poll(context);
-            turns::end();
+            time_slices::end();
             polled
         })
         .await

@@ -16,13 +16,13 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
-use super::linked::{HttpComponent, State};
+use super::loaded::{HttpComponent, State};
 use super::request_body::{Feed, to_guest};
 use crate::failure::{Failure, HostTrap};
 use crate::filter::HANDLES_MAX;
 use crate::instance::HOSTCALL_BYTES_MAX;
 use crate::stacks;
-use crate::turns::{self, LongCall};
+use crate::time_slices::{self, LongCall};
 use crate::wasi_http::{Holder, Outgoing};
 use witgate_http::body::Body;
 use witgate_http::error::{Error, FilterFailure, Kind};
@@ -79,7 +79,7 @@ impl Running {
         }
         let Some(guest) = &mut self.guest else { return Poll::Ready(Ok(())) };
         let polled = guest.as_mut().poll(context);
-        turns::end();
+        time_slices::end();
         let Poll::Ready((result, store)) = polled else { return Poll::Pending };
         self.guest = None;
         self.returned = Some(store);
@@ -126,7 +126,7 @@ async fn run(
     let began = Instant::now();
     // Calls of a component whose calls are long begin one after the other.
     if component.long_calls.load(Ordering::Relaxed) > 0 {
-        turns::next().await;
+        time_slices::next().await;
     }
     let mut store = new_store(&component, state);
     let result = match component.pre.instantiate_async(&mut store).await {
@@ -160,7 +160,7 @@ pub(super) fn new_store(component: &HttpComponent, state: State) -> Store<State>
         let component = &state.component;
         component.calls.request_fast_ticks();
         state.long_call.get_or_insert_with(|| LongCall::new(&component.long_calls));
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(turns::next())))
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(time_slices::next())))
     });
     store.set_epoch_deadline(0);
     store

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use witgate_http::held::Budget;
+use witgate_http::body_budget::Budget;
 use witgate_http::semantics::origin::Origin;
 
 /// Sends requests to upstreams.

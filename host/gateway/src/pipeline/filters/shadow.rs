@@ -9,8 +9,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::releases::shadow::{Effect, Sample, ShadowResult, ShadowTrial};
-use crate::releases::trial::Trial;
+use crate::releases::shadow::{Effect, Sample, ShadowResult, ShadowTraffic};
+use crate::releases::step_traffic::StepTraffic;
 use crate::telemetry::ShadowCounters;
 use witgate_http::error::FilterFailure;
 use witgate_runtime::call::{self, Action, CallResult};
@@ -29,7 +29,7 @@ thread_local! {
 pub(super) struct ShadowRun {
     filter: Arc<Filter>,
     config: Arc<BTreeMap<String, String>>,
-    trial: Arc<Trial>,
+    traffic: Arc<StepTraffic>,
     counters: ShadowCounters,
     /// The live calls, in their order.
     calls: Vec<RecordedCall>,
@@ -87,10 +87,10 @@ impl ShadowRun {
     pub(super) fn choose(
         filter: &Arc<Filter>,
         config: &Arc<BTreeMap<String, String>>,
-        trial: &Arc<Trial>,
+        traffic: &Arc<StepTraffic>,
         counters: &ShadowCounters,
     ) -> Option<Self> {
-        let shadow = trial.shadow.as_ref().filter(|shadow| shadow.picks())?;
+        let shadow = traffic.shadow.as_ref().filter(|shadow| shadow.picks())?;
         let Some(place) = Place::take() else {
             shadow.count(ShadowResult::Dropped);
             counters.count(ShadowResult::Dropped.label());
@@ -99,7 +99,7 @@ impl ShadowRun {
         Some(Self {
             filter: filter.clone(),
             config: config.clone(),
-            trial: trial.clone(),
+            traffic: traffic.clone(),
             counters: counters.clone(),
             calls: vec![],
             _place: place,
@@ -140,15 +140,15 @@ impl ShadowRun {
     }
 
     async fn run(self) {
-        let trial = self.trial.clone();
+        let traffic = self.traffic.clone();
         let counters = self.counters.clone();
-        let Some(shadow) = &trial.shadow else { return };
+        let Some(shadow) = &traffic.shadow else { return };
         let result = self.compare(shadow).await;
         shadow.count(result);
         counters.count(result.label());
     }
 
-    async fn compare(mut self, shadow: &ShadowTrial) -> ShadowResult {
+    async fn compare(mut self, shadow: &ShadowTraffic) -> ShadowResult {
         let (mut found, mut own_notes) = (vec![], vec![]);
         let owner = self.filter.settings.name.clone();
         let mut last = None;
@@ -209,7 +209,7 @@ impl ShadowRun {
             return Err(ShadowResult::Dropped);
         }
         let begins = phase == Phase::Request || !filter.has_request_phase();
-        self.trial.new.count(begins, failure.is_some(), took);
+        self.traffic.new.count(begins, failure.is_some(), took);
         let effect = Effect::of(before, &exchange, outcome.as_ref().map_err(|failure| failure.kind.label()));
         Ok((exchange, effect))
     }

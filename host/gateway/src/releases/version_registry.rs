@@ -13,14 +13,14 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::cache_retention::{RECORD, RECORD_BYTES_MAX};
 use super::commands::Command;
 use super::content_hash::ContentHash;
 use super::decision::{Decision, Who};
 use super::entry::{Change, Entry};
 use super::history::History;
-use super::kept::{RECORD, RECORD_BYTES_MAX};
 use super::shared::{GatewayNotice, SharedDecision, SharedKind, SharedState};
-use super::trial::Trial;
+use super::step_traffic::StepTraffic;
 use super::versions::{Version, Versions};
 use witgate_config::{Config, Share};
 use witgate_runtime::filter::Filter;
@@ -43,7 +43,7 @@ pub struct Canary {
     /// The version.
     pub filter: Arc<Filter>,
     /// Which exchanges it serves, and how it does.
-    pub trial: Arc<Trial>,
+    pub traffic: Arc<StepTraffic>,
 }
 
 /// Why a command has no effect.
@@ -176,9 +176,9 @@ impl Releases {
         }
     }
 
-    /// Takes what the bulletin of a filter said: the number of its last decision, and whether it
-    /// took the pending one. A pending decision that came too late gives way, unless it rolled the
-    /// same version back.
+    /// Takes what the decision store of a filter has: the number of its last decision, and whether
+    /// it took the pending one. A pending decision that came too late gives way, unless it rolled
+    /// the same version back.
     pub fn hear(
         &mut self,
         filter: &str,
@@ -224,7 +224,7 @@ impl Releases {
     pub fn canaries(&self) -> HashMap<String, Canary> {
         let canary = |(name, entry): (&String, &Entry)| {
             let running = entry.running.as_ref()?;
-            Some((name.clone(), Canary { filter: running.version.filter.clone()?, trial: running.trial.clone() }))
+            Some((name.clone(), Canary { filter: running.version.filter.clone()?, traffic: running.traffic.clone() }))
         };
         self.entries.iter().filter_map(canary).collect()
     }

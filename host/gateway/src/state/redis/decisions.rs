@@ -11,21 +11,21 @@ use redis::aio::MultiplexedConnection;
 
 use super::client::RedisClient;
 
-static BULLETIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/bulletin.lua")));
+static DECISIONS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/decisions.lua")));
 
 /// The largest state of a gateway and the largest decision, in bytes.
 pub const NOTICE_BYTES_MAX: usize = 4 << 10;
 /// Begins the fields of gateways.
 const GATEWAY: &[u8] = b"g:";
 
-/// The bulletin of one filter.
+/// The decisions about one filter.
 #[derive(Clone)]
-pub struct RedisBulletin {
+pub struct RedisDecisions {
     pub(in crate::state) client: Arc<RedisClient>,
     pub(in crate::state) key: Arc<str>,
 }
 
-/// What the bulletin says.
+/// What the server has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notices {
     /// The number of the last decision. 0 if there is none.
@@ -38,7 +38,7 @@ pub struct Notices {
     pub gateways: Vec<(String, Vec<u8>)>,
 }
 
-impl RedisBulletin {
+impl RedisDecisions {
     /// The name of the store.
     pub fn store(&self) -> &str {
         &self.client.name
@@ -58,11 +58,11 @@ impl RedisBulletin {
     ) -> Result<Notices, String> {
         let (stored, gateway) = (self.key.clone(), gateway.to_owned());
         let ask = |mut connection: MultiplexedConnection| async move {
-            let mut call = BULLETIN.key(&*stored);
+            let mut call = DECISIONS.key(&*stored);
             call.arg(gateway).arg(state).arg(known).arg(decision.unwrap_or_default());
             call.invoke_async::<(u64, u64, Vec<u8>, Vec<Vec<u8>>)>(&mut connection).await
         };
-        let (number, taken, decision, fields) = self.client.run("bulletin", &self.key, ask).await?;
+        let (number, taken, decision, fields) = self.client.run("decisions", &self.key, ask).await?;
         let gateways = fields.chunks_exact(2).filter_map(|pair| {
             let name = pair[0].strip_prefix(GATEWAY)?;
             let is_small = pair[1].len() <= NOTICE_BYTES_MAX;

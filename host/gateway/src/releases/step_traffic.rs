@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::shadow::ShadowTrial;
+use super::shadow::ShadowTraffic;
 use super::split::Split;
 
 /// Each doubling of the duration has 8 buckets of one width. A percentile is at most 12.5% above
@@ -19,9 +19,9 @@ const FIRST_BIT: u32 = 10;
 const DOUBLINGS: u32 = 26;
 const BUCKETS: usize = (DOUBLINGS << BITS_PER_DOUBLING) as usize;
 
-/// One step.
+/// The exchanges of one step.
 #[derive(Debug)]
-pub struct Trial {
+pub struct StepTraffic {
     /// Which exchanges use the new version.
     pub split: Split,
     /// The version in service before.
@@ -29,7 +29,7 @@ pub struct Trial {
     /// The version that is released.
     pub new: Figures,
     /// Set in the shadow step, in which the new version serves no exchange.
-    pub shadow: Option<ShadowTrial>,
+    pub shadow: Option<ShadowTraffic>,
 }
 
 /// Counts what one version did. The alignment keeps the counters, which all threads write, out of
@@ -57,9 +57,9 @@ pub struct Sums {
     pub p95: Option<Duration>,
 }
 
-impl Trial {
+impl StepTraffic {
     /// A step in which nothing happened yet.
-    pub fn new(split: Split, shadow: Option<ShadowTrial>) -> Self {
+    pub fn new(split: Split, shadow: Option<ShadowTraffic>) -> Self {
         Self { split, old: Figures::default(), new: Figures::default(), shadow }
     }
 }

@@ -24,7 +24,7 @@ use crate::outbound::HttpGrant;
 use crate::settings::check_memory_and_tables;
 use crate::stacks::Stacks;
 use crate::store_limits::StoreLimits;
-use crate::turns::LongCall;
+use crate::time_slices::LongCall;
 use crate::wasi_http::Outgoing;
 use witgate_http::error::{Error, FilterFailure, Kind};
 use witgate_http::limiter::Limiter;

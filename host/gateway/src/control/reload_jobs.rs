@@ -1,6 +1,6 @@
 //! Jobs that run beside each other, each on a thread of its own and at most once at a time.
 //!
-//! A slow job delays only its own lane: a filter that compiles for a minute delays neither the
+//! A slow job delays only itself: a filter that compiles for a minute delays neither the
 //! certificates nor another filter. A request for a job that runs makes it run once more, because
 //! its files may have changed after it read them.
 //!
@@ -23,20 +23,20 @@ pub enum Trigger {
 }
 
 /// The running jobs.
-pub struct Lanes {
-    /// The lanes with a running job. The value is the trigger of the next run, if there is one.
+pub struct ReloadJobs {
+    /// The names of the running jobs. The value is the trigger of the next run, if there is one.
     running: Mutex<HashMap<String, Option<Trigger>>>,
     count: watch::Sender<usize>,
 }
 
-impl Default for Lanes {
+impl Default for ReloadJobs {
     fn default() -> Self {
         Self { running: Mutex::default(), count: watch::channel(0).0 }
     }
 }
 
-impl Lanes {
-    /// Runs a job in the lane with this name, or once more if it runs.
+impl ReloadJobs {
+    /// Runs the job with this name, or once more if it runs already.
     pub fn start(self: &Arc<Self>, name: &str, trigger: Trigger, job: impl Fn(Trigger) + Send + 'static) {
         {
             let mut running = self.lock();
@@ -47,10 +47,10 @@ impl Lanes {
             running.insert(name.to_owned(), None);
         }
         self.count.send_modify(|count| *count += 1);
-        let lane = Lane { lanes: self.clone(), name: name.to_owned() };
-        let spawned = std::thread::Builder::new().name("reload".into()).spawn(move || lane.run(trigger, job));
+        let running_job = RunningJob { jobs: self.clone(), name: name.to_owned() };
+        let spawned = std::thread::Builder::new().name("reload".into()).spawn(move || running_job.run(trigger, job));
         if let Err(error) = spawned {
-            tracing::error!(%error, lane = name, "a reload cannot be started; the next change or interval tries again");
+            tracing::error!(%error, job = name, "a reload cannot be started; the next change or interval tries again");
         }
     }
 
@@ -65,17 +65,17 @@ impl Lanes {
     }
 }
 
-/// A lane with a running job. Its drop ends the lane, after a panic of the job too.
-struct Lane {
-    lanes: Arc<Lanes>,
+/// A running job. Its drop counts it as ended, after a panic too.
+struct RunningJob {
+    jobs: Arc<ReloadJobs>,
     name: String,
 }
 
-impl Lane {
+impl RunningJob {
     fn run(self, mut trigger: Trigger, job: impl Fn(Trigger)) {
         loop {
             job(trigger);
-            let mut running = self.lanes.lock();
+            let mut running = self.jobs.lock();
             match running.get_mut(&self.name).and_then(Option::take) {
                 Some(next) => trigger = next,
                 None => {
@@ -88,13 +88,13 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
+impl Drop for RunningJob {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!(lane = self.name, "a reload ended with a panic; the previous state stays in service");
-            self.lanes.lock().remove(&self.name);
+            tracing::error!(job = self.name, "a reload ended with a panic; the previous state stays in service");
+            self.jobs.lock().remove(&self.name);
         }
-        self.lanes.count.send_modify(|count| *count -= 1);
+        self.jobs.count.send_modify(|count| *count -= 1);
     }
 }
 
@@ -105,38 +105,38 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_slow_job_delays_only_its_own_lane_and_runs_once_more() -> anyhow::Result<()> {
-        let lanes = Arc::new(Lanes::default());
+    async fn a_slow_job_delays_only_itself_and_runs_once_more() -> anyhow::Result<()> {
+        let jobs = Arc::new(ReloadJobs::default());
         let (started, runs) = mpsc::channel();
         let (release, gate) = mpsc::channel::<()>();
         let sender = started.clone();
-        lanes.start("slow", Trigger::Watch, move |trigger| {
+        jobs.start("slow", Trigger::Watch, move |trigger| {
             let _ = sender.send(("slow", trigger));
             let _ = gate.recv();
         });
         assert_eq!(runs.recv()?, ("slow", Trigger::Watch));
         for trigger in [Trigger::Signal, Trigger::Interval] {
-            lanes.start("slow", trigger, |_| {});
+            jobs.start("slow", trigger, |_| {});
         }
-        lanes.start("other", Trigger::Watch, move |trigger| {
+        jobs.start("other", Trigger::Watch, move |trigger| {
             let _ = started.send(("other", trigger));
         });
         assert_eq!(runs.recv()?, ("other", Trigger::Watch));
         release.send(())?;
         assert_eq!(runs.recv()?, ("slow", Trigger::Signal), "the requests during a run are one more run");
         drop(release);
-        lanes.wait_idle().await;
+        jobs.wait_idle().await;
         assert!(runs.try_recv().is_err(), "no third run");
         Ok(())
     }
 
     #[tokio::test]
-    async fn a_panic_ends_its_lane_only() {
-        let lanes = Arc::new(Lanes::default());
-        lanes.start("a", Trigger::Watch, |_| panic!("expected by this test"));
-        lanes.wait_idle().await;
+    async fn a_panic_ends_its_job_only() {
+        let jobs = Arc::new(ReloadJobs::default());
+        jobs.start("a", Trigger::Watch, |_| panic!("expected by this test"));
+        jobs.wait_idle().await;
         let (sender, runs) = mpsc::channel();
-        lanes.start("a", Trigger::Watch, move |_| {
+        jobs.start("a", Trigger::Watch, move |_| {
             let _ = sender.send(());
         });
         assert!(runs.recv().is_ok());

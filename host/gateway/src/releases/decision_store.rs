@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::remote::BucketPage;
 use super::shared::{GatewayNotice, Page, SILENCE_MAX, SharedDecision, SharedState};
-use crate::state::{NOTICE_BYTES_MAX, RedisBulletin};
+use crate::state::{NOTICE_BYTES_MAX, RedisDecisions};
 use witgate_config::{Config, ReleaseBucket};
 
 /// Writes to a bucket collide if several gateways write at once.
@@ -22,16 +22,16 @@ const REFRESH: Duration = Duration::from_secs(20);
 
 /// The page of one filter.
 #[derive(Clone)]
-pub enum Bulletin {
+pub enum DecisionStore {
     /// A hash on a Redis server.
-    Redis(RedisBulletin),
+    Redis(RedisDecisions),
     /// An object in a bucket.
     Bucket(Arc<BucketPage>),
 }
 
 /// What the page says.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Heard {
+pub struct Stored {
     /// The number of the last decision. 0 if there is none.
     pub number: u64,
     /// Whether the decision of this gateway was taken.
@@ -42,7 +42,7 @@ pub struct Heard {
     pub gateways: Vec<GatewayNotice>,
 }
 
-impl Bulletin {
+impl DecisionStore {
     /// The name of the store, or the location of the object.
     pub fn store(&self) -> &str {
         match self {
@@ -56,7 +56,7 @@ impl Bulletin {
     ///
     /// # Errors
     /// Why the store did not answer, for people.
-    pub async fn exchange(&self, notice: GatewayNotice, state: &SharedState) -> Result<Heard, String> {
+    pub async fn exchange(&self, notice: GatewayNotice, state: &SharedState) -> Result<Stored, String> {
         let notice = GatewayNotice { at: now(), ..notice };
         match self {
             Self::Redis(redis) => exchange_redis(redis, &notice, state).await,
@@ -71,11 +71,11 @@ impl Bulletin {
 /// The pages in buckets. Each remembers what it read, so that an unchanged object is not sent
 /// again.
 #[derive(Default)]
-pub struct BucketBulletins(HashMap<String, (ReleaseBucket, Result<Arc<BucketPage>, String>)>);
+pub struct BucketDecisions(HashMap<String, (ReleaseBucket, Result<Arc<BucketPage>, String>)>);
 
-impl BucketBulletins {
+impl BucketDecisions {
     /// The page of each filter whose `release.store` is a bucket, or why it cannot be used.
-    pub fn of(&mut self, config: &Config) -> Vec<(String, Result<Bulletin, String>)> {
+    pub fn of(&mut self, config: &Config) -> Vec<(String, Result<DecisionStore, String>)> {
         let wanted = config
             .filters
             .iter()
@@ -86,19 +86,19 @@ impl BucketBulletins {
             let open = || (bucket.clone(), BucketPage::open(bucket).map(Arc::new));
             self.0.entry(name.clone()).or_insert_with(open);
         }
-        let pages = self.0.iter().map(|(name, (_, page))| (name.clone(), page.clone().map(Bulletin::Bucket)));
+        let pages = self.0.iter().map(|(name, (_, page))| (name.clone(), page.clone().map(DecisionStore::Bucket)));
         pages.collect()
     }
 }
 
-async fn exchange_redis(redis: &RedisBulletin, notice: &GatewayNotice, state: &SharedState) -> Result<Heard, String> {
+async fn exchange_redis(redis: &RedisDecisions, notice: &GatewayNotice, state: &SharedState) -> Result<Stored, String> {
     let decision = state.pending.as_ref().map(encode);
     let notices = redis.exchange(&notice.gateway, encode(notice), state.known, decision).await?;
     let gateways = notices.gateways.iter().filter_map(|(name, json)| {
         let notice: GatewayNotice = serde_json::from_slice(json).ok()?;
         Some(GatewayNotice { gateway: name.clone(), ..notice })
     });
-    Ok(Heard {
+    Ok(Stored {
         number: notices.number,
         taken: notices.taken,
         decision: serde_json::from_slice(&notices.decision).ok(),
@@ -108,13 +108,13 @@ async fn exchange_redis(redis: &RedisBulletin, notice: &GatewayNotice, state: &S
 
 /// Reads the object, and writes it if this gateway has something to say. If another gateway wrote
 /// in between, both steps are repeated.
-async fn exchange_bucket(page: &BucketPage, notice: &GatewayNotice, state: &SharedState) -> Result<Heard, String> {
+async fn exchange_bucket(page: &BucketPage, notice: &GatewayNotice, state: &SharedState) -> Result<Stored, String> {
     let mut attempt = 0;
     loop {
         let read = page.read().await?.bounded();
         let taken = state.pending.is_some() && read.number == state.known;
         let known = read.gateways.iter().find(|other| other.gateway == notice.gateway);
-        let heard = |page: Page| Heard {
+        let heard = |page: Page| Stored {
             number: page.number,
             taken,
             decision: page.decision,
