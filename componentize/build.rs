@@ -1,7 +1,7 @@
 //! Embeds the files that builds need: the WIT, the SDKs, the tools' lock files and scripts, and the
 //! templates of new filters. So the program works without a checkout of the repository.
 //!
-//! The result is a Rust file with a list of names and contents; `src/embedded_files.rs` includes it.
+//! The result is a Rust file with names and contents, which `src/embedded_files.rs` includes.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
