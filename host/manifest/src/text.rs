@@ -4,7 +4,7 @@
 
 /// The most characters of a value that a message shows.
 const QUOTED_CHARS_MAX: usize = 80;
-/// The longest word that a suggestion is looked for, in bytes.
+/// Longer words neither get a suggestion nor are one: comparing them takes long.
 const WORD_BYTES_MAX: usize = 64;
 
 /// Refuses what controls a terminal: control characters, and those that reverse the direction of
@@ -27,25 +27,10 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// The known word with the fewest edits from `word`, if there are few enough.
 pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    let (edits, nearest) = known.iter().map(|known| (edit_distance(word, known), *known)).min()?;
+    if word.len() > WORD_BYTES_MAX {
+        return None;
+    }
+    let known = known.iter().filter(|known| known.len() <= WORD_BYTES_MAX);
+    let (edits, nearest) = known.map(|known| (strsim::levenshtein(word, known), *known)).min()?;
     (edits <= 2.max(word.len() / 3)).then_some(nearest)
-}
-
-/// The Levenshtein distance, counted in bytes. Long words differ in any case.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    if a.len() > WORD_BYTES_MAX || b.len() > WORD_BYTES_MAX {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

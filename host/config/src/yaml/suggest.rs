@@ -9,7 +9,7 @@ pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     if word.len() > WORD_BYTES_MAX || known.len() > KNOWN_MAX {
         return None;
     }
-    let (edits, nearest) = known.iter().map(|known| (edit_distance(word, known), *known)).min()?;
+    let (edits, nearest) = known.iter().map(|known| (strsim::levenshtein(word, known), *known)).min()?;
     (edits <= 2.max(word.len() / 3)).then_some(nearest)
 }
 
@@ -17,22 +17,6 @@ pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
 pub(crate) fn begins<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let mut found = known.iter().filter(|known| word.len() >= 4 && known.starts_with(word));
     found.next().copied().filter(|_| found.next().is_none())
-}
-
-/// The Levenshtein distance, counted in bytes.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
