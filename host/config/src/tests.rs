@@ -393,7 +393,7 @@ fn each_mistake_has_a_message() {
             "more than half of the timeout of upstream u (600ms), which leaves no time for a retry: set it to 300ms",
         ),
         ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, match: {path: a}}]", "a path begins with /"),
-        ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, match: {host: \"a:80\"}}]", "without port"),
+        ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, match: {host: \"a:80\"}}]", "is not compared: write a"),
         (
             "upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, filters: [g]}]",
             "there is no such filter: define it",
@@ -414,6 +414,7 @@ fn each_mistake_of_an_upstream_has_a_message() {
     };
     for (text, expected) in [
         ("endpoints: [{weight: 2}]", "endpoints[0].url: is missing"),
+        ("endpoints: [{url: \"http://a\", weight: 0}]", "all weights are 0"),
         ("endpoints: [{url: \"http://a\", weight: 1001}]", "a whole number between 0 and 1000"),
         ("endpoints: [\"http://a\", \"http://A:80/\"]", "endpoints[1]: a:80: is listed twice"),
         ("endpoints: [\"http://[fe80::1]:80\"]", "a link-local address (fe80::/10) needs a zone"),

@@ -125,7 +125,7 @@ pub(crate) fn host(text: &str) -> Result<String, String> {
     let name = text.strip_prefix("*.").unwrap_or(text);
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_allowed) || (name.contains(':') && !name.starts_with('[')) {
-        return Err("write a host name without port, such as api.example.com or *.example.com".into());
+        return Err(host_advice(text));
     }
     if let Some(bare) = name.strip_suffix('.') {
         return Err(format!("hosts are compared without the final dot: write {bare}"));
@@ -137,6 +137,35 @@ pub(crate) fn host(text: &str) -> Result<String, String> {
         });
     }
     Ok(text.to_ascii_lowercase())
+}
+
+/// What to write in place of a text that is not a host name.
+fn host_advice(text: &str) -> String {
+    if text == "*" {
+        return "leave host out: a route without it takes requests for any host".into();
+    }
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let name = rest.split('/').next().unwrap_or(rest);
+        return format!("a host has no scheme: write {name} without {scheme}://");
+    }
+    if let Some((name, path)) = text.split_once('/') {
+        return format!("a host has no path: write host: {name} and path: /{path}");
+    }
+    if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        return format!("an IPv6 address has brackets: write \"[{text}]\"");
+    }
+    if let Some((name, port)) = text.rsplit_once(':')
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return format!("the port of a request's host is not compared: write {name}");
+    }
+    if !text.is_ascii() {
+        return "clients send such a name in its ASCII form, which begins with xn--: write that form".into();
+    }
+    if text.contains('*') {
+        return "* stands only for the labels before a name, as in *.example.com".into();
+    }
+    "write a host name without port, such as api.example.com or *.example.com".into()
 }
 
 /// A host with an optional port, in lower case.
@@ -206,6 +235,23 @@ fn display_size(bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_that_is_no_host_name_gets_advice() {
+        for (bad, advice) in [
+            ("*", "leave host out"),
+            ("https://a.test/x", "write a.test without https://"),
+            ("a.test/x/y", "write host: a.test and path: /x/y"),
+            ("::1", "write \"[::1]\""),
+            ("a.test:8080", "not compared: write a.test"),
+            ("bücher.test", "xn--"),
+            ("*a.test", "*.example.com"),
+            ("a b", "write a host name"),
+        ] {
+            let error = host(bad).err().unwrap_or_default();
+            assert!(error.contains(advice), "{bad}: {error}");
+        }
+    }
 
     #[test]
     fn units() {

@@ -123,6 +123,10 @@ fn read_endpoints(upstream: &Section) -> Vec<EndpointConfig> {
         }
         endpoints.push(endpoint);
     }
+    if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+        let message = "all weights are 0, so no endpoint gets a request: give one of them a weight";
+        upstream.error(node.line, "endpoints", message);
+    }
     endpoints
 }
 

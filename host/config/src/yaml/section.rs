@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::suggest::{begins, nearest};
+use super::suggest::{begins, nearest, other_name};
 use super::tree::{Key, Node, Value};
 use crate::error::{ConfigError, Reading};
 use crate::key_forms::{ANY_NAME, Form, child_path};
@@ -21,9 +21,6 @@ use crate::values;
 
 /// The most unknown keys of one section that are reported.
 const UNKNOWN_SHOWN_MAX: usize = 101;
-
-/// Keys of `match` that other gateways have beside the upstream of a route.
-const CONDITIONS: [&str; 4] = ["host", "path", "methods", "query"];
 
 /// A mapping that is being read.
 pub(crate) struct Section<'a> {
@@ -381,16 +378,10 @@ impl<'a> Section<'a> {
         let known = self.keys_read.borrow();
         let unknown = self.entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str()));
         for (key, _) in unknown.take(UNKNOWN_SHOWN_MAX) {
-            let hint = match nearest(&key.text, &known).or_else(|| begins(&key.text, &known)) {
-                _ if self.path.starts_with("routes[")
-                    && !self.path.contains('.')
-                    && CONDITIONS.contains(&key.text.as_str()) =>
-                {
-                    format!("conditions on the request are under match: write match: {{{}: …}}", key.text)
-                }
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("the keys here are {}", known.join(", ")),
-            };
+            let near = || nearest(&key.text, &known).or_else(|| begins(&key.text, &known));
+            let hint = other_name(&self.path, &key.text)
+                .or_else(|| near().map(|near| format!("did you mean {near}?")))
+                .unwrap_or_else(|| format!("the keys here are {}", known.join(", ")));
             self.error(key.line, &key.text, format!("unknown key: {hint}"));
         }
     }
