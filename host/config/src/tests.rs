@@ -393,7 +393,10 @@ fn each_mistake_has_a_message() {
             "more than half of the timeout of upstream u (600ms), which leaves no time for a retry: set it to 300ms",
         ),
         ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, match: {path: a}}]", "a path begins with /"),
-        ("upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, match: {host: \"a:80\"}}]", "is not compared: write a"),
+        (
+            "upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, match: {host: \"a:80\"}}]",
+            "is not compared: write a",
+        ),
         (
             "upstreams: {u: {builtin: echo}}\nroutes: [{upstream: u, filters: [g]}]",
             "there is no such filter: define it",

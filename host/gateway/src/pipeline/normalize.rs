@@ -164,12 +164,23 @@ pub fn slashes(config: &Config) -> Slashes {
     if config.merge_slashes { Slashes::Merge } else { Slashes::Keep }
 }
 
-/// The path in its normal form, and the query unchanged.
+/// The path in its normal form, and the query unchanged but for characters that are not ASCII.
 fn normalize_target(uri: Parts, slashes: Slashes) -> Result<PathAndQuery, Error> {
     if uri.scheme.as_ref().is_some_and(|scheme| !matches!(scheme.as_str(), "http" | "https")) {
         return Err(bad("its scheme is neither http nor https"));
     }
     let target = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    // HTTP/1 targets are ASCII already.
+    if !target.as_str().is_ascii()
+        && let Some(encoded) = path::encode(target.as_str().as_bytes())
+    {
+        let target = PathAndQuery::try_from(encoded).map_err(|_| bad("its path is not valid"))?;
+        return normalize_ascii(target, slashes);
+    }
+    normalize_ascii(target, slashes)
+}
+
+fn normalize_ascii(target: PathAndQuery, slashes: Slashes) -> Result<PathAndQuery, Error> {
     let normal = path::normalize_with(target.path(), slashes).map_err(bad)?;
     if let Some(query) = target.query()
         && !query.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#')

@@ -14,9 +14,13 @@ use memchr::memchr;
 use super::framing::{Framing, request_framing, response_framing};
 use crate::error::{Error, Kind};
 use crate::semantics::fields::{drop_forbidden_trailers, has_member, resembles_framing_field};
+use crate::semantics::path;
 
 /// Empty lines before a request that are skipped (RFC 9112, section 2.2).
 const EMPTY_LINES_MAX: u8 = 4;
+
+/// The first byte of a TLS handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Bounds on a head.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +55,13 @@ impl HeadScanner {
                 }
                 Some(_) => return Err(bad("it begins with a bare CR or too many empty lines")),
             }
+        }
+        match buffer.first() {
+            Some(&TLS_HANDSHAKE) if self.at == 0 => return Err(bad("it is a TLS handshake, but this port has no TLS")),
+            Some(first) if self.at == 0 && !first.is_ascii_graphic() && *first != b'\n' => {
+                return Err(bad("its first byte is not the beginning of a method"));
+            }
+            _ => {}
         }
         loop {
             let Some(end) = memchr(b'\n', &buffer[self.at..]).map(|offset| self.at + offset) else {
@@ -280,7 +291,11 @@ fn read_version(text: &[u8]) -> Result<Version, Error> {
 
 /// Parses a request target (RFC 9112, section 3.2).
 fn read_target(method: &Method, target: Bytes) -> Result<Uri, Error> {
-    let plain = |byte: &u8| (0x21..0x7f).contains(byte) && !matches!(byte, b'#' | b'"' | b'<' | b'>');
+    let plain = |byte: &u8| (0x21..0x7f).contains(byte) && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'`');
+    let target = match path::encode(&target).filter(|_| target.first() == Some(&b'/')) {
+        Some(encoded) => encoded.into(),
+        None => target,
+    };
     if target.is_empty() || !target.iter().all(plain) {
         return Err(bad("its target is empty or has a character that must be encoded"));
     }
@@ -397,6 +412,24 @@ mod tests {
         ] {
             assert_eq!(read(text).err(), Some(kind), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_not_http_is_refused_at_its_first_byte() {
+        for (first, why) in [(b'\x16', "a TLS handshake"), (b'\x80', "first byte"), (b' ', "first byte")] {
+            let mut buffer = BytesMut::from(&[first][..]);
+            let error = HeadScanner::default().find(&mut buffer, &LIMITS).err();
+            assert!(error.is_some_and(|error| error.to_string().contains(why)), "{first}");
+        }
+    }
+
+    #[test]
+    fn characters_that_clients_send_as_they_are_get_encoded() -> Result<(), Kind> {
+        let head = read("GET /caf\u{e9}/<a>`?q=\"b\"&n=\u{fc} HTTP/1.1\r\nhost: a\r\n\r\n")?;
+        assert_eq!(head.uri.to_string(), "/caf%C3%A9/%3Ca%3E%60?q=%22b%22&n=%C3%BC");
+        assert_eq!(read("GET http://h\u{e9}/ HTTP/1.1\r\nhost: a\r\n\r\n").err(), Some(Kind::BadRequest));
+        assert_eq!(read("GET /a\u{7f} HTTP/1.1\r\nhost: a\r\n\r\n").err(), Some(Kind::BadRequest));
+        Ok(())
     }
 
     #[test]

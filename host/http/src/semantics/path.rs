@@ -6,11 +6,15 @@
 //! or backslash stays encoded, because only the upstream knows whether it separates segments, and
 //! `a%2Fb` can be a legitimate name.
 //!
+//! Some clients send characters as they are that a URI has only encoded: quotation marks, angle
+//! brackets and letters that are not ASCII. They are encoded ([`encode`]), as browsers do it.
+//!
 //! Paths that two readers may interpret differently, and that no honest client sends, are rejected:
 //! a raw backslash, `%00`, a `%` without two digits, and a dot segment behind a parameter or an
 //! encoded slash (`/..;x/`, `/a%2F..%2Fb`). This module does not know: anything of the gateway.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// Returns the normal form of a path without query. The error is the reason why the path is
 /// rejected.
@@ -41,6 +45,26 @@ pub fn normalize_with(path: &str, slashes: Slashes) -> Result<Cow<'_, str>, &'st
     }
     let normal = rewrite(path, slashes)?;
     Ok(if normal == path { Cow::Borrowed(path) } else { Cow::Owned(normal) })
+}
+
+/// The path and query with the characters percent-encoded that a URI cannot have but that some
+/// clients send as they are: `"`, `<`, `>`, `` ` `` and all that is not ASCII. `None` if there are
+/// none.
+pub fn encode(target: &[u8]) -> Option<String> {
+    let is_encoded = |byte: u8| !byte.is_ascii() || b"\"<>`".contains(&byte);
+    if !target.iter().any(|byte| is_encoded(*byte)) {
+        return None;
+    }
+    let mut encoded = String::with_capacity(target.len() + 64);
+    for byte in target {
+        if is_encoded(*byte) {
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        } else {
+            encoded.push(char::from(*byte));
+        }
+    }
+    Some(encoded)
 }
 
 /// The role of a byte in a path.
