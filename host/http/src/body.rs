@@ -6,7 +6,10 @@
 //! on in a pipe, if nobody between the two sockets looks at them. This module does not know: who
 //! reads a body.
 
-use std::cell::Cell;
+mod mapped;
+mod source;
+mod traffic;
+
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -16,10 +19,12 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use smallvec::SmallVec;
 
+use self::mapped::{MappedPoll, MappedTrailers, Observed};
+pub use self::source::{FrameStream, PolledFrame, PolledPipe, Source};
+pub use self::traffic::{Direction, Traffic};
 use crate::body_budget::{Arriving, Exceeded};
 use crate::error::{Error, Kind};
 use crate::limiter::Permit;
-use crate::pipe::Pipe;
 use crate::semantics::fields::remove_with_lookalikes;
 
 /// A value that must live as long as a body. A permit needs no allocation of its own.
@@ -42,64 +47,6 @@ impl<T: std::any::Any> From<Box<T>> for Guard {
     }
 }
 
-/// Bytes of the bodies of one exchange, without the framing.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    received: Cell<u64>,
-    sent: Cell<u64>,
-    has_sent_all: Cell<bool>,
-    broken: Cell<Option<(Direction, Kind)>>,
-}
-
-/// Which of the two bodies of an exchange a body is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// The request's body, from the client.
-    Received,
-    /// The response's body, to the client.
-    Sent,
-}
-
-impl Traffic {
-    /// Bytes of the request's body.
-    pub fn received(&self) -> u64 {
-        self.received.get()
-    }
-
-    /// Bytes of the response's body.
-    pub fn sent(&self) -> u64 {
-        self.sent.get()
-    }
-
-    /// Whether the response's body was read to its end. A response to HEAD keeps its body unread.
-    pub fn has_sent_all(&self) -> bool {
-        self.has_sent_all.get()
-    }
-
-    /// The first body that ended with an error.
-    pub fn broken(&self) -> Option<(Direction, Kind)> {
-        self.broken.get()
-    }
-
-    fn note_end(&self, direction: Direction) {
-        if direction == Direction::Sent {
-            self.has_sent_all.set(true);
-        }
-    }
-
-    fn note_broken(&self, direction: Direction, kind: Kind) {
-        self.broken.set(self.broken.get().or(Some((direction, kind))));
-    }
-
-    fn add(&self, direction: Direction, bytes: usize) {
-        let count = match direction {
-            Direction::Received => &self.received,
-            Direction::Sent => &self.sent,
-        };
-        count.set(count.get() + bytes as u64);
-    }
-}
-
 /// Sends an interim response (1xx except 101) to the client, at once and in order. Interim
 /// responses after the start of the final response are dropped.
 pub type InterimSink = std::rc::Rc<dyn Fn(http::StatusCode, &http::HeaderMap)>;
@@ -119,30 +66,6 @@ enum Inner {
     Full(Bytes),
     Stream(FrameStream),
 }
-
-/// The source of a streamed body. An error ends the body; the receiver must then be able to see
-/// that the message is not complete.
-pub trait Source: http_body::Body<Data = Bytes, Error = Error> {
-    /// Passes the bytes that come next on in a pipe. None if that is not possible at this place of
-    /// the body: `poll_frame` returns what comes next.
-    fn poll_pipe(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Option<PolledPipe> {
-        None
-    }
-
-    /// Whether trailers may come after the bytes that have not been read.
-    fn can_have_trailers(&self) -> bool {
-        true
-    }
-}
-
-/// A source behind a trait object.
-pub type FrameStream = Pin<Box<dyn Source>>;
-
-/// The result of polling a body for a pipe with its next bytes.
-pub type PolledPipe = Poll<Result<Pipe, Error>>;
-
-/// The result of polling a body: the next frame, or none at the end.
-pub type PolledFrame = Poll<Option<Result<Frame<Bytes>, Error>>>;
 
 /// Why a body could not be read to its end.
 #[derive(Debug)]
@@ -405,104 +328,6 @@ impl http_body::Body for Body {
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Stream(source) => source.size_hint(),
         }
-    }
-}
-
-/// A stream that is polled by a closure.
-struct MappedPoll<F> {
-    source: FrameStream,
-    step: F,
-}
-
-impl<F> http_body::Body for MappedPoll<F>
-where
-    F: FnMut(&mut FrameStream, &mut Context<'_>) -> PolledFrame + Unpin,
-{
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> PolledFrame {
-        let this = self.get_mut();
-        (this.step)(&mut this.source, context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.source.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.source.size_hint()
-    }
-}
-
-impl<F> Source for MappedPoll<F> where F: FnMut(&mut FrameStream, &mut Context<'_>) -> PolledFrame + Unpin {}
-
-/// A stream whose trailers are changed.
-struct MappedTrailers<F> {
-    source: FrameStream,
-    change: F,
-}
-
-impl<F: FnMut(&mut http::HeaderMap) + Unpin> http_body::Body for MappedTrailers<F> {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> PolledFrame {
-        let this = self.get_mut();
-        let mut frame = ready!(this.source.as_mut().poll_frame(context));
-        if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
-            (this.change)(trailers);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.source.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.source.size_hint()
-    }
-}
-
-impl<F: FnMut(&mut http::HeaderMap) + Unpin> Source for MappedTrailers<F> {
-    fn poll_pipe(self: Pin<&mut Self>, context: &mut Context<'_>) -> Option<PolledPipe> {
-        self.get_mut().source.as_mut().poll_pipe(context)
-    }
-}
-
-/// A stream whose waiting is observed.
-struct Observed<F> {
-    source: FrameStream,
-    observe: F,
-}
-
-impl<F: FnMut(bool) + Unpin> http_body::Body for Observed<F> {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> PolledFrame {
-        let this = self.get_mut();
-        let polled = this.source.as_mut().poll_frame(context);
-        (this.observe)(polled.is_pending());
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.source.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.source.size_hint()
-    }
-}
-
-impl<F: FnMut(bool) + Unpin> Source for Observed<F> {
-    fn poll_pipe(self: Pin<&mut Self>, context: &mut Context<'_>) -> Option<PolledPipe> {
-        let this = self.get_mut();
-        let polled = this.source.as_mut().poll_pipe(context)?;
-        (this.observe)(polled.is_pending());
-        Some(polled)
     }
 }
 
