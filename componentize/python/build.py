@@ -31,6 +31,8 @@ TOOLS = Path(sys.executable).parent
 TIMEOUT_SECONDS = 240
 # Folders and files of the source that are not part of the filter.
 LEFT_OUT = ("tests", "examples", "dist", "__pycache__", "node_modules", "target", ".*")
+# Two folders that every state directory of a gateway has.
+STATE_FOLDERS = ("artifacts", "functions")
 # Modules of the SDK that a component does not need.
 NOT_IN_COMPONENT = ("testing.py", "_fake.py", "__pycache__")
 
@@ -99,11 +101,11 @@ def check(source: Path, phases: list[str], site: Path, work: Path) -> str:
     Returns the author's mistakes, or nothing.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "witgate-mypy"
-    left_out = {"tests", "examples", "dist", "node_modules", "target"}
+    unchecked = {"tests", "examples", "dist", "node_modules", "target"}
     files = [
         path
         for path in source.rglob("*.py")
-        if not any(part in left_out or part.startswith(".") for part in path.relative_to(source).parts)
+        if not any(part in unchecked or part.startswith(".") for part in path.relative_to(source).parts)
     ]
     module = work / "check/_witgate_check.py"
     module.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +205,7 @@ def build(options: argparse.Namespace, phases: list[str], site: Path, native: se
         shutil.rmtree(folder, ignore_errors=True)
     app.mkdir(parents=True)
     shutil.copytree(SDK / "witgate", app / "witgate", ignore=shutil.ignore_patterns(*NOT_IN_COMPONENT))
-    shutil.copytree(options.source, source, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(options.source, source, ignore=left_out)
     if uses_time_zones(source, site):
         shutil.copytree(Path(packages_of_tools()) / "tzdata", app / "tzdata", dirs_exist_ok=True)
     entry = ENTRY.format(
@@ -237,6 +239,13 @@ def build(options: argparse.Namespace, phases: list[str], site: Path, native: se
             advice = "a recursion without an end" if "stack" in trap[1] else "too much work or memory"
             fail(f"filter.py: the code at module level ended the interpreter ({trap[1]}): look for {advice}\n")
         sys.exit(output)
+
+
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """The names in a folder that are not part of the filter."""
+    # A gateway that was started in the folder of the filter keeps its state there.
+    states = {name for name in names if all(Path(folder, name, part).is_dir() for part in STATE_FOLDERS)}
+    return states | shutil.ignore_patterns(*LEFT_OUT)(folder, names)
 
 
 def uses_time_zones(source: Path, site: Path) -> bool:

@@ -14,6 +14,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::examples::FOLDER as EXAMPLES;
+use crate::project::is_left_out;
 use crate::toolchain::language::Language;
 use crate::toolchain::{folders, rust};
 use crate::wit;
@@ -54,9 +55,6 @@ const PROGRAM: [&str; 32] = [
     include_str!("toolchain/rust.rs"),
     include_str!("toolchain/script.rs"),
 ];
-
-/// Folders that tools write. They and hidden files are left out.
-const TOOL_FOLDERS: [&str; 4] = ["node_modules", "target", "__pycache__", "dist"];
 
 /// The fingerprint of the filter in `source`, hexadecimal.
 pub(crate) fn fingerprint(source: &Path, language: Language) -> Result<String> {
@@ -125,7 +123,7 @@ impl Hasher {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             // A build in another process writes `generated.PID` and renames it.
             let is_excepted = except.iter().any(|prefix| name == *prefix || name.starts_with(&format!("{prefix}.")));
-            if is_excepted || name.starts_with('.') || TOOL_FOLDERS.contains(&name.as_str()) {
+            if is_excepted || is_left_out(&path) {
                 continue;
             }
             self.feed(name.as_bytes());
@@ -134,7 +132,8 @@ impl Hasher {
                 self.folder(&path, &[])?;
             } else if kind.is_symlink() && path.is_dir() {
                 self.feed(fs::read_link(&path)?.as_os_str().as_encoded_bytes());
-            } else {
+            } else if path.is_file() {
+                // Other kinds, such as sockets, are no sources, and reading a pipe would wait.
                 self.feed(&fs::read(&path).with_context(|| format!("{}", path.display()))?);
             }
         }
@@ -194,6 +193,8 @@ mod tests {
         assert_eq!(first, write("__pycache__/filter.pyc", "x")?);
         assert_eq!(first, write(".filter.py.swp", "x")?);
         assert_eq!(first, write("node_modules/x/index.js", "x")?);
+        write("state/functions/a", "x")?;
+        assert_eq!(first, write("state/artifacts/a.cwasm", "x")?);
         assert_ne!(first, write("filter.toml", "name = \"a\"")?);
         assert_ne!(write("filter.py", "a = 2")?, write("filter.py", "a = 3")?);
         assert_ne!(write("a", "bc")?, write("a", "b")?);

@@ -34,7 +34,7 @@ pub use build::BuildOptions;
 pub use embedded_files::folder as user_folder;
 pub use examples::{read_example_file, read_examples};
 pub use optimize::{Optimized, optimize};
-pub use project::{OutDir, filter_name, find_projects};
+pub use project::{OutDir, filter_name, find_projects, is_left_out};
 pub use scaffold::{TEMPLATES, new_filter};
 pub use toolchain::folders::{repository, use_embedded_files};
 pub use toolchain::install_tools;

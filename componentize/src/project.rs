@@ -13,8 +13,10 @@ use crate::{client_refusals, filter_toml};
 /// How many levels below a named folder a filter.toml is searched for: `guests/LANGUAGE/NAME` needs
 /// two, and one more is allowed.
 const DEPTH_MAX: usize = 3;
-/// Folders that tools write. They are not searched.
-const TOOL_FOLDERS: [&str; 3] = ["node_modules", "target", "dist"];
+/// Folders that tools write.
+const TOOL_FOLDERS: [&str; 4] = ["node_modules", "target", "__pycache__", "dist"];
+/// Two folders that every state directory of a gateway has.
+const STATE_FOLDERS: [&str; 2] = ["artifacts", "functions"];
 
 /// Where components go.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +103,15 @@ pub fn find_projects(folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Whether a file or folder in the folder of a filter is not a source of the filter: a hidden one, a
+/// folder of tools, or the state directory of a gateway that was started there.
+pub fn is_left_out(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.')
+        || TOOL_FOLDERS.contains(&&*name)
+        || STATE_FOLDERS.iter().all(|folder| path.join(folder).is_dir())
+}
+
 fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     if folder.join("filter.toml").exists() {
         found.push(folder.canonicalize()?);
@@ -111,8 +122,7 @@ fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     }
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() && !name.starts_with('.') && !TOOL_FOLDERS.contains(&name.as_str()) {
+        if path.is_dir() && !is_left_out(&path) {
             search(&path, depth + 1, found)?;
         }
     }

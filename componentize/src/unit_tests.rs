@@ -49,7 +49,8 @@ pub fn run_unit_tests(source: &Path, language: Language, name: &str) -> Result<O
         Language::Rust => ("cargo test", cargo_test()),
         Language::TypeScript | Language::Python => return Ok(None),
     };
-    let output = command.current_dir(source).stdin(Stdio::null()).output();
+    // The report escapes control characters, so colours would make it unreadable.
+    let output = command.current_dir(source).env("NO_COLOR", "1").stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("{tool} cannot be run"))?;
     let text = [output.stdout, output.stderr].concat();
     let output_text = String::from_utf8_lossy(&text).trim().to_owned();

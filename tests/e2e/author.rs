@@ -69,10 +69,18 @@ impl Author {
     }
 }
 
+/// Makes what a gateway leaves in the folder of a filter that it was started in. Returns its socket.
+fn write_gateway_state(folder: &Path) -> Result<std::os::unix::net::UnixListener> {
+    fs::create_dir_all(folder.join("state/artifacts"))?;
+    fs::create_dir_all(folder.join("state/functions"))?;
+    Ok(std::os::unix::net::UnixListener::bind(folder.join("state/handover.sock"))?)
+}
+
 #[test]
 fn a_typescript_filter_from_nothing_to_a_comparison_of_versions() -> Result<()> {
     let author = Author::new()?;
     author.output("", "new greeter --lang ts")?;
+    let _socket = write_gateway_state(&author.path("greeter"))?;
     let text = author.output("greeter", "test --junit junit.xml")?;
     ensure!(text.contains("unit tests  ok, vitest") && text.contains("2 of 2 passed"), "{text}");
     let junit = fs::read_to_string(author.path("greeter/junit.xml"))?;
@@ -188,6 +196,7 @@ fn recorded_traffic_shows_what_a_new_version_changes() -> Result<()> {
 fn a_python_filter_is_built_and_tested_in_an_empty_folder() -> Result<()> {
     let author = Author::new()?;
     author.output("", "new limiter --lang py --template rate-limit")?;
+    let _socket = write_gateway_state(&author.path("limiter"))?;
     let results: Value = serde_json::from_str(&author.output("limiter", "test --json")?)?;
     assert_eq!((&results["passed"], &results["unit_tests"]["tool"]), (&true.into(), &"pytest".into()), "{results}");
     let actions: Vec<&Value> =

@@ -72,3 +72,59 @@ fn every_yaml_block_of_the_documentation_is_read_without_a_mistake() {
     assert!(blocks > 20, "only {blocks} blocks were found");
     assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
 }
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// The functions that a code span names: the words before a parenthesis, and the last word of a
+/// path such as `config.keys`.
+fn functions(span: &str) -> Vec<&str> {
+    let before = |at: usize| span[..at].rsplit(|c| !is_word(c)).next();
+    let mut found: Vec<&str> = span.match_indices(['(', '!']).filter_map(|(at, _)| before(at)).collect();
+    if span.chars().all(|c| is_word(c) || c == '.' || c == ':') {
+        found.extend(span.rsplit(['.', ':']).next());
+    }
+    found.retain(|name| name.len() > 1);
+    found
+}
+
+/// Adds the texts of the source files in a folder and below it.
+fn add_sources(folder: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("the folder is readable").flatten() {
+        let path = entry.path();
+        let is_source =
+            path.extension().is_some_and(|extension| ["ts", "py", "rs"].iter().any(|end| extension == *end));
+        if path.is_dir() {
+            add_sources(&path, text);
+        } else if is_source {
+            text.push_str(&std::fs::read_to_string(&path).expect("the source is readable"));
+        }
+    }
+}
+
+#[test]
+fn every_function_of_the_page_about_the_sdks_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let sdks = ["typescript/src", "python/witgate", "rust/src"].map(|folder| {
+        let mut text = String::new();
+        add_sources(&root.join("guests/sdk").join(folder), &mut text);
+        text
+    });
+    let words = sdks.each_ref().map(|text| text.split(|c| !is_word(c)).collect::<std::collections::HashSet<_>>());
+    let page = std::fs::read_to_string(root.join("docs/reference/sdk.md")).expect("the page is readable");
+    let (mut count, mut missing) = (0, vec![]);
+    for row in page.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        assert_eq!(cells.len(), 4, "a row has a cell for each language: {row}");
+        for (cell, words) in cells[1..].iter().zip(&words) {
+            for name in cell.split('`').skip(1).step_by(2).flat_map(functions) {
+                count += 1;
+                if !words.contains(name) {
+                    missing.push(name);
+                }
+            }
+        }
+    }
+    assert!(count > 100 && missing.is_empty(), "{count} names; the SDKs do not have {missing:?}");
+}

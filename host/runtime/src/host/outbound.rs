@@ -33,7 +33,11 @@ impl CallState {
     async fn send_granted(&mut self, request: http::Request) -> std::result::Result<http::Response, SendError> {
         let filter = self.filter.clone();
         let (Some(grant), Some(waits)) = (&filter.settings.http, self.waits.clone()) else {
-            return Err(SendError::Denied("no origin is granted".into()));
+            let name = &filter.settings.name;
+            let message = format!(
+                "there is no service to call: `witgate test` and `witgate bench` have none (test the call with the SDK's fake), and a gateway grants them under filters.{name}.http.origins"
+            );
+            return Err(SendError::Denied(message));
         };
         let name = &filter.settings.name;
         if let Err(calls) = waits.count_call(grant.calls) {

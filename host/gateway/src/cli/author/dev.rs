@@ -29,8 +29,6 @@ use crate::telemetry::init_log;
 const QUIET_TIME: Duration = Duration::from_millis(15);
 /// How long the gateway may take to compile a component.
 const LIVE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Folders that tools write. A change in them does not rebuild the filter.
-const TOOL_FOLDERS: [&str; 4] = ["dist", "node_modules", "target", "__pycache__"];
 
 /// The options of `witgate dev`.
 #[derive(Clone, clap::Args)]
@@ -84,7 +82,7 @@ pub(super) fn dev(options: &Options) -> Result<(), String> {
             if let Err(why) = project.write_config(&options, &component) {
                 print_error(why);
             }
-            report_live(&component.file, &served, began, built);
+            report_live(&component, &served, began, built);
             run_examples(&loader, &component.file);
         }
     };
@@ -144,12 +142,12 @@ impl Project {
             "log": { "access": "off", "level": "warn,filter=trace" },
             "workers": 1,
             "upstreams": { "upstream": upstream },
-            "filters": { "filter": {
+            "filters": { &component.manifest.name: {
                 "source": component.file,
                 "capabilities": component.manifest.services,
                 "config": options.filter_config(&examples)?,
             } },
-            "routes": [{ "filters": ["filter"], "upstream": "upstream" }],
+            "routes": [{ "filters": [component.manifest.name], "upstream": "upstream" }],
         });
         let (path, text) = (self.config_file(), format!("{config:#}\n"));
         if std::fs::read_to_string(&path).ok().as_ref() == Some(&text) {
@@ -176,8 +174,8 @@ fn watch(source: &Path, sender: mpsc::Sender<()>) -> Result<notify::RecommendedW
     let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
         let Ok(event) = event else { return };
         let is_own = |path: &PathBuf| {
-            let mut parts = path.strip_prefix(&folder).unwrap_or(path).iter().map(|part| part.to_string_lossy());
-            parts.all(|part| !part.starts_with('.') && !part.ends_with('~') && !TOOL_FOLDERS.contains(&&*part))
+            let mut within = path.ancestors().take_while(|part| *part != folder);
+            within.all(|part| !part.as_os_str().as_encoded_bytes().ends_with(b"~") && !componentize::is_left_out(part))
         };
         if !event.kind.is_access() && event.paths.iter().any(is_own) {
             let _ = sender.send(());
@@ -199,13 +197,13 @@ fn next_change(events: &mpsc::Receiver<()>) -> Result<Instant, String> {
 
 /// Waits until the gateway serves the component, and prints how long that took.
 fn report_live(
-    file: &Path,
+    component: &BuiltComponent,
     served: &impl Fn() -> std::collections::BTreeMap<String, String>,
     began: Instant,
     built: Duration,
 ) {
-    let wanted = std::fs::read(file).map(|bytes| hex::encode(Sha256::digest(bytes))).unwrap_or_default();
-    while served().get("filter") != Some(&wanted) {
+    let wanted = std::fs::read(&component.file).map(|bytes| hex::encode(Sha256::digest(bytes))).unwrap_or_default();
+    while served().get(&component.manifest.name) != Some(&wanted) {
         if began.elapsed() > LIVE_TIMEOUT {
             print_error("the gateway does not serve the new version; the log says why");
             return;
