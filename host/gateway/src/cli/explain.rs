@@ -63,7 +63,7 @@ fn explain_status(rows: &[Row<'_>], status: &str, as_json: bool) -> Result<(), S
     }
     if !as_json {
         print(format_args!(
-            "The gateway answers {status} for one of these codes, which `details` of Proxy-Status names."
+            "The gateway answers {status} for one of these codes, which `details` of Proxy-Status names. Without Proxy-Status, an endpoint, a filter or the route chose the status."
         ))?;
     }
     list(rows.iter().filter(has_status), as_json)

@@ -124,6 +124,9 @@ impl Entry {
             (Some(_), Some(_)) => Err("more than one earlier version has this name: give its digest".into()),
             (None, _) => {
                 let known: Vec<String> = self.previous.iter().map(Version::label).collect();
+                if known.is_empty() {
+                    return Err("there is no earlier version than the one in service".into());
+                }
                 Err(format!("no earlier version has this name; the earlier versions are {}", known.join(", ")))
             }
         }

@@ -34,7 +34,7 @@ fn cause(record: &ExchangeRecord) -> String {
 /// What to do next.
 pub(super) fn advice(record: &ExchangeRecord) -> &'static str {
     let kind = record.failure.as_ref().map(|error| error.kind).or(record.traffic.broken().map(|(_, kind)| kind));
-    let Some(kind) = kind else { return "Look into the log of the endpoint." };
+    let Some(kind) = kind else { return origin_advice(record.status_origin().0) };
     match kind {
         Kind::BadRequest | Kind::MethodNotAllowed | Kind::ExpectationFailed | Kind::Version | Kind::NotImplemented => {
             "Correct the client."
@@ -81,6 +81,15 @@ pub(super) fn advice(record: &ExchangeRecord) -> &'static str {
             "One client has reached its limit of concurrent exchanges: raise limits.in_flight_per_client or limits.in_flight."
         }
         Kind::Internal => "Report this as a defect of the gateway, with the log.",
+    }
+}
+
+/// What to do about a status that the gateway did not choose itself.
+fn origin_advice(origin: &str) -> &'static str {
+    match origin {
+        "filter-status" => "Look into the filter and its lines in the log.",
+        "route-status" => "Look at respond or redirect of the route in gateway.yaml.",
+        _ => "Look into the log of the endpoint.",
     }
 }
 
