@@ -131,6 +131,19 @@ pub enum Capability {
     Wasi,
 }
 
+impl Capability {
+    /// The name in gateway.yaml.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::KeyValue => "keyvalue",
+            Self::Limiter => "limiter",
+            Self::Http => "http",
+            Self::Crypto => "crypto",
+            Self::Wasi => "wasi",
+        }
+    }
+}
+
 /// What a failed filter call does to the exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnError {

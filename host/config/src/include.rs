@@ -14,7 +14,7 @@ use crate::references::References;
 use crate::routes::Route;
 use crate::routes::conditions::PathMatch;
 use crate::sources::Sources;
-use crate::values::{HOUR, MILLISECOND, host, path};
+use crate::values::{HOUR, MILLISECOND, display_size, host, path};
 use crate::yaml::{self, Key, Node, Section, Value};
 
 const FILES_MAX: usize = 256;
@@ -22,6 +22,8 @@ const FILTERS_MAX: u32 = 1000;
 /// What the store of a team's filter may take in memory.
 const STORE_KEYS_MAX: usize = 100_000;
 const STORE_BYTES_MAX: usize = 64 << 20;
+/// The end of a message about a limit of a team.
+const OPERATOR_RAISES: &str = "the team's entry of include in gateway.yaml decides";
 /// What a team may write about its filters and routes. A key that is not listed could reach beyond
 /// the team's limits.
 const FILTER_KEYS: &[&str] = &[
@@ -266,18 +268,21 @@ impl Team {
             );
         }
         if filter.memory_bytes > self.memory {
-            fail("memory", format!("{} bytes: this team's filters may have {}", filter.memory_bytes, self.memory));
+            let (asked, most) = (display_size(filter.memory_bytes), display_size(self.memory));
+            fail("memory", format!("{asked}: this team's filters may have {most}: {OPERATOR_RAISES}"));
         }
         if filter.timeout > self.timeout {
-            fail("timeout", format!("{:?}: this team's filters may have {:?}", filter.timeout, self.timeout));
+            let (asked, most) = (filter.timeout, self.timeout);
+            fail("timeout", format!("{asked:?}: this team's filters may have {most:?}: {OPERATOR_RAISES}"));
         }
         if filter.concurrency > self.concurrency {
             let message =
                 format!("{}: this team's filters may have {} concurrent calls", filter.concurrency, self.concurrency);
             fail("concurrency", message);
         }
-        if filter.capabilities.iter().any(|capability| !self.capabilities.contains(capability)) {
-            fail("capabilities", "has one that this team is not granted: add it to its entry of include".into());
+        for capability in filter.capabilities.iter().filter(|capability| !self.capabilities.contains(capability)) {
+            let name = capability.name();
+            fail("capabilities", format!("{name}: this team is not granted this capability: {OPERATOR_RAISES}"));
         }
         let shared = filter.release.as_ref().and_then(|release| release.store.as_ref());
         // A bucket would be written with the credentials of the operator.
@@ -316,7 +321,7 @@ impl Team {
             fail("limits", "a team may not change buffered_bytes, which others share".into());
         }
         for upstream in route.upstreams().iter().filter(|one| !self.upstreams.contains(&one.upstream)) {
-            fail("upstream", format!("{}: this team may not use this upstream", upstream.upstream));
+            fail("upstream", format!("{}: this team may not use this upstream: {OPERATOR_RAISES}", upstream.upstream));
         }
         let store = route.rate_limit.as_ref().and_then(|limit| limit.store.as_ref());
         if store.is_some_and(|store| !self.stores.contains(store)) {
@@ -400,10 +405,13 @@ mod tests {
             |filter: &str| format!("filters: {{ a: {{ source: a.wasm, memory: 8MiB, timeout: 50ms, {filter} }} }}");
         let route = |route: &str| format!("routes:\n- {{ {route} }}");
         for (team, expected) in [
-            (filters("memory: 16MiB").replace("memory: 8MiB, ", ""), "team.yaml:1: filters.a.memory: 16777216 bytes"),
+            (
+                filters("memory: 16MiB").replace("memory: 8MiB, ", ""),
+                "team.yaml:1: filters.a.memory: 16MiB: this team's filters may have 8MiB",
+            ),
             (filters("x: 1").replace("timeout: 50ms, ", ""), "team.yaml:1: filters.a.timeout: 100ms"),
             (filters("concurrency: 1000"), "team.yaml:1: filters.a.concurrency: 1000"),
-            (filters("capabilities: [wasi]"), "team.yaml:1: filters.a.capabilities: has one"),
+            (filters("capabilities: [wasi]"), "team.yaml:1: filters.a.capabilities: wasi: this team is not granted"),
             (
                 filters("config: { key: { env: SECRET } }"),
                 "team.yaml:1: filters.a.config: a file of a team may not refer",

@@ -223,7 +223,8 @@ fn parse_size(text: &str) -> Option<usize> {
     number.checked_mul(unit)
 }
 
-fn display_size(bytes: usize) -> String {
+/// A size as gateway.yaml writes it.
+pub(crate) fn display_size(bytes: usize) -> String {
     match bytes {
         bytes if bytes >= 1 << 30 && bytes % (1 << 30) == 0 => format!("{}GiB", bytes >> 30),
         bytes if bytes >= 1 << 20 && bytes % (1 << 20) == 0 => format!("{}MiB", bytes >> 20),
