@@ -103,8 +103,8 @@ pub fn find_projects(folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether a file or folder in the folder of a filter is not a source of the filter: a hidden one, a
-/// folder of tools, or the state directory of a gateway that was started there.
+/// Whether a file or folder in the folder of a filter is not a source of the filter: a hidden one,
+/// a folder of tools, or the state directory of a gateway that was started there.
 pub fn is_left_out(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with('.')

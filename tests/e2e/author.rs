@@ -69,7 +69,8 @@ impl Author {
     }
 }
 
-/// Makes what a gateway leaves in the folder of a filter that it was started in. Returns its socket.
+/// Makes what a gateway leaves in the folder of a filter in which it was started. Returns its
+/// socket.
 fn write_gateway_state(folder: &Path) -> Result<std::os::unix::net::UnixListener> {
     fs::create_dir_all(folder.join("state/artifacts"))?;
     fs::create_dir_all(folder.join("state/functions"))?;
