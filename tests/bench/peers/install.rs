@@ -34,8 +34,9 @@ impl Root {
 }
 
 impl Environment {
-    /// Downloads and unpacks Debian packages. Includes the dependencies that the system lacks and
-    /// whose names begin with one of `with`.
+    /// Downloads and unpacks Debian packages, with the dependencies whose names begin with one of
+    /// `with`. Those that the system has are included, because programs look for modules in this
+    /// folder only.
     pub(crate) fn debian(&self, name: &str, packages: &[&str], with: &[&str]) -> Result<Root> {
         let root = self.folder_of(name)?.join("root");
         once(&root, &packages.join(" "), || {
@@ -43,7 +44,6 @@ impl Environment {
             names.extend(dependencies(packages)?.into_iter().filter(|name| {
                 with.iter().any(|with| name.starts_with(with))
                     && !packages.contains(&name.as_str())
-                    && !is_installed(name)
             }));
             let mut download = Command::new("apt-get");
             download.args(["download", "-q"]).args(&names).current_dir(&root);
@@ -119,11 +119,6 @@ fn dependencies(packages: &[&str]) -> Result<Vec<String>> {
     let text = String::from_utf8_lossy(&output.stdout);
     let names = text.lines().filter(|line| !line.starts_with([' ', '<', '|'])).map(|line| line.trim().to_owned());
     Ok(names.collect())
-}
-
-fn is_installed(package: &str) -> bool {
-    let status = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]).output();
-    status.is_ok_and(|output| output.stdout == b"installed")
 }
 
 /// Runs a tool. Its output appears only in the error, if it fails.
