@@ -18,7 +18,13 @@ use witgate_manifest::{BODY_BYTES_DEFAULT, BodyMode, Field, Manifest, Phase, che
 /// The error has one line for each mistake: `FILE:LINE: KEY: message`. Calls `has_auth` if the
 /// file has no `auth`.
 pub(crate) fn read(path: &Path, has_auth: impl FnOnce() -> bool) -> Result<Manifest, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!(
+            "{}: there is no such file: name the folder of a filter, or make one with `witgate new`",
+            path.display()
+        ),
+        _ => format!("{}: {error}", path.display()),
+    })?;
     parse_with(&text, &path.display().to_string(), has_auth)
 }
 

@@ -1,5 +1,6 @@
 //! Finds settings that never have the effect that their author expects, although each is valid:
-//! conditions that no request meets, redirects to themselves, endpoints that are the gateway.
+//! conditions that no request meets, redirects to themselves, endpoints that are the gateway,
+//! filters without a route.
 //!
 //! Each is a warning, because a file may be written for a state that does not exist yet. This
 //! module does not know: requests, YAML.
@@ -11,6 +12,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 use witgate_http::semantics::fields::{FieldNames, is_hop_by_hop};
 
+use crate::filters::Filter;
 use crate::listeners::Listener;
 use crate::routes::action::RedirectPath;
 use crate::routes::conditions::{PathMatch, ValueMatch};
@@ -53,6 +55,15 @@ pub(crate) fn check(
     }
     check_endpoints(top, upstreams, listeners);
     check_proxies(top, listeners, trust.0);
+}
+
+/// Warns of filters that see no request.
+pub(crate) fn check_filters(top: &Section, filters: &BTreeMap<String, Filter>, routes: &[Route]) {
+    let is_used = |name: &String| routes.iter().flat_map(|route| &route.filters).any(|used| used.filter == *name);
+    for name in filters.keys().filter(|name| !is_used(name)) {
+        let message = format!("no route uses this filter, so it sees no request: write filters: [{name}] in a route");
+        top.warn_at(&["filters", name], message);
+    }
 }
 
 /// Why no request has such a field when routes are compared.
@@ -208,11 +219,13 @@ mod tests {
             (plain, "https://api.test:80", "{upstream: u}".into(), "write http://"),
             ("}]\ntrusted_proxies: [0.0.0.0/0]", good, "{upstream: u}".into(), "all peers are trusted"),
             (", redirect_to_https: true}]", good, "{upstream: u}".into(), "again and again"),
+            ("}]\nfilters: {f: {source: f.wasm}}", good, "{upstream: u}".into(), "no route uses this filter"),
         ] {
             let found = warnings(top, endpoint, &route);
             assert!(found.contains(expected), "{top} {endpoint} {route}: {found}");
         }
         for (top, endpoint, route) in [
+            ("}]\nfilters: {f: {source: f.wasm}}", good, "{upstream: u, filters: [f]}".into()),
             (plain, good, with("connection: {present: false}")),
             (plain, good, with("x-forwarded-proto: https")),
             (plain, good, with("x-forwarded-host: h.test")),

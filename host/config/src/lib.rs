@@ -88,7 +88,7 @@ pub use upstreams::health::{HealthCheck, OutlierDetection};
 pub use upstreams::http2::Http2Settings;
 pub use upstreams::retries::Retries;
 pub use upstreams::{Protocol, Upstream, UpstreamLimits};
-pub use yaml::yaml_to_json;
+pub use yaml::{nearest, yaml_to_json};
 
 pub use admin::{Admin, AdminClients};
 use error::Reading;
@@ -258,6 +258,7 @@ impl Config {
         routes::clear_text::check(top, &config.listeners, &config.routes);
         let trust = (config.trusted_proxies.as_slice(), &config.untrusted_fields);
         ineffective::check(top, &config.listeners, &config.upstreams, &config.routes, trust);
+        ineffective::check_filters(top, &config.filters, &config.routes);
         config
     }
 

@@ -210,13 +210,13 @@ fn check_kind(bytes: &[u8]) -> Result<(), LoadError> {
     if !bytes.starts_with(b"\0asm") {
         return refuse(
             LoadErrorReason::NotWasm,
-            "the file is not WebAssembly (it does not begin with \\0asm): build the filter with `componentize build`",
+            "the file is not WebAssembly (it does not begin with \\0asm): build the filter with `witgate build`",
         );
     }
     if Parser::is_core_wasm(bytes) {
         return refuse(
             LoadErrorReason::CoreModule,
-            "the file is a core module, not a component: build it with `componentize build`, or wrap it with `wasm-tools component new`",
+            "the file is a core module, not a component: build it with `witgate build`, or wrap it with `wasm-tools component new`",
         );
     }
     match Parser::new(0).parse(bytes, true) {

@@ -113,7 +113,7 @@ pub fn check(component: &[u8]) -> Result<(), LoadError> {
         ),
         None => LoadError::new(
             LoadErrorReason::Compile,
-            format!("the component is not valid: {error}; build it again with `componentize build`"),
+            format!("the component is not valid: {error}; build it again with `witgate build`"),
         ),
     })
 }

@@ -5,7 +5,7 @@ mod suggest;
 mod tree;
 
 pub(crate) use section::Section;
-pub(crate) use suggest::nearest;
+pub use suggest::nearest;
 pub(crate) use tree::{Key, Node, Value, parse, parse_file};
 
 use crate::error::ConfigError;

@@ -5,7 +5,7 @@ const WORD_BYTES_MAX: usize = 64;
 const KNOWN_MAX: usize = 1000;
 
 /// The known word with the fewest edits from `word`, if there are few enough.
-pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     if word.len() > WORD_BYTES_MAX || known.len() > KNOWN_MAX {
         return None;
     }

@@ -29,7 +29,9 @@ pub(super) fn explain(code: Option<&str>, as_json: bool) -> Result<(), String> {
     }
     let found: Vec<&Row<'_>> = rows.iter().filter(|row| row.codes.contains(&code)).collect();
     if found.is_empty() {
-        let near = rows.iter().flat_map(|row| &row.codes).find(|known| known.contains(code) || code.contains(**known));
+        let known: Vec<&str> = rows.iter().flat_map(|row| row.codes.iter().copied()).collect();
+        let near = witgate_config::nearest(code, &known)
+            .or_else(|| known.into_iter().find(|known| known.contains(code) || code.contains(known)));
         let near = near.map_or_else(String::new, |near| format!(": did you mean {near}?"));
         return Err(format!("{code}: there is no such code{near}; `witgate explain` lists all"));
     }
@@ -148,6 +150,12 @@ mod tests {
                 assert!(!is_empty, "{:?} has no {column} in docs/reference/errors.md", row.codes);
             }
         }
+    }
+
+    #[test]
+    fn a_misspelt_code_gets_a_suggestion() {
+        let error = explain(Some("dealine"), false).err().unwrap_or_default();
+        assert!(error.contains("did you mean deadline?"), "{error}");
     }
 
     #[test]
