@@ -72,6 +72,9 @@ pub(super) fn dev(options: &Options) -> Result<(), String> {
     let loader = ComponentLoader::with_state(project.folder.join("state"))?;
     print(format_args!("live at {url}; a change of {} is live after it is saved; ^C ends", project.source.display()))?;
     print(try_command(&url, &componentize::read_examples(&project.source).unwrap_or_default()))?;
+    if component.manifest.services.iter().any(|service| service == "http") {
+        print("note calls of other services are denied here: grant them in a gateway.yaml, and use `witgate run`")?;
+    }
     run_examples(&loader, &component.file);
     let options = options.clone();
     let follow = move || {

@@ -68,11 +68,16 @@ impl ComponentLoader {
             None => defaults(file, &info, &self.state)?,
         };
         let settings = filter;
-        let loaded = Loader::new(self.engine.clone(), &config).load("filter", &settings);
+        let loaded = Loader::new(self.engine.clone(), &config).load(name_of(&info), &settings);
         let filter = loaded.map_err(|error| format!("{shown}: {error}"))?;
         let runner = Runner::new(&self.engine, &filter).map_err(|error| format!("{shown}: {error}"))?;
         Ok(Loaded { runner, filter, examples, config: settings.config })
     }
+}
+
+/// The name in the manifest, which messages show.
+fn name_of(info: &ComponentInfo) -> &str {
+    info.manifest.as_ref().map_or("filter", |manifest| manifest.name.as_str())
 }
 
 fn user_state() -> Result<PathBuf, String> {
@@ -85,16 +90,17 @@ fn defaults(file: &Path, info: &ComponentInfo, state: &Path) -> Result<(Config, 
     let parent = state.parent().unwrap_or(state);
     std::fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
     let services = info.manifest.as_ref().map(|manifest| manifest.services.clone()).unwrap_or_default();
+    let name = name_of(info);
     // JSON is YAML.
     let text = json!({
         "state": { "directory": state },
         "upstreams": { "echo": { "builtin": "echo" } },
-        "filters": { "filter": { "source": file, "capabilities": services } },
-        "routes": [{ "filters": ["filter"], "upstream": "echo" }],
+        "filters": { name: { "source": file, "capabilities": services } },
+        "routes": [{ "filters": [name], "upstream": "echo" }],
     });
     let source = ConfigSource::text(&text.to_string(), parent.to_owned());
     let config = source.parse(&source.read()?)?;
-    let filter = config.filters.get("filter").cloned().ok_or("the configuration has no filter")?;
+    let filter = config.filters.get(name).cloned().ok_or("the configuration has no filter")?;
     Ok((config, filter))
 }
 
@@ -108,7 +114,7 @@ fn configured(path: &Path, file: &Path, info: &ComponentInfo) -> Result<(Config,
         .filters
         .values()
         .find(|filter| filter.source.path().and_then(|path| path.canonicalize().ok()).as_ref() == Some(&absolute));
-    let name = info.manifest.as_ref().map_or("", |manifest| manifest.name.as_str());
+    let name = name_of(info);
     let found = by_source.or_else(|| config.filters.get(name)).cloned();
     let mut filter = found.ok_or_else(|| {
         format!("{}: no filter has the source {} or the name {name:?}", path.display(), file.display())
