@@ -116,6 +116,22 @@ impl Admin {
     }
 }
 
+/// No listener has the address of the admin listener, or the port of it on all interfaces.
+pub(crate) fn check_address(top: &Section, admin: &Admin, listeners: &[Listener]) {
+    let Some(own) = admin.address.filter(|address| address.port() != 0) else { return };
+    let is_same = |address: SocketAddr| {
+        address.port() == own.port()
+            && (address.ip() == own.ip()
+                || (address.is_ipv4() == own.is_ipv4() && (address.ip().is_unspecified() || own.ip().is_unspecified())))
+    };
+    for (index, listener) in listeners.iter().enumerate() {
+        if listener.address.tcp().is_some_and(is_same) {
+            let message = format!("the admin listener is at {own}: choose another port, or set admin.address");
+            top.error_at(&[&format!("listeners[{index}]"), "address"], message);
+        }
+    }
+}
+
 /// A listener with the name that certificates of the admin listener have in metrics and messages.
 pub(crate) fn check_names(top: &Section, admin: &Admin, listeners: &[Listener]) {
     let taken = listeners.iter().position(|listener| listener.name == "admin").filter(|_| admin.tls.is_some());

@@ -32,9 +32,28 @@ pub(crate) fn check(
     for (index, route) in routes.iter().enumerate() {
         let path = format!("routes[{index}]");
         for (name, condition) in &route.matches.headers {
+            if let ValueMatch::Exact(cookie) = condition
+                && name == http::header::COOKIE
+                && !cookie.contains(';')
+                && let Some((cookie, value)) = cookie.split_once('=')
+            {
+                let message = format!(
+                    "holds only for requests without other cookies, because the whole field is compared: \
+                     write {{regex: \"(^|; ){cookie}={value}(;|$)\"}}"
+                );
+                top.warn_at(&[&path, "match", "headers", "cookie"], message);
+            }
             if let Some(why) = never_holds(name, condition, trust) {
                 top.warn_at(&[&path, "match", "headers", name.as_str()], format!("no request matches: {why}"));
             }
+        }
+        for (name, _) in route.matches.query.iter().filter(|(name, _)| name.contains(['?', '&', '='])) {
+            let message = "no request matches: the name of a parameter has no ?, & and =; \
+                           write the name as the key, and the value beside it";
+            top.warn_at(&[&path, "match", "query", name], message);
+        }
+        if let Some(message) = keeps_url(route, listeners) {
+            top.warn_at(&[&path, "redirect"], message);
         }
         if leads_to_itself(route, routes) {
             let message = "the redirect leads to a path that this route redirects again: write another path, \
@@ -108,6 +127,28 @@ fn leads_to_itself(route: &Route, all: &[Route]) -> bool {
             !all.iter().any(|other| other.name != route.name && is_taken_by(other) && is_closer(other))
         }
         _ => false,
+    }
+}
+
+/// Why a redirect can leave the URL as it is, so that browsers follow it until they give up.
+fn keeps_url(route: &Route, listeners: &[Listener]) -> Option<&'static str> {
+    let Action::Redirect(to) = &route.action else { return None };
+    if to.path.is_some() {
+        return None;
+    }
+    let keeps_host = to.host.is_none() || to.host == route.host;
+    match to.scheme {
+        None if keeps_host => {
+            Some("the redirect leads to the host of this route, which redirects again: write another host")
+        }
+        Some("https") if keeps_host && listeners.iter().any(|listener| listener.tls.is_some()) => {
+            let asks_scheme = route.matches.headers.iter().any(|(name, _)| name == "x-forwarded-proto");
+            (!asks_scheme).then_some(
+                "requests that came by https are redirected to themselves: remove the route, and write \
+                 redirect_to_https: true at the listener without tls",
+            )
+        }
+        _ => None,
     }
 }
 
@@ -200,6 +241,8 @@ mod tests {
     fn settings_without_effect_are_named() {
         let (plain, good) = ("}]", "http://127.0.0.1:9000");
         let proxies = "}]\ntrusted_proxies: [10.0.0.0/8]";
+        let secure = ", tls: {certificates: [{certificate: a, key: b}]}}]";
+        let grpc_at_http = "}]\ntelemetry: {otlp: {endpoint: \"http://127.0.0.1:4318\", protocol: grpc}}";
         let with = |condition: &str| format!("{{match: {{headers: {{{condition}}}}}, upstream: u}}");
         for (top, endpoint, route, expected) in [
             (plain, good, with("connection: upgrade"), "removed before"),
@@ -213,6 +256,17 @@ mod tests {
             (plain, good, "{upstream: u, clients: {allow: [10.1.0.0/16], deny: [10.0.0.0/8]}}".into(), "no client"),
             (plain, good, "{upstream: u, clients: {deny: [0.0.0.0/0, \"::/0\"]}}".into(), "no client"),
             (plain, good, "{respond: {status: 204, body: hi}}".into(), "has no body"),
+            (plain, good, with("cookie: a=1"), "(^|; )a=1(;|$)"),
+            (plain, good, "{match: {query: {\"?a\": \"1\"}}, upstream: u}".into(), "the name of a parameter"),
+            (plain, good, "{match: {host: a.test}, redirect: {host: a.test}}".into(), "redirects again"),
+            (secure, good, "{redirect: {scheme: https}}".into(), "redirected to themselves"),
+            (plain, good, "{upstream: u, headers: {request: {set: {x-a: $remote_addr}}}}".into(), "sent as it is"),
+            (plain, good, "{upstream: u, headers: {request: {set: {x-a: \"{{ .IP }}\"}}}}".into(), "sent as it is"),
+            (plain, good, "{upstream: u, headers: {request: {set: {x-a: \"%REQ(x-b)%\"}}}}".into(), "sent as it is"),
+            (plain, good, "{upstream: u, rate_limit: {limit: 1, key: {header: x-forwarded-for}}}".into(), "client_ip"),
+            (plain, good, "{match: {path: {regex: \"^/api/*\"}}, upstream: u}".into(), "repeats the slash"),
+            ("}]\ntelemetry: {traces: {sample: 1}}", good, "{upstream: u}".into(), "nothing is traced"),
+            (grpc_at_http, good, "{upstream: u}".into(), "write protocol: http"),
             (plain, "http://localhost:8080", "{upstream: u}".into(), "listener main of this gateway"),
             (plain, "http://127.0.0.1:8080", "{upstream: u}".into(), "listener main of this gateway"),
             (plain, "http://api.test:443", "{upstream: u}".into(), "write https://"),
@@ -228,6 +282,12 @@ mod tests {
             ("}]\nfilters: {f: {source: f.wasm}}", good, "{upstream: u, filters: [f]}".into()),
             (plain, good, with("connection: {present: false}")),
             (plain, good, with("x-forwarded-proto: https")),
+            (plain, good, with("cookie: {regex: \"a=1\"}")),
+            (plain, good, "{match: {host: a.test}, redirect: {host: www.a.test}}, {upstream: u}".into()),
+            (plain, good, "{redirect: {scheme: https}}".into()),
+            (secure, good, "{redirect: {scheme: https, path: /a}}".into()),
+            (plain, good, "{upstream: u, headers: {request: {set: {x-a: \"$5, 10%, {a}, %20 OK%20\"}}}}".into()),
+            (plain, good, "{match: {path: {regex: \"^/(api|v1)(/.*)?$\"}}, upstream: u}".into()),
             (plain, good, with("x-forwarded-host: h.test")),
             (proxies, good, with("x-real-ip: 192.0.2.1")),
             (proxies, good, with("x-real-ip: {present: false}")),

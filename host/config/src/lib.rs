@@ -61,7 +61,7 @@ pub use limits::Limits;
 pub use listen_address::ListenAddress;
 pub use listeners::{HalfClose, Hsts, Listener, RedirectToHttps};
 pub use locations::{BucketObject, BucketService, FilterSource, OciReference, RemoteKind, RemoteLocation};
-pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat};
+pub use log::{AccessCondition, AccessField, AccessLog, AccessLogTarget, Log, LogFormat, check_level};
 pub use outbound::{Destination, Direct, FilterHttp};
 pub use references::{AnyReference, FilterConfig, NoReferences, References};
 pub use release::{ExamplesGate, Gates, Release, ReleaseBucket, ReleaseStore, Shadow, Share, Step, Sticky};
@@ -245,6 +245,7 @@ impl Config {
         consistency::check(top, config.timeouts.filters, &config.upstreams, &config.filters, &config.routes);
         telemetry::check_receiver(top, &config.telemetry, &config.log);
         admin::check_names(top, &config.admin, &config.listeners);
+        admin::check_address(top, &config.admin, &config.listeners);
         listeners::check_trust(top, &config.listeners, &config.trusted_proxies);
         consistency::check_stores(top, &config.stores, &config.filters, &config.routes);
         consistency::check_calls(top, &config.upstreams, &config.filters);

@@ -74,7 +74,16 @@ fn advice(text: &str) -> String {
     if text.starts_with('/') {
         return format!("for a UNIX socket write unix:{text}");
     }
-    "write an IP address and a port, such as 127.0.0.1:8080 or [::]:8080, or unix:/path".into()
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    match (host, port.parse::<u16>()) {
+        ("" | "*", Ok(port)) => format!("write 0.0.0.0:{port} for all interfaces, or 127.0.0.1:{port} for this host"),
+        ("localhost", Ok(port)) => format!("write 127.0.0.1:{port}, or [::1]:{port} for IPv6"),
+        (_, Ok(_)) if !host.starts_with('[') && host.contains(':') => {
+            format!("an IPv6 address has brackets: write [{host}]:{port}")
+        }
+        _ if text.parse::<std::net::Ipv4Addr>().is_ok() => format!("has no port: write {text}:8080"),
+        _ => "write an IP address and a port, such as 127.0.0.1:8080 or [::]:8080, or unix:/path".into(),
+    }
 }
 
 /// The permissions that a number between 600 and 777 stands for, whose digits are octal.
@@ -98,6 +107,16 @@ mod tests {
         let long = format!("unix:/{}", "x".repeat(PATH_BYTES_MAX));
         for bad in ["", "80", "localhost:80", "unix:", "unix:a.sock", "unix:/run/", "unix:/a\0", &long] {
             assert!(bad.parse::<ListenAddress>().is_err(), "{bad}");
+        }
+        for (text, advice) in [
+            (":8080", "0.0.0.0:8080"),
+            ("*:80", "0.0.0.0:80"),
+            ("8080", "0.0.0.0:8080"),
+            ("localhost:80", "127.0.0.1:80"),
+            ("0.0.0.0", "0.0.0.0:8080"),
+            ("::1:80", "[::1]:80"),
+        ] {
+            assert!(text.parse::<ListenAddress>().is_err_and(|why| why.contains(advice)), "{text}");
         }
         assert!("/run/a.sock".parse::<ListenAddress>().is_err_and(|why| why.contains("unix:/run/a.sock")));
         assert_eq!((socket_mode(660), socket_mode(777)), (Ok(0o660), Ok(0o777)));

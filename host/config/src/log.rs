@@ -124,7 +124,7 @@ impl Log {
             Some(section.nested("access", |section| AccessLog::read(section, base)))
         };
         Self {
-            level: section.scalar("level", level).unwrap_or_else(|| "info".into()),
+            level: section.scalar("level", check_level).unwrap_or_else(|| "info".into()),
             format: read_format(section),
             otlp: section.bool("otlp").unwrap_or(false),
             access,
@@ -154,7 +154,10 @@ impl AccessLog {
 
 /// A level, or levels of parts of the gateway: `info,witgate::admin=debug`. The log's library takes
 /// any other word for a part, and would log nothing else.
-fn level(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// The text says what to write.
+pub fn check_level(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     for directive in text.split(',').map(str::trim).filter(|directive| !directive.contains('[')) {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);

@@ -93,6 +93,9 @@ const KEY_BYTES_MAX: usize = 16 << 10;
 
 impl Telemetry {
     pub(crate) fn read(section: &Section) -> Self {
+        if section.has("traces") && !section.has("otlp") {
+            section.warn_at(&["traces"], format!("nothing is traced: it {NEEDS_RECEIVER}"));
+        }
         Self {
             service_name: section.scalar("service_name", service_name).unwrap_or_else(|| "witgate".into()),
             otlp: section.optional("otlp", Otlp::read),
@@ -108,20 +111,21 @@ impl Telemetry {
     }
 }
 
+const NEEDS_RECEIVER: &str = "needs a receiver: add telemetry.otlp.endpoint, such as http://127.0.0.1:4318";
+
 /// What is sent to a receiver needs one.
 pub(crate) fn check_receiver(top: &Section, telemetry: &Telemetry, log: &Log) {
     if telemetry.otlp.is_some() {
         return;
     }
-    const ADVICE: &str = "needs a receiver: add telemetry.otlp.endpoint, such as http://127.0.0.1:4318";
     if telemetry.metrics.is_some() {
-        top.error_at(&["telemetry", "metrics"], ADVICE);
+        top.error_at(&["telemetry", "metrics"], NEEDS_RECEIVER);
     }
     if log.otlp {
-        top.error_at(&["log", "otlp"], ADVICE);
+        top.error_at(&["log", "otlp"], NEEDS_RECEIVER);
     }
     if log.access.as_ref().is_some_and(|access| access.to == AccessLogTarget::Otlp) {
-        top.error_at(&["log", "access", "to"], format!("otlp {ADVICE}"));
+        top.error_at(&["log", "access", "to"], format!("otlp {NEEDS_RECEIVER}"));
     }
 }
 
@@ -129,9 +133,16 @@ impl Otlp {
     fn read(section: &Section) -> Self {
         section.require("endpoint", "write the receiver's URL, such as http://127.0.0.1:4318");
         let protocols = [("http", OtlpProtocol::Http), ("grpc", OtlpProtocol::Grpc)];
+        let endpoint = section.scalar("endpoint", endpoint).unwrap_or_default();
+        let protocol = section.choice("protocol", &protocols, "write http or grpc").unwrap_or(OtlpProtocol::Http);
+        let (other, port) = if protocol == OtlpProtocol::Http { ("grpc", "4317") } else { ("http", "4318") };
+        if endpoint.ends_with(&format!(":{port}")) {
+            let message = format!("receivers take {other} at port {port}: write protocol: {other}, or the other port");
+            section.warn_at(&["endpoint"], message);
+        }
         Self {
-            endpoint: section.scalar("endpoint", endpoint).unwrap_or_default(),
-            protocol: section.choice("protocol", &protocols, "write http or grpc").unwrap_or(OtlpProtocol::Http),
+            endpoint,
+            protocol,
             headers: read_headers(section),
             timeout: section.duration("timeout", MILLISECOND, HOUR).unwrap_or(Duration::from_secs(10)),
         }

@@ -20,7 +20,7 @@ const NAME_CHARS_MAX: usize = 64;
 /// A duration with its unit, such as `500ms` or `10s`.
 pub(crate) fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     match parse_duration(text) {
-        None => Err("write a duration such as 500ms, 10s, 2m or 1h".into()),
+        None => Err("write a duration such as 500ms, 10s, 2m or 1h (whole numbers)".into()),
         Some(value) if value < min || value > max => Err(format!("write a duration between {min:?} and {max:?}")),
         Some(value) => Ok(value),
     }
@@ -55,7 +55,13 @@ pub(crate) fn status_range(text: &str) -> Result<(u16, u16), String> {
     let (from, to) = text.split_once('-').unwrap_or((text, text));
     match (from.parse(), to.parse()) {
         (Ok(from), Ok(to)) if 100 <= from && from <= to && to <= 599 => Ok((from, to)),
-        _ => Err("write a status such as 200, or a range such as 200-399".into()),
+        _ => Err(match text.as_bytes() {
+            [digit @ b'1'..=b'5', b'x' | b'X', b'x' | b'X'] => {
+                let digit = char::from(*digit);
+                format!("write the range {digit}00-{digit}99")
+            }
+            _ => "write a status such as 200, or a range such as 200-399".into(),
+        }),
     }
 }
 
@@ -84,7 +90,7 @@ pub(crate) fn method(text: &str) -> Result<String, String> {
     const KNOWN: [&str; 10] =
         ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "PROPFIND"];
     let upper = text.to_ascii_uppercase();
-    if text == "*" {
+    if matches!(text, "*" | "ANY" | "ALL") {
         return Err("is not a method: remove the key methods to match every method".into());
     }
     if upper != text && KNOWN.contains(&upper.as_str()) {
@@ -99,6 +105,10 @@ pub(crate) fn method(text: &str) -> Result<String, String> {
 /// A path in normal form: the gateway compares normalized paths, so any other would never match.
 pub(crate) fn path(text: &str) -> Result<String, String> {
     let is_plain = text.bytes().all(|byte| byte > b' ' && byte < 0x7f && byte != b'?' && byte != b'#');
+    if let Some((_, rest)) = text.split_once("://") {
+        let path = rest.split_once('/').map_or("", |(_, path)| path);
+        return Err(format!("a path has no scheme and no host: write /{path}"));
+    }
     if !text.starts_with('/') || !is_plain {
         return Err("a path begins with /, has no query and only visible ASCII (%-encode the rest)".into());
     }
@@ -170,8 +180,12 @@ fn host_advice(text: &str) -> String {
 
 /// A host with an optional port, in lower case.
 pub(crate) fn authority(text: &str) -> Result<String, String> {
+    if text.contains(['$', '{', '%']) {
+        return Err("variables have no meaning here: write the host itself".into());
+    }
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     match text.parse::<Authority>() {
-        Ok(parsed) if !parsed.host().is_empty() && !text.contains('@') => Ok(text.to_ascii_lowercase()),
+        Ok(parsed) if !parsed.host().is_empty() && text.bytes().all(is_allowed) => Ok(text.to_ascii_lowercase()),
         _ => Err("write a host, with a port if it needs one: api.example.com or api.example.com:8443".into()),
     }
 }

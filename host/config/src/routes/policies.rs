@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use witgate_http::semantics::fields::is_gateway_field;
 
 use crate::values::{header_name, network, path};
-use crate::yaml::Section;
+use crate::yaml::{Section, Value};
 
 /// Which clients may use a route.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -67,7 +67,7 @@ impl HeaderPolicy {
 impl HeaderEdits {
     fn read(section: &Section) -> Self {
         Self {
-            remove: section.list("remove", editable_name),
+            remove: section.list("remove", removed_name),
             set: read_fields(section, "set"),
             add: read_fields(section, "add"),
         }
@@ -91,7 +91,14 @@ fn read_fields(section: &Section, key: &'static str) -> Vec<(HeaderName, HeaderV
     let mut read = vec![];
     for (name, node) in fields.entries() {
         match editable_name(&name.text) {
-            Ok(field) => read.extend(fields.value(&name.text, node, field_value).map(|value| (field, value))),
+            Ok(field) => {
+                if matches!(&node.value, Value::Scalar { text, .. } if has_variable(text)) {
+                    let message = "the value is sent as it is, because variables have no meaning here: a filter can \
+                                   set values of the request, and x-forwarded-for has the client's address";
+                    fields.warn(node.line, &name.text, message);
+                }
+                read.extend(fields.value(&name.text, node, field_value).map(|value| (field, value)));
+            }
             Err(why) => fields.error(name.line, &name.text, why),
         }
     }
@@ -104,6 +111,24 @@ pub(crate) fn editable_name(text: &str) -> Result<HeaderName, String> {
         return Err("only the gateway writes this field: remove it (rewrite.host changes the host)".into());
     }
     Ok(name)
+}
+
+fn removed_name(text: &str) -> Result<HeaderName, String> {
+    if text.contains('*') {
+        return Err("a star has no meaning here: write the name of each field".into());
+    }
+    editable_name(text)
+}
+
+/// Whether a value has a variable as nginx (`$host`), Traefik (`{{ .Name }}`), Envoy (`%NAME%`) or
+/// HAProxy (`%[src]`) writes it.
+fn has_variable(value: &str) -> bool {
+    let begins_name = |rest: &str| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '{');
+    let is_envoy = |name: &str| name.len() >= 3 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    value.contains("{{")
+        || value.contains("%[")
+        || value.match_indices('$').any(|(at, _)| begins_name(&value[at + 1..]))
+        || value.split('%').skip(1).step_by(2).any(|name| is_envoy(name.split('(').next().unwrap_or(name)))
 }
 
 fn field_value(text: &str) -> Result<HeaderValue, String> {

@@ -98,7 +98,13 @@ impl RateKey {
         match rate_limit.get("key").map(|node| &node.value) {
             None => Self::ClientIp,
             Some(Value::Map(entries)) if entries.len() == 1 => rate_limit.nested("key", |key| {
-                let header = key.scalar("header", header_name).map(Self::Header);
+                let header = key.scalar("header", header_name);
+                if header.as_ref().is_some_and(|name| name == "x-forwarded-for" || name == "forwarded") {
+                    let message = "behind a trusted proxy, clients choose the beginning of this field, and so escape \
+                                   the limit: write client_ip, which is the client that trusted_proxies name";
+                    key.warn_at(&["header"], message);
+                }
+                let header = header.map(Self::Header);
                 let cookie = key.scalar("cookie", token).map(Self::Cookie);
                 let note = key.scalar("note", note_name).map(Self::Note);
                 header.or(cookie).or(note).unwrap_or(Self::ClientIp)

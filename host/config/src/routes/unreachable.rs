@@ -101,7 +101,13 @@ fn literal_start(pattern: &str) -> &str {
 fn suspicious_path(path: &PathMatch) -> Option<String> {
     match path {
         PathMatch::Regex(pattern) => {
-            let literal = literal_start(pattern.0.as_str());
+            let text = pattern.0.as_str();
+            if text.trim_end_matches('$').ends_with("/*") {
+                let message = "/* repeats the slash in an expression, and any text after it is .*: \
+                               write a prefix such as /api, which takes all below it";
+                return Some(message.to_owned());
+            }
+            let literal = literal_start(text);
             (!literal.is_empty() && !literal.starts_with('/'))
                 .then(|| "no request matches: every path begins with /, so write ^/ at the beginning".to_owned())
         }

@@ -38,7 +38,16 @@ impl Balance {
             return upstream.nested("balance", HashKey::read).map_or(Self::RoundRobin, Self::Hash);
         }
         let policies = [("round_robin", Self::RoundRobin), ("least_requests", Self::LeastRequests)];
-        let policy = upstream.choice("balance", &policies, "write round_robin, least_requests or {hash: …}");
+        let advice = match &node.value {
+            Value::Scalar { text, .. } if matches!(text.as_str(), "least_conn" | "leastconn" | "random") => {
+                "write least_requests, which picks two endpoints and takes the one with fewer requests"
+            }
+            Value::Scalar { text, .. } if matches!(text.as_str(), "ip_hash" | "source" | "sticky") => {
+                "write {hash: client_ip}, or {hash: {cookie: NAME}}"
+            }
+            _ => "write round_robin, least_requests or {hash: …}",
+        };
+        let policy = upstream.choice("balance", &policies, advice);
         policy.unwrap_or(Self::RoundRobin)
     }
 }

@@ -133,6 +133,15 @@ fn read_endpoints(upstream: &Section) -> Vec<EndpointConfig> {
 impl EndpointConfig {
     /// `http://a:1`, or `{url: http://a:1, weight: 3}`.
     fn read<'a>(upstream: &Section<'a>, index: usize, node: &'a Node) -> Option<Self> {
+        if let Value::Scalar { text, .. } = &node.value
+            && has_password(text)
+        {
+            // The message does not quote the text, because it contains a password.
+            let message = "the URL of an endpoint has no user and password: write them into a field of the request, \
+                           such as headers: {request: {set: {authorization: {env: NAME}}}} in the route";
+            upstream.error(node.line, &format!("endpoints[{index}]"), message);
+            return None;
+        }
         if matches!(node.value, Value::Scalar { .. }) || node.reference().is_some() {
             let address = upstream.value(&format!("endpoints[{index}]"), node, parse_url)?;
             return Some(Self { address, weight: 1 });
@@ -145,7 +154,38 @@ impl EndpointConfig {
     }
 }
 
+fn has_password(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next();
+    !url.starts_with("unix:") && authority.is_some_and(|authority| authority.contains('@'))
+}
+
+/// What to write in place of a URL in the form of another gateway.
+fn url_advice(text: &str) -> Option<String> {
+    if text.contains(['$', '{']) {
+        return Some("variables have no meaning in a text: write {env: NAME}, whose value is the whole URL".into());
+    }
+    let (scheme, rest) = text.split_once("://")?;
+    match scheme {
+        "ws" => Some(format!("a WebSocket begins as a request of HTTP: write http://{rest}")),
+        "wss" => Some(format!("a WebSocket begins as a request of HTTP: write https://{rest}")),
+        "h2c" | "h2" | "grpc" => Some(format!("write http://{rest}, and protocol: h2 in the upstream")),
+        "grpcs" => Some(format!("write https://{rest}, and protocol: h2 in the upstream")),
+        "tcp" => Some(format!("the gateway speaks HTTP to endpoints: write http://{rest}")),
+        "http" | "https" => {
+            let (host, port) = rest.trim_end_matches('/').rsplit_once(':')?;
+            let has_brackets = !host.contains(':') || host.contains('[');
+            (!has_brackets).then(|| format!("an IPv6 address has brackets: write {scheme}://[{host}]:{port}"))
+        }
+        _ => None,
+    }
+}
+
 fn parse_url(text: &str) -> Result<EndpointAddress, String> {
+    if !text.starts_with("unix:")
+        && let Some(advice) = url_advice(text)
+    {
+        return Err(advice);
+    }
     if let Some(path) = text.strip_prefix("unix:") {
         return parse_socket(path);
     }
@@ -209,6 +249,9 @@ fn parse_tcp(text: &str) -> Result<EndpointAddress, String> {
         return Err("the port is not between 0 and 65535".into());
     }
     let host = parsed.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte)) {
+        return Err("the host is neither a DNS name nor an IP address".into());
+    }
     let is_service = host.starts_with('_');
     if tls && !is_service && ServerName::try_from(host.as_str()).is_err() {
         return Err("no certificate can have this host: write a DNS name or an IP address".into());

@@ -184,7 +184,8 @@ impl Upstream {
 impl Protocol {
     fn read(upstream: &Section) -> Self {
         let protocols = [("http1", Self::Http1), ("h2", Self::H2)];
-        upstream.choice("protocol", &protocols, "write http1 or h2").unwrap_or(Self::Http1)
+        let advice = "write http1 (HTTP/1.1), or h2 (HTTP/2, also for gRPC)";
+        upstream.choice("protocol", &protocols, advice).unwrap_or(Self::Http1)
     }
 }
 

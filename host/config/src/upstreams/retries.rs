@@ -77,6 +77,9 @@ impl RetryOn {
             "timeout" => Ok(Self::Timeout),
             _ => match text.parse::<u16>() {
                 Ok(status @ 400..=599) => Ok(Self::Status(status)),
+                _ if matches!(text, "5xx" | "gateway-error" | "error") => {
+                    Err("write each condition: connect, reset, timeout, 502, 503, 504".into())
+                }
                 _ => Err("write connect, reset, timeout or a status between 400 and 599".into()),
             },
         }

@@ -1,5 +1,6 @@
 //! YAML: from text to a tree with lines, and from the tree to typed values.
 
+mod forms;
 mod section;
 mod suggest;
 mod tree;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::forms::example;
 use super::suggest::{begins, nearest, other_name};
 use super::tree::{Key, Node, Value};
 use crate::error::{ConfigError, Reading};
@@ -216,7 +217,11 @@ impl<'a> Section<'a> {
             (_, Some(reference)) => {
                 self.look_up(&reference).and_then(|text| parse(&text).map_err(|_| reference.not_allowed()))
             }
-            _ => Err(format!("expected one value, found {}", node.describe())),
+            _ => {
+                let is_condition = self.path.ends_with(".match") || self.path.ends_with(".match.path");
+                let advice = if is_condition { ": write a route for each" } else { "" };
+                Err(format!("expected one value, found {}{advice}", node.describe()))
+            }
         };
         parsed.map_err(|message| self.error(node.line, key, message)).ok()
     }
@@ -345,7 +350,8 @@ impl<'a> Section<'a> {
         let entries: &[(Key, Node)] = match node {
             Some(Node { value: Value::Map(entries), .. }) => entries,
             Some(node) if !node.is_null() => {
-                let message = format!("expected a mapping, found {}", node.describe());
+                let such_as = example(&path).map(|example| format!(" such as {example}")).unwrap_or_default();
+                let message = format!("expected a mapping{such_as}, found {}", node.describe());
                 reading.errors.borrow_mut().push(ConfigError::new(node.line, &path, message));
                 &[]
             }

@@ -20,13 +20,25 @@ pub(crate) fn begins<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
 }
 
 /// What other gateways call a key: the kind of section, their names, and what to write here.
-const OTHER_NAMES: [(&str, &[&str], &str); 15] = [
+const OTHER_NAMES: [(&str, &[&str], &str); 19] = [
     ("top", &["server", "servers", "entrypoints", "entryPoints", "frontend", "frontends"], "listeners"),
     ("top", &["service", "services", "backend", "backends", "cluster", "clusters"], "upstreams"),
     ("top", &["router", "routers", "locations"], "routes"),
     ("top", &["plugin", "plugins", "middleware", "middlewares"], "filters"),
     ("listener", &["port", "bind", "listen", "addr"], "address: \"0.0.0.0:8080\""),
     ("upstream", &["server", "servers", "url", "address", "targets", "nodes"], "endpoints: [\"http://10.0.0.1:8080\"]"),
+    (
+        "tls",
+        &["certificate", "key", "cert", "cert_file", "key_file"],
+        "certificates: [{certificate: cert.pem, key: key.pem}]",
+    ),
+    (
+        "to-tls",
+        &["insecure", "insecure_skip_verify", "skip_verify", "verify"],
+        "ca: ca.pem with the authority, or with the certificate itself if it is self-signed",
+    ),
+    ("to-tls", &["sni", "servername", "host"], "server_name: api.example.com"),
+    ("endpoint", &["env", "default"], "{env: NAME} without further keys: a reference has no default"),
     ("route", &["backend", "service", "cluster", "proxy_pass", "target"], "upstream: NAME"),
     ("route", &["plugins", "middlewares"], "filters: [NAME]"),
     ("route", &["strip_prefix", "stripPrefix", "strip_path"], "rewrite: {prefix: /} and a prefix in match.path"),
@@ -48,6 +60,9 @@ pub(super) fn other_name(section_path: &str, key: &str) -> Option<String> {
         "" => "top",
         path if path.starts_with("routes[") && path.ends_with("].match") => "match",
         path if path.starts_with("upstreams.") && path.matches('.').count() == 1 => "upstream",
+        path if path.starts_with("listeners[") && path.ends_with("].tls") => "tls",
+        path if path.starts_with("upstreams.") && path.ends_with(".tls") => "to-tls",
+        path if path.starts_with("upstreams.") && path.contains(".endpoints[") => "endpoint",
         _ if is_item_of("routes[") => "route",
         _ if is_item_of("listeners[") => "listener",
         _ => return None,
@@ -79,6 +94,8 @@ mod tests {
         assert_eq!(hint("upstreams.api", "servers"), "write endpoints: [\"http://10.0.0.1:8080\"]");
         assert_eq!(hint("routes[0]", "host"), "conditions on the request are under match: write match: {host: …}");
         assert_eq!(other_name("upstreams.api.health_check", "servers"), None);
+        assert_eq!(hint("listeners[0].tls", "key"), "write certificates: [{certificate: cert.pem, key: key.pem}]");
+        assert!(hint("upstreams.api.tls", "insecure_skip_verify").contains("ca: ca.pem"));
         assert_eq!(other_name("routes[0]", "nonsense"), None);
     }
 }
