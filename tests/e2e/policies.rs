@@ -89,3 +89,20 @@ fn a_decision_that_cannot_be_had_is_no() -> Result<()> {
     assert_eq!(response.status, 502);
     Ok(())
 }
+
+#[test]
+fn response_fields_are_edited_in_preflights_and_refusals_too() -> Result<()> {
+    let gateway = Setup::new(
+        "upstreams: {u: {builtin: echo}}\n\
+         routes: [{match: {path: /a}, upstream: u, cors: {origins: ['https://app.test']}, headers: {response: {set: {x-own: '1'}}}}, \
+         {upstream: u, clients: {deny: [127.0.0.0/8]}, headers: {response: {set: {x-own: '1'}}}}]",
+    )?
+    .start()?;
+    let mut client = Client::connect(gateway.address)?;
+    let preflight = ["origin: https://app.test", "access-control-request-method: GET"];
+    let response = client.send("OPTIONS", "/a", &preflight, b"")?;
+    assert_eq!((response.status, response.header("x-own")), (204, Some("1")));
+    let response = client.get("/", &[])?;
+    assert_eq!((response.status, response.header("x-own")), (403, Some("1")));
+    Ok(())
+}

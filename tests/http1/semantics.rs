@@ -196,3 +196,34 @@ fn router_and_upstream_see_the_same_normalized_path() -> Result<()> {
     }
     Ok(())
 }
+
+/// Old servers fill the field of a chunk's size with spaces.
+#[test]
+fn sizes_of_chunks_from_an_upstream_may_be_padded() -> Result<()> {
+    let upstream =
+        FixedResponse::start("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5     \r\nhello\r\n0     \r\n\r\n")?;
+    let response = exchange(&upstream.gateway("")?, "GET / HTTP/1.1", &[])?;
+    assert_eq!((response.status(), &response.body[..]), (200, &b"hello"[..]));
+    Ok(())
+}
+
+/// Clients of HTTP/1.0 know no interim responses (RFC 9110, section 10.1.1).
+#[test]
+fn an_expectation_of_http_1_0_does_not_reach_the_upstream() -> Result<()> {
+    let upstream = FixedResponse::start(OK)?;
+    let gateway = upstream.gateway("")?;
+    let mut client = RawConnection::connect(gateway.address)?;
+    client.send("POST / HTTP/1.0\r\nHost: t.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi")?;
+    assert_eq!(client.read_response("POST")?.status(), 200);
+    assert_eq!((upstream.last().field("expect"), &upstream.last().body[..]), (None, &b"hi"[..]));
+    Ok(())
+}
+
+#[test]
+fn a_trusted_proxy_s_request_id_is_one_line() -> Result<()> {
+    let upstream = FixedResponse::start(OK)?;
+    let gateway = upstream.gateway("trusted_proxies: [127.0.0.1]")?;
+    let response = exchange(&gateway, "GET / HTTP/1.1", &["X-Request-Id: first", "X-Request-Id: second"])?;
+    assert_eq!((upstream.last().all("x-request-id"), response.field("x-request-id")), (vec!["first"], Some("first")));
+    Ok(())
+}

@@ -4,6 +4,7 @@
 
 mod cancellation;
 mod client;
+mod expectation;
 mod extended_connect;
 mod flow_control;
 mod grpc;

@@ -41,6 +41,8 @@ pub struct IncomingState {
     pub has_ended: Cell<bool>,
     /// Whether the trailers were malformed (RFC 9113, section 8.1).
     pub is_malformed: Cell<bool>,
+    /// Whether somebody waited for a part of the body that had not arrived.
+    pub is_awaited: Cell<bool>,
 }
 
 /// A body that is being received.
@@ -103,7 +105,10 @@ impl http_body::Body for Incoming {
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(broken(error)))),
                 Poll::Ready(None) => this.data_ended = true,
-                Poll::Pending => return this.poll_late(context).map(|error| Some(Err(error))),
+                Poll::Pending => {
+                    this.state.is_awaited.set(true);
+                    return this.poll_late(context).map(|error| Some(Err(error)));
+                }
             }
         }
         match this.stream.poll_trailers(context) {

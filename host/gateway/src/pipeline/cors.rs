@@ -39,6 +39,13 @@ const OWNED: [HeaderName; 6] = [
     header::ACCESS_CONTROL_MAX_AGE,
 ];
 
+/// The star does not stand for `authorization` (Fetch standard, section 4.10), but an operator who
+/// writes it means any field.
+fn with_authorization(names: &[String]) -> Vec<String> {
+    let star = names.iter().any(|name| name == "*").then(|| "authorization".to_owned());
+    names.iter().cloned().chain(star).collect()
+}
+
 impl Policy {
     /// Prepares the values of the fields.
     pub fn new(cors: &Cors) -> Self {
@@ -47,7 +54,7 @@ impl Policy {
             origins: cors.origins.clone(),
             credentials: cors.credentials,
             methods: list(&cors.methods),
-            headers: list(&cors.headers),
+            headers: list(&with_authorization(&cors.headers)),
             expose: list(&cors.expose),
             max_age: HeaderValue::from(cors.max_age.as_secs()),
         }
@@ -175,6 +182,12 @@ mod tests {
         assert_eq!(fields, Some((StatusCode::FORBIDDEN, sent(&[(header::VARY, "Origin")]))));
         assert!(policy.preflight(&Method::GET, &ask("https://a.example")).is_none());
         assert!(policy.preflight(&Method::OPTIONS, &sent(&[(header::ORIGIN, "https://a.example")])).is_none());
+    }
+
+    #[test]
+    fn a_star_for_fields_stands_for_authorization_too() {
+        assert_eq!(with_authorization(&["*".into()]), ["*", "authorization"]);
+        assert_eq!(with_authorization(&["x-a".into()]), ["x-a"]);
     }
 
     #[test]

@@ -117,6 +117,8 @@ pub fn refuse_invalid(context: RequestContext<'_>, head: &[u8], error: Error) ->
     let snapshot = context.shared.snapshot.load();
     let mut response = refuse(&mut open.record, error, &snapshot.config.error_pages);
     finish_head(&mut open.record, &mut response);
+    response.body_mut().count_bytes(&open.record.traffic, Direction::Sent);
+    response.body_mut().add_guard(open);
     response
 }
 
@@ -190,9 +192,12 @@ async fn exchange(
     };
     record.set_route(&route.series);
     if let Err(error) = policies::check_client(&route.config.clients, client.address.ip()) {
-        return refuse(record, error, &route.config.error_pages);
+        let mut refusal = refuse(record, error, &route.config.error_pages);
+        policies::edit(&route.config.headers.response, refusal.headers_mut());
+        return refusal;
     }
-    if let Some(answer) = route.cors.as_ref().and_then(|cors| cors.preflight(&request.method, &request.headers)) {
+    if let Some(mut answer) = route.cors.as_ref().and_then(|cors| cors.preflight(&request.method, &request.headers)) {
+        policies::edit(&route.config.headers.response, &mut answer.headers);
         return respond::finish(answer, Body::empty());
     }
     let mut policy = ResponsePolicy::new(route, &request);

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::uri::{Parts, PathAndQuery};
+use http::uri::{Parts, PathAndQuery, Scheme};
 use http::{Method, Version};
 use http_body::Body as _;
 
@@ -17,7 +17,7 @@ use crate::tls::covers_authority;
 use witgate_config::Config;
 use witgate_http::body::Body;
 use witgate_http::error::{Error, Kind};
-use witgate_http::semantics::fields::{drop_underscore_lookalikes, is_host, strip_connection_fields};
+use witgate_http::semantics::fields::{drop_underscore_lookalikes, is_continue, is_host, strip_connection_fields};
 use witgate_http::semantics::forwarded;
 use witgate_http::semantics::path::{self, Slashes};
 use witgate_runtime::exchange::{Client, Passed, Request, Upgrade};
@@ -57,7 +57,8 @@ pub(super) fn normalize(
         return Err(Error::new(Kind::MethodNotAllowed, format!("{} is not served", head.method)));
     }
     let uri = std::mem::take(&mut head.uri).into_parts();
-    if head.version == Version::HTTP_2 && head.headers.contains_key(header::EXPECT) {
+    // The parser of HTTP/1 has refused others already.
+    if head.headers.get_all(header::EXPECT).iter().any(|value| !is_continue(value)) {
         return Err(Error::new(Kind::ExpectationFailed, "an expectation other than 100-continue"));
     }
     let named = strip_connection_fields(&mut head.headers);
@@ -114,7 +115,7 @@ fn set_host(headers: &mut HeaderMap, uri: &Parts, version: Version) -> Result<()
                 return Err(bad("its target's host is not a host name with an optional port"));
             }
             let is_h2 = version == Version::HTTP_2;
-            if is_h2 && sent.is_some_and(|sent| !sent.eq_ignore_ascii_case(authority)) {
+            if is_h2 && sent.is_some_and(|sent| !is_same_host(sent, authority, uri.scheme.as_ref())) {
                 return Err(bad("its :authority and its host differ"));
             }
             if version == Version::HTTP_11 && sent.is_none() {
@@ -136,6 +137,14 @@ fn set_host(headers: &mut HeaderMap, uri: &Parts, version: Version) -> Result<()
         (None, _) => return Err(bad("a request has exactly one host, not an empty one (RFC 9112, section 3.2)")),
     }
     Ok(())
+}
+
+/// Whether two authorities are the same after normalization: without case and the scheme's own port
+/// (RFC 3986, section 6.2.3).
+fn is_same_host(a: &str, b: &str, scheme: Option<&Scheme>) -> bool {
+    let own_port = if scheme == Some(&Scheme::HTTPS) { ":443" } else { ":80" };
+    let bare = |text: &'_ str| text.strip_suffix(own_port).unwrap_or(text).to_ascii_lowercase();
+    a.eq_ignore_ascii_case(b) || bare(a) == bare(b)
 }
 
 /// The authority without the colon of an empty port, which means the scheme's own port (RFC 3986,
@@ -262,9 +271,9 @@ fn set_client_fields(headers: &mut HeaderMap, client: &Arc<Client>, config: &Con
             None => headers.remove(name),
         };
     }
-    if !headers.get(X_REQUEST_ID).is_some_and(is_request_id) {
-        headers.insert(X_REQUEST_ID, id.clone());
-    }
+    // Of several lines the first one counts, for the log as for the upstream.
+    let own = headers.get(X_REQUEST_ID).filter(|own| is_request_id(own)).unwrap_or(id).clone();
+    headers.insert(X_REQUEST_ID, own);
     if named == ip.to_canonical() {
         return client.clone();
     }

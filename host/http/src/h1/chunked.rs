@@ -24,6 +24,8 @@ pub struct Decoder {
     state: State,
     extensions: u64,
     data: u64,
+    /// Whether spaces may follow a size.
+    may_pad: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +59,13 @@ impl Default for Decoder {
 impl Decoder {
     /// Starts a body.
     pub const fn new() -> Self {
-        Self { state: State::Size, extensions: 0, data: 0 }
+        Self { state: State::Size, extensions: 0, data: 0, may_pad: false }
+    }
+
+    /// Starts the body of a response. Spaces may follow its sizes, as old servers write them to
+    /// fill a fixed field. In a request they would be refused, as parsers differ about them.
+    pub const fn of_response() -> Self {
+        Self { may_pad: true, ..Self::new() }
     }
 
     /// Takes the next part of the body from `buffer`. After [`Step::End`] it takes nothing more,
@@ -93,7 +101,9 @@ impl Decoder {
                 State::Size => match line(buffer, SIZE_LINE_BYTES_MAX, "a chunk's size line is too long")? {
                     None => return Ok(Step::NeedsInput),
                     Some(line) => {
-                        let (size, extension) = size(&line)?;
+                        let padding = line.iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+                        let end = if self.may_pad { line.len() - padding } else { line.len() };
+                        let (size, extension) = size(&line[..end])?;
                         self.extensions += extension as u64;
                         if self.extensions > EXTENSION_BYTES_MAX + self.data / 2 {
                             return Err(bad("its chunk extensions are too large"));
@@ -252,6 +262,18 @@ mod tests {
         ] {
             assert_eq!(decode(text, 64).err(), Some("rejected"), "{:?}", String::from_utf8_lossy(text));
         }
+    }
+
+    #[test]
+    fn only_sizes_of_responses_may_be_padded() -> Result<(), Error> {
+        let text = &b"3  \t\r\nabc\r\n0     \r\n\r\n"[..];
+        assert_eq!(decode(text, 64).err(), Some("rejected"));
+        let (mut decoder, mut buffer) = (Decoder::of_response(), BytesMut::from(text));
+        assert!(matches!(decoder.step(&mut buffer)?, Step::Data(data) if data == "abc"));
+        assert!(matches!(decoder.step(&mut buffer)?, Step::End(_)));
+        let mut bad = BytesMut::from(&b"3\r\r\nabc\r\n0\r\n\r\n"[..]);
+        assert!(Decoder::of_response().step(&mut bad).is_err());
+        Ok(())
     }
 
     #[test]

@@ -13,7 +13,7 @@ use memchr::memchr;
 
 use super::framing::{Framing, request_framing, response_framing};
 use crate::error::{Error, Kind};
-use crate::semantics::fields::{drop_forbidden_trailers, has_member, resembles_framing_field};
+use crate::semantics::fields::{drop_forbidden_trailers, has_member, is_continue, resembles_framing_field};
 use crate::semantics::path;
 
 /// Empty lines before a request that are skipped (RFC 9112, section 2.2).
@@ -166,14 +166,17 @@ pub fn parse_request(head: Bytes) -> Result<RequestHead, Error> {
     let version = read_version(version)?;
     let offset = target.as_ptr() as usize - head.as_ptr() as usize;
     let uri = read_target(&method, head.slice(offset..offset + target.len()))?;
-    let headers = fields(&head, rest, Blank::Rejected)?;
+    let mut headers = fields(&head, rest, Blank::Rejected)?;
     let framing = request_framing(&headers, version)?;
     let keep_alive = is_persistent(&headers, version);
     let expects_continue = match headers.get(header::EXPECT) {
         None => false,
-        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-            version == Version::HTTP_11 && framing != Framing::None
+        // A client of HTTP/1.0 knows no interim responses (RFC 9110, section 10.1.1).
+        Some(value) if is_continue(value) && version == Version::HTTP_10 => {
+            headers.remove(header::EXPECT);
+            false
         }
+        Some(value) if is_continue(value) => framing != Framing::None,
         Some(_) => return Err(Error::new(Kind::ExpectationFailed, "an expectation other than 100-continue")),
     };
     Ok(RequestHead { method, uri, version, headers, framing, keep_alive, expects_continue })

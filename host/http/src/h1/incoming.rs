@@ -102,12 +102,21 @@ enum Rest {
 }
 
 impl IncomingBody {
-    /// Starts to receive a body whose end is known from `framing`.
+    /// Starts to receive the body of a request, whose end is known from `framing`.
     pub fn new(framing: Framing) -> Self {
+        Self::with(framing, Decoder::new())
+    }
+
+    /// Starts to receive the body of a response.
+    pub fn of_response(framing: Framing) -> Self {
+        Self::with(framing, Decoder::of_response())
+    }
+
+    fn with(framing: Framing, decoder: Decoder) -> Self {
         let rest = match framing {
             Framing::None => Rest::Nothing,
             Framing::Length(length) => Rest::Bytes(length),
-            Framing::Chunked => Rest::Chunks(Decoder::new()),
+            Framing::Chunked => Rest::Chunks(decoder),
             Framing::UntilClose => Rest::UntilClose,
         };
         Self { rest, ..Self::default() }

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 /// Fields that a peer cannot remove by naming them in `connection`, because the message would mean
@@ -50,6 +50,11 @@ pub fn strip_connection_fields(headers: &mut HeaderMap) -> Vec<HeaderName> {
         headers.remove(name);
     }
     named
+}
+
+/// Whether a value of `expect` is the only expectation that exists (RFC 9110, section 10.1.1).
+pub fn is_continue(value: &HeaderValue) -> bool {
+    value.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }
 
 /// Whether the field concerns one connection only (RFC 9110, section 7.6.1).

@@ -26,12 +26,16 @@ use crate::server::worker::{ConnectionSettings, Worker};
 use witgate_http::body::{Body, InterimSink};
 use witgate_http::error::{Error, Kind};
 use witgate_http::h2::{Incoming, IncomingState, Outgoing, PeerPolicy, StreamCounts};
-use witgate_http::semantics::fields::check_http2;
+use witgate_http::semantics::fields::{check_http2, is_continue};
 use witgate_http::throughput::MinRate;
 use witgate_runtime::exchange::{Client, Upgrade};
 
 /// How long a stream stays open after a response before the end of its request.
 const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// In the head of a response, it is a response of gRPC without messages (`Trailers-Only`). Clients
+/// show its fields to their callers, and a `content-length` is none of them.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What a stream knows of its connection.
 pub(super) type StreamContext = Rc<(Worker, Arc<Client>, ConnectionSettings, Rc<RefCell<FrameStats>>)>;
@@ -51,7 +55,7 @@ pub(super) async fn serve_stream(
         exchange::count_reset(worker.context(client, None), &request, error);
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     }
-    send_continue(&mut request, &mut respond);
+    let mut owes_continue = expects_continue(&mut request);
     let policy = |min_rate| PeerPolicy { min_rate, broken: Kind::ClientGone, slow: Kind::ClientTimeout };
     let (mut receive, mut send) = (policy(settings.receive), policy(settings.send));
     // A tunnel may be silent for longer than a body.
@@ -72,6 +76,13 @@ pub(super) async fn serve_stream(
             let polled = exchange.as_mut().poll(context);
             if incoming.is_malformed.get() {
                 return Poll::Ready(Err(Some(Reason::PROTOCOL_ERROR)));
+            }
+            if owes_continue && incoming.is_awaited.get() {
+                owes_continue = false;
+                let mut interim = http::Response::new(());
+                *interim.status_mut() = StatusCode::CONTINUE;
+                // If the stream is closed, the final response reports it.
+                let _ = respond.send_informational(interim);
             }
             for response in interim.borrow_mut().drain(..) {
                 // If the stream is closed, `poll_reset` or the final response reports it.
@@ -123,17 +134,15 @@ pub(super) async fn serve_stream(
     }
 }
 
-/// Answers `expect: 100-continue` at once: flow control already bounds what the client can send.
-/// The pipeline refuses any other expectation.
-fn send_continue(request: &mut http::Request<RecvStream>, respond: &mut SendResponse<Bytes>) {
-    let is_continue = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if request.headers().get(header::EXPECT).is_some_and(is_continue) {
+/// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, section 10.1.1).
+/// It gets one when the exchange waits for the body: an HTTP/1.1 upstream has asked for it then, or
+/// took too long to decide. A request that is refused before gets none. The pipeline refuses any
+/// other expectation.
+fn expects_continue(request: &mut http::Request<RecvStream>) -> bool {
+    if request.body().is_end_stream() && request.headers().get(header::EXPECT).is_some_and(is_continue) {
         request.headers_mut().remove(header::EXPECT);
-        let mut interim = http::Response::new(());
-        *interim.status_mut() = StatusCode::CONTINUE;
-        // If the stream is closed, the final response reports it.
-        let _ = respond.send_informational(interim);
     }
+    request.headers().get(header::EXPECT).is_some_and(is_continue)
 }
 
 type InterimResponses = Rc<RefCell<Vec<http::Response<()>>>>;
@@ -198,6 +207,7 @@ fn into_h2_response(response: http::Response<Body>, is_tunnel: bool, is_head: bo
         && !is_head
         && !matches!(head.status.as_u16(), 204 | 304)
         && head.extensions.get::<TrailersOnly>().is_none()
+        && !(length == 0 && head.headers.contains_key(GRPC_STATUS))
     {
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     } else if head.status == StatusCode::NO_CONTENT {
@@ -226,6 +236,10 @@ mod tests {
         let (sink, interim) = interim_queue();
         sink(StatusCode::EARLY_HINTS, response.headers());
         assert!(interim.borrow().iter().all(|response| response.headers().is_empty()));
+        let mut trailers_only = http::Response::new(Body::empty());
+        trailers_only.headers_mut().insert(GRPC_STATUS, HeaderValue::from(9));
+        let (trailers_only, _) = into_h2_response(trailers_only, false, false);
+        assert!(!trailers_only.headers().contains_key(header::CONTENT_LENGTH));
         *response.status_mut() = StatusCode::NO_CONTENT;
         let (response, _) = into_h2_response(response, false, false);
         assert!(!response.headers().contains_key(header::CONTENT_LENGTH));

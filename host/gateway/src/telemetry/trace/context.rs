@@ -9,6 +9,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// The flags of `traceparent`.
+const SAMPLED: u8 = 1;
+const RANDOM: u8 = 2;
+
 /// The place of an exchange in a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
@@ -20,6 +24,8 @@ pub struct TraceContext {
     pub parent: Option<u64>,
     /// Whether the trace is recorded.
     pub is_sampled: bool,
+    /// Whether the client says that it chose the trace's id at random (Trace Context Level 2).
+    pub is_random: bool,
 }
 
 impl TraceContext {
@@ -34,11 +40,17 @@ impl TraceContext {
         };
         let span_id = new_span_id();
         let context = match parent {
-            Some((trace_id, parent, is_sampled)) => Self { trace_id, span_id, parent: Some(parent), is_sampled },
+            Some((trace_id, parent, flags)) => Self {
+                trace_id,
+                span_id,
+                parent: Some(parent),
+                is_sampled: flags & SAMPLED != 0,
+                is_random: flags & RANDOM != 0,
+            },
             None => {
                 headers.remove(TRACESTATE);
                 let is_sampled = is_in_share(exchange_id, sample);
-                Self { trace_id: exchange_id.max(1), span_id, parent: None, is_sampled }
+                Self { trace_id: exchange_id.max(1), span_id, parent: None, is_sampled, is_random: false }
             }
         };
         headers.insert(TRACEPARENT, context.traceparent(span_id));
@@ -50,7 +62,7 @@ impl TraceContext {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         write_hex(&mut text[3..35], self.trace_id);
         write_hex(&mut text[36..52], span_id.into());
-        text[54] = if self.is_sampled { b'1' } else { b'0' };
+        text[54] = b'0' + u8::from(self.is_sampled) * SAMPLED + u8::from(self.is_random) * RANDOM;
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
     }
 }
@@ -66,9 +78,9 @@ pub(crate) fn is_in_share(exchange_id: u128, share: f64) -> bool {
     share >= 1.0 || f64::from(exchange_id as u32) < share * f64::from(u32::MAX)
 }
 
-/// Trace, parent and whether it is sampled, if the field is valid. A later version may have more
+/// Trace, parent and flags, if the field is valid. A later version may have more
 /// fields after those of version 00.
-fn parse(value: &[u8]) -> Option<(u128, u64, bool)> {
+fn parse(value: &[u8]) -> Option<(u128, u64, u8)> {
     let (version, rest) = (value.get(..2)?, value.get(2..)?);
     let is_known = version == b"00";
     let has_length = rest.len() == 53 || !is_known && rest.len() > 53 && rest[53] == b'-';
@@ -78,7 +90,7 @@ fn parse(value: &[u8]) -> Option<(u128, u64, bool)> {
     hex(version)?;
     let trace_id = hex(&rest[1..33]).filter(|id| *id != 0)?;
     let parent = hex(&rest[34..50]).filter(|id| *id != 0)? as u64;
-    Some((trace_id, parent, hex(&rest[51..53])? & 1 == 1))
+    Some((trace_id, parent, hex(&rest[51..53])? as u8))
 }
 
 /// A number of lower-case hexadecimal digits.
@@ -125,6 +137,9 @@ mod tests {
         let expected = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{:016x}-01", context.span_id);
         assert_eq!(headers["traceparent"], expected);
         assert_eq!(headers["tracestate"], "a=b");
+        let random = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03";
+        let flags = begin(&[("traceparent", random)], 0.0).1["traceparent"].as_bytes()[53..].to_vec();
+        assert_eq!(flags, b"03", "the id stays random; other flags are unknown");
         let unsampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
         assert!(!begin(&[("traceparent", unsampled)], 1.0).0.is_sampled, "the parent decides");
     }

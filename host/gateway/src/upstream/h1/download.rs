@@ -47,7 +47,7 @@ impl Download {
         Self {
             connection: Some(connection),
             upload: Some(upload),
-            body: IncomingBody::new(framing),
+            body: IncomingBody::of_response(framing),
             idle_timeout,
             half_closed_since: None,
             give_back,
