@@ -164,7 +164,7 @@ fn tls_versions_below_the_minimum_are_refused() -> Result<()> {
     );
     // Plain HTTP on a TLS listener.
     let mut plain = Client::connect(gateway.address)?;
-    assert!(plain.get("/", &[]).is_err());
+    assert_eq!(plain.get("/", &[])?.status, 400);
     // The gateway closes a connection before it counts the failure.
     let failed = || gateway.metric("witgate_tls_handshakes_total{listener=\"main\",result=\"failed\"}");
     wait_until("both failures are counted", || failed().is_ok_and(|count| count == 2.0));
@@ -308,5 +308,19 @@ fn http2_over_tls_serves_many_requests_on_one_connection() -> Result<()> {
         anyhow::Ok(())
     })?;
     assert_eq!(gateway.metric("witgate_tls_handshakes_total{listener=\"main\",result=\"full\"}")?, 1.0);
+    Ok(())
+}
+
+#[test]
+fn a_request_without_tls_is_told_so() -> Result<()> {
+    let ca = Authority::new("ca")?;
+    let gateway = start(&ca, &[&["a.test"]], "")?;
+    let mut stream = TcpStream::connect(gateway.address)?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+    ensure!(head.starts_with("HTTP/1.1 400 ") && body.contains("TLS only"), "{text}");
+    ensure!(head.contains(&format!("content-length: {}\r\n", body.len())), "{text}");
     Ok(())
 }

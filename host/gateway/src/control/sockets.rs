@@ -32,13 +32,23 @@ const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
 /// A listener's address cannot be bound.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "listener {name}: {address}: {source}; is another process using it? (ss -ltnp; a gateway is replaced with --takeover)"
-)]
+#[error("listener {name}: {address}: {source}; {}", advice(source.kind()))]
 pub struct BindError {
     name: String,
     address: ListenAddress,
     source: std::io::Error,
+}
+
+fn advice(kind: std::io::ErrorKind) -> &'static str {
+    match kind {
+        std::io::ErrorKind::AddrNotAvailable => {
+            "no interface of this host has this address: write one that `ip address` shows, or 0.0.0.0 or [::] for all"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need the capability CAP_NET_BIND_SERVICE: grant it, or use another port"
+        }
+        _ => "is another process using it? (ss -ltnp; a gateway is replaced with --takeover)",
+    }
 }
 
 /// All sockets of one listener.

@@ -59,6 +59,21 @@ impl CertificateInfo {
     }
 }
 
+/// What is wrong with the order of a chain: each certificate is followed by its issuer (RFC 8446,
+/// section 4.4.2). Some clients search for the issuer in the chain, others refuse it.
+pub(super) fn order_mistake(chain: &[rustls::pki_types::CertificateDer<'_>]) -> Option<String> {
+    let parsed: Vec<_> = chain.iter().filter_map(|der| X509Certificate::from_der(der).ok()).collect();
+    let pair = parsed.windows(2).find(|pair| pair[0].1.issuer().as_raw() != pair[1].1.subject().as_raw())?;
+    let name = distinguished_name;
+    Some(format!(
+        "{} was issued by {}, but {} follows it in the file: write the leaf, then each issuer; \
+         some clients refuse the chain as it is",
+        name(pair[0].1.subject()),
+        name(pair[0].1.issuer()),
+        name(pair[1].1.subject())
+    ))
+}
+
 /// The host names of a certificate, or its subject if it has none.
 pub(super) fn shown_names(info: &CertificateInfo) -> String {
     let names: Vec<&str> = info.dns_names().collect();

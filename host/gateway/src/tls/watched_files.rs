@@ -32,6 +32,10 @@ pub(super) trait FileContent: Sized {
     fn parse(texts: &[Vec<u8>]) -> Result<Self, CertificateError>;
     /// The certificates. The content is valid while at least one of them is.
     fn infos(&self) -> &[CertificateInfo];
+    /// What is wrong with certificates that are used nevertheless.
+    fn mistake(&self) -> Option<&str> {
+        None
+    }
 }
 
 impl FileContent for KeyPair {
@@ -44,6 +48,10 @@ impl FileContent for KeyPair {
 
     fn infos(&self) -> &[CertificateInfo] {
         std::slice::from_ref(&self.info)
+    }
+
+    fn mistake(&self) -> Option<&str> {
+        self.order_mistake.as_deref()
     }
 }
 
@@ -153,6 +161,7 @@ impl<T: FileContent> WatchedFiles<T> {
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut found: Vec<String> =
             expiry(self.current.infos(), SystemTime::now()).map(|(_, why)| why).into_iter().collect();
+        found.extend(self.current.mistake().map(str::to_owned));
         if let Some(key) = self.paths.get(1)
             && fs::metadata(key).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
         {
