@@ -40,3 +40,24 @@ fn a_reload_changes_the_level_and_the_access_log() -> Result<()> {
     assert_eq!(gateway.accessed("").len(), 2, "the access log is off");
     Ok(())
 }
+
+#[test]
+fn the_admin_listener_changes_the_level() -> Result<()> {
+    let gateway = Setup::new(ECHO)?.level("info").start()?;
+    let debug_lines = || gateway.logged("no-route").len();
+    let level = |level: &[&str]| -> Result<(Option<i32>, String)> {
+        let admin = gateway.admin.to_string();
+        let arguments = ["ctl", "--admin", &admin, "level"];
+        harness::witgate(arguments.iter().copied().chain(level.iter().copied()))
+    };
+    assert_eq!(gateway.get("/b", &[])?.status, 404);
+    assert_eq!(level(&["info,witgate=debug"])?, (Some(0), "the level is info,witgate=debug\n".into()));
+    assert_eq!(gateway.get("/b", &[])?.status, 404);
+    gateway.wait_logged("no-route", 1);
+    let (code, text) = level(&["loud"])?;
+    assert!(code == Some(1) && text.contains("the levels are"), "{text}");
+    assert_eq!(level(&[])?, (Some(0), "the level is info\n".into()));
+    assert_eq!(gateway.get("/b", &[])?.status, 404);
+    assert_eq!(debug_lines(), 1);
+    Ok(())
+}

@@ -19,6 +19,7 @@ mod exchanges;
 mod filters;
 mod health;
 mod history;
+mod log;
 mod metrics;
 mod open_connections;
 mod openapi;

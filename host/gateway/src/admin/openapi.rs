@@ -113,6 +113,16 @@ const DESCRIBED: &[Described] = &[
         answer: Answer::Text,
         ..command("/drain", "Stop to accept connections, finish those in flight, and end the process")
     },
+    Described {
+        query: &[(
+            "level",
+            "Such as info,filter=debug. Without it, the level of gateway.yaml",
+            r#"{"type": "string"}"#,
+        )],
+        more: &[("400", "The level is invalid.")],
+        answer: Answer::Text,
+        ..command("/log", "Change the level of the gateway's own log")
+    },
 ];
 
 const fn text(path: &'static str, summary: &'static str) -> Described {
@@ -218,7 +228,7 @@ fn operation(described: &Described, schemas: &mut Schemas) -> Value {
 }
 
 fn is_command(path: &str) -> bool {
-    path.contains("{name}") || path == "/drain"
+    path.contains("{name}") || matches!(path, "/drain" | "/log")
 }
 
 fn is_public(path: &str) -> bool {

@@ -10,7 +10,7 @@ use super::access::{Access, Actor, Caller, authorize};
 use super::call::Call;
 use super::reply::{Reply, text};
 use super::{
-    certificates, config, console, drain, exchanges, filters, health, history, metrics, openapi, releases, role,
+    certificates, config, console, drain, exchanges, filters, health, history, log, metrics, openapi, releases, role,
     routes, upstreams,
 };
 use crate::pipeline::snapshot::Shared;
@@ -51,6 +51,7 @@ const RESOURCES: &[Resource] = &[
     public("/openapi.json", openapi::get),
     Resource { method: Method::GET, path: "/role", access: Access::Read, handler: Handler::Role(role::get) },
     command("/drain", drain::post),
+    command("/log", log::post),
     query("/releases/history", history::get),
     command("/releases/{name}/promote", releases::promote),
     command("/releases/{name}/pause", releases::pause),

@@ -70,6 +70,11 @@ enum Request {
         /// The value of `x-request-id` in the response
         id: Option<String>,
     },
+    /// Change the level of the gateway's own log, such as info,filter=debug
+    Level {
+        /// Without it, the level of gateway.yaml
+        level: Option<String>,
+    },
     /// Exit with 0 if the gateway accepts connections, else with 1
     Ready,
 }
@@ -115,6 +120,7 @@ pub(super) fn run(options: Options) -> Result<(), String> {
         Request::Upstreams => list(&target, UPSTREAMS, json),
         Request::Routes => list(&target, ROUTES, json),
         Request::Failures { id } => explain(&target, id.as_deref(), json),
+        Request::Level { level } => set_level(&target, level.as_deref()),
         Request::Ready => {
             let answer = target.get("/readyz")?;
             if answer.status == 200 { print(&answer.body) } else { Err(answer.text()) }
@@ -154,6 +160,17 @@ fn explain(target: &Target, id: Option<&str>, json: bool) -> Result<(), String> 
     }
     let lists = serde_json::from_slice(&answer.body).map_err(|error| format!("/exchanges is not JSON: {error}"))?;
     print(failures::describe(&lists, id)?.as_bytes())
+}
+
+/// Prints the level that the log has then.
+fn set_level(target: &Target, level: Option<&str>) -> Result<(), String> {
+    // A directive has characters that a URL gives another meaning.
+    let query = level.map(|level| {
+        let encoded: String = level.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        format!("?level={encoded}")
+    });
+    let answer = target.send("POST", &format!("/log{}", query.unwrap_or_default()))?;
+    if answer.status == 200 { print(&answer.body) } else { Err(answer.text()) }
 }
 
 /// The name becomes a part of a URL.
