@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use witgate_examples::{Action, Example};
 
 use super::build::build_dev;
-use super::load::ComponentLoader;
+use super::load::{ComponentLoader, name_of};
 use super::{report, test};
 use crate::cli::output::{print, print_error};
 use crate::control::config_source::ConfigSource;
@@ -137,6 +137,7 @@ impl Project {
             Some(url) => json!({ "endpoints": [url] }),
             None => json!({ "builtin": "echo" }),
         };
+        let name = name_of(Some(&component.manifest));
         // JSON is YAML.
         let config = json!({
             "listeners": [{ "name": "main", "address": options.listen }],
@@ -145,12 +146,12 @@ impl Project {
             "log": { "access": "off", "level": "warn,filter=trace" },
             "workers": 1,
             "upstreams": { "upstream": upstream },
-            "filters": { &component.manifest.name: {
+            "filters": { name: {
                 "source": component.file,
                 "capabilities": component.manifest.services,
                 "config": options.filter_config(&examples)?,
             } },
-            "routes": [{ "filters": [component.manifest.name], "upstream": "upstream" }],
+            "routes": [{ "filters": [name], "upstream": "upstream" }],
         });
         let (path, text) = (self.config_file(), format!("{config:#}\n"));
         if std::fs::read_to_string(&path).ok().as_ref() == Some(&text) {
@@ -206,7 +207,7 @@ fn report_live(
     built: Duration,
 ) {
     let wanted = std::fs::read(&component.file).map(|bytes| hex::encode(Sha256::digest(bytes))).unwrap_or_default();
-    while served().get(&component.manifest.name) != Some(&wanted) {
+    while served().get(name_of(Some(&component.manifest))) != Some(&wanted) {
         if began.elapsed() > LIVE_TIMEOUT {
             print_error("the gateway does not serve the new version; the log says why");
             return;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::json;
 use witgate_config::{Config, Filter as FilterSettings, FilterConfig, FilterSource};
 use witgate_examples::{Example, Runner};
-use witgate_runtime::component::{self, ComponentInfo, FILE_BYTES_MAX};
+use witgate_runtime::component::{self, ComponentInfo, FILE_BYTES_MAX, Manifest};
 use witgate_runtime::engine::Engine;
 use witgate_runtime::filter::Filter;
 
@@ -68,16 +68,18 @@ impl ComponentLoader {
             None => defaults(file, &info, &self.state)?,
         };
         let settings = filter;
-        let loaded = Loader::new(self.engine.clone(), &config).load(name_of(&info), &settings);
+        let loaded = Loader::new(self.engine.clone(), &config).load(name_of(info.manifest.as_ref()), &settings);
         let filter = loaded.map_err(|error| format!("{shown}: {error}"))?;
         let runner = Runner::new(&self.engine, &filter).map_err(|error| format!("{shown}: {error}"))?;
         Ok(Loaded { runner, filter, examples, config: settings.config })
     }
 }
 
-/// The name in the manifest, which messages show.
-fn name_of(info: &ComponentInfo) -> &str {
-    info.manifest.as_ref().map_or("filter", |manifest| manifest.name.as_str())
+/// The name of a filter in the gateway.yaml of its author's commands, which messages show: that of
+/// the manifest, unless gateway.yaml refuses it.
+pub(super) fn name_of(manifest: Option<&Manifest>) -> &str {
+    let name = manifest.map(|manifest| manifest.name.as_str());
+    name.filter(|name| !name.starts_with('-')).unwrap_or("filter")
 }
 
 fn user_state() -> Result<PathBuf, String> {
@@ -90,7 +92,7 @@ fn defaults(file: &Path, info: &ComponentInfo, state: &Path) -> Result<(Config, 
     let parent = state.parent().unwrap_or(state);
     std::fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
     let services = info.manifest.as_ref().map(|manifest| manifest.services.clone()).unwrap_or_default();
-    let name = name_of(info);
+    let name = name_of(info.manifest.as_ref());
     // JSON is YAML.
     let text = json!({
         "state": { "directory": state },
@@ -114,7 +116,7 @@ fn configured(path: &Path, file: &Path, info: &ComponentInfo) -> Result<(Config,
         .filters
         .values()
         .find(|filter| filter.source.path().and_then(|path| path.canonicalize().ok()).as_ref() == Some(&absolute));
-    let name = name_of(info);
+    let name = name_of(info.manifest.as_ref());
     let found = by_source.or_else(|| config.filters.get(name)).cloned();
     let mut filter = found.ok_or_else(|| {
         format!("{}: no filter has the source {} or the name {name:?}", path.display(), file.display())
@@ -128,4 +130,19 @@ fn configured(path: &Path, file: &Path, info: &ComponentInfo) -> Result<(Config,
 pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.map_err(|error| format!("the system provides no runtime: {error}"))?.block_on(future))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_gateway_yaml_refuses_is_replaced() -> Result<(), serde_json::Error> {
+        for (name, expected) in [("greeter", "greeter"), ("-a", "filter")] {
+            let manifest: Manifest = serde_json::from_value(json!({ "name": name, "version": "0.1.0" }))?;
+            assert_eq!(name_of(Some(&manifest)), expected);
+        }
+        assert_eq!(name_of(None), "filter");
+        Ok(())
+    }
 }
