@@ -42,6 +42,37 @@ fn begin(gateway: &Gateway, count: usize) -> Result<Vec<Client>> {
 }
 
 #[test]
+fn a_long_call_of_another_filter_keeps_its_deadline_among_300_endless_calls() -> Result<()> {
+    let yaml = "
+upstreams: {echo: {builtin: echo}}
+timeouts: {filters: 10s}
+filters:
+  hostile: {source: hostile.wasm, timeout: 7s, memory: 4MiB, concurrency: 1000}
+  busy: {source: busy.wasm, timeout: 2s, memory: 4MiB}
+routes:
+  - {match: {path: /hostile}, filters: [hostile], upstream: echo}
+  - {filters: [busy], upstream: echo}
+";
+    // It works for about 20 ms, so it has about 20 time slices.
+    let busy = harness::wat::module(
+        "(func $work (param i64) (loop $l (local.set 0 (i64.sub (local.get 0) (i64.const 1)))
+           (br_if $l (i64.ne (local.get 0) (i64.const 0)))))",
+        "(call $work (i64.const 20000000)) (i32.const 0)",
+    )?;
+    let setup = Setup::new(yaml)?.workers(1).with("hostile.wasm", filter(LOOP)?)?;
+    let gateway = setup.with("busy.wasm", busy)?.start()?;
+    ensure!(gateway.get("/", &[])?.status == 200, "alone");
+    let attackers = begin(&gateway, 300)?;
+    harness::wait_until("the calls run", || gateway.metric("witgate_in_flight").is_ok_and(|number| number >= 300.0));
+    let began = Instant::now();
+    let status = gateway.get("/", &[])?.status;
+    println!("a call of 20 ms took {:?} among 300 endless ones", began.elapsed());
+    ensure!(status == 200, "a call of another filter ended with {status}");
+    drop(attackers);
+    Ok(())
+}
+
+#[test]
 fn a_neighbour_is_served_among_300_endless_calls() -> Result<()> {
     let gateway = gateway(1000)?;
     let mut neighbour = gateway.client()?;

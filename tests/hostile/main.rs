@@ -12,6 +12,7 @@ mod calls;
 mod cases;
 mod crowd;
 mod proposals;
+mod resources;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -123,7 +123,7 @@ pub async fn run_with(
     let running = async {
         // Calls of a filter whose calls are long begin one after the other.
         if filter.long_calls.load(Ordering::Relaxed) > 0 {
-            time_slices::next().await;
+            time_slices::next(filter.long_calls.clone()).await;
         }
         instance.run(filter, phase).await
     };

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
+use tokio::sync::Semaphore;
 use wasmtime::component::{HasSelf, InstancePre, Linker, ResourceTable};
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi_http::WasiHttpCtx;
@@ -34,7 +35,8 @@ use crate::stacks::Stacks;
 use crate::store_limits::StoreLimits;
 use crate::time_slices::LongCall;
 use crate::waiting::WaitClock;
-use crate::wasi_http::Outgoing;
+use crate::wasi_held::{self, HeldBytes};
+use crate::wasi_http::{Holder, Outgoing};
 use witgate_http::limiter::Limiter;
 use witgate_http::text::bounded;
 
@@ -71,6 +73,8 @@ pub struct Filter {
     pub(crate) running_calls: Limiter,
     /// Its running calls that have lasted longer than one epoch tick.
     pub(crate) long_calls: Arc<AtomicUsize>,
+    /// Its permit for a long derivation of a key.
+    pub(crate) derivation: Arc<Semaphore>,
     /// The number of its idle instances on all threads.
     pub(crate) idle: Limiter,
     /// The number of idle instances of all filters.
@@ -145,6 +149,7 @@ impl Filter {
             calls: engine.calls().clone(),
             running_calls: Limiter::default(),
             long_calls: Arc::default(),
+            derivation: Arc::new(Semaphore::new(1)),
             idle: Limiter::default(),
             idle_total: engine.idle_total().clone(),
             pre,
@@ -234,7 +239,7 @@ fn linker(engine: &Engine, settings: &FilterSettings) -> wasmtime::Result<Linker
         // asynchronous runtime.
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         if settings.grants(Grant::Http) {
-            wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+            wasi_held::link(&mut linker)?;
         }
     }
     Ok(linker)
@@ -247,6 +252,8 @@ pub(crate) struct Wasi {
     pub(crate) http: WasiHttpCtx,
     /// Decides about the requests that it sends by `wasi:http`.
     pub(crate) outgoing: Outgoing,
+    /// What it makes the gateway hold by `wasi:http`.
+    pub(crate) held: HeldBytes,
 }
 
 impl Wasi {
@@ -256,7 +263,8 @@ impl Wasi {
         // Otherwise a guest could create sockets, which use descriptors, but connect none.
         let mut ctx = WasiCtx::builder();
         let ctx = ctx.max_random_size(WASI_RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
-        Self { ctx: ctx.build(), table, http: WasiHttpCtx::new(), outgoing: Outgoing::none() }
+        let (http, outgoing, held) = (WasiHttpCtx::new(), Outgoing::none(), HeldBytes::none());
+        Self { ctx: ctx.build(), table, http, outgoing, held }
     }
 }
 
@@ -330,6 +338,8 @@ impl CallState {
         if let Some(wasi) = &mut self.wasi {
             let grant = self.filter.settings.http.as_ref();
             wasi.outgoing = Outgoing::of_exchange(grant, self.waits.clone(), &self.exchange);
+            let (client, budget) = (self.exchange.client.address.ip(), self.exchange.budget.clone());
+            wasi.held.begin(&Holder { client, budget });
         }
     }
 

@@ -103,7 +103,7 @@ impl Instance {
             }
             state.filter.calls.request_fast_ticks();
             state.long_call.get_or_insert_with(|| LongCall::new(&state.filter.long_calls));
-            Ok(UpdateDeadline::YieldCustom(1, Box::pin(time_slices::next())))
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(time_slices::next(state.filter.long_calls.clone()))))
         });
         Self { store, handlers: None, calls: 0 }
     }
@@ -250,7 +250,9 @@ impl Instance {
 
     /// Whether the instance may serve another call after one that ended well.
     pub(crate) fn is_reusable(&self, filter: &Filter) -> bool {
-        self.calls < filter.settings.reuse && self.store.data().limits.has_room()
+        let state = self.store.data();
+        let has_room = state.limits.has_room() && state.wasi.as_ref().is_none_or(|wasi| wasi.held.has_room());
+        self.calls < filter.settings.reuse && has_room
     }
 
     /// The filter, and the configuration of the last call.

@@ -50,4 +50,5 @@ mod stacks;
 mod store_limits;
 mod time_slices;
 mod waiting;
+mod wasi_held;
 mod wasi_http;

@@ -3,8 +3,9 @@
 //!
 //! A call that meets a tick of the clock is long. Without turns, each of many long calls would run
 //! a time slice before a neighbour is served: 400 endless loops held a neighbour for seconds. With
-//! turns, a neighbour waits for one time slice, however many long calls there are. They wait in
-//! the order in which they came, and their deadlines continue meanwhile.
+//! turns, a neighbour waits for one time slice, however many long calls there are. The turns go
+//! round the filters, and within a filter its calls: a filter with hundreds of loops does not make
+//! the long calls of another one miss their deadlines, which continue meanwhile.
 //!
 //! While a filter has long calls, its next call waits for a turn before it begins: otherwise the
 //! first time slices of many new calls would add up. Calls of other filters begin at once.
@@ -15,17 +16,21 @@
 //! Gain: fairness without a bound on the number of calls. Price: an atomic load for each call, and
 //! a look at a thread-local variable for each poll. This module does not know: clocks, deadlines.
 
-use std::cell::{Cell, OnceCell};
-use std::sync::Arc;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 thread_local! {
-    /// Has one permit. It is fair: the turns go round.
+    /// Has one permit. It is fair: the turns go round the filters, each of which waits once.
     static TURN: OnceCell<Arc<Semaphore>> = const { OnceCell::new() };
-    /// The permit of the call that is being polled.
-    static HELD: Cell<Option<OwnedSemaphorePermit>> = const { Cell::new(None) };
+    /// For each filter with long calls one permit, whose holder waits for the turn or has it. The
+    /// key is the address of the count of these calls.
+    static OF_FILTERS: RefCell<HashMap<usize, Weak<Semaphore>>> = RefCell::default();
+    /// The permits of the call that is being polled: the turn, and its filter's.
+    static HELD: Cell<Option<[OwnedSemaphorePermit; 2]>> = const { Cell::new(None) };
 }
 
 /// The mark of a long call. While it exists, the filter's next calls wait for a turn.
@@ -46,15 +51,32 @@ impl Drop for LongCall {
 }
 
 /// Ends the turn of the call, waits for its next turn, and serves everybody else before it.
-pub(crate) async fn next() {
+/// `of_filter` counts the long calls of the call's filter.
+pub(crate) async fn next(of_filter: Arc<AtomicUsize>) {
     end();
-    let semaphore = TURN.with(|turn| turn.get_or_init(|| Arc::new(Semaphore::new(1))).clone());
-    // The semaphore is never closed.
-    let turn = semaphore.acquire_owned().await.ok();
+    let own = semaphore_of(&of_filter);
+    let shared = TURN.with(|turn| turn.get_or_init(|| Arc::new(Semaphore::new(1))).clone());
+    // The semaphores are never closed.
+    let Ok(own) = own.acquire_owned().await else { return };
+    let Ok(turn) = shared.acquire_owned().await else { return };
     // After the wait: whoever gets the turn runs after everybody else. tokio's own yield and not
     // the future's waker: the I/O driver runs before the guest continues.
     tokio::task::yield_now().await;
-    HELD.set(turn);
+    HELD.set(Some([turn, own]));
+}
+
+/// The permit of a filter on this thread. It exists while a call of the filter has it or waits.
+fn semaphore_of(of_filter: &Arc<AtomicUsize>) -> Arc<Semaphore> {
+    let key = Arc::as_ptr(of_filter).addr();
+    OF_FILTERS.with_borrow_mut(|all| {
+        if let Some(known) = all.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        all.retain(|_, semaphore| semaphore.strong_count() > 0);
+        let new = Arc::new(Semaphore::new(1));
+        all.insert(key, Arc::downgrade(&new));
+        new
+    })
 }
 
 /// Ends the turn of the call that was polled, if it had one. To be called after each poll of a
@@ -78,10 +100,10 @@ mod tests {
         let slices = Rc::new(Cell::new(0));
         let local = tokio::task::LocalSet::new();
         for _ in 0..100 {
-            let (mark, slices) = (LongCall::new(&long_calls), slices.clone());
+            let (mark, slices, of_filter) = (LongCall::new(&long_calls), slices.clone(), long_calls.clone());
             let call = async move {
                 for _ in 0..10 {
-                    next().await;
+                    next(of_filter.clone()).await;
                     slices.set(slices.get() + 1);
                 }
                 drop(mark);
@@ -108,6 +130,35 @@ mod tests {
         });
         assert!(between <= 2, "{between} time slices ran before the neighbour");
         assert_eq!(long_calls.load(Ordering::Relaxed), 0, "all calls have ended");
+        Ok(())
+    }
+
+    #[test]
+    fn a_filter_with_many_long_calls_takes_turns_with_another_filter() -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let (greedy, tame) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let slices = Rc::new(Cell::new(0));
+        let run = |of_filter: Arc<AtomicUsize>, times: usize, slices: Rc<Cell<usize>>| async move {
+            let call = async {
+                for _ in 0..times {
+                    next(of_filter.clone()).await;
+                    slices.set(slices.get() + 1);
+                }
+            };
+            let mut call = std::pin::pin!(call);
+            std::future::poll_fn(|context| {
+                let polled = call.as_mut().poll(context);
+                end();
+                polled
+            })
+            .await;
+        };
+        let local = tokio::task::LocalSet::new();
+        for _ in 0..100 {
+            local.spawn_local(run(greedy.clone(), 100, slices.clone()));
+        }
+        local.block_on(&runtime, run(tame, 20, Rc::default()));
+        assert!((10..=30).contains(&slices.get()), "{} slices of the others during 20 of this one", slices.get());
         Ok(())
     }
 }

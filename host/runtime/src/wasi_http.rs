@@ -21,7 +21,7 @@ use witgate_http::body_budget::{Arriving, Budget};
 use witgate_http::semantics::fields::is_hop_by_hop;
 
 /// Bytes that a component writes into a body in one call. Two such parts wait for the reader.
-const BODY_CHUNK_BYTES: usize = 64 << 10;
+pub(crate) const BODY_CHUNK_BYTES: usize = 32 << 10;
 
 /// Whose share the bodies of a component's requests count in.
 #[derive(Clone)]

@@ -41,10 +41,11 @@ impl Environment {
         let root = self.folder_of(name)?.join("root");
         once(&root, &packages.join(" "), || {
             let mut names: Vec<String> = packages.iter().map(|name| (*name).to_owned()).collect();
-            names.extend(dependencies(packages)?.into_iter().filter(|name| {
-                with.iter().any(|with| name.starts_with(with))
-                    && !packages.contains(&name.as_str())
-            }));
+            names.extend(
+                dependencies(packages)?.into_iter().filter(|name| {
+                    with.iter().any(|with| name.starts_with(with)) && !packages.contains(&name.as_str())
+                }),
+            );
             let mut download = Command::new("apt-get");
             download.args(["download", "-q"]).args(&names).current_dir(&root);
             run(&mut download).context("downloading Debian packages; `apt-get update` may help")?;

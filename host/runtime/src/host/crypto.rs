@@ -2,7 +2,8 @@
 //!
 //! All functions but `derive` take at most some milliseconds, since data and keys are bounded. A
 //! long derivation runs on a thread of its own; so that filters cannot use up all processors, few
-//! of them run concurrently. This module does not know: algorithms.
+//! of them run concurrently. Each filter has one at a time, so that a filter with many calls does
+//! not keep others waiting. This module does not know: algorithms.
 
 use std::sync::{Arc, LazyLock};
 
@@ -96,11 +97,12 @@ impl wit::Host for CallState {
         if !(ITERATIONS_INLINE_MAX..=crypto::ITERATIONS_MAX).contains(&iterations) {
             return Ok(derive());
         }
-        // The semaphore is never closed. The permit goes along, because the work goes on if the
-        // call ends meanwhile.
-        let permit = DERIVATIONS.clone().acquire_owned().await.ok();
+        // The semaphores are never closed. The permits go along, because the work goes on if the
+        // call ends meanwhile. Only the call that has the filter's permit waits for the shared one.
+        let own = self.filter.derivation.clone().acquire_owned().await.ok();
+        let shared = DERIVATIONS.clone().acquire_owned().await.ok();
         let derived = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _permits = (own, shared);
             derive()
         });
         derived.await.map_err(wasmtime::Error::new)

@@ -7,6 +7,7 @@ use wasmtime_wasi::{WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
 use crate::filter::{CallState, Wasi};
+use crate::wasi_held::{HeldBytes, HoldsBytes};
 
 impl CallState {
     /// WASI is linked only if it is granted. If that failed, this grants nothing.
@@ -26,5 +27,11 @@ impl WasiHttpView for CallState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         let Wasi { table, http, outgoing, .. } = self.wasi();
         WasiHttpCtxView { ctx: http, table, hooks: outgoing }
+    }
+}
+
+impl HoldsBytes for CallState {
+    fn held(&mut self) -> &mut HeldBytes {
+        &mut self.wasi().held
     }
 }

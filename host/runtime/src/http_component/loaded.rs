@@ -25,6 +25,7 @@ use crate::settings::check_memory_and_tables;
 use crate::stacks::Stacks;
 use crate::store_limits::StoreLimits;
 use crate::time_slices::LongCall;
+use crate::wasi_held::{self, HeldBytes, HoldsBytes};
 use crate::wasi_http::Outgoing;
 use witgate_http::error::{Error, FilterFailure, Kind};
 use witgate_http::limiter::Limiter;
@@ -140,7 +141,7 @@ pub fn check_imports(info: &ComponentInfo) -> Result<(), LoadError> {
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine.inner());
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    wasi_held::link(&mut linker)?;
     Ok(linker)
 }
 
@@ -167,6 +168,8 @@ pub(super) struct State {
     http: WasiHttpCtx,
     /// Decides about the requests that the component sends.
     pub(super) hooks: Outgoing,
+    /// What the component makes the gateway hold by `wasi:http`.
+    pub(super) held: HeldBytes,
     table: ResourceTable,
     pub(super) limits: StoreLimits,
     /// When the call must end.
@@ -193,6 +196,7 @@ impl State {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             hooks: Outgoing::none(),
+            held: HeldBytes::none(),
             table,
             limits: StoreLimits::new(settings.memory_bytes),
             deadline,
@@ -211,5 +215,11 @@ impl WasiView for State {
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
+
+impl HoldsBytes for State {
+    fn held(&mut self) -> &mut HeldBytes {
+        &mut self.held
     }
 }

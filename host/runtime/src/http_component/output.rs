@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::log_limit::LogLimit;
 use witgate_http::text::bounded;
@@ -53,8 +53,11 @@ impl Lines {
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.rest);
         self.lines = self.lines.saturating_add(1);
+        if self.lines > LINES_MAX {
+            return;
+        }
         let message = bounded(String::from_utf8_lossy(&line).trim_end());
-        if self.lines <= LINES_MAX && !message.is_empty() && self.limit.allow_bytes(message.len()) {
+        if !message.is_empty() && self.limit.allow_bytes(message.len()) {
             let upstream = &*self.upstream;
             tracing::info!(target: "component", upstream, "{message}");
         }
@@ -88,6 +91,10 @@ impl StdoutStream for Output {
 
 impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > WRITE_BYTES_MAX {
+            // The contract of `check-write`. The lines of a large write would hold up the thread.
+            return Err(StreamError::trap("it writes more to its output than check-write allows"));
+        }
         self.0.lock().unwrap_or_else(PoisonError::into_inner).write(&bytes);
         Ok(())
     }

@@ -53,6 +53,7 @@ impl Running {
         (permit, holder): (Permit, Holder),
     ) -> Result<(Box<Self>, oneshot::Receiver<GuestHead>), Error> {
         let mut state = State::new(component, deadline);
+        state.held.begin(&holder);
         state.hooks = Outgoing::of_request(component.settings.http.as_ref(), request.headers(), holder);
         let is_https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
         let scheme = if is_https { Scheme::Https } else { Scheme::Http };
@@ -126,7 +127,7 @@ async fn run(
     let began = Instant::now();
     // Calls of a component whose calls are long begin one after the other.
     if component.long_calls.load(Ordering::Relaxed) > 0 {
-        time_slices::next().await;
+        time_slices::next(component.long_calls.clone()).await;
     }
     let mut store = new_store(&component, state);
     let result = match component.pre.instantiate_async(&mut store).await {
@@ -160,7 +161,7 @@ pub(super) fn new_store(component: &HttpComponent, state: State) -> Store<State>
         let component = &state.component;
         component.calls.request_fast_ticks();
         state.long_call.get_or_insert_with(|| LongCall::new(&component.long_calls));
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(time_slices::next())))
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(time_slices::next(component.long_calls.clone()))))
     });
     store.set_epoch_deadline(0);
     store
