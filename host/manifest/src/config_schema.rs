@@ -16,6 +16,10 @@ use crate::text::{check_printable, nearest, quoted};
 
 /// How deep schemas may be nested.
 const DEPTH_MAX: usize = 16;
+/// Schemas of all keys of a manifest, with those inside of others.
+const SCHEMAS_MAX: usize = 2000;
+/// Regular expressions in them. Each may take some milliseconds to compile.
+const PATTERNS_MAX: usize = 64;
 /// The longest regular expression, in bytes.
 pub(crate) const PATTERN_BYTES_MAX: usize = 1024;
 /// The largest compiled regular expression, in bytes.
@@ -118,12 +122,37 @@ fn check_value(schema: &Value, text: &str) -> Result<(), String> {
     Err(messages.collect::<Vec<_>>().join("; "))
 }
 
+/// What the schemas of one manifest may still have together.
+pub(crate) struct SchemaBudget {
+    schemas: usize,
+    patterns: usize,
+}
+
+impl SchemaBudget {
+    pub(crate) const fn new() -> Self {
+        Self { schemas: SCHEMAS_MAX, patterns: PATTERNS_MAX }
+    }
+
+    fn take_schema(&mut self) -> Result<(), String> {
+        let left = self.schemas.checked_sub(1);
+        self.schemas = left.ok_or_else(|| format!("the schemas of all keys together are more than {SCHEMAS_MAX}"))?;
+        Ok(())
+    }
+
+    fn take_pattern(&mut self) -> Result<(), String> {
+        let left = self.patterns.checked_sub(1);
+        self.patterns =
+            left.ok_or_else(|| format!("the schemas of all keys together have more than {PATTERNS_MAX} patterns"))?;
+        Ok(())
+    }
+}
+
 /// Checks that a schema belongs to the subset and that its default fits it.
-pub(crate) fn check_schema(schema: &Value) -> Result<(), String> {
+pub(crate) fn check_schema(schema: &Value, budget: &mut SchemaBudget) -> Result<(), String> {
     if !schema.is_object() {
         return Err("the schema is not a table: write [config.KEY] with `type = \"string\"` below it".into());
     }
-    check_keywords(schema, 0)?;
+    check_keywords(schema, 0, budget)?;
     let validator = compile(schema)?;
     match schema.get("default") {
         Some(default) if !validator.is_valid(default) => {
@@ -140,7 +169,8 @@ pub(crate) fn check_schema(schema: &Value) -> Result<(), String> {
     }
 }
 
-fn check_keywords(schema: &Value, depth: usize) -> Result<(), String> {
+fn check_keywords(schema: &Value, depth: usize, budget: &mut SchemaBudget) -> Result<(), String> {
+    budget.take_schema()?;
     if depth > DEPTH_MAX {
         return Err(format!("schemas are nested more than {DEPTH_MAX} deep"));
     }
@@ -155,12 +185,15 @@ fn check_keywords(schema: &Value, depth: usize) -> Result<(), String> {
             name if LIST.contains(&name) => value.as_array().into_iter().flatten().collect(),
             PROPERTIES => value.as_object().into_iter().flat_map(serde_json::Map::values).collect(),
             name if PLAIN.contains(&name) => {
+                if name == "pattern" {
+                    budget.take_pattern()?;
+                }
                 check_plain(name, value)?;
                 vec![]
             }
             name => return Err(unknown_keyword(name)),
         };
-        inner.into_iter().try_for_each(|schema| check_keywords(schema, depth + 1))?;
+        inner.into_iter().try_for_each(|schema| check_keywords(schema, depth + 1, budget))?;
     }
     Ok(())
 }
@@ -283,8 +316,21 @@ mod tests {
             (json!(true), "the schema is not a table"),
             ((0..20).fold(json!({}), |inner, _| json!({"not": inner})), "nested more than 16 deep"),
         ] {
-            let error = check_schema(&schema).err().unwrap_or_default();
+            let error = check_schema(&schema, &mut SchemaBudget::new()).err().unwrap_or_default();
             assert!(error.contains(expected), "{expected} is not in {error}");
         }
+    }
+
+    #[test]
+    fn the_schemas_of_a_manifest_are_bounded_together() {
+        // Each takes milliseconds and 100 KiB.
+        let large = |number: usize| json!({"pattern": format!("\\pL{{6}}{number}")});
+        let key = |from: usize, to: usize| json!({"allOf": (from..to).map(large).collect::<Vec<_>>()});
+        let mut budget = SchemaBudget::new();
+        assert_eq!(check_schema(&key(0, 40), &mut budget), Ok(()));
+        assert!(check_schema(&key(40, 80), &mut budget).is_err_and(|why| why.contains("more than 64 patterns")));
+        let many = json!({"anyOf": vec![json!({}); SCHEMAS_MAX]});
+        let refused = check_schema(&many, &mut SchemaBudget::new());
+        assert!(refused.is_err_and(|why| why.contains("more than 2000")));
     }
 }

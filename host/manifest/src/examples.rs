@@ -23,6 +23,8 @@ pub const EXAMPLES_BYTES_MAX: usize = 1 << 20;
 pub const EXAMPLES_MAX: usize = 500;
 /// The most calls of one example.
 pub const REPEAT_MAX: u32 = 1000;
+/// The most expectations `{matches: …}` of all examples. Each is compiled when it is read.
+const EXPRESSIONS_MAX: usize = 1000;
 /// The longest name of an example, in characters.
 const NAME_CHARS_MAX: usize = 128;
 
@@ -284,6 +286,8 @@ pub enum ExamplesError {
     TooLarge(usize),
     /// There are more than [`EXAMPLES_MAX`]; their number.
     TooMany(usize),
+    /// There are more than [`EXPRESSIONS_MAX`] regular expressions; their number.
+    TooManyExpressions(usize),
     /// It is not the JSON form of examples.
     Json(serde_json::Error),
     /// A value of this example breaks a rule.
@@ -298,6 +302,9 @@ impl fmt::Display for ExamplesError {
             }
             Self::TooMany(count) => {
                 write!(formatter, "there are {count} examples, above the limit of {EXAMPLES_MAX}")
+            }
+            Self::TooManyExpressions(count) => {
+                write!(formatter, "the examples have {count} regular expressions, above the limit of {EXPRESSIONS_MAX}")
             }
             Self::Json(error) => write!(formatter, "the section {EXAMPLES_SECTION} has no examples: {error}"),
             Self::Invalid(name, problem) => write!(formatter, "example {name:?}: {problem}"),
@@ -316,9 +323,25 @@ pub fn examples_from_section(bytes: &[u8]) -> Result<Vec<Example>, ExamplesError
     if bytes.len() > EXAMPLES_BYTES_MAX {
         return Err(ExamplesError::TooLarge(bytes.len()));
     }
-    let examples: Vec<Example> = serde_json::from_slice(bytes).map_err(ExamplesError::Json)?;
+    let json: Value = serde_json::from_slice(bytes).map_err(ExamplesError::Json)?;
+    // Before the expressions are compiled.
+    let expressions = count_expressions(&json);
+    if expressions > EXPRESSIONS_MAX {
+        return Err(ExamplesError::TooManyExpressions(expressions));
+    }
+    let examples: Vec<Example> = serde_json::from_value(json).map_err(ExamplesError::Json)?;
     check(&examples)?;
     Ok(examples)
+}
+
+fn count_expressions(json: &Value) -> usize {
+    match json {
+        Value::Array(items) => items.iter().map(count_expressions).sum(),
+        Value::Object(entries) => {
+            usize::from(entries.contains_key("matches")) + entries.values().map(count_expressions).sum::<usize>()
+        }
+        _ => 0,
+    }
 }
 
 /// The content of the section that carries these examples.
@@ -394,5 +417,8 @@ mod tests {
         let many = format!("[{}]", vec![format!(r#"{{"name":"a",{expect}}}"#); EXAMPLES_MAX + 1].join(","));
         assert!(matches!(read(&many), Err(ExamplesError::TooMany(501))));
         assert!(matches!(read(&" ".repeat(EXAMPLES_BYTES_MAX + 1)), Err(ExamplesError::TooLarge(_))));
+        let lines = vec![r#"{"m\u0061tches":"a"}"#; EXPRESSIONS_MAX + 1].join(",");
+        let many = format!(r#"[{{"name":"a","expect":{{"log":[{lines}]}}}}]"#);
+        assert!(matches!(read(&many), Err(ExamplesError::TooManyExpressions(1001))));
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 /// The longest regular expression, in bytes, and the largest that it may become in memory.
 const EXPRESSION_BYTES_MAX: usize = 1024;
-const COMPILED_BYTES_MAX: usize = 1 << 20;
+const COMPILED_BYTES_MAX: usize = 256 << 10;
 
 /// An expected text. In a file it is a text, a number, `true`, `false`, `null`, a list of texts, or
 /// a mapping `{contains: TEXT}` or `{matches: REGULAR EXPRESSION}`.
@@ -25,8 +25,9 @@ pub enum Pattern {
     Lines(Vec<String>),
     /// A text that contains this one.
     Contains(String),
-    /// A text that matches the expression as a whole. It runs in linear time.
-    Matches(Box<Regex>),
+    /// A text that matches the expression as a whole. It runs in linear time. It is compiled when
+    /// it is compared, because thousands of compiled ones would take gigabytes.
+    Matches(Box<str>),
 }
 
 impl Pattern {
@@ -37,7 +38,7 @@ impl Pattern {
             (Self::Lines(expected), lines) => expected.iter().eq(lines.iter()),
             (Self::Text(expected), [line]) => expected == line,
             (Self::Contains(part), lines) => lines.iter().any(|line| line.contains(part.as_str())),
-            (Self::Matches(expression), [line]) => expression.is_match(line),
+            (Self::Matches(expression), [line]) => compile(expression).is_ok_and(|compiled| compiled.is_match(line)),
             _ => false,
         }
     }
@@ -50,7 +51,7 @@ impl fmt::Display for Pattern {
             Self::Text(text) => formatter.write_str(text),
             Self::Lines(lines) => formatter.write_str(&lines.join("\n")),
             Self::Contains(part) => write!(formatter, "(a text that contains) {part}"),
-            Self::Matches(expression) => write!(formatter, "(a text that matches) {}", source(expression)),
+            Self::Matches(expression) => write!(formatter, "(a text that matches) {expression}"),
         }
     }
 }
@@ -90,18 +91,15 @@ fn from_map(map: Map<String, Value>) -> Result<Pattern, String> {
             if text.len() > EXPRESSION_BYTES_MAX {
                 return Err(format!("the regular expression has more than {EXPRESSION_BYTES_MAX} bytes"));
             }
-            let built = RegexBuilder::new(&format!("^(?s:{text})$")).size_limit(COMPILED_BYTES_MAX).build();
-            let built = built.map_err(|error| format!("{text} is not a regular expression: {error}"))?;
-            Ok(Pattern::Matches(Box::new(built)))
+            compile(&text).map_err(|error| format!("{text} is not a regular expression: {error}"))?;
+            Ok(Pattern::Matches(text.into()))
         }
         _ => Err("write a text, null, a list of texts, {contains: TEXT} or {matches: REGULAR EXPRESSION}".into()),
     }
 }
 
-/// The expression as the author wrote it.
-fn source(expression: &Regex) -> &str {
-    let text = expression.as_str();
-    text.strip_prefix("^(?s:").and_then(|text| text.strip_suffix(")$")).unwrap_or(text)
+fn compile(expression: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(&format!("^(?s:{expression})$")).size_limit(COMPILED_BYTES_MAX).build()
 }
 
 impl From<Pattern> for Value {
@@ -111,7 +109,7 @@ impl From<Pattern> for Value {
             Pattern::Text(text) => text.into(),
             Pattern::Lines(lines) => lines.into(),
             Pattern::Contains(text) => serde_json::json!({ "contains": text }),
-            Pattern::Matches(expression) => serde_json::json!({ "matches": source(&expression) }),
+            Pattern::Matches(expression) => serde_json::json!({ "matches": expression }),
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use crate::config_schema::check_schema;
+use crate::config_schema::{SchemaBudget, check_schema};
 use crate::manifest::{
     BODY_BYTES_MAX, CONFIG_KEYS_MAX, DESCRIPTION_BYTES_MAX, Manifest, NAME_CHARS_MAX, Phase, SERVICES,
     VERSION_CHARS_MAX,
@@ -61,8 +61,9 @@ impl Manifest {
         for (name, Phase { body_bytes_max, .. }) in self.phases() {
             add(Field::BodyBytes(name), check_body_bytes((*body_bytes_max).into()).map(drop));
         }
+        let mut budget = SchemaBudget::new();
         for (key, schema) in self.config.iter().take(CONFIG_KEYS_MAX) {
-            add(Field::Config(shown_key(key)), check_key(key).and_then(|()| check_schema(schema)));
+            add(Field::Config(shown_key(key)), check_key(key).and_then(|()| check_schema(schema, &mut budget)));
         }
         if self.config.len() > CONFIG_KEYS_MAX {
             let message = format!("{} keys are above the limit of {CONFIG_KEYS_MAX}", self.config.len());

@@ -22,6 +22,8 @@ pub const FILE_BYTES_MAX: u64 = 128 << 20;
 const BODIES_PER_YIELD: usize = 500;
 /// The largest number of imports of a component, and of exports.
 const NAMES_MAX: usize = 1000;
+/// Bytes of the names of all imports, and of all exports. They are kept as long as the component.
+const NAME_BYTES_MAX: usize = 64 << 10;
 /// The WIT package of the gateway.
 pub(crate) const PACKAGE: &str = "witgate:gateway/";
 /// The versions of the package that this gateway speaks. Patch releases of one minor version are
@@ -118,13 +120,13 @@ pub fn describe(bytes: &[u8]) -> Result<ComponentInfo, LoadError> {
             Payload::ComponentImportSection(section) if depth == 0 => {
                 check_names(info.imports.len(), section.count(), "imports")?;
                 for import in section {
-                    info.imports.push(import.map_err(malformed)?.name.name.to_owned());
+                    add_name(&mut info.imports, import.map_err(malformed)?.name.name, "imports")?;
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
                 check_names(info.exports.len(), section.count(), "exports")?;
                 for export in section {
-                    info.exports.push(export.map_err(malformed)?.name.name.to_owned());
+                    add_name(&mut info.exports, export.map_err(malformed)?.name.name, "exports")?;
                 }
             }
             Payload::CustomSection(section) if depth == 0 && section.name() == witgate_manifest::SECTION => {
@@ -235,6 +237,16 @@ fn check_names(before: usize, more: u32, what: &str) -> Result<(), LoadError> {
     Err(LoadError::new(LoadErrorReason::Limits, message))
 }
 
+fn add_name(names: &mut Vec<String>, name: &str, what: &str) -> Result<(), LoadError> {
+    let bytes = names.iter().map(String::len).sum::<usize>() + name.len();
+    if bytes > NAME_BYTES_MAX {
+        let message = format!("the names of the {what} have {bytes} bytes, above the limit of {NAME_BYTES_MAX}");
+        return Err(LoadError::new(LoadErrorReason::Limits, message));
+    }
+    names.push(name.to_owned());
+    Ok(())
+}
+
 fn check_world(info: &ComponentInfo) -> Result<(), LoadError> {
     if info.request_phase || info.response_phase || info.handles_http {
         return Ok(());
@@ -297,6 +309,16 @@ mod tests {
             let header = [b"\0asm\x0d\0\x01\0".as_slice(), &[0, section.len() as u8]].concat();
             assert_eq!(reason(&[header, section].concat()), expected, "{json}");
         }
+    }
+
+    #[test]
+    fn the_names_of_a_component_are_bounded_together() {
+        let text = |names: usize| {
+            let imports: String =
+                (0..names).map(|n| format!("(import \"{}{n:04}\" (func))", "a".repeat(1000))).collect();
+            wat::parse_str(format!("(component {imports})")).unwrap_or_default()
+        };
+        assert_eq!((reason(&text(60)), reason(&text(70))), ("wrong-world", "limits"));
     }
 
     #[test]
