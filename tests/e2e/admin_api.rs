@@ -67,6 +67,28 @@ fn the_read_token_reads_and_the_token_does_everything() -> Result<()> {
 }
 
 #[test]
+fn refused_commands_do_not_fill_the_log() -> Result<()> {
+    let gateway = setup("address: \"127.0.0.1:0\"")?.start()?;
+    let began = std::time::Instant::now();
+    let mut client = Client::over(TcpStream::connect(gateway.admin)?, "evil.example");
+    let path = format!("/releases/f/{}", "x".repeat(2000));
+    let mut local = gateway.admin_client()?;
+    for _ in 0..500 {
+        client.send("POST", &format!("{path}/promote"), &[], b"")?;
+        assert_eq!(local.send("POST", "/releases/none/promote", &[], b"")?.status, 404);
+    }
+    // Five lines a second. A refusal of another kind is still logged.
+    let seconds = began.elapsed().as_secs() as usize + 1;
+    assert_eq!(send(&gateway, "POST", "/drain", "localhost", &["origin: https://evil.example"])?.status, 403);
+    wait_until("the other refusal is logged", || !gateway.logged("web pages of").is_empty());
+    for text in ["audit: a command was refused", "audit: an operator gave a command"] {
+        let lines = gateway.logged(text).len();
+        assert!((1..=5 * seconds + 6).contains(&lines), "{lines} lines in {seconds} s: {text}");
+    }
+    Ok(())
+}
+
+#[test]
 fn readers_that_read_nothing_and_silent_clients_delay_no_health_check() -> Result<()> {
     let gateway = setup("address: \"127.0.0.1:0\"")?.start()?;
     for request in ["GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n", ""] {

@@ -99,6 +99,18 @@ impl Actor {
 }
 
 impl Refusal {
+    /// The kind of refusal.
+    pub(super) const fn label(&self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::ReadOnly => "read-only",
+            Self::NoToken => "no-token",
+            Self::Certificate(_) => "certificate",
+            Self::Host(_) => "host",
+            Self::Origin(_) => "origin",
+        }
+    }
+
     pub(super) fn why(&self) -> String {
         match self {
             Self::Token => "this needs `authorization: Bearer TOKEN` with the value of admin.token; admin.read_token is enough to read".into(),

@@ -6,7 +6,7 @@
 
 use http::{HeaderValue, Method, Request, StatusCode, header};
 
-use super::access::{Access, Actor, Caller, authorize};
+use super::access::{Access, Actor, Caller, Refusal, authorize};
 use super::call::Call;
 use super::reply::{Reply, text};
 use super::{
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::pipeline::snapshot::Shared;
 use crate::releases::decision::Who;
+use crate::telemetry::WARNINGS;
 use witgate_http::text::quoted;
 
 /// A resource of the admin listener.
@@ -148,13 +149,27 @@ fn run_command<B>(shared: &Shared, caller: &Caller, request: &Request<B>, run: i
         Ok(actor) => {
             let reply = run(Who::Operator { role: actor.label(), from: from.to_string() });
             let (who, status) = (actor.label(), reply.status().as_u16());
-            tracing::info!(who, command, from, status, "audit: an operator gave a command");
+            // Every command that was carried out is logged. Others can be repeated at any rate.
+            let suppressed = if reply.status().is_success() { Some(0) } else { WARNINGS.allow("admin failed") };
+            if let Some(suppressed) = suppressed {
+                let suppressed = (suppressed > 0).then_some(suppressed);
+                tracing::info!(who, command, from, status, suppressed, "audit: an operator gave a command");
+            }
             reply
         }
         Err(refusal) => {
-            tracing::warn!(command, from, why = refusal.why(), "audit: a command was refused");
+            warn_refused(&command, from, &refusal);
             refusal.reply()
         }
+    }
+}
+
+/// Everybody who can connect can repeat a refused command, at any rate. One kind of refusal does
+/// not hide another.
+fn warn_refused(command: &str, from: &str, refusal: &Refusal) {
+    if let Some(suppressed) = WARNINGS.allow(&format!("admin {}", refusal.label())) {
+        let suppressed = (suppressed > 0).then_some(suppressed);
+        tracing::warn!(command, from, why = refusal.why(), suppressed, "audit: a command was refused");
     }
 }
 
