@@ -47,7 +47,7 @@ impl ReloadJobs {
             running.insert(name.to_owned(), None);
         }
         self.count.send_modify(|count| *count += 1);
-        let running_job = RunningJob { jobs: self.clone(), name: name.to_owned() };
+        let running_job = RunningJob::new(self, name);
         let spawned = std::thread::Builder::new().name("reload".into()).spawn(move || running_job.run(trigger, job));
         if let Err(error) = spawned {
             tracing::error!(%error, job = name, "a reload cannot be started; the next change or interval tries again");
@@ -65,14 +65,20 @@ impl ReloadJobs {
     }
 }
 
-/// A running job. Its drop counts it as ended, after a panic too.
+/// A running job. Its drop counts it as ended: after a panic, and if its thread did not start.
 struct RunningJob {
     jobs: Arc<ReloadJobs>,
     name: String,
+    /// Another job may have this name already.
+    has_ended: bool,
 }
 
 impl RunningJob {
-    fn run(self, mut trigger: Trigger, job: impl Fn(Trigger)) {
+    fn new(jobs: &Arc<ReloadJobs>, name: &str) -> Self {
+        Self { jobs: jobs.clone(), name: name.to_owned(), has_ended: false }
+    }
+
+    fn run(mut self, mut trigger: Trigger, job: impl Fn(Trigger)) {
         loop {
             job(trigger);
             let mut running = self.jobs.lock();
@@ -81,6 +87,7 @@ impl RunningJob {
                 None => {
                     // Under the same lock, so that no request for another run is lost.
                     running.remove(&self.name);
+                    self.has_ended = true;
                     return;
                 }
             }
@@ -92,6 +99,8 @@ impl Drop for RunningJob {
     fn drop(&mut self) {
         if std::thread::panicking() {
             tracing::error!(job = self.name, "a reload ended with a panic; the previous state stays in service");
+        }
+        if !self.has_ended {
             self.jobs.lock().remove(&self.name);
         }
         self.jobs.count.send_modify(|count| *count -= 1);
@@ -128,6 +137,21 @@ mod tests {
         jobs.wait_idle().await;
         assert!(runs.try_recv().is_err(), "no third run");
         Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_thread_did_not_start_can_be_started_again() -> anyhow::Result<()> {
+        let jobs = Arc::new(ReloadJobs::default());
+        // What `start` leaves if the system has no thread.
+        jobs.lock().insert("a".into(), None);
+        jobs.count.send_modify(|count| *count += 1);
+        drop(RunningJob::new(&jobs, "a"));
+        jobs.wait_idle().await;
+        let (sender, runs) = mpsc::channel();
+        jobs.start("a", Trigger::Watch, move |_| {
+            let _ = sender.send(());
+        });
+        Ok(runs.recv_timeout(std::time::Duration::from_secs(10))?)
     }
 
     #[tokio::test]

@@ -10,11 +10,12 @@
 
 mod check;
 mod first_instance;
+mod places;
 mod settings;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -42,10 +43,14 @@ use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 pub use self::check::{check, check_component};
 
 use self::first_instance::{check_instantiates, check_starts};
+use self::places::Places;
 use self::settings::{http_grant, settings};
 
 /// Compilations that run at the same time. Each may use `compile.memory`.
 const COMPILATIONS_MAX: usize = 4;
+/// Components that are read and described at the same time, before they are compiled. Each may have
+/// 128 MiB.
+const READS_MAX: usize = 4;
 
 /// Loads filters and remembers the loaded ones. Different filters load at the same time, so a slow
 /// compilation delays its own filter only.
@@ -58,8 +63,8 @@ pub struct Loader {
     /// Replaces a state directory that cannot be used. Deleted on drop.
     _temporary: Option<tempfile::TempDir>,
     state: Mutex<State>,
-    /// Ends a wait for one of the [`COMPILATIONS_MAX`] places.
-    compilation_ended: Condvar,
+    compilations: Places,
+    reads: Places,
 }
 
 /// What changes while the gateway runs. It is never locked during a read of a file or a
@@ -76,7 +81,6 @@ struct State {
     examined: HashMap<String, String>,
     /// Held while a filter is loaded, by the filter's name: a second load finds the first's result.
     loading: HashMap<String, Arc<Mutex<()>>>,
-    compilations: usize,
 }
 
 /// A loaded revision.
@@ -120,9 +124,9 @@ impl Loader {
                 refused: HashMap::new(),
                 examined: HashMap::new(),
                 loading: HashMap::new(),
-                compilations: 0,
             }),
-            compilation_ended: Condvar::new(),
+            compilations: Places::new(COMPILATIONS_MAX),
+            reads: Places::new(READS_MAX),
         }
     }
 
@@ -436,10 +440,24 @@ impl Loader {
             let state = self.lock();
             (state.limits, state.priority)
         };
-        let candidate = Candidate::read(source.get(), revision, Some(requirements), &limits)?;
+        let read = || {
+            let _place = self.reads.take();
+            Candidate::read(source.get(), revision, Some(requirements), &limits)
+        };
+        let candidate = read()?;
         source.check(requirements.filter, &candidate.info)?;
         let content = candidate.hash();
-        let place = self.wait_for_compilation();
+        let (place, candidate) = match self.compilations.try_take() {
+            Some(place) => (place, candidate),
+            None => {
+                // Many components that wait would take gigabytes.
+                drop(candidate);
+                (self.compilations.take(), read()?)
+            }
+        };
+        if candidate.hash() != content {
+            return Err(changed_meanwhile());
+        }
         let job = Job { candidate: &candidate, cache: self.cache()?, state: &self.state_dir, limits: &limits };
         let compiled = compile(&job, priority)?;
         drop(place);
@@ -465,23 +483,6 @@ impl Loader {
         self.cache.as_ref().map_err(|why| {
             LoadError::new(LoadErrorReason::Compile, format!("there is no folder for compiled code: {why}"))
         })
-    }
-
-    /// Waits until fewer than [`COMPILATIONS_MAX`] compilations run.
-    fn wait_for_compilation(&self) -> CompilationPlace<'_> {
-        let state = self.compilation_ended.wait_while(self.lock(), |state| state.compilations >= COMPILATIONS_MAX);
-        state.unwrap_or_else(PoisonError::into_inner).compilations += 1;
-        CompilationPlace(self)
-    }
-}
-
-/// One of the compilations that run at the same time.
-struct CompilationPlace<'a>(&'a Loader);
-
-impl Drop for CompilationPlace<'_> {
-    fn drop(&mut self) {
-        self.0.lock().compilations -= 1;
-        self.0.compilation_ended.notify_one();
     }
 }
 
