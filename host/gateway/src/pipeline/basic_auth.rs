@@ -5,6 +5,8 @@
 
 pub mod passwords;
 
+use std::net::IpAddr;
+
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -27,12 +29,17 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Checks the credentials of a request, and gives the upstream the user's name.
-pub async fn check(auth: &BasicAuth, passwords: &PasswordChecks, headers: &mut HeaderMap) -> Result<(), Error> {
+pub async fn check(
+    auth: &BasicAuth,
+    passwords: &PasswordChecks,
+    client: IpAddr,
+    headers: &mut HeaderMap,
+) -> Result<(), Error> {
     let refuse = |why: String| Error::new(Kind::Unauthorized, format!("basic_auth: {why}"));
     let (user, password) = credentials(headers).map_err(|why| refuse(why.into()))?;
     let known = auth.users.get(&user);
     let hash = known.or_else(|| auth.users.any()).unwrap_or_default();
-    let is_right = passwords.check(&user, hash, &password).await.map_err(|Busy| {
+    let is_right = passwords.check(client, (&user, hash), &password).await.map_err(|Busy| {
         Error::new(
             Kind::Saturated,
             "basic_auth: the queue of password checks is full: look for clients that send wrong passwords",

@@ -249,8 +249,10 @@ async fn admit(
     {
         return Some(fail(record, error, pages));
     }
+    let client = exchange.client.address.ip();
     if let Some(auth) = &route.config.basic_auth
-        && let Err(error) = basic_auth::check(auth, &context.shared.passwords, &mut exchange.request.headers).await
+        && let Err(error) =
+            basic_auth::check(auth, &context.shared.passwords, client, &mut exchange.request.headers).await
     {
         let challenge = basic_auth::challenge(auth).filter(|_| error.kind == Kind::Unauthorized);
         let mut refusal = fail(record, error, pages);

@@ -1,26 +1,38 @@
 //! Checks passwords against their bcrypt hashes, off the serving threads.
 //!
 //! A check takes 50 ms of a core by design, so it runs in the blocking pool, a few at a time, and
-//! only so many wait. Results are remembered under a keyed hash of password and bcrypt hash: the
+//! only so many wait. One client has a share of the places, so that its guesses do not keep others
+//! from theirs. Results are remembered under a keyed hash of password and bcrypt hash: the
 //! clients of `basic_auth` send the same password with each request. A result depends on nothing
 //! but these two, so it stays valid when the list of users changes. This module does not know:
 //! users, requests.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use witgate_http::limiter::Limiter;
+use crate::clients::fair_share;
+use witgate_http::limiter::{Limiter, Permit};
+use witgate_http::semantics::client_network::client_network;
 
 /// Checks that run or wait at the same time. Further ones fail as [`Busy`].
 const QUEUE_MAX: usize = 64;
+/// Each client may have so many of them, however many others there are.
+const CLIENT_FLOOR: usize = 4;
+/// Clients are counted by a keyed hash of their network, so nothing grows with their number. Two
+/// may share a counter.
+const CLIENT_COUNTERS: usize = 256;
 /// Remembered results of one kind; up to twice as many.
 const KNOWN_MAX: usize = 4096;
 
 /// The checks of all threads.
 pub struct PasswordChecks {
     queue: Limiter,
+    clients: Vec<Limiter>,
+    hasher: RandomState,
     running: Arc<Semaphore>,
     /// None if the system has no random numbers: then nothing is remembered.
     key: Option<[u8; 32]>,
@@ -38,6 +50,8 @@ impl Default for PasswordChecks {
         let mut key = [0; 32];
         Self {
             queue: Limiter::default(),
+            clients: (0..CLIENT_COUNTERS).map(|_| Limiter::default()).collect(),
+            hasher: RandomState::new(),
             running: Arc::new(Semaphore::new((cores / 2).max(1))),
             key: getrandom::fill(&mut key).is_ok().then_some(key),
             right: Mutex::default(),
@@ -53,8 +67,8 @@ impl PasswordChecks {
     ///
     /// # Errors
     ///
-    /// Too many other checks wait.
-    pub async fn check(&self, user: &str, hash: &str, password: &[u8]) -> Result<bool, Busy> {
+    /// Too many other checks wait, or too many of this client.
+    pub async fn check(&self, client: IpAddr, (user, hash): (&str, &str), password: &[u8]) -> Result<bool, Busy> {
         let id = self.key.map(|key| {
             let mut hasher = blake3::Hasher::new_keyed(&key);
             *hasher
@@ -74,7 +88,7 @@ impl PasswordChecks {
                 return Ok(false);
             }
         }
-        let waiting = self.queue.try_acquire(QUEUE_MAX).map_err(|_| Busy)?;
+        let waiting = self.enter(client)?;
         let permit = self.running.clone().acquire_owned().await.map_err(|_| Busy)?;
         let (hash, password) = (hash.to_owned(), password.to_owned());
         let check = move || {
@@ -88,6 +102,14 @@ impl PasswordChecks {
             known.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         }
         Ok(is_right)
+    }
+
+    /// Takes a place in the queue.
+    fn enter(&self, client: IpAddr) -> Result<[Permit; 2], Busy> {
+        let own = &self.clients[self.hasher.hash_one(client_network(client)) as usize % CLIENT_COUNTERS];
+        let share = fair_share(QUEUE_MAX, self.queue.in_use(), CLIENT_FLOOR);
+        let own = own.try_acquire(share).map_err(|_| Busy)?;
+        Ok([own, self.queue.try_acquire(QUEUE_MAX).map_err(|_| Busy)?])
     }
 }
 
@@ -126,6 +148,8 @@ impl Recent {
 mod tests {
     use super::*;
 
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
     #[test]
     fn what_is_asked_for_is_kept_and_the_rest_is_forgotten() {
         let id = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
@@ -139,22 +163,38 @@ mod tests {
     }
 
     #[test]
+    fn one_client_leaves_places_to_others() {
+        let checks = PasswordChecks::default();
+        let take = |client: IpAddr| (0..QUEUE_MAX).map_while(|_| checks.enter(client).ok()).collect::<Vec<_>>();
+        let first = take(CLIENT);
+        assert_eq!(first.len(), QUEUE_MAX / 2);
+        // The counters of clients are chosen at random, so one of two others has another one.
+        let others = ["192.0.2.2", "192.0.2.3"].map(|client| client.parse().map_or(0, |client| take(client).len()));
+        assert!(others.iter().sum::<usize>() >= CLIENT_FLOOR, "{others:?}");
+        drop(first);
+        assert_eq!(checks.queue.in_use(), 0);
+    }
+
+    #[test]
     fn a_password_is_right_or_wrong_and_the_answer_is_remembered() -> Result<(), Box<dyn std::error::Error>> {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let checks = PasswordChecks::default();
         let hash = bcrypt::hash("secret", 4)?;
         for _ in 0..2 {
-            assert!(matches!(runtime.block_on(checks.check("user", &hash, b"secret")), Ok(true)));
-            assert!(matches!(runtime.block_on(checks.check("user", &hash, b"wrong")), Ok(false)));
+            assert!(matches!(runtime.block_on(checks.check(CLIENT, ("user", &hash), b"secret")), Ok(true)));
+            assert!(matches!(runtime.block_on(checks.check(CLIENT, ("user", &hash), b"wrong")), Ok(false)));
         }
         assert_eq!(checks.right.lock().map(|known| known.young.len()).ok(), Some(1));
-        assert!(matches!(runtime.block_on(checks.check("user", "not a hash", b"secret")), Ok(false)));
+        assert!(matches!(runtime.block_on(checks.check(CLIENT, ("user", "not a hash"), b"secret")), Ok(false)));
         // With no permit free, so many wait and the next one is refused.
         let _all = checks.running.clone().try_acquire_many_owned(checks.running.available_permits() as u32)?;
         let waiting: Vec<_> = (0..QUEUE_MAX).map_while(|_| checks.queue.try_acquire(QUEUE_MAX).ok()).collect();
         assert_eq!(waiting.len(), QUEUE_MAX);
-        assert!(matches!(runtime.block_on(checks.check("user", &hash, b"third")), Err(Busy)));
-        assert!(matches!(runtime.block_on(checks.check("user", &hash, b"secret")), Ok(true)), "it is remembered");
+        assert!(matches!(runtime.block_on(checks.check(CLIENT, ("user", &hash), b"third")), Err(Busy)));
+        assert!(
+            matches!(runtime.block_on(checks.check(CLIENT, ("user", &hash), b"secret")), Ok(true)),
+            "it is remembered"
+        );
         Ok(())
     }
 }
