@@ -22,9 +22,9 @@ pub fn quoted(text: &str) -> String {
 /// The most bytes of one message that a guest or a file shapes.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
 
-/// Text with a bound on its bytes. Control characters but tabs are escaped on the way in. A write
-/// that does not fit fails, so whoever formats into it stops early: the cost of a message is
-/// bounded too.
+/// Text with a bound on its bytes. Control characters but tabs are escaped on the way in, and so is
+/// what reorders or breaks a line on a screen. A write that does not fit fails, so whoever formats
+/// into it stops early: the cost of a message is bounded too.
 #[derive(Debug)]
 pub struct BoundedText {
     text: String,
@@ -54,7 +54,7 @@ impl Write for BoundedText {
         }
         for character in text.chars() {
             let before = self.text.len();
-            if character.is_control() && character != '\t' {
+            if misleads(character) {
                 self.text.extend(character.escape_default());
             } else {
                 self.text.push(character);
@@ -66,6 +66,16 @@ impl Write for BoundedText {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a terminal or a viewer of logs would obey a character instead of showing it: control
+/// characters, marks that reverse the direction of text, and separators of lines.
+fn misleads(character: char) -> bool {
+    match character {
+        '\t' => false,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        _ => character.is_control(),
     }
 }
 
@@ -115,6 +125,8 @@ mod tests {
     #[test]
     fn a_message_cannot_start_a_line_or_control_a_terminal() {
         assert_eq!(bounded("a\nlevel=error \u{1b}[2J\u{85}é"), "a\\nlevel=error \\u{1b}[2J\\u{85}é");
+        assert_eq!(bounded("a\u{202e}b\u{2028}c\u{2066}"), "a\\u{202e}b\\u{2028}c\\u{2066}");
+        assert_eq!(bounded("👩\u{200d}🚒 می\u{200c}خواهم"), "👩\u{200d}🚒 می\u{200c}خواهم", "joiners belong to words");
         let escaped = bounded("\0".repeat(MESSAGE_BYTES_MAX));
         assert!(escaped.len() <= MESSAGE_BYTES_MAX + "…".len() && escaped.ends_with("}…"), "bounded after escaping");
     }
