@@ -57,7 +57,7 @@ pub fn read_example_file(file: &Path) -> Result<Vec<Example>, String> {
     let mut examples = vec![];
     for (index, value) in values.into_iter().enumerate() {
         let mut example: Example = serde_json::from_value(value)
-            .map_err(|error| format!("{shown}{}: {error}", line_of(&text, &error.to_string())))?;
+            .map_err(|error| format!("{shown}{}: {}", line_of(&text, &error.to_string()), plain(&error.to_string())))?;
         if example.name.is_empty() {
             example.name = if is_list { format!("{stem} {}", index + 1) } else { stem.to_string() };
         }
@@ -69,10 +69,22 @@ pub fn read_example_file(file: &Path) -> Result<Vec<Example>, String> {
     Ok(examples)
 }
 
-/// `:LINE` of the first line that has the word which a message quotes with backticks, if any: serde
-/// knows no lines.
+/// A message of serde in words of YAML, JSON and TOML.
+pub(crate) fn plain(message: &str) -> String {
+    let words = [
+        ("expected u16", "expected a whole number"),
+        ("expected u32", "expected a whole number"),
+        ("expected a sequence", "expected a list in [ ]"),
+        ("expected a map", "expected keys with values"),
+    ];
+    words.iter().fold(message.to_owned(), |text, (word, plain)| text.replace(word, plain))
+}
+
+/// `:LINE` of the first line that has the word which a message quotes, if any: serde knows no
+/// lines.
 fn line_of(text: &str, message: &str) -> String {
-    let word = message.split('`').nth(1).filter(|word| !word.is_empty());
+    let quoted = |mark| message.split(mark).nth(1).filter(|word: &&str| !word.is_empty());
+    let word = quoted('`').or_else(|| quoted('"'));
     let line = word.and_then(|word| text.lines().position(|line| line.contains(word)));
     line.map_or_else(String::new, |line| format!(":{}", line + 1))
 }
@@ -88,6 +100,14 @@ mod tests {
             fs::write(source.path().join(FOLDER).join(name), text)?;
         }
         Ok(read_examples(source.path()))
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_named_with_its_line() -> std::io::Result<()> {
+        let text = "expect:\n  action: respond\n  response:\n    status: forbidden\n";
+        let error = read(&[("a.yaml", text)])?.err().unwrap_or_default();
+        assert!(error.contains("a.yaml:4: invalid type: string \"forbidden\", expected a whole number"), "{error}");
+        Ok(())
     }
 
     #[test]

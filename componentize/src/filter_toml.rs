@@ -13,6 +13,8 @@ use serde::Deserialize;
 use toml::Spanned;
 use witgate_manifest::{BODY_BYTES_DEFAULT, BodyMode, Field, Manifest, Phase, check_body_bytes};
 
+use crate::examples::plain;
+
 /// Reads and checks the filter.toml at `path`.
 ///
 /// The error has one line for each mistake: `FILE:LINE: KEY: message`. Calls `has_auth` if the
@@ -173,11 +175,16 @@ impl Report<'_> {
     fn syntax_error(&self, error: &toml::de::Error) -> String {
         // An error about a missing key has no position.
         let Some(span) = error.span().filter(|span| span.end > 0) else {
-            return format!("{}: {}", self.file, error.message());
+            let advice = match error.message() {
+                "missing field `name`" => ": write name = \"my-filter\"",
+                "missing field `version`" => ": write version = \"0.1.0\"",
+                _ => "",
+            };
+            return format!("{}: {}{advice}", self.file, error.message());
         };
         let line = self.line(span.start);
         let shown = self.text.lines().nth(line - 1).unwrap_or_default().trim_end();
-        format!("{}:{line}: {}\n{line:>5} | {shown}", self.file, error.message())
+        format!("{}:{line}: {}\n{line:>5} | {shown}", self.file, plain(error.message()))
     }
 
     fn line(&self, offset: usize) -> usize {

@@ -93,6 +93,9 @@ pub fn find_projects(folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut found = vec![];
     for folder in folders {
         let before = found.len();
+        if folder.is_file() {
+            bail!("{}: this is a file: name the folder of the filter, which has its filter.toml", folder.display());
+        }
         search(folder, 0, &mut found).with_context(|| format!("{}", folder.display()))?;
         if found.len() == before {
             bail!("{}: there is no filter.toml in it or below it: name the folder of a filter", folder.display());
@@ -152,6 +155,8 @@ mod tests {
         assert_eq!(names, ["a", "b"]);
         let error = find_projects(&[root.path().join(".git/nothing")]).err().map(|error| format!("{error:#}"));
         assert!(error.is_some_and(|error| error.contains("nothing")));
+        let error = find_projects(&[root.path().join("python/a/filter.toml")]).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("name the folder of the filter")));
         Ok(())
     }
 

@@ -33,13 +33,14 @@ pub fn new_filter(folder: &Path, language: Language, template: &str) -> Result<V
     // cargo accepts no digit at the beginning.
     let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase());
     if !starts_well || name.len() > NAME_CHARS_MAX || !name.chars().all(is_valid) {
+        let advice = similar_name(&name).map_or_else(String::new, |similar| format!("; take {similar:?}"));
         return Err(format!(
-            "{name:?} cannot be the name of a filter: it begins with a-z, and has at most {NAME_CHARS_MAX} characters of a-z, 0-9 and -"
+            "{name:?} cannot be the name of a filter: it begins with a-z, and has at most {NAME_CHARS_MAX} characters of a-z, 0-9 and -{advice}"
         ));
     }
     let shown = folder.display();
     if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) || folder.is_file() {
-        return Err(format!("{shown}: there is something already: take another name, or remove it"));
+        return Err(format!("{shown}: there is something already: take another name, or remove what is there"));
     }
     let mut written = vec![];
     for (path, content) in files(language, template) {
@@ -51,6 +52,15 @@ pub fn new_filter(folder: &Path, language: Language, template: &str) -> Result<V
     }
     written.sort();
     Ok(written)
+}
+
+/// A valid name that looks like `name`, if there is one.
+fn similar_name(name: &str) -> Option<String> {
+    let lower = name.to_lowercase();
+    let words = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let similar = words.collect::<Vec<_>>().join("-");
+    let similar = similar.trim_start_matches(|c: char| !c.is_ascii_lowercase());
+    (!similar.is_empty() && similar.len() <= NAME_CHARS_MAX).then(|| similar.to_owned())
 }
 
 /// The files of a template: the path in the filter's folder, and the text. A later part replaces
@@ -106,7 +116,13 @@ mod tests {
         let root = tempfile::tempdir().map_err(|error| error.to_string())?;
         let new = |name: &str| new_filter(&root.path().join(name), Language::Python, "blank");
         new("a")?;
-        for (name, expected) in [("a", "there is something already"), ("A", "begins with a-z"), ("1a", "begins with")] {
+        for (name, expected) in [
+            ("a", "there is something already"),
+            ("A", "begins with a-z"),
+            ("1a", "begins with"),
+            ("My filter_2", "; take \"my-filter-2\""),
+            ("12", "0-9 and -"),
+        ] {
             let error = new(name).err().unwrap_or_default();
             assert!(error.contains(expected), "{error}");
         }

@@ -96,7 +96,9 @@ fn a_typescript_filter_from_nothing_to_a_comparison_of_versions() -> Result<()> 
     assert_eq!(text, "0 of 2 exchanges differ\n");
     let text = author.output("", "test old.wasm --fuzz 1")?;
     ensure!(text.contains("fuzz        ok"), "{text}");
-    let bench: Value = serde_json::from_str(&author.output("", "bench old.wasm --seconds 1 --json")?)?;
+    let results: Value = serde_json::from_str(&author.output("", "test old.wasm --fuzz 1 --json")?)?;
+    ensure!(results["fuzz"]["requests"].as_u64().is_some_and(|count| count > 0), "{results}");
+    let bench: Value = serde_json::from_str(&author.output("", "bench greeter --seconds 1 --json")?)?;
     ensure!(bench[0]["calls"].as_u64().is_some_and(|calls| calls > 0), "{bench}");
 
     author.edit("greeter/src/filter.ts", "}, ${name}`", "} ${name}`")?;
@@ -224,11 +226,22 @@ fn every_template_builds_and_passes_its_tests() -> Result<()> {
 #[test]
 fn a_folder_without_a_filter_is_refused_with_advice() -> Result<()> {
     let author = Author::new()?;
+    author.output("", "new greeter --lang TS")?;
+    fs::write(author.path("empty.jsonl"), "\n")?;
     for (arguments, expected) in [
-        ("build", "there is no filter.toml"),
         ("test", "there is no filter.toml"),
-        ("new Greeter --lang ts", "begins with a-z"),
-        ("explain deadlin", "did you mean deadline?"),
+        ("test nothing.wasm", "nothing.wasm: there is no such file or folder"),
+        ("test greeter --replay nothing.jsonl", "nothing.jsonl: No such file"),
+        ("test greeter --replay empty.jsonl", "empty.jsonl: there is no exchange in it"),
+        ("bench nothing.wasm", "nothing.wasm: there is no such file or folder"),
+        ("build greeter/filter.toml", "this is a file: name the folder of the filter"),
+        ("build greeter/examples", "there is no filter.toml"),
+        ("new Greeter --lang ts", "begins with a-z, and has at most 64 characters of a-z, 0-9 and -; take \"greeter\""),
+        ("new my_filter --lang py", "take \"my-filter\""),
+        ("explain DEADLIN", "did you mean deadline?"),
+        ("dev greeter --listen 80", "--listen: \"80\": write an IP address and a port"),
+        ("dev greeter --upstream localhost:3000", "--upstream: "),
+        ("dev greeter --set greeting", "--set greeting: write KEY=VALUE"),
     ] {
         let text = author.failure("", arguments)?;
         ensure!(text.contains(expected), "{arguments}: {expected} is not in {text}");
@@ -240,7 +253,7 @@ fn a_folder_without_a_filter_is_refused_with_advice() -> Result<()> {
 #[test]
 fn codes_are_explained_and_shells_complete() -> Result<()> {
     let author = Author::new()?;
-    let text = author.output("", "explain deadline")?;
+    let text = author.output("", "explain Deadline")?;
     ensure!(text.contains("cause") && text.contains("504"), "{text}");
     let text = author.output("", "explain 504")?;
     ensure!(text.contains("deadline") && text.contains("upstream-timeout") && !text.contains("no-route"), "{text}");

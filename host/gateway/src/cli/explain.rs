@@ -27,6 +27,7 @@ pub(super) fn explain(code: Option<&str>, as_json: bool) -> Result<(), String> {
     if code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit()) {
         return explain_status(&rows, code, as_json);
     }
+    let code = &code.to_lowercase()[..];
     let found: Vec<&Row<'_>> = rows.iter().filter(|row| row.codes.contains(&code)).collect();
     if found.is_empty() {
         let known: Vec<&str> = rows.iter().flat_map(|row| row.codes.iter().copied()).collect();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use witgate_examples::Example;
 
+use super::build::build_one;
 use super::flame_graph::FlameGraph;
 use super::load::{ComponentLoader, Loaded, block_on};
 use super::report::mebibytes;
@@ -23,9 +24,9 @@ const CALLS_MAX: usize = 1_000_000;
 /// The options of `witgate bench`.
 #[derive(clap::Args)]
 pub(in crate::cli) struct Options {
-    /// The component
-    #[arg(value_name = "FILE.wasm")]
-    component: PathBuf,
+    /// A component, or the folder of a filter, which is built first
+    #[arg(default_value = ".", value_name = "FOLDER|FILE")]
+    target: PathBuf,
     /// How long each example is measured
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
@@ -51,7 +52,9 @@ struct Cost {
 
 pub(super) fn bench(options: &Options) -> Result<(), String> {
     let loader = if options.profile.is_some() { ComponentLoader::for_profiles() } else { ComponentLoader::new() }?;
-    let loaded = loader.load(&options.component, options.config.as_deref())?;
+    let is_file = options.target.is_file();
+    let component = if is_file { options.target.clone() } else { build_one(&options.target, options.json)?.file };
+    let loaded = loader.load(&component, options.config.as_deref())?;
     let mut examples = loaded.examples.clone();
     if examples.is_empty() {
         examples.push(Example { name: "GET /".into(), repeat: 1, ..Example::default() });
@@ -91,7 +94,7 @@ pub(super) fn bench(options: &Options) -> Result<(), String> {
     if options.json {
         print(json!(all))?;
     }
-    options.profile.as_ref().map_or(Ok(()), |file| write_profile(file, &graph, &options.component, options.json))
+    options.profile.as_ref().map_or(Ok(()), |file| write_profile(file, &graph, &component, options.json))
 }
 
 /// Samples calls of an example for as long as it was measured.

@@ -60,6 +60,9 @@ pub(super) fn build(options: &Options) -> Result<(), String> {
 /// Builds the one filter in `folder` and reports mistakes on standard error.
 pub(super) fn build_one(folder: &Path, quiet: bool) -> Result<BuiltComponent, String> {
     componentize::use_embedded_files().map_err(|error| format!("{error:#}"))?;
+    if !folder.exists() {
+        return Err(format!("{}: there is no such file or folder", folder.display()));
+    }
     if !folder.join("filter.toml").exists() {
         return Err(format!(
             "{}: there is no filter.toml: name the folder of a filter, or make one with `witgate new`",

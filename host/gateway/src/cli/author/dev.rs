@@ -58,6 +58,7 @@ pub(super) fn dev(options: &Options) -> Result<(), String> {
     init_log("warn,filter=trace", false)?;
     componentize::use_embedded_files().map_err(|error| format!("{error:#}"))?;
     let project = Project::open(&options.folder)?;
+    project.check_options(options)?;
     let (sender, events) = mpsc::channel();
     // Dropping the watcher would end it.
     let _watcher = watch(&project.source, sender)?;
@@ -129,17 +130,42 @@ impl Project {
         self.folder.join("gateway.yaml")
     }
 
+    /// Refuses options that are wrong before a build, which takes long.
+    fn check_options(&self, options: &Options) -> Result<(), String> {
+        let text = self.config(options, "filter", &self.folder.join("filter.wasm"), &[])?.to_string();
+        let source = ConfigSource::text(&text, self.folder.clone());
+        source.parse(&source.read()?).map(drop).map_err(|errors| {
+            let option = |line: &str| {
+                let options =
+                    [("listeners[0].address: ", "--listen: "), ("upstreams.upstream.endpoints[0]: ", "--upstream: ")];
+                let found =
+                    options.iter().find_map(|(key, option)| Some(format!("{option}{}", line.split_once(key)?.1)));
+                found.unwrap_or_else(|| line.to_owned())
+            };
+            errors.lines().map(option).collect::<Vec<_>>().join("\n")
+        })
+    }
+
     /// Writes a gateway.yaml that grants what the manifest asks for, if it differs from the present
     /// one.
     fn write_config(&self, options: &Options, component: &BuiltComponent) -> Result<(), String> {
+        let name = name_of(Some(&component.manifest));
+        let config = self.config(options, name, &component.file, &component.manifest.services)?;
+        let (path, text) = (self.config_file(), format!("{config:#}\n"));
+        if std::fs::read_to_string(&path).ok().as_ref() == Some(&text) {
+            return Ok(());
+        }
+        std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    fn config(&self, options: &Options, name: &str, file: &Path, services: &[String]) -> Result<Value, String> {
         let examples = componentize::read_examples(&self.source).unwrap_or_default();
         let upstream = match &options.upstream {
             Some(url) => json!({ "endpoints": [url] }),
             None => json!({ "builtin": "echo" }),
         };
-        let name = name_of(Some(&component.manifest));
         // JSON is YAML.
-        let config = json!({
+        Ok(json!({
             "listeners": [{ "name": "main", "address": options.listen }],
             "admin": "off",
             "state": { "directory": self.folder.join("state") },
@@ -147,17 +173,12 @@ impl Project {
             "workers": 1,
             "upstreams": { "upstream": upstream },
             "filters": { name: {
-                "source": component.file,
-                "capabilities": component.manifest.services,
+                "source": file,
+                "capabilities": services,
                 "config": options.filter_config(&examples)?,
             } },
             "routes": [{ "filters": [name], "upstream": "upstream" }],
-        });
-        let (path, text) = (self.config_file(), format!("{config:#}\n"));
-        if std::fs::read_to_string(&path).ok().as_ref() == Some(&text) {
-            return Ok(());
-        }
-        std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+        }))
     }
 }
 

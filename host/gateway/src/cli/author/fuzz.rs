@@ -57,40 +57,90 @@ const NOT_THE_FILTER: [&str; 2] = ["saturated", "body-too-large"];
 /// Attempts to make a failing request smaller.
 const SHRINK_MAX: usize = 200;
 
-/// Runs generated requests for `length`.
-pub(super) fn fuzz(loaded: &Loaded, examples: &[Example], length: Duration) -> Result<(), String> {
+/// What the generated requests found.
+pub(super) struct Fuzzed {
+    requests: u64,
+    slowest: Duration,
+    memory_bytes: usize,
+    failure: Option<Failure>,
+}
+
+/// A request that makes the filter fail, and how it fails.
+struct Failure {
+    smallest: Example,
+    kind: String,
+    detail: String,
+}
+
+impl Fuzzed {
+    /// Prints the result as text. A quiet run prints a failure only.
+    pub(super) fn print_text(&self, quiet: bool) -> Result<(), String> {
+        let Some(failure) = &self.failure else {
+            let (slowest, memory) = (milliseconds(self.slowest), mebibytes(self.memory_bytes));
+            let Self { requests, .. } = self;
+            let text = format_args!(
+                "fuzz        ok, {requests} requests; the slowest took {slowest}, the largest memory was {memory}"
+            );
+            return if quiet { Ok(()) } else { print(text) };
+        };
+        let text = serde_json::to_string_pretty(&failure.smallest).map_err(|error| error.to_string())?;
+        print("This request makes the filter fail. Save it as a .json file in the folder examples:")?;
+        text.lines().try_for_each(print)
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let failure = self.failure.as_ref();
+        json!({
+            "passed": failure.is_none(),
+            "requests": self.requests,
+            "slowest_milliseconds": self.slowest.as_secs_f64() * 1e3,
+            "memory_bytes": self.memory_bytes,
+            "failure": failure.map(|failure| {
+                json!({ "kind": failure.kind, "detail": failure.detail, "example": failure.smallest })
+            }),
+        })
+    }
+
+    /// The failure as an error.
+    pub(super) fn verdict(&self) -> Result<(), String> {
+        self.failure.as_ref().map_or(Ok(()), |failure| {
+            let Failure { kind, detail, .. } = failure;
+            Err(format!("request {} made the filter fail with {kind}: {detail}", self.requests))
+        })
+    }
+}
+
+/// Runs generated requests for `length`, or until the filter fails.
+pub(super) fn fuzz(loaded: &Loaded, examples: &[Example], length: Duration) -> Result<Fuzzed, String> {
     let mut rng = Rng::new();
     let began = Instant::now();
-    let (mut count, mut slowest, mut memory) = (0_u64, Duration::ZERO, 0);
+    let mut fuzzed = Fuzzed { requests: 0, slowest: Duration::ZERO, memory_bytes: 0, failure: None };
     while began.elapsed() < length {
         let request = generate(&mut rng, examples);
-        count += 1;
+        fuzzed.requests += 1;
         // A generated value may be impossible in HTTP. Then the client could not send it either.
         let Ok(outcome) = block_on(loaded.runner.run(&request))? else { continue };
-        slowest = slowest.max(outcome.took);
-        memory = memory.max(outcome.memory_bytes);
+        fuzzed.slowest = fuzzed.slowest.max(outcome.took);
+        fuzzed.memory_bytes = fuzzed.memory_bytes.max(outcome.memory_bytes);
         if is_failure(&outcome) {
-            return Err(report(loaded, &request, &outcome, count)?);
+            fuzzed.failure = Some(explain(loaded, &request, outcome)?);
+            break;
         }
     }
-    let (slowest, memory) = (milliseconds(slowest), mebibytes(memory));
-    print(format_args!("fuzz        ok, {count} requests; the slowest took {slowest}, the largest memory was {memory}"))
+    Ok(fuzzed)
 }
 
 fn is_failure(outcome: &Outcome) -> bool {
     outcome.failure.as_ref().is_some_and(|(kind, _)| !NOT_THE_FILTER.contains(&kind.as_str()))
 }
 
-/// Prints the smallest request that fails.
-fn report(loaded: &Loaded, request: &Example, outcome: &Outcome, count: u64) -> Result<String, String> {
+/// Finds the smallest request that fails.
+fn explain(loaded: &Loaded, request: &Example, outcome: Outcome) -> Result<Failure, String> {
     let mut smallest = shrink(loaded, request)?;
     smallest.name = "a generated request".into();
     smallest.expect = Expectation { action: Some(Action::Proceed), ..Expectation::default() };
-    let text = serde_json::to_string_pretty(&smallest).map_err(|error| error.to_string())?;
-    print("This request makes the filter fail. Save it as a .json file in the folder examples:")?;
-    text.lines().try_for_each(print)?;
-    let (kind, detail) = outcome.failure.clone().unwrap_or_default();
-    Ok(format!("request {count} made the filter fail with {kind}: {detail}"))
+    let (kind, detail) = outcome.failure.unwrap_or_default();
+    Ok(Failure { smallest, kind, detail })
 }
 
 /// Removes parts of a request as long as it fails.

@@ -31,7 +31,7 @@ pub(super) enum Command {
         #[arg(value_name = "NAME")]
         folder: PathBuf,
         /// The language
-        #[arg(long, short, value_name = "LANGUAGE")]
+        #[arg(long, short, value_name = "ts|py|rust", ignore_case = true)]
         lang: LanguageName,
         /// What the filter starts from
         #[arg(long, short, default_value = "blank", value_parser = template_names())]

@@ -91,6 +91,13 @@ fn without_values(sentence: &str) -> String {
 
 /// Reads recorded exchanges: a file of examples, or one example in JSON on each line (`.jsonl`).
 pub(super) fn read(path: &Path) -> Result<Vec<Example>, String> {
+    let exchanges = read_file(path)?;
+    // Without exchanges, every version would pass.
+    let none = || format!("{}: there is no exchange in it: record some with `witgate test --record`", path.display());
+    if exchanges.is_empty() { Err(none()) } else { Ok(exchanges) }
+}
+
+fn read_file(path: &Path) -> Result<Vec<Example>, String> {
     if path.extension().is_none_or(|extension| extension != "jsonl") {
         return componentize::read_example_file(path);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use componentize::UnitTests;
 use quick_junit::{NonSuccessKind, Report as JUnit, TestCase, TestCaseStatus, TestSuite};
-use serde_json::json;
+use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 use witgate_examples::{Difference, Report};
 
@@ -107,8 +107,8 @@ pub(super) fn diff_lines(difference: &Difference) -> Vec<String> {
     lines
 }
 
-/// Prints the results as one JSON object.
-pub(super) fn print_json(results: &Results) -> Result<(), String> {
+/// Prints the results as one JSON object. `fuzz` is what generated requests found.
+pub(super) fn print_json(results: &Results, fuzz: Option<Value>) -> Result<(), String> {
     let examples: Vec<_> = results
         .reports
         .iter()
@@ -135,7 +135,12 @@ pub(super) fn print_json(results: &Results) -> Result<(), String> {
     let unit_tests = results.unit_tests.as_ref().map(|tests| {
         json!({ "tool": tests.tool, "passed": tests.passed, "seconds": tests.took.as_secs_f64(), "output": tests.output })
     });
-    print(json!({ "passed": results.verdict().is_ok(), "unit_tests": unit_tests, "examples": examples }))
+    let passed = results.verdict().is_ok() && fuzz.as_ref().is_none_or(|fuzz| fuzz["passed"] == true);
+    let mut object = json!({ "passed": passed, "unit_tests": unit_tests, "examples": examples });
+    if let Some(fuzz) = fuzz {
+        object["fuzz"] = fuzz;
+    }
+    print(object)
 }
 
 /// Writes the results as JUnit XML, which CI systems read.

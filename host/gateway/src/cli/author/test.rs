@@ -10,6 +10,7 @@ use componentize::UnitTests;
 use witgate_examples::{Example, Report, run_examples};
 
 use super::build::build_one;
+use super::fuzz::Fuzzed;
 use super::load::{ComponentLoader, Loaded, block_on};
 use super::report::{self, Results};
 use super::{fuzz, record, replay};
@@ -59,13 +60,13 @@ pub(super) fn test(options: &Options) -> Result<(), String> {
     if let Some(file) = options.recording.file() {
         return options.recording.record(file, &options.target, options.config.as_deref());
     }
+    let recorded = options.replay.as_deref().map(replay::read).transpose()?;
     let (file, unit_tests) = prepare(options)?;
     let loader = ComponentLoader::new()?;
     let loaded = loader.load(&file, options.config.as_deref())?;
-    if let Some(recording) = &options.replay {
+    if let Some(mut exchanges) = recorded {
         let load = |old: &PathBuf| loader.load(old, options.config.as_deref());
         let old = options.against.as_ref().map(load).transpose()?;
-        let mut exchanges = replay::read(recording)?;
         exchanges.iter_mut().for_each(|exchange| add_config(exchange, &loaded));
         return replay::replay(&loaded, old.as_ref(), &exchanges, options.json);
     }
@@ -75,16 +76,19 @@ pub(super) fn test(options: &Options) -> Result<(), String> {
         let name = loaded.filter.info.manifest.as_ref().map_or("filter", |manifest| manifest.name.as_str());
         report::write_junit(path, name, &results)?;
     }
+    if !options.json {
+        report::print_text(&results, options.quiet)?;
+    }
+    let verdict = results.verdict();
+    let length = options.fuzz.filter(|_| verdict.is_ok()).map(Duration::from_secs);
+    let fuzzed = length.map(|length| fuzz::fuzz(&loaded, &examples, length)).transpose()?;
     if options.json {
-        report::print_json(&results)?
-    } else {
-        report::print_text(&results, options.quiet)?
+        report::print_json(&results, fuzzed.as_ref().map(Fuzzed::to_json))?;
+    } else if let Some(fuzzed) = &fuzzed {
+        fuzzed.print_text(options.quiet)?;
     }
-    results.verdict()?;
-    match options.fuzz {
-        Some(seconds) => fuzz::fuzz(&loaded, &examples, Duration::from_secs(seconds)),
-        None => Ok(()),
-    }
+    verdict?;
+    fuzzed.map_or(Ok(()), |fuzzed| fuzzed.verdict())
 }
 
 /// A recording has no configuration, because that may hold secrets.
