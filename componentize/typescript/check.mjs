@@ -2,13 +2,16 @@
 import { createHash } from "node:crypto";
 import { execFile, execFileSync } from "node:child_process";
 import { existsSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { ABSENT, AuthorError, nodeModuleAdvice, packageWit, sdk, tool } from "./common.mjs";
 
 const HANDLERS = {
   request: { name: "onRequest", type: "OnRequest" },
   response: { name: "onResponse", type: "OnResponse" },
 };
+
+/** What requests and responses have in common. */
+const MEMBERS = "header(name), setHeader(name, value), text(), json(), setBody(body) and others";
 
 /**
  * Generates the declarations of `witgate:gateway/…`, unless the WIT is unchanged. Editors find them
@@ -70,7 +73,7 @@ export async function checkTypes(source, handlers, work) {
   if (tsc.status === 0) return;
   // An error begins with a path; the lines after it that are indented explain it.
   const errors = `${tsc.stdout}${tsc.stderr}`.split(/\n(?=\S)/).filter((text) => text.trim() !== "");
-  const shown = errors.map((text) => inOurWords(text, handlers)).filter((text) => text !== undefined);
+  const shown = errors.map((text) => inOurWords(text, handlers, source)).filter((text) => text !== undefined);
   if (shown.length > 0) throw new AuthorError([...new Set(shown)].join("\n"));
   if (errors.length === 0) throw new Error(`tsc ended with exit code ${tsc.status} and said nothing`);
 }
@@ -87,7 +90,7 @@ function outputOf(program, args, cwd) {
 }
 
 /** An error of tsc for the author, or undefined if it is none for a filter. */
-function inOurWords(text, handlers) {
+function inOurWords(text, handlers, source) {
   // A package without types is used as `any`.
   if (/error TS7016:/.test(text)) return undefined;
   const [, place, code, message] = /^(.*?): error (TS\d+): ([\s\S]*)$/.exec(text) ?? [];
@@ -99,11 +102,37 @@ function inOurWords(text, handlers) {
   const module = /^Cannot find (?:module|name) '([^']+)'/.exec(message)?.[1] ?? "";
   const advice = nodeModuleAdvice(module);
   if (advice !== undefined) return `${place}: error ${code}: ${module} is a module of Node.js: ${advice}`;
-  if (code === "TS2307" && !/^[./]/.test(module)) {
-    const advice = `run \`npm install ${module}\` in the filter's folder`;
-    return `${place}: error ${code}: there is no package ${module}: ${advice}`;
+  if (code === "TS2307") return `${place}: error ${code}: ${missingModule(module, join(source, file))}`;
+  const advised = adviceAbout(code, message, join(source, file), Number(/\((\d+),/.exec(place)?.[1]));
+  return advised === undefined ? text : `${place}: error ${code}: ${message.trimEnd()} ${advised}`;
+}
+
+/** What is wrong with an import of a module that was not found. */
+function missingModule(module, importer) {
+  if (/witgate/.test(module)) return `there is no ${module}: the SDK is "@witgate/filter", and its services "@witgate/filter/keyvalue" and so on`;
+  if (!/^[./]/.test(module)) return `there is no package ${module}: run \`npm install ${module}\` in the filter's folder`;
+  const path = resolve(dirname(importer), module);
+  if (module.endsWith(".wasm")) return `${module}: a filter is WebAssembly itself and cannot load more: import JavaScript`;
+  if (existsSync(path)) {
+    return `${module}: a filter imports .ts, .js and .json: put the text into a .ts file, as \`export default "…"\``;
   }
-  return text;
+  const plain = (name) => name.toLowerCase().replace(/\.[jt]s$/, "");
+  const folder = dirname(path);
+  const similar = existsSync(folder) && readdirSync(folder).find((name) => plain(name) === plain(basename(path)));
+  const advice = similar ? `the file is named ${similar}; upper and lower case differ` : "there is no such file";
+  return `${module}: ${advice}`;
+}
+
+/** Advice about uses of a request or response as elsewhere, or undefined. */
+function adviceAbout(code, message, file, line) {
+  const [, property, type] = /^Property '(\w+)' does not exist on type '(Request|Response|ReadonlyRequest)'/.exec(message) ?? [];
+  if (property !== undefined && !/Did you mean/.test(message)) {
+    const other = { url: "use request.path and request.query", ip: "use client() of @witgate/filter" }[property];
+    return `(${other ?? `a ${type} has ${type === "Response" ? "status" : "method, path, query"}, ${MEMBERS}`})`;
+  }
+  const isIndex = code === "TS7015" || code === "TS7053";
+  const text = isIndex && existsSync(file) ? readFileSync(file, "utf8").split("\n")[line - 1] : "";
+  return /\.headers\[/.test(text ?? "") ? '(headers is a list of fields: use header("name"))' : undefined;
 }
 
 function handlerError(place, code, message, handlers) {

@@ -145,6 +145,11 @@ fn what_is_right_works() -> Result<()> {
         let response = client.get(path, &[])?;
         assert_eq!((response.status, response.text().as_str()), (status, text), "{path}");
     }
+    let source = fs::read_to_string(repository().join(FIXTURE).join("src/filter.ts"))?;
+    let line = source.lines().position(|line| line.contains("throw new Refused")).context("a line")? + 1;
+    let stack = client.get("/stack", &[])?.text();
+    let expected = format!("Refused: no entry\n    at refuses (src/filter.ts:{line})\n");
+    assert!(stack.starts_with(&expected) && !stack.contains("user.js"), "{expected} does not begin {stack}");
     let response = client.get("/id", &["x-raw: caf\u{e9}"])?;
     assert_eq!((&response.json()[1], &response.json()[2]), (&json!([99, 97, 102, 195, 169]), &json!(true)));
     assert_eq!(response.json()[0].as_str().map(str::len), Some(32));
@@ -302,6 +307,36 @@ fn a_mistake_is_refused_at_build_with_file_line_and_advice() -> Result<()> {
             "missing",
             format!("import x from \"not-installed\";\n{IMPORT}{handler}x();"),
             "there is no package not-installed: run `npm install not-installed`",
+        ),
+        (
+            "other-sdk",
+            format!("{IMPORT}import {{ log }} from \"witgate\";\n{handler}log();"),
+            "src/filter.ts(2,21): error TS2307: there is no witgate: the SDK is \"@witgate/filter\"",
+        ),
+        (
+            "no-file",
+            format!("{IMPORT}{handler}import rules from \"./Filter.ts\";\nrules();"),
+            "./Filter.ts: the file is named filter.ts; upper and lower case differ",
+        ),
+        (
+            "no-url",
+            "import type { Request } from \"@witgate/filter\";\nexport const onRequest = (r: Request): void => void r.url;".into(),
+            "Property 'url' does not exist on type 'Request'. (use request.path and request.query)",
+        ),
+        (
+            "header-index",
+            "import type { Request } from \"@witgate/filter\";\nexport const onRequest = (r: Request): void => void r.headers[\"a\"];".into(),
+            "(headers is a list of fields: use header(\"name\"))",
+        ),
+        (
+            "module-cause",
+            format!("{IMPORT}{handler}throw new RangeError(\"outer\", {{ cause: new TypeError(\"inner\") }});"),
+            "src/filter.ts:3: the code at module level threw: RangeError: outer; caused by TypeError: inner",
+        ),
+        (
+            "module-text",
+            format!("{IMPORT}{handler}throw \"a text\";"),
+            "the code at module level threw: \"a text\": throw an Error, which knows its line",
         ),
         (
             "top-await",

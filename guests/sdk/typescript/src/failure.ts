@@ -1,17 +1,8 @@
 // Describes an uncaught exception in one line for the gateway's log, with the author's file and
 // line.
-//
-// A stack trace of the engine names lines of the bundle. `build.mjs` appends a table that maps them
-// to lines of the source; at the end of the bundle, the table moves no other line.
 import ABSENT from "./absent.json" with { type: "json" };
 import { formatLine, formatValue } from "./format.ts";
-
-/**
- * JSON: the source files, and for each line of the bundle the columns from which another line of a
- * source applies: column, index of the file, line, one after the other.
- */
-declare const __WITGATE_LINES: string | undefined;
-type LineTable = { files: string[]; lines: Array<number[] | 0> };
+import { engineFrames, sourceFrames } from "./stack.ts";
 
 /** The longest text. The gateway cuts lines of its log after 4 KiB. */
 const LENGTH_MAX = 3000;
@@ -59,7 +50,7 @@ export function consoleText(args: unknown[]): string {
 }
 
 function describeError(error: Error, depth = 0, thrower?: string): string {
-  const place = sourceLine(String(error.stack ?? "")) ?? thrower;
+  const place = sourceLine(engineFrames(error)) ?? thrower;
   const advice = adviceFor(error);
   const message = shortened(`${error.message}`.replace("__WITGATE_NO_", ""));
   let text = `${shortened(`${error.name}`)}: ${message}${advice}${place === undefined ? "" : ` (${place})`}`;
@@ -87,17 +78,7 @@ function adviceFor(error: Error): string {
  * the package comes first. Undefined if only the SDK is on the stack.
  */
 function sourceLine(stack: string): string | undefined {
-  if (typeof __WITGATE_LINES === "undefined") return undefined;
-  const table = JSON.parse(__WITGATE_LINES) as LineTable;
-  const frames: string[] = [];
-  for (const [, line, column] of stack.matchAll(/user\.js:(\d+):(\d+)\)?$/gm)) {
-    const changes = table.lines[Number(line) - 1];
-    if (!changes) continue;
-    let at = 0;
-    while (at + 3 < changes.length && (changes[at + 3] as number) < Number(column)) at += 3;
-    const file = table.files[changes[at + 1] as number] as string;
-    if (!file.startsWith("@witgate/")) frames.push(`${file}:${changes[at + 2]}`);
-  }
+  const frames = sourceFrames(stack).map(({ place }) => place);
   const own = frames.find((frame) => frame.startsWith("src/"));
   const first = frames[0];
   if (own === undefined || first === undefined || own === first) return own ?? first;

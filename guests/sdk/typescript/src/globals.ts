@@ -13,6 +13,7 @@ import { shown } from "./check.ts";
 import { makeConsole } from "./console.ts";
 import { consoleText } from "./failure.ts";
 import { installLocale } from "./locale.ts";
+import { installStack } from "./stack.ts";
 import { structuredClone } from "./web/clone.ts";
 import { TextDecoder, TextEncoder } from "./web/encoding.ts";
 import { Headers } from "./web/headers.ts";
@@ -54,6 +55,21 @@ Object.defineProperty(GatewayDate, "name", { value: "Date" });
 Object.defineProperty(GatewayDate, "length", { value: 7 });
 NativeDate.prototype.constructor = GatewayDate;
 GatewayDate.now = now;
+
+// QuickJS returns NaN from a setter that got one, and keeps the old date.
+type Setter = (this: Date, ...parts: number[]) => number;
+const setters = Object.getOwnPropertyNames(NativeDate.prototype).filter((name) => /^set/.test(name) && name !== "setTime");
+for (const name of setters) {
+  const native = Reflect.get(NativeDate.prototype, name) as Setter;
+  const value = {
+    [name](this: Date, ...parts: number[]): number {
+      const time = native.apply(this, parts);
+      return Number.isNaN(time) ? this.setTime(NaN) : time;
+    },
+  }[name];
+  Object.defineProperty(value, "length", { value: native.length });
+  Object.defineProperty(NativeDate.prototype, name, { value, writable: true, configurable: true });
+}
 
 let seed = 0x9e3779b9;
 
@@ -121,6 +137,7 @@ class StrongRef {
 Object.defineProperty(StrongRef, "name", { value: "WeakRef" });
 
 installLocale();
+installStack();
 
 const globals = {
   Date: GatewayDate,

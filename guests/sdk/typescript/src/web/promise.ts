@@ -271,7 +271,7 @@ function collect(
   const finish = (): void => {
     remaining -= 1;
     if (remaining > 0) return;
-    if (isAny) made.reject(new AggregateError(results, "all promises were rejected"));
+    if (isAny) made.reject(new AggregateError(results, "All promises were rejected"));
     else made.resolve(results);
   };
   try {

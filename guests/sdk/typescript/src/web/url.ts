@@ -51,6 +51,7 @@ export class URLSearchParams {
     return this.#list.length;
   }
   append(name: unknown, value: unknown): void {
+    requireTwo(arguments.length, "append");
     this.#list.push([usv(name), usv(value)]);
     this.#changed();
   }
@@ -74,6 +75,7 @@ export class URLSearchParams {
     return this.#list.some(([own, item]) => own === key && (text === undefined || item === text));
   }
   set(name: unknown, value: unknown): void {
+    requireTwo(arguments.length, "set");
     const key = usv(name);
     const at = this.#list.findIndex(([own]) => own === key);
     if (at < 0) this.#list.push([key, usv(value)]);
@@ -110,6 +112,11 @@ export class URLSearchParams {
   }
 }
 
+/** A forgotten value is a mistake; the text `undefined` is not what its author wanted. */
+function requireTwo(count: number, method: string): void {
+  if (count < 2) throw new TypeError(`URLSearchParams.${method} needs a name and a value`);
+}
+
 function usv(value: unknown): string {
   return `${value as string}`.toWellFormed();
 }
@@ -128,6 +135,11 @@ function formEncode(text: string): string {
   return encodeURIComponent(text)
     .replace(/[!'()~]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`)
     .replace(/%20/g, "+");
+}
+
+/** The part of a host that a setter reads: what follows it is ignored. */
+function authority(value: unknown, { scheme }: Parts): string {
+  return `${value as string}`.split(scheme in SPECIAL ? /[/?#\\]/ : /[/?#]/)[0] as string;
 }
 
 function parsed(input: unknown, base: unknown): Parts {
@@ -202,23 +214,23 @@ export class URL {
     return `${this.hostname}${this.#parts.port === "" ? "" : `:${this.#parts.port}`}`;
   }
   set host(value: string) {
-    this.#change((parts) => {
-      const found = /^(.*?)(?::([0-9]*))?$/.exec(`${value}`) as RegExpExecArray;
-      parts.host = parseHost(found[1] as string, parts.scheme in SPECIAL);
-      if (found[2]) parts.port = parsePort(found[2], parts.scheme);
-    });
+    const found = /^(\[[^\]]*\]|[^:]*)(?::([0-9]*))?/.exec(authority(value, this.#parts)) as RegExpExecArray;
+    this.#change((parts) => (parts.host = parseHost(found[1] as string, parts.scheme in SPECIAL)));
+    // A port that is too large does not undo the change of the host.
+    if (found[2]) this.#change((parts) => (parts.port = parsePort(found[2] as string, parts.scheme)));
   }
   get hostname(): string {
     return this.#parts.host ?? "";
   }
   set hostname(value: string) {
-    this.#change((parts) => (parts.host = parseHost(`${value}`, parts.scheme in SPECIAL)));
+    this.#change((parts) => (parts.host = parseHost(authority(value, parts), parts.scheme in SPECIAL)));
   }
   get port(): string {
     return this.#parts.port;
   }
   set port(value: string) {
-    this.#change((parts) => (parts.port = parsePort(/^[0-9]*/.exec(`${value}`)?.[0] ?? "", parts.scheme)));
+    const digits = /^[0-9]*/.exec(`${value}`)?.[0] ?? "";
+    if (digits !== "" || `${value}` === "") this.#change((parts) => (parts.port = parsePort(digits, parts.scheme)));
   }
   get pathname(): string {
     return pathText(this.#parts);
@@ -232,7 +244,7 @@ export class URL {
   }
   set search(value: string) {
     const text = `${value}`.replace(/^\?/, "");
-    this.#parts.query = text === "" ? null : encodeQuery(text, this.#parts.scheme);
+    this.#parts.query = `${value}` === "" ? null : encodeQuery(text, this.#parts.scheme);
     reload(this.#parameters, this.#parts.query ?? "");
   }
   get searchParams(): URLSearchParams {
@@ -243,7 +255,7 @@ export class URL {
   }
   set hash(value: string) {
     const text = `${value}`.replace(/^#/, "");
-    this.#parts.fragment = text === "" ? null : percentEncode(text, FRAGMENT);
+    this.#parts.fragment = `${value}` === "" ? null : percentEncode(text, FRAGMENT);
   }
   toString(): string {
     return this.href;
