@@ -96,17 +96,12 @@ def generate_bindings() -> None:
 
 
 def check(source: Path, phases: list[str], site: Path, work: Path) -> str:
-    """Runs mypy --strict on the author's modules. Packages are read, but not checked.
+    """Runs mypy --strict on filter.py and the author's modules that it imports. Packages are read,
+    but not checked.
 
     Returns the author's mistakes, or nothing.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "witgate-mypy"
-    unchecked = {"tests", "examples", "dist", "node_modules", "target"}
-    files = [
-        path
-        for path in source.rglob("*.py")
-        if not any(part in unchecked or part.startswith(".") for part in path.relative_to(source).parts)
-    ]
     module = work / "check/_witgate_check.py"
     module.parent.mkdir(parents=True, exist_ok=True)
     module.write_text(CHECK + "".join(CHECKS[phase] for phase in phases))
@@ -116,9 +111,37 @@ def check(source: Path, phases: list[str], site: Path, work: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "VIRTUAL_ENV")}
     environment["MYPYPATH"] = os.pathsep.join(map(str, [source, SDK, BINDINGS, site]))
     options = ["--no-error-summary", "--cache-dir", cache, "--config-file", settings, "--no-site-packages"]
-    command = [sys.executable, "-m", "mypy", *options, *sorted(files), module]
+    command = [sys.executable, "-m", "mypy", *options, *imported_modules(source), module]
     result = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True)
     return author_errors(result.stdout + result.stderr, source, phases) if result.returncode != 0 else ""
+
+
+def imported_modules(source: Path) -> list[Path]:
+    """filter.py and the files in the author's folder that it imports, directly or not. Other files,
+    such as scripts and settings of tools, are no part of the filter."""
+    found = [source / "filter.py"]
+    for file in found:
+        try:
+            nodes = list(ast.walk(ast.parse(file.read_bytes())))
+        except (OSError, SyntaxError, ValueError):
+            # mypy explains it.
+            continue
+        for node in nodes:
+            names = []
+            folder = source
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                folder = file.parents[min(node.level, len(file.parents)) - 1] if node.level else source
+                base = f"{node.module}." if node.module else ""
+                names = [base + alias.name for alias in node.names] + ([node.module] if node.module else [])
+            for name in names:
+                parts = name.split(".")
+                places = [folder.joinpath(*parts[:size]) for size in range(1, len(parts) + 1)]
+                for path in [part for place in places for part in (place.with_suffix(".py"), place / "__init__.py")]:
+                    if source in path.parents and path not in found and path.is_file():
+                        found.append(path)
+    return found
 
 
 def readable_packages(site: Path, folder: Path) -> Path:
@@ -136,6 +159,8 @@ def mypy_settings(site: Path) -> str:
     names = sorted(path.name for path in site.iterdir() if path.suffix in ("", ".py") and path.stem.isidentifier())
     relaxed = "warn_return_any = False\ndisallow_subclassing_any = False\ndisallow_untyped_decorators = False\n"
     text = "[mypy]\nstrict = True\nfollow_imports = silent\npython_version = 3.14\n" + (relaxed if names else "")
+    # A coroutine without `await` is true: `if check():` would let every request pass.
+    text += "enable_error_code = truthy-bool, unused-awaitable\n"
     text += "[mypy-filter]\nimplicit_reexport = True\n"
     for name in names:
         is_typed = (site / name / "py.typed").exists()
@@ -285,6 +310,8 @@ def main() -> None:
     for option in ["source", "wit", "world", "phases", "services", "out", "work"]:
         parser.add_argument(f"--{option}")
     options = parser.parse_args()
+    # Otherwise the rest of a build that was killed would write into the folder of the next one.
+    fixed_system.end_with_parent()
     phases = options.phases.split(",")
     source, work = Path(options.source), Path(options.work)
     try:

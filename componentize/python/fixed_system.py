@@ -64,7 +64,7 @@ def run(
                     capture_output=True,
                     text=True,
                     timeout=seconds,
-                    preexec_fn=_end_with_parent,
+                    preexec_fn=end_with_parent,
                 )
             )
         except BaseException as failure:
@@ -82,8 +82,8 @@ def run(
     return outcome[0]
 
 
-def _end_with_parent() -> None:
-    """The kernel kills this process when the thread that started it ends."""
+def end_with_parent() -> None:
+    """The kernel kills this process when the thread that started it ends. Nothing outside Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
 

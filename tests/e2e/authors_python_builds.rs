@@ -77,6 +77,13 @@ fn a_mistake_is_refused_by_the_build_with_its_file_and_line() -> Result<()> {
         let printed = refusal(&[("filter.py", &format!("{IMPORTS}{source}"))])?;
         assert!(printed.contains(expected), "{expected} not in {printed}");
     }
+    // Only what the filter imports is checked: a script beside it may use what a filter cannot.
+    let source = format!(
+        "from rules import LIMIT\n{IMPORTS}\ndef on_request(request: Request) -> Reply | None:\n    return None\n"
+    );
+    let script = ("deploy.py", "import boto3\nprint boto3\n");
+    let printed = refusal(&[("filter.py", &source), script, ("rules.py", "LIMIT: int = \"5\"\n")])?;
+    assert!(printed.contains("rules.py:1: error: ") && !printed.contains("deploy.py"), "{printed}");
     Ok(())
 }
 
@@ -157,7 +164,12 @@ const PACKAGE_MISTAKES: [(&str, &str, &str); 4] = [
     ("attrs===", "", "requirements.txt"),
     ("numpy==2.3.4", "import numpy\n", "C extension"),
 ];
-const MANIFEST_MISTAKES: [(&str, &str); 5] = [
+const MANIFEST_MISTAKES: [(&str, &str); 7] = [
+    ("name = \"a\"\n[request]\n", "filter.toml: missing field `version`: write version = \"0.1.0\""),
+    (
+        "name = \"a\"\nversion = \"1.0.0\"\nservices = \"keyvalue\"\n[request]\n",
+        "filter.toml:3: invalid type: string \"keyvalue\", expected a list in [ ]",
+    ),
     (
         "name = \"a\"\nversion = \"1.0.0\"\nrequst = 1\n",
         "filter.toml:3: unknown field `requst`, expected one of `name`",

@@ -72,6 +72,8 @@ def install() -> None:
             pass
 
     def runner(main: Any, **options: Any) -> Any:
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("asyncio.run() cannot be called from a running event loop")
         loop = Loop()
         asyncio.set_event_loop(loop)
         try:

@@ -9,6 +9,7 @@ This module does not know: the gateway.
 
 import ast
 import importlib
+import importlib.util
 import linecache
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ _LATE = {
     "unittest.mock": "asyncio",
     "xml.dom.minidom": "xml.dom.expatbuilder",
     "xml.etree.ElementTree": "xml.etree.ElementPath pyexpat",
+    "xml.sax": "xml.sax.expatreader",
     "zoneinfo": "zoneinfo._common zoneinfo._tzpath importlib.resources",
 }
 # The same for modules that this package imports itself: only if the author or a package does too.
@@ -231,3 +233,18 @@ def close() -> None:
     sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "__name__", "") != "PathFinder"]
     sys.meta_path += [_encodings.Finder, _files.Finder, _Refusal]
     sys.path_importer_cache.clear()
+    setattr(importlib.util, "find_spec", _find_spec)
+
+
+_original_find_spec = importlib.util.find_spec
+
+
+def _find_spec(name: str, package: str | None = None) -> Any:
+    """Replaces ``importlib.util.find_spec``, with which packages ask whether another is there."""
+    try:
+        return _original_find_spec(name, package)
+    except ModuleNotFoundError as failure:
+        # The parent of a module must be there, in CPython too.
+        if failure.name == importlib.util.resolve_name(name, package):
+            return None
+        raise

@@ -14,6 +14,7 @@ import _signal
 import hashlib
 import hmac
 import io
+import locale
 import logging  # noqa: F401 - so that its streams exist before they are replaced
 import os
 import random
@@ -159,10 +160,16 @@ class _LogStream(io.TextIOBase):
     of a line is written when the call ends."""
 
     encoding = "utf-8"
+    errors = "backslashreplace"
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, name: str, level: str) -> None:
+        self.name = name
         self._level = level
         self.rest = ""
+        self.buffer = _Bytes(self)
+
+    def reconfigure(self, **_: object) -> None:
+        """The stream stays as it is."""
 
     def writable(self) -> bool:
         return True
@@ -186,7 +193,21 @@ class _LogStream(io.TextIOBase):
         self._log(rest)
 
 
-_stdout, _stderr = _LogStream("INFO"), _LogStream("WARN")
+class _Bytes(io.RawIOBase):
+    """The ``buffer`` of a stream: takes bytes."""
+
+    def __init__(self, stream: _LogStream) -> None:
+        self._stream = stream
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self._stream.write(bytes(data).decode("utf-8", "replace"))
+        return len(data)
+
+
+_stdout, _stderr = _LogStream("<stdout>", "INFO"), _LogStream("<stderr>", "WARN")
 
 
 def flush() -> None:
@@ -197,6 +218,22 @@ def flush() -> None:
         _stderr.write_rest()
 
 
+class _TextIOWrapper(io.TextIOWrapper):
+    """Replaces ``io.TextIOWrapper``: text without an encoding is UTF-8, as on other systems. The
+    locale of WASI would make it ASCII."""
+
+    def __init__(self, buffer: Any, encoding: str | None = None, *args: Any, **options: Any) -> None:
+        super().__init__(buffer, "utf-8" if encoding in (None, "locale") else encoding, *args, **options)
+
+
+def _install_encoding() -> None:
+    _TextIOWrapper.__name__ = _TextIOWrapper.__qualname__ = "TextIOWrapper"
+    _TextIOWrapper.__module__ = "_io"
+    setattr(io, "TextIOWrapper", _TextIOWrapper)
+    setattr(locale, "getencoding", lambda: "utf-8")
+    setattr(locale, "getpreferredencoding", lambda do_setlocale=True: "utf-8")
+
+
 _original_write = os.write
 
 
@@ -205,8 +242,7 @@ def _write(descriptor: int, data: bytes, /) -> int:
     stream = {1: _stdout, 2: _stderr}.get(descriptor)
     if stream is None:
         return _original_write(descriptor, data)
-    stream.write(bytes(data).decode("utf-8", "replace"))
-    return len(data)
+    return stream.buffer.write(data)
 
 
 def finish() -> None:
@@ -229,6 +265,7 @@ def install() -> None:
     os.abort = _exit
     setattr(os, "write", _write)
     setattr(_signal, "raise_signal", _raise_signal)
+    _install_encoding()
     _locks.install()
     _database.install(_urandom)
     if not hasattr(hashlib, "pbkdf2_hmac"):
