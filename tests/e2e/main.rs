@@ -27,6 +27,7 @@ mod guests;
 mod handover;
 mod history;
 mod hotload;
+mod identities;
 mod include;
 mod isolation;
 mod jwt;

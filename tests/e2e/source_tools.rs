@@ -10,6 +10,7 @@ use crate::shared_releases::{decisions_pass_through_a_bucket, setup, start_with}
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use harness::registry::Registry;
+use harness::sigstore::{NOON, Signer, Sigstore};
 use harness::wat::{responder, with_manifest};
 use harness::{Client, Gateway, Setup, repository, wait_until, wait_up_to, witgate};
 
@@ -94,6 +95,31 @@ fn a_signature_of_cosign_counts_and_one_by_another_key_does_not() -> Result<()> 
     ensure!(log.contains("no key in `keys` made the signature"), "{log}");
     sign("own")?;
     assert!(answers(&start()?.start()?, "one"));
+    Ok(())
+}
+
+/// Shows that the signatures of tests/e2e/identities.rs have the layout of cosign: it takes and
+/// refuses the same ones.
+#[test]
+#[ignore = "needs cosign: `just sources`"]
+fn cosign_verifies_the_same_identities() -> Result<()> {
+    let (registry, folder, sigstore) = (Registry::start()?, tempfile::tempdir()?, Sigstore::new()?);
+    let digest = registry.push("team/f", "tag", "application/wasm", &component("one")?, "")?;
+    let always = "{\"start\":\"2020-01-01T00:00:00Z\"}";
+    std::fs::write(folder.path().join("trusted_root.json"), sigstore.trusted_root([always, always])?)?;
+    let reference = format!("{}/team/f@{digest}", registry.address);
+    let verify = |identity: &str| {
+        let options = ["--allow-http-registry", "--new-bundle-format=false", "--insecure-ignore-sct"];
+        let policy = ["--certificate-identity", identity, "--certificate-oidc-issuer", "https://ci.test"];
+        let root = ["--trusted-root", "trusted_root.json", &reference];
+        run("cosign", folder.path(), &[&["verify"][..], &options[..], &policy[..], &root[..]].concat())
+    };
+    sigstore.sign(&registry, "team/f", &digest, &Signer::default())?;
+    verify(Signer::default().identity)?;
+    let other = verify("https://ci.test/other").err().context("another identity is refused")?.to_string();
+    ensure!(other.contains("none of the expected identities matched"), "{other}");
+    sigstore.sign(&registry, "team/f", &digest, &Signer { time: NOON + 86_400, ..Signer::default() })?;
+    ensure!(verify(Signer::default().identity).is_err(), "a certificate that was not valid at the time of its entry");
     Ok(())
 }
 
@@ -203,6 +229,7 @@ fn a_second_object_store_in_each_state() -> Result<()> {
     assert!(answers(&gateway, "two"));
     gateway.restart()?;
     assert!(answers(&gateway, "two"));
+    wait_until("a check fails after the restart", || !failure(&gateway).is_empty());
     store.set_running(true)?;
     gateway.wait_logged("the source can be reached again", 1);
     Ok(())

@@ -16,6 +16,7 @@ pub mod otlp;
 pub mod recording_upstream;
 pub mod redis;
 pub mod registry;
+pub mod sigstore;
 pub mod strict_http1;
 pub mod tls;
 mod upstream;

@@ -76,7 +76,7 @@ pub use routes::policies::{ClientNetworks, ForwardAuth, HeaderEdits, HeaderPolic
 pub use routes::rate_limit::{RateAlgorithm, RateKey, RateLimit};
 pub use routes::rewrite::{PathRewrite, Rewrite};
 pub use routes::{Action, Mirror, Route, RouteFilter, RouteLimits, WeightedUpstream};
-pub use sources::{Denied, DeniedPackage, Signatures, SourceSettings, Sources};
+pub use sources::{Denied, DeniedPackage, Signatures, SignerIdentity, SourceSettings, Sources};
 pub use stores::{OnStoreFailure, Redis, RedisAddress, SharedStore};
 pub use telemetry::{Otlp, OtlpProtocol, Secret, Telemetry, Traces};
 pub use timeouts::Timeouts;

@@ -60,7 +60,11 @@ impl References for AnyReference {
     fn file(&self, path: &Path) -> Result<String, String> {
         // A file of users has to have the form of htpasswd. This is the hash of a random password.
         let users = "ann:$2b$04$U2NPd8Y/Y2uJ3En5NYANouk0RskGIKPC2T9H/NLFGZ.9UxEe5wTpO";
-        if path.ends_with("users") { Ok(users.into()) } else { self.env("") }
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some("users") => Ok(users.into()),
+            Some("trusted_root.json") => Ok(r#"{"certificateAuthorities": [{}], "tlogs": [{}]}"#.into()),
+            _ => self.env(""),
+        }
     }
 
     fn include(&self, _: &Path) -> Result<Vec<(String, String)>, String> {

@@ -13,6 +13,7 @@ use crate::yaml::Section;
 
 const SOURCES_MAX: usize = 100;
 const KEYS_MAX: usize = 16;
+const IDENTITIES_MAX: usize = 16;
 const DENIED_MAX: usize = 10_000;
 
 /// How the filters of some locations are fetched and checked.
@@ -43,6 +44,19 @@ pub struct SourceSettings {
     pub signatures: Signatures,
     /// Public keys: minisign keys and ECDSA keys in PEM.
     pub keys: Vec<String>,
+    /// Who may sign images with a certificate of Sigstore.
+    pub identities: Vec<SignerIdentity>,
+    /// The text of a trusted_root.json: the authorities and logs of Sigstore.
+    pub trusted_root: Option<String>,
+}
+
+/// Who signed, as a certificate of Sigstore says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignerIdentity {
+    /// The URI or e-mail address of the certificate. A `*` at the end stands for any end.
+    pub identity: String,
+    /// The URL of the service at which the signer logged in.
+    pub issuer: String,
 }
 
 /// What happens to a filter without a valid signature.
@@ -89,6 +103,8 @@ impl Default for SourceSettings {
             private_addresses: false,
             signatures: Signatures::Off,
             keys: vec![],
+            identities: vec![],
+            trusted_root: None,
         }
     }
 }
@@ -143,11 +159,18 @@ impl SourceSettings {
         if keys.len() > KEYS_MAX {
             section.error_at(&["keys"], format!("has more than {KEYS_MAX} keys"));
         }
-        if signatures != Signatures::Off && !section.has("keys") {
-            section.error_at(&["signatures"], "no signature can be valid without keys: add `keys: [{file: PATH}]`");
+        let identities = read_identities(section);
+        let trusted_root = section.document("trusted_root", trusted_root);
+        if signatures != Signatures::Off && !section.has("keys") && !section.has("identities") {
+            section.error_at(
+                &["signatures"],
+                "no signature can be valid without keys: add `keys: [{file: PATH}]`, or `identities`",
+            );
         }
-        if signatures == Signatures::Off && section.has("keys") {
-            section.error_at(&["keys"], "have no effect: add `signatures: require` or `signatures: warn`");
+        for key in ["keys", "identities"] {
+            if signatures == Signatures::Off && section.has(key) {
+                section.error_at(&[key], "have no effect: add `signatures: require` or `signatures: warn`");
+            }
         }
         Self {
             poll: section.duration_or_off("poll", Duration::from_secs(1), 24 * HOUR).unwrap_or(default.poll),
@@ -162,7 +185,54 @@ impl SourceSettings {
             private_addresses: section.bool("private_addresses").unwrap_or(false),
             signatures,
             keys,
+            identities,
+            trusted_root,
         }
+    }
+}
+
+fn read_identities(section: &Section) -> Vec<SignerIdentity> {
+    let identities = section.each("identities", |_, section| {
+        section.require("identity", "write the URI or e-mail address of the signer's certificate");
+        section.require("issuer", "write the URL of the service at which the signer logs in");
+        let identity = section.scalar("identity", identity).unwrap_or_default();
+        SignerIdentity { identity, issuer: section.string("issuer").unwrap_or_default() }
+    });
+    if identities.len() > IDENTITIES_MAX {
+        section.error_at(&["identities"], format!("has more than {IDENTITIES_MAX} entries"));
+    }
+    if section.has("identities") && section.string("prefix").is_some_and(|prefix| !prefix.starts_with("oci://")) {
+        section.error_at(&["identities"], "have no effect: only images of registries (oci://) have such signatures");
+    }
+    match (section.has("identities"), section.has("trusted_root")) {
+        (true, false) => section.error_at(
+            &["identities"],
+            "the authorities that certify identities are missing: add `trusted_root: {file: trusted_root.json}`",
+        ),
+        (false, true) => section.error_at(&["trusted_root"], "has no effect without `identities`"),
+        _ => {}
+    }
+    identities
+}
+
+/// An identity without `*`, or with one at its end.
+fn identity(text: &str) -> Result<String, String> {
+    match text.strip_suffix('*').unwrap_or(text) {
+        "" => Err("this allows every signer: write at least the beginning of an identity".into()),
+        start if start.contains('*') => Err("`*` can stand at the end only".into()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A trusted_root.json by its shape. Whoever verifies signatures parses it.
+fn trusted_root(text: &str) -> Result<String, String> {
+    let root: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| format!("not a trusted_root.json of Sigstore: {error}"))?;
+    let has = |key: &str| root[key].as_array().is_some_and(|entries| !entries.is_empty());
+    if has("certificateAuthorities") && has("tlogs") {
+        Ok(text.to_owned())
+    } else {
+        Err("not a trusted_root.json of Sigstore: it has no `certificateAuthorities` or no `tlogs`".into())
     }
 }
 

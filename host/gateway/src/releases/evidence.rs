@@ -42,4 +42,10 @@ pub struct CosignSignature {
     pub payload: String,
     /// The signature in base64.
     pub signature: String,
+    /// The certificate of the signer's key as PEM, if Sigstore certified an identity.
+    #[serde(default)]
+    pub certificate: Option<String>,
+    /// The entry of the signature in a transparency log, as JSON.
+    #[serde(default)]
+    pub log_entry: Option<String>,
 }

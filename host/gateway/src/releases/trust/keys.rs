@@ -38,7 +38,15 @@ impl Keys {
 
 fn point(pem: &str) -> Result<Vec<u8>, String> {
     let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|error| error.to_string())?;
-    let (_, key) = SubjectPublicKeyInfo::from_der(&pem.contents).map_err(|error| error.to_string())?;
+    point_of_der(&pem.contents)
+}
+
+/// The point of a public key in DER.
+///
+/// # Errors
+/// It is no key of the curve P-256.
+pub(super) fn point_of_der(der: &[u8]) -> Result<Vec<u8>, String> {
+    let (_, key) = SubjectPublicKeyInfo::from_der(der).map_err(|error| error.to_string())?;
     let point = key.subject_public_key.data.to_vec();
     if point.len() == POINT_BYTES && point.first() == Some(&4) {
         Ok(point)

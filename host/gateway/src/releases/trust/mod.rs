@@ -6,12 +6,17 @@
 //! components come from.
 
 mod cosign;
+mod identity;
 mod keys;
+mod log_entry;
 mod minisign;
+mod trusted_root;
 
+use self::cosign::Signers;
 use self::keys::Keys;
+use self::trusted_root::TrustedRoot;
 use super::evidence::Evidence;
-use witgate_config::{Filter, Signatures};
+use witgate_config::{Filter, Signatures, SourceSettings};
 use witgate_runtime::component::describe;
 use witgate_runtime::load_error::{LoadError, LoadErrorReason};
 
@@ -30,7 +35,7 @@ pub fn check_signatures(
         return Ok(None);
     }
     let name = filter.signed_name.as_deref().unwrap_or(name);
-    match verify(name, &settings.keys, evidence, bytes) {
+    match verify(name, settings, evidence, bytes) {
         Ok(signer) => Ok(Some(signer)),
         Err(why) if settings.signatures == Signatures::Require => {
             Err(LoadError::new(LoadErrorReason::Signature, format_args!("no valid signature: {why}")))
@@ -59,8 +64,9 @@ pub fn check_downgrade(filter: &Filter, before: Option<&str>, now: Option<&str>)
     Err(LoadError::new(LoadErrorReason::Downgrade, format!("{message}: {advice}")))
 }
 
-fn verify(name: &str, keys: &[String], evidence: &Evidence, bytes: &[u8]) -> Result<String, String> {
-    let keys = Keys::parse(keys)?;
+fn verify(name: &str, settings: &SourceSettings, evidence: &Evidence, bytes: &[u8]) -> Result<String, String> {
+    let keys = Keys::parse(&settings.keys)?;
+    let root = settings.trusted_root.as_deref().map(TrustedRoot::parse).transpose()?;
     let mut reasons = vec![];
     if let Some(signature) = &evidence.minisign {
         // The component is described only if the signature is valid, because only then its
@@ -72,8 +78,9 @@ fn verify(name: &str, keys: &[String], evidence: &Evidence, bytes: &[u8]) -> Res
         }
     }
     if let Some(image) = &evidence.image {
+        let signers = Signers { keys: &keys.ecdsa, identities: &settings.identities, root: root.as_ref() };
         for signature in &evidence.cosign {
-            match cosign::verify(&keys.ecdsa, signature, image) {
+            match cosign::verify(&signers, signature, image) {
                 Ok(signer) => return Ok(signer),
                 Err(why) => reasons.push(format!("cosign: {why}")),
             }

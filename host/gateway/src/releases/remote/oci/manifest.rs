@@ -31,8 +31,8 @@ pub(super) struct Descriptor {
     pub(super) digest: String,
     #[serde(default)]
     size: u64,
-    #[serde(default)]
-    pub(super) annotations: BTreeMap<String, String>,
+    /// Some tools write null if there are none.
+    annotations: Option<BTreeMap<String, String>>,
     platform: Option<Platform>,
 }
 
@@ -98,9 +98,13 @@ impl Manifest {
 }
 
 impl Descriptor {
+    pub(super) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+
     fn packing(&self) -> Option<Packing> {
         let media_type = self.media_type.as_str();
-        let is_titled = self.annotations.get(TITLE).is_some_and(|title| title.ends_with(".wasm"));
+        let is_titled = self.annotation(TITLE).is_some_and(|title| title.ends_with(".wasm"));
         if WASM_LAYERS.contains(&media_type) || is_titled {
             return Some(Packing::None);
         }
@@ -158,6 +162,7 @@ mod tests {
             (layer("application/wasm", ""), Packing::None),
             (layer("application/vnd.wasm.content.layer.v1+wasm", ""), Packing::None),
             (layer("application/octet-stream", title), Packing::None),
+            (layer("application/wasm", ", \"annotations\": null, \"platform\": null"), Packing::None),
             (layer("application/vnd.oci.image.layer.v1.tar+gzip", ""), Packing::TarGzip),
             (layer("application/vnd.docker.image.rootfs.diff.tar.gzip", ""), Packing::TarGzip),
             (layer("application/vnd.oci.image.layer.v1.tar", ""), Packing::Tar),

@@ -23,8 +23,13 @@ use witgate_config::{OciReference, Signatures, SourceSettings};
 /// The annotation of a manifest with a minisign signature of the component.
 pub(super) const MINISIGN_ANNOTATION: &str = "witgate.minisig";
 const COSIGN_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
+/// The annotations of a signature with a certificate of Sigstore.
+const CERTIFICATE_ANNOTATION: &str = "dev.sigstore.cosign/certificate";
+const LOG_ENTRY_ANNOTATION: &str = "dev.sigstore.cosign/bundle";
 const COSIGN_SIGNATURES_MAX: usize = 16;
 const COSIGN_PAYLOAD_BYTES_MAX: u64 = 64 << 10;
+/// Longer annotations of a signature are ignored.
+const COSIGN_ANNOTATION_BYTES_MAX: usize = 64 << 10;
 
 /// Asks for another manifest than the known one, and fetches its component. The evidence is
 /// returned in either case.
@@ -113,10 +118,15 @@ async fn cosign_signatures(registry: &mut Registry, image: &Image) -> Result<Vec
         let Some(bytes) = registry.find_manifest(&tag).await? else { continue };
         let manifest = Manifest::parse(&bytes).map_err(FetchError::new)?;
         for layer in manifest.layers.iter().take(COSIGN_SIGNATURES_MAX) {
-            let Some(signature) = layer.annotations.get(COSIGN_ANNOTATION) else { continue };
+            let annotation = |name| {
+                let text = layer.annotation(name).filter(|text| text.len() <= COSIGN_ANNOTATION_BYTES_MAX);
+                text.map(str::to_owned)
+            };
+            let Some(signature) = annotation(COSIGN_ANNOTATION) else { continue };
             let bytes = registry.small_blob(&layer.digest, COSIGN_PAYLOAD_BYTES_MAX).await?;
             let payload = String::from_utf8_lossy(&bytes).into_owned();
-            signatures.push(CosignSignature { payload, signature: signature.clone() });
+            let (certificate, log_entry) = (annotation(CERTIFICATE_ANNOTATION), annotation(LOG_ENTRY_ANNOTATION));
+            signatures.push(CosignSignature { payload, signature, certificate, log_entry });
         }
     }
     Ok(signatures)
