@@ -3,8 +3,10 @@
 //! Credentials come from gateway.yaml, the environment or the role of the machine, in this order.
 //! This module does not know: when an object is fetched.
 
+use std::ffi::OsString;
+
 use futures_util::StreamExt as _;
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
@@ -142,7 +144,7 @@ fn exists(object: &Path) -> FetchError {
 }
 
 fn s3(place: &BucketObject, settings: &SourceSettings) -> Result<Box<dyn ObjectStore>, FetchError> {
-    let mut builder = AmazonS3Builder::from_env()
+    let mut builder = s3_of_environment(settings, std::env::vars_os().filter_map(text_pair))
         .with_bucket_name(&place.bucket)
         .with_http_connector(BoundedHttp::new(settings)?)
         .with_retry(retry(settings))
@@ -157,6 +159,23 @@ fn s3(place: &BucketObject, settings: &SourceSettings) -> Result<Box<dyn ObjectS
         builder = builder.with_access_key_id(access_key.expose()).with_secret_access_key(secret_key.expose());
     }
     Ok(Box::new(builder.with_skip_signature(settings.anonymous).build().map_err(explain)?))
+}
+
+/// The settings of the variables `AWS_*`. A session token belongs to the key beside it, so none is
+/// used with a key of gateway.yaml.
+fn s3_of_environment(settings: &SourceSettings, variables: impl Iterator<Item = (String, String)>) -> AmazonS3Builder {
+    let mut builder = AmazonS3Builder::new();
+    for (name, value) in variables.filter(|(name, _)| name.starts_with("AWS_")) {
+        let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() else { continue };
+        if key != AmazonS3ConfigKey::Token || settings.access_key.is_none() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder
+}
+
+fn text_pair((name, value): (OsString, OsString)) -> Option<(String, String)> {
+    Some((name.into_string().ok()?, value.into_string().ok()?))
 }
 
 fn gcs(place: &BucketObject, settings: &SourceSettings) -> Result<Box<dyn ObjectStore>, FetchError> {
@@ -195,5 +214,34 @@ fn explain(error: Error) -> FetchError {
             Chain(&error)
         )),
         error => FetchError::new(Chain(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path as FilePath;
+
+    fn settings(keys: &str) -> Result<SourceSettings, String> {
+        let text = format!(
+            "filters: {{f: {{source: \"s3://b/f.wasm\"}}}}\nsources: [{{prefix: \"s3://b/\"{keys}}}]\nupstreams: {{a: {{builtin: echo}}}}\nroutes: [{{upstream: a}}]"
+        );
+        let config = witgate_config::Config::parse(&text, "f", FilePath::new("/"));
+        let mut config = config.map_err(|errors| errors.to_string())?;
+        config.filters.remove("f").map(|filter| filter.source_settings).ok_or_else(|| "no filter".into())
+    }
+
+    #[test]
+    fn a_session_token_is_used_with_the_key_beside_it_only() -> Result<(), String> {
+        let value = |keys: &str, key| -> Result<Option<String>, String> {
+            let variables = [("AWS_SESSION_TOKEN", "t"), ("AWS_REGION", "eu-north-1"), ("HOME", "/")];
+            let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+            Ok(s3_of_environment(&settings(keys)?, variables).get_config_value(&key))
+        };
+        let own = ", access_key: a, secret_key: b";
+        assert_eq!(value("", AmazonS3ConfigKey::Token)?.as_deref(), Some("t"));
+        assert_eq!(value(own, AmazonS3ConfigKey::Token)?, None);
+        assert_eq!(value(own, AmazonS3ConfigKey::Region)?.as_deref(), Some("eu-north-1"));
+        Ok(())
     }
 }

@@ -65,7 +65,7 @@ async fn get_http(
     let get = Get { if_none_match: tag, ..Get::new(url_of(location)?).with(authorization.as_ref()) };
     let response = Client::new(settings)?.get(get).await?;
     if response.status() == StatusCode::NOT_MODIFIED {
-        return Ok(None);
+        return if tag.is_some() { Ok(None) } else { Err(FetchError::unchanged()) };
     }
     let response = expect_success(response)?;
     let (mut download, tag) = (Download::new(mirror)?, entity_tag(&response));

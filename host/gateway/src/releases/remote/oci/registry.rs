@@ -53,7 +53,7 @@ impl Registry {
         let quoted = known.map(|digest| format!("\"{digest}\""));
         let response = self.get(&format!("manifests/{wanted}"), Some(MANIFEST_TYPES), quoted.as_deref()).await?;
         if response.status() == StatusCode::NOT_MODIFIED {
-            return Ok(None);
+            return if known.is_some() { Ok(None) } else { Err(FetchError::unchanged()) };
         }
         let bytes = read(expect_success(response)?, MANIFEST_BYTES_MAX, "the manifest").await?;
         Ok(Some(bytes).filter(|bytes| known != Some(&*digest_of(bytes))))
@@ -121,7 +121,7 @@ impl Registry {
         let response = expect_success(self.client.get(get).await?)?;
         let bytes = read(response, TOKEN_BYTES_MAX, "the token").await?;
         let token: Option<Token> = serde_json::from_slice(&bytes).ok();
-        let token = token.and_then(|token| token.token.or(token.access_token));
+        let token = token.and_then(|token| token.token.filter(|text| !text.is_empty()).or(token.access_token));
         let value = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok());
         let mut value = value.ok_or_else(|| FetchError::new("the registry's token server sent no token"))?;
         value.set_sensitive(true);
@@ -129,10 +129,20 @@ impl Registry {
     }
 }
 
-/// The parameters of a challenge with this scheme.
-fn strip_scheme<'a>(challenge: &'a str, scheme: &str) -> Option<&'a str> {
-    let (found, rest) = challenge.split_once(' ')?;
-    found.eq_ignore_ascii_case(scheme).then_some(rest)
+/// The parameters of the challenge with this scheme, and what follows it. A field can have several
+/// challenges, with commas in between (RFC 9110, section 11.6.1).
+fn strip_scheme<'a>(field: &'a str, scheme: &str) -> Option<&'a str> {
+    let mut is_quoted = false;
+    let item_ends = |byte: u8| {
+        is_quoted ^= byte == b'"';
+        byte == b',' && !is_quoted
+    };
+    let ends = field.bytes().map(item_ends).collect::<Vec<bool>>();
+    let begins = std::iter::once(0).chain((0..ends.len()).filter(|at| ends[*at]).map(|at| at + 1));
+    begins.map(|at| field[at..].trim_start()).find_map(|item| {
+        let (found, rest) = item.split_once(' ')?;
+        found.eq_ignore_ascii_case(scheme).then_some(rest)
+    })
 }
 
 /// A parameter such as `realm="…"` (RFC 9110, section 11.2).
@@ -166,5 +176,9 @@ mod tests {
         assert_eq!(parameter(parameters, "scope").as_deref(), Some("repository:a:pull"));
         assert_eq!(parameter(parameters, "error"), None);
         assert_eq!(parameter("realm=\"open", "realm"), None);
+        let several = r#"Basic realm="a, Bearer realm=b", BEARER realm="https://auth.example/token""#;
+        let parameters = strip_scheme(several, "bearer").unwrap_or_default();
+        assert_eq!(parameter(parameters, "realm").as_deref(), Some("https://auth.example/token"));
+        assert_eq!(strip_scheme("Basic realm=\"Bearer x\"", "bearer"), None);
     }
 }
