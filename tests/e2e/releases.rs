@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use harness::wat::state_reporter;
 use harness::{Client, Gateway, Response, Setup, repository, wait_until, wait_up_to};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A trap in one of `one_of` calls, at random.
 fn trap_at_random(one_of: u32) -> (String, String) {
@@ -204,6 +204,25 @@ fn a_rollback_survives_a_restart_and_needs_no_file() -> Result<()> {
     assert_eq!(release(&last)["state"], "rolled_back");
     assert_eq!(command(&last, "promote")?.status, 200);
     assert!(serves(&last, "2"));
+    Ok(())
+}
+
+#[test]
+fn a_filter_that_comes_back_into_the_configuration_still_has_its_quarantine() -> Result<()> {
+    let setup = Setup::new(&yaml("{hold: 1h}"))?.with("f.wasm", version(1, "", "")?)?;
+    let (with, without) =
+        (setup.text(&yaml("{hold: 1h}")), setup.text("upstreams: {echo: {builtin: echo}}\nroutes: [{upstream: echo}]"));
+    let mut gateway = setup.start()?;
+    gateway.replace("f.wasm", version(2, "", "")?)?;
+    wait_state(&gateway, "releasing");
+    assert_eq!(command(&gateway, "rollback")?.status, 200);
+    gateway.replace("gateway.yaml", without)?;
+    wait_until("the filter is removed", || gateway.admin("/releases").is_ok_and(|list| list.json() == json!([])));
+    gateway.restart()?;
+    gateway.replace("gateway.yaml", with)?;
+    wait_until("the filter is back", || release(&gateway)["name"] == "f");
+    assert_eq!(gateway.get("/", &[])?.text(), "1", "the file has the version that was rolled back");
+    assert_eq!(release(&gateway)["state"], "rolled_back");
     Ok(())
 }
 

@@ -149,7 +149,7 @@ impl Release {
     pub(crate) fn read(section: &Section) -> Self {
         let hold = read_hold(section).unwrap_or(Duration::from_secs(60));
         let shadow = section.optional("shadow", |shadow| Shadow {
-            share: shadow.scalar("share", percent).unwrap_or(Share(1000)),
+            share: shadow.scalar("share", compared_share).unwrap_or(Share(1000)),
             hold: read_hold(shadow).unwrap_or(hold),
         });
         let gates = section.nested("gates", Gates::read);
@@ -276,6 +276,12 @@ fn percent(text: &str) -> Result<Share, String> {
         Some(percent) if (0.0..=100.0).contains(&percent) => Ok(Share((percent * 100.0).round() as u32)),
         _ => Err("write a share between 0% and 100%, such as 1% or 0.5%".into()),
     }
+}
+
+/// Without exchanges to compare, the shadow step would never end.
+fn compared_share(text: &str) -> Result<Share, String> {
+    let nothing = || Err("nothing would be compared: write a share above 0%, or remove `shadow`".into());
+    percent(text).and_then(|share| if share.0 == 0 { nothing() } else { Ok(share) })
 }
 
 fn ratio(text: &str) -> Result<f64, String> {

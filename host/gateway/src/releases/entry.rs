@@ -359,6 +359,12 @@ impl Entry {
         }
     }
 
+    /// Ends the release and drops all versions in memory, because the filter is not used any more.
+    pub(super) fn leave_memory(&mut self) {
+        (self.running, self.saved, self.stable.filter) = (None, None, None);
+        self.forget_memory();
+    }
+
     /// Drops the versions in memory that no exchange needs.
     fn forget_memory(&mut self) {
         for version in &mut self.previous {

@@ -25,9 +25,14 @@ use super::versions::{Version, Versions};
 use witgate_config::{Config, Share};
 use witgate_runtime::filter::Filter;
 
+/// Filters that are remembered after the configuration ceased to name them.
+const REMOVED_MAX: usize = 20;
+
 /// The versions of all filters.
 pub struct Releases {
     entries: Entries,
+    /// Filters that were in an earlier configuration. One that comes back still has its quarantine.
+    removed: Entries,
     versions: Versions,
     /// Where they are recorded.
     record: PathBuf,
@@ -57,9 +62,11 @@ pub enum CommandError {
     Impossible(String),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Record {
     filters: Entries,
+    #[serde(default)]
+    removed: Entries,
 }
 
 impl Releases {
@@ -67,13 +74,13 @@ impl Releases {
     /// first.
     pub(super) fn open(versions: Versions, state_dir: &Path) -> Self {
         let record = state_dir.join(RECORD);
-        let entries = read(&record).unwrap_or_else(|error| {
+        let Record { filters: entries, removed } = read(&record).unwrap_or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound {
                 tracing::warn!(file = %record.display(), %error, "the record of releases cannot be read: earlier versions and quarantined ones are forgotten");
             }
-            Entries::new()
+            Record::default()
         });
-        Self { entries, versions, record, history: Arc::new(History::new(state_dir)) }
+        Self { entries, removed, versions, record, history: Arc::new(History::new(state_dir)) }
     }
 
     /// What was decided until now. It is read without the lock of the releases.
@@ -91,8 +98,8 @@ impl Releases {
         self.entries = entries;
     }
 
-    /// Takes the filters that were loaded for a configuration, and forgets those that it does not
-    /// contain. `settings_changed`: versions in memory have the settings of an earlier
+    /// Takes the filters that were loaded for a configuration, and sets those aside that it does
+    /// not contain. `settings_changed`: versions in memory have the settings of an earlier
     /// configuration.
     pub fn admit(
         &mut self,
@@ -101,13 +108,22 @@ impl Releases {
         content: impl Fn(&str) -> Option<ContentHash>,
         settings_changed: bool,
     ) -> Vec<Decision> {
-        let Self { entries, versions, .. } = self;
-        entries.retain(|name, _| config.filters.contains_key(name));
+        let Self { entries, removed, versions, .. } = self;
+        for (name, mut entry) in entries.extract_if(.., |name, _| !config.filters.contains_key(name)) {
+            entry.leave_memory();
+            removed.insert(name, entry);
+        }
+        while removed.len() > REMOVED_MAX {
+            removed.pop_first();
+        }
         let mut decisions = vec![];
         for (name, settings) in &config.filters {
             let (Some(filter), Some(content)) = (loaded.get(name), content(name)) else { continue };
             let version = Version::new(filter.clone(), content);
             let release = settings.release.as_ref();
+            if let Some(entry) = removed.remove(name).filter(|_| !entries.contains_key(name)) {
+                entries.insert(name.clone(), entry);
+            }
             match entries.get_mut(name) {
                 Some(entry) => {
                     let change = entry.admit(version, release, settings_changed, versions);
@@ -238,7 +254,7 @@ impl Releases {
         for entry in self.entries.values_mut() {
             entry.prepare_save();
         }
-        if let Err(error) = write(&self.record, &self.entries) {
+        if let Err(error) = write(&self.record, &self.entries, &self.removed) {
             tracing::warn!(file = %self.record.display(), %error, "the record of releases cannot be written: a restart forgets what was decided");
         }
         if let Err(why) = self.history.append(decisions) {
@@ -257,24 +273,24 @@ fn decision(name: &str, entry: &Entry, change: Change, who: Who) -> Decision {
     Decision { filter: name.to_owned(), kind, version, other, share, why, figures, who }
 }
 
-fn read(path: &Path) -> io::Result<Entries> {
+fn read(path: &Path) -> io::Result<Record> {
     let length = fs::metadata(path)?.len();
     if length > RECORD_BYTES_MAX {
         return Err(io::Error::other(format!("{length} bytes are above the limit of {RECORD_BYTES_MAX}")));
     }
-    let record: Record = serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)?;
-    Ok(record.filters)
+    serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)
 }
 
 /// Replaces the file as a whole, so that a crash leaves the old or the new one.
-fn write(path: &Path, entries: &Entries) -> io::Result<()> {
+fn write(path: &Path, filters: &Entries, removed: &Entries) -> io::Result<()> {
     #[derive(Serialize)]
     struct Written<'a> {
         filters: &'a Entries,
+        removed: &'a Entries,
     }
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".releases").tempfile_in(folder)?;
-    serde_json::to_writer_pretty(&mut file, &Written { filters: entries }).map_err(io::Error::other)?;
+    serde_json::to_writer_pretty(&mut file, &Written { filters, removed }).map_err(io::Error::other)?;
     file.flush()?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;

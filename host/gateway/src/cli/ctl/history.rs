@@ -10,7 +10,8 @@ use witgate_http::text::bounded;
 
 /// Renders a list of decisions.
 pub(super) fn render(list: &Value) -> String {
-    list.as_array().into_iter().flatten().map(decision).collect()
+    let text: String = list.as_array().into_iter().flatten().map(decision).collect();
+    if text.is_empty() { "no decision is recorded (`witgate ctl filters` lists the filters)\n".into() } else { text }
 }
 
 fn decision(one: &Value) -> String {
@@ -56,5 +57,6 @@ mod tests {
         );
         assert!(text.contains("    beside 1.0.0 (ab)\n") && text.ends_with("    - size: 1 became 2\n"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
+        assert!(render(&json!([])).starts_with("no decision is recorded"));
     }
 }
