@@ -229,6 +229,8 @@ fn a_claim_is_the_key_of_a_rate_limit_and_tokens_may_be_optional() -> Result<()>
     let anonymous = gateway.get("/cookie", &["x-user: root"])?;
     assert_eq!((anonymous.status, anonymous.echoed("x-user")), (200, None));
     assert_eq!(gateway.get("/cookie", &["cookie: session=a.b.c"])?.status, 401, "a bad token is worse than none");
+    let several = format!("{token}; session=a.b.c");
+    assert_eq!(gateway.get("/cookie", &[&several])?.status, 401, "the upstream could read the other cookie");
     Ok(())
 }
 

@@ -7,10 +7,10 @@ use harness::{Client, Setup, refusing_address, wat};
 fn only_clients_of_allowed_networks_use_a_route() -> Result<()> {
     let gateway = Setup::new(
         "trusted_proxies: [127.0.0.1]\nupstreams: {u: {builtin: echo}}\n\
-         routes: [{name: inner, clients: {allow: [10.0.0.0/8], deny: [10.9.0.0/16]}, upstream: u}]",
+         routes: [{name: inner, clients: {allow: [10.0.0.0/8], deny: [10.9.0.0/16, '::ffff:10.8.0.0/112']}, upstream: u}]",
     )?
     .start()?;
-    for (client, status) in [("10.1.2.3", 200), ("10.9.2.3", 403), ("192.0.2.1", 403)] {
+    for (client, status) in [("10.1.2.3", 200), ("10.9.2.3", 403), ("10.8.2.3", 403), ("192.0.2.1", 403)] {
         let response = gateway.get("/", &[&format!("x-forwarded-for: {client}")])?;
         assert_eq!(response.status, status, "{client}");
     }

@@ -16,6 +16,7 @@ use crate::filters::Filter;
 use crate::listeners::Listener;
 use crate::routes::action::RedirectPath;
 use crate::routes::conditions::{PathMatch, ValueMatch};
+use crate::routes::rate_limit::RateKey;
 use crate::routes::{Action, Route};
 use crate::upstreams::Upstream;
 use crate::upstreams::endpoints::{AddressKind, EndpointAddress, UpstreamTarget};
@@ -64,6 +65,15 @@ pub(crate) fn check(
             let message = "no client may use the route: deny takes precedence, and it contains all of allow";
             top.warn_at(&[&path, "clients", "deny"], message);
         }
+        if let Some(RateKey::Note(name)) = route.rate_limit.as_ref().map(|limit| &limit.key)
+            && !sets_note(route, name)
+        {
+            let message = format!(
+                "no policy of this route sets the note {name}, so that requests are counted by address: add the claim \
+                 to jwt.notes of this route"
+            );
+            top.warn_at(&[&path, "rate_limit", "key"], message);
+        }
         if let Action::Respond(respond) = &route.action
             && matches!(respond.status.as_u16(), 204 | 205 | 304)
             && !respond.body.is_empty()
@@ -105,6 +115,12 @@ fn never_holds(
     let is_written = matches!(name.as_str(), "x-forwarded-for" | "x-forwarded-host");
     (trusted.is_empty() && !is_written && (name == "forwarded" || untrusted_fields.contains(name)))
         .then(|| format!("{name} is believed only from trusted_proxies, which is empty, and removed from others"))
+}
+
+/// Whether a policy sets a note before requests are counted.
+fn sets_note(route: &Route, name: &str) -> bool {
+    let claim = name.strip_prefix("jwt.");
+    route.jwt.as_ref().zip(claim).is_some_and(|(jwt, claim)| jwt.notes.iter().any(|own| own == claim))
 }
 
 /// Whether a redirect that changes only the path leads to the same route again.

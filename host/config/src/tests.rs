@@ -242,6 +242,10 @@ fn suspicious_values_are_warnings() {
         ),
         ("- {upstream: u}\n- {upstream: u, match: {path: /}, name: b}", Some("has the same conditions")),
         ("- {upstream: u, match: {path: '/a/:id'}}", Some("such as :id matches only itself")),
+        (
+            "- {upstream: u, rate_limit: {limit: 1, key: {note: jwt.sub}}}",
+            Some("no policy of this route sets the note jwt.sub"),
+        ),
         ("- {upstream: u, match: {path: {regex: '^v1/'}}}", Some("every path begins with /")),
         ("- {upstream: u, match: {path: /a}}\n- {upstream: u, match: {path: {regex: '^/ab?'}}}", None),
         ("- {upstream: u, match: {path: /a}}\n- {upstream: u, match: {path: /a, methods: [GET]}}", None),
@@ -344,6 +348,11 @@ fn each_mistake_has_a_message() {
         ("filters: {f: {source: f, release: {steps: [50%, 10%, 100%]}}}", "each larger than the one before"),
         ("filters: {f: {source: f, release: {steps: [1%, 50%]}}}", "the last step is 100%: add it"),
         ("filters: {f: {source: f, release: {steps: [0%, 100%]}}}", "shares above 0%"),
+        ("filters: {f: {source: f, release: {shadow: {share: 0%}}}}", "nothing would be compared"),
+        (
+            "filters: {f: {source: f, release: {store: \"s3://b/\", shadow: {share: 0.001%}}}}",
+            "nothing would be compared",
+        ),
         ("filters: {f: {source: f, release: {steps: [5]}}}", "write a share between 0% and 100%, such as 1%"),
         ("filters: {f: {source: f, release: {sticky: ip}}}", "write client, {header: NAME} or {cookie: NAME}"),
         ("filters: {f: {source: f, release: {sticky: {}}}}", "give either header or cookie"),

@@ -199,7 +199,19 @@ pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpAddr>()
         .map(IpNet::from)
         .or_else(|_| text.parse())
+        .map(unmapped)
         .map_err(|_| "write a network such as 10.0.0.0/8 or fd00::/8, or one address".into())
+}
+
+/// IPv4 addresses in IPv6 (`::ffff:10.0.0.0/104`) as a network of IPv4, because addresses are
+/// compared in that form.
+fn unmapped(network: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    let IpNet::V6(mapped) = network else { return network };
+    let length = mapped.prefix_len().checked_sub(MAPPED_BITS);
+    let address = mapped.addr().to_ipv4_mapped();
+    let unmapped = address.zip(length).and_then(|(address, length)| IpNet::new(address.into(), length).ok());
+    unmapped.unwrap_or(network)
 }
 
 /// A digest as `sha256sum` prints it.
@@ -266,6 +278,14 @@ mod tests {
             let error = host(bad).err().unwrap_or_default();
             assert!(error.contains(advice), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_one_of_ipv4() {
+        let read = |text| network(text).map(|network| network.to_string()).unwrap_or_default();
+        assert_eq!(read("::ffff:10.0.0.0/104"), "10.0.0.0/8");
+        assert_eq!(read("::ffff:10.0.0.1"), "10.0.0.1/32");
+        assert_eq!((read("fd00::/8"), read("::/0")), ("fd00::/8".into(), "::/0".into()));
     }
 
     #[test]

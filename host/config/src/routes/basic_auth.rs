@@ -70,6 +70,8 @@ impl BasicAuth {
 /// Lines `NAME:HASH`; empty lines and those that begin with `#` do not count.
 fn parse_users(text: &str) -> Result<Users, String> {
     let mut users = BTreeMap::new();
+    // Some editors put a byte order mark before the first name.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.lines().enumerate() {
         let (number, line) = (index + 1, line.trim_end());
         if line.is_empty() || line.starts_with('#') {
@@ -79,8 +81,9 @@ fn parse_users(text: &str) -> Result<Users, String> {
         let Some((name, hash)) = line.split_once(':') else {
             return fail("expected NAME:HASH, as `htpasswd -B` writes it");
         };
-        if name.is_empty() || name.len() > USER_BYTES_MAX || name.chars().any(char::is_control) {
-            return fail("a name has 1 to 256 bytes without control characters");
+        let is_named = !name.is_empty() && name.len() <= USER_BYTES_MAX && name.trim() == name;
+        if !is_named || name.chars().any(char::is_control) {
+            return fail("a name has 1 to 256 bytes, without control characters and spaces at its ends");
         }
         if let Err(why) = check_hash(hash) {
             return fail(&why);
@@ -130,9 +133,13 @@ mod tests {
 
     #[test]
     fn users_have_bcrypt_hashes() {
-        let text = format!("# staff\n\nada:{HASH}\nb b:{HASH}\r\n");
-        let users = parse_users(&text).unwrap_or_default();
-        assert_eq!((users.get("ada"), users.get("b b"), users.get("x")), (Some(HASH), Some(HASH), None));
+        for mark in ["# staff\n\n", "\u{feff}"] {
+            let text = format!("{mark}ada:{HASH}\nb b:{HASH}\r\n");
+            let users = parse_users(&text).unwrap_or_default();
+            assert_eq!((users.get("ada"), users.get("b b"), users.get("x")), (Some(HASH), Some(HASH), None));
+        }
+        let users = parse_users(&format!("ada:{HASH}")).unwrap_or_default();
+        assert!(parse_users(&format!("ada :{HASH}")).is_err_and(|why| why.contains("spaces at its ends")));
         assert!(!format!("{users:?}").contains("$2y"));
     }
 

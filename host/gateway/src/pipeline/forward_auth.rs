@@ -80,20 +80,23 @@ fn question(auth: &ForwardAuth, exchange: &Exchange) -> Result<http::Request<Bod
     let own = &exchange.request;
     let invalid =
         |what: &str| Error::new(Kind::BadRequest, format!("forward_auth: the {what} is not a valid field value"));
-    let target: PathAndQuery = auth
+    let path: PathAndQuery = auth
         .path
         .parse()
         .map_err(|_| Error::new(Kind::Internal, "forward_auth: the path is not a valid request target"))?;
     let mut request = http::Request::new(Body::empty());
     *request.method_mut() = Method::GET;
-    *request.uri_mut() = target.into();
+    *request.uri_mut() = path.into();
     let mut headers = own.headers.clone();
     for name in &NOT_ASKED {
         headers.remove(name);
     }
     let method = HeaderValue::from_str(own.method.as_str()).map_err(|_| invalid("method"))?;
-    headers.insert(X_FORWARDED_METHOD, method);
-    headers.insert(X_FORWARDED_URI, HeaderValue::from_str(own.target.as_str()).map_err(|_| invalid("target"))?);
+    let target = HeaderValue::from_str(own.target.as_str()).map_err(|_| invalid("target"))?;
+    for (name, value) in [(X_FORWARDED_METHOD, method), (X_FORWARDED_URI, target)] {
+        remove_with_lookalikes(&mut headers, &name);
+        headers.insert(name, value);
+    }
     *request.headers_mut() = headers;
     Ok(request)
 }

@@ -17,7 +17,7 @@ use http::HeaderMap;
 use http::header::{self, HeaderValue};
 use serde_json::Value;
 
-use crate::upstream::{Cluster, UpstreamClient, cookie};
+use crate::upstream::{Cluster, UpstreamClient, cookies};
 use claims::{check_claims, field_value, find_claim};
 use key_cache::{KeyCache, KeyCaches};
 use witgate_config::{Jwks, Jwt, JwtKeys, TokenPlace};
@@ -158,6 +158,9 @@ impl TokenPolicy {
         let mut candidates = keys.candidates(key_id, token.algorithm).take(CANDIDATES_MAX).peekable();
         if candidates.peek().is_none() {
             let id = key_id.map_or_else(|| "no key id".into(), |id| format!("the key id {}", quoted(id)));
+            if let Some(why) = key_id.and_then(|id| keys.why_left_out(id)) {
+                return Err(format!("the issuer's key with {id} cannot be used: {why}"));
+            }
             return Err(format!("the issuer has no key for {} and {id}", token.algorithm));
         }
         if !candidates.any(|key| key.verify(token.algorithm, token.signed, &token.signature)) {
@@ -186,7 +189,7 @@ fn unauthorized(why: &str) -> Error {
     Error::new(Kind::Unauthorized, format!("jwt: {why}"))
 }
 
-fn find_token<'a>(place: &TokenPlace, headers: &'a HeaderMap) -> Result<&'a str, Refusal> {
+fn find_token<'a>(place: &'a TokenPlace, headers: &'a HeaderMap) -> Result<&'a str, Refusal> {
     let invalid = |why: &str| Refusal::Invalid(why.to_owned());
     let only = |name: &header::HeaderName| {
         let mut lines = headers.get_all(name).iter();
@@ -207,7 +210,15 @@ fn find_token<'a>(place: &TokenPlace, headers: &'a HeaderMap) -> Result<&'a str,
             let value = only(name)?;
             bearer(value).unwrap_or(value)
         }
-        TokenPlace::Cookie(name) => cookie(headers, name).ok_or(Refusal::Missing)?,
+        TokenPlace::Cookie(name) => {
+            let mut values = cookies(headers, name);
+            let first = values.next().ok_or(Refusal::Missing)?;
+            // The upstream could read another one than the one that was verified.
+            if values.any(|value| value != first) {
+                return Err(Refusal::Invalid(format!("the request has several cookies {name}")));
+            }
+            first
+        }
     };
     if bytes.len() > TOKEN_BYTES_MAX {
         return Err(invalid("the token is larger than 16 KiB"));
@@ -278,10 +289,16 @@ mod tests {
         .into_iter()
         .map(|(name, value)| (name, HeaderValue::from_static(value)))
         .collect();
-        let find = |place| find_token(&place, &headers).ok();
-        assert_eq!(find(TokenPlace::Authorization), Some("abc"));
-        assert_eq!(find(TokenPlace::Header(header::HeaderName::from_static("x-token"))), Some("def"));
-        assert_eq!(find(TokenPlace::Cookie("session".into())), Some("ghi"));
+        let find = |place| find_token(&place, &headers).ok().map(str::to_owned);
+        let found = |text: &str| Some(text.to_owned());
+        assert_eq!(find(TokenPlace::Authorization), found("abc"));
+        assert_eq!(find(TokenPlace::Header(header::HeaderName::from_static("x-token"))), found("def"));
+        assert_eq!(find(TokenPlace::Cookie("session".into())), found("ghi"));
         assert_eq!(find(TokenPlace::Cookie("sess".into())), None);
+        let cookie = |text| HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static(text))]);
+        let place = TokenPlace::Cookie("session".into());
+        assert_eq!(find_token(&place, &cookie("session=ghi; a=1; session=ghi")).ok(), Some("ghi"));
+        let headers = cookie("session=ghi; session=jkl");
+        assert!(matches!(find_token(&place, &headers), Err(Refusal::Invalid(_))), "they could be read differently");
     }
 }

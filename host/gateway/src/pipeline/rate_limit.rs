@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
 use crate::telemetry::RateLimitLabels;
+use crate::upstream::cookie;
 use witgate_config::{RateAlgorithm, RateKey};
 use witgate_http::error::{Error, Kind};
 use witgate_http::semantics::client_network::client_network;
@@ -115,14 +116,6 @@ pub fn refusal() -> Error {
 
 fn hashed(kind: char, value: &[u8]) -> String {
     format!("{kind}{}", hex::encode(&blake3::hash(value).as_bytes()[..HASH_BYTES]))
-}
-
-/// The value of a cookie (RFC 6265, section 4.2.1).
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let lines = headers.get_all(header::COOKIE).iter();
-    lines
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
-        .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 fn ceil_seconds(milliseconds: u32) -> u64 {

@@ -218,10 +218,15 @@ impl EndpointSet {
     }
 }
 
-/// Returns the value of a cookie (RFC 6265, section 5.4).
-pub(crate) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+/// Returns the value of a cookie (RFC 6265, section 5.4). If there are several, the first.
+pub(crate) fn cookie<'h>(headers: &'h HeaderMap, name: &'h str) -> Option<&'h [u8]> {
+    cookies(headers, name).next()
+}
+
+/// Returns the values of all cookies with a name.
+pub(crate) fn cookies<'h>(headers: &'h HeaderMap, name: &'h str) -> impl Iterator<Item = &'h [u8]> {
     let pairs = headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    pairs.map(<[u8]>::trim_ascii).filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 #[cfg(test)]

@@ -48,8 +48,8 @@ use crate::telemetry::{
 };
 pub(crate) use balance::hash;
 use balance::{ChooseError, Policy};
-pub(crate) use cluster::cookie;
 pub use cluster::{Cluster, EndpointSet, WeightedEndpoint};
+pub(crate) use cluster::{cookie, cookies};
 pub use endpoint::{Endpoint, EndpointStatus};
 pub use health::run_health_checks;
 use pool::{AttemptError, Pool, Target};

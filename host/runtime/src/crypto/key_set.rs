@@ -19,6 +19,8 @@ pub const KEYS_PER_SET_MAX: usize = 100;
 #[derive(Debug, Default)]
 pub struct KeySet {
     keys: Vec<(Option<String>, VerifyingKey)>,
+    /// The ids of keys that were left out, and why.
+    left_out: Vec<(String, CryptoError)>,
 }
 
 impl KeySet {
@@ -42,25 +44,37 @@ impl KeySet {
         }
         let text_of = |key: &Value, name: &str| key.get(name).and_then(Value::as_str).map(str::to_owned);
         let read = |key: &Value| match text_of(key, "use").as_deref() {
-            None | Some("sig") => Some((text_of(key, "kid"), VerifyingKey::from_jwk(key).ok()?)),
-            Some(_) => None,
+            None | Some("sig") if may_verify(key) => VerifyingKey::from_jwk(key),
+            _ => Err(CryptoError::new("its use or its key_ops do not allow to verify signatures")),
         };
-        let keys: Vec<_> = keys.iter().filter_map(read).collect();
-        if keys.is_empty() {
+        let (mut usable, mut left_out) = (vec![], vec![]);
+        for key in keys {
+            match (read(key), text_of(key, "kid")) {
+                (Ok(read), id) => usable.push((id, read)),
+                (Err(why), Some(id)) => left_out.push((id, why)),
+                (Err(_), None) => {}
+            }
+        }
+        if usable.is_empty() {
             return Err(CryptoError::new("the key set has no key for RS256, PS256, ES256, ES384 or EdDSA signatures"));
         }
-        Ok(Self { keys })
+        Ok(Self { keys: usable, left_out })
     }
 
     /// A set of one key, which fits every key id.
     pub fn from_key(key: VerifyingKey) -> Self {
-        Self { keys: vec![(None, key)] }
+        Self { keys: vec![(None, key)], left_out: vec![] }
     }
 
     /// Whether the set has a key for this id; a key without an id fits every one. If not, the
     /// issuer may have changed its keys.
     pub fn contains(&self, id: &str) -> bool {
         self.keys.iter().any(|(own, _)| own.as_deref().is_none_or(|own| own == id))
+    }
+
+    /// Why a key of the set cannot be used.
+    pub fn why_left_out(&self, id: &str) -> Option<&CryptoError> {
+        self.left_out.iter().find(|(own, _)| own == id).map(|(_, why)| why)
     }
 
     /// The number of keys.
@@ -88,6 +102,11 @@ impl KeySet {
     }
 }
 
+/// Whether the operations of a key (RFC 7517, section 4.3) allow to verify, if it names them.
+fn may_verify(key: &Value) -> bool {
+    key.get("key_ops").and_then(Value::as_array).is_none_or(|list| list.iter().any(|one| one == "verify"))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -102,14 +121,18 @@ mod tests {
     fn keys_are_found_by_id_and_algorithm() -> Result<(), CryptoError> {
         let mut encryption = ed25519("c");
         encryption["use"] = json!("enc");
-        let set = json!({"keys": [ed25519("a"), {"kty": "new"}, encryption, ed25519("b")]});
+        let (mut signing, mut verifying) = (ed25519("d"), ed25519("b"));
+        (signing["key_ops"], verifying["key_ops"]) = (json!(["sign"]), json!(["verify"]));
+        let set = json!({"keys": [ed25519("a"), {"kty": "new"}, encryption, signing, verifying]});
         let set = KeySet::from_json(set.to_string().as_bytes())?;
-        assert_eq!((set.len(), set.contains("a"), set.contains("c")), (2, true, false));
+        assert_eq!((set.len(), set.contains("a"), set.contains("c"), set.contains("d")), (2, true, false, false));
         let count = |id, algorithm| set.candidates(id, algorithm).count();
         assert_eq!(count(Some("a"), SignatureAlgorithm::EdDsa), 1);
         assert_eq!(count(None, SignatureAlgorithm::EdDsa), 2);
         assert_eq!(count(Some("a"), SignatureAlgorithm::Rs256), 0);
         assert_eq!(count(Some("z"), SignatureAlgorithm::EdDsa), 0);
+        assert!(set.why_left_out("c").is_some_and(|why| why.to_string().contains("use")));
+        assert!(set.why_left_out("a").is_none());
         Ok(())
     }
 
