@@ -239,7 +239,7 @@ fn a_folder_without_a_filter_is_refused_with_advice() -> Result<()> {
         ("new Greeter --lang ts", "begins with a-z, and has at most 64 characters of a-z, 0-9 and -; take \"greeter\""),
         ("new my_filter --lang py", "take \"my-filter\""),
         ("explain DEADLIN", "did you mean deadline?"),
-        ("dev greeter --listen 80", "--listen: \"80\": write an IP address and a port"),
+        ("dev greeter --listen 80", "--listen: \"80\": write 0.0.0.0:80 for all interfaces"),
         ("dev greeter --upstream localhost:3000", "--upstream: "),
         ("dev greeter --set greeting", "--set greeting: write KEY=VALUE"),
     ] {
