@@ -42,7 +42,7 @@ pub struct Signer<'a> {
     pub is_logged: bool,
     /// Whether the certificate is for signing code.
     pub is_for_code: bool,
-    /// Whether the issuer is in the extension of older versions.
+    /// Whether the issuer is only in the extension of older versions.
     pub has_old_extension: bool,
     /// Changes the payload after it was signed.
     pub change: fn(String) -> String,
@@ -171,12 +171,12 @@ fn certificate(signer: &Signer<'_>) -> Result<CertificateParams> {
     params.subject_alt_names =
         vec![if signer.identity.contains("://") { SanType::URI(name) } else { SanType::Rfc822Name(name) }];
     let issuer = signer.issuer.as_bytes().to_vec();
-    let extension = if signer.has_old_extension {
-        CustomExtension::from_oid_content(&ISSUER_OLD_OID, issuer)
-    } else {
+    // Fulcio writes both, and cosign reads the old one.
+    params.custom_extensions = vec![CustomExtension::from_oid_content(&ISSUER_OLD_OID, issuer.clone())];
+    if !signer.has_old_extension {
         let length = u8::try_from(issuer.len())?;
-        CustomExtension::from_oid_content(&ISSUER_OID, [&[0x0c, length], &*issuer].concat())
-    };
-    params.custom_extensions = vec![extension];
+        let encoded = [&[0x0c, length], &*issuer].concat();
+        params.custom_extensions.push(CustomExtension::from_oid_content(&ISSUER_OID, encoded));
+    }
     Ok(params)
 }

@@ -80,7 +80,8 @@ fn check_chain(authorities: &[Authority], certificate: &EndEntityCert<'_>, time:
             Err(webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. }) => {
                 "its certificate was not valid at the time of its entry in the transparency log".clone_into(&mut last);
             }
-            Err(webpki::Error::UnknownIssuer) => {
+            // An authority with the same name has another key.
+            Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {
                 "no authority of `trusted_root` issued its certificate".clone_into(&mut last);
             }
             Err(error) => last = format!("its certificate is not valid: {error}"),
