@@ -227,6 +227,15 @@ fn warnings(routes: &str) -> String {
 }
 
 #[test]
+fn an_upstream_without_any_weight_is_a_warning() {
+    let endpoints = "[{url: \"http://a\", weight: 0}, {url: \"http://b\", weight: 0}]";
+    let text = format!("upstreams: {{u: {{endpoints: {endpoints}}}}}\nroutes: [{{upstream: u}}]");
+    let config = Config::parse(&text, "f", Path::new("/")).expect("a configuration with a warning");
+    let warnings = config.warnings.iter().map(ToString::to_string).collect::<String>();
+    assert!(warnings.contains("u.endpoints: all weights are 0, so every request gets a 503"), "{warnings}");
+}
+
+#[test]
 fn suspicious_values_are_warnings() {
     let found = warnings("- {upstream: u}\n");
     assert!(found.contains("1: upstreams.l.endpoints[0]: 169.254.169.254:80: 169.254.0.0/16 is link-local"), "{found}");
@@ -431,7 +440,6 @@ fn each_mistake_of_an_upstream_has_a_message() {
     };
     for (text, expected) in [
         ("endpoints: [{weight: 2}]", "endpoints[0].url: is missing"),
-        ("endpoints: [{url: \"http://a\", weight: 0}]", "all weights are 0"),
         ("endpoints: [{url: \"http://a\", weight: 1001}]", "a whole number between 0 and 1000"),
         ("endpoints: [\"http://a\", \"http://A:80/\"]", "endpoints[1]: a:80: is listed twice"),
         ("endpoints: [\"http://[fe80::1]:80\"]", "a link-local address (fe80::/10) needs a zone"),

@@ -124,8 +124,8 @@ fn read_endpoints(upstream: &Section) -> Vec<EndpointConfig> {
         endpoints.push(endpoint);
     }
     if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.weight == 0) {
-        let message = "all weights are 0, so no endpoint gets a request: give one of them a weight";
-        upstream.error(node.line, "endpoints", message);
+        let message = "all weights are 0, so every request gets a 503: give one of them a weight";
+        upstream.warn(node.line, "endpoints", message);
     }
     endpoints
 }
