@@ -90,7 +90,7 @@ http2: build build-guests test-tools
 abuse: build
     cargo test --release --locked --workspace --test abuse -- --nocapture
 
-# run all attacks together for so many seconds; prints what neighbours and the operator notice
+# run all attacks together for so many seconds; prints what neighbours notice (`ulimit -n 30000`)
 attacks SECONDS="300": build
     ATTACK_SECONDS={{ SECONDS }} cargo test --release --locked --workspace --test abuse -- --nocapture all_attacks
 
