@@ -295,12 +295,15 @@ fn read_version(text: &[u8]) -> Result<Version, Error> {
 /// Parses a request target (RFC 9112, section 3.2).
 fn read_target(method: &Method, target: Bytes) -> Result<Uri, Error> {
     let plain = |byte: &u8| (0x21..0x7f).contains(byte) && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'`');
-    let target = match path::encode(&target).filter(|_| target.first() == Some(&b'/')) {
-        Some(encoded) => encoded.into(),
-        None => target,
+    let invalid = || bad("its target is empty or has a character that must be encoded");
+    let target = if target.iter().all(plain) {
+        target
+    } else {
+        let encoded = path::encode(&target).filter(|text| text.starts_with('/') && text.as_bytes().iter().all(plain));
+        encoded.ok_or_else(invalid)?.into()
     };
-    if target.is_empty() || !target.iter().all(plain) {
-        return Err(bad("its target is empty or has a character that must be encoded"));
+    if target.is_empty() {
+        return Err(invalid());
     }
     if *method == Method::CONNECT || *method == Method::TRACE {
         return Err(Error::new(Kind::MethodNotAllowed, "CONNECT and TRACE are not served"));
