@@ -278,13 +278,7 @@ impl WaitTime {
 /// of its own, so the timer is not exact while one is running.
 async fn within<F: Future>(timeout: Duration, waits: Option<&WaitClock>, future: F) -> Option<F::Output> {
     let began = tokio::time::Instant::now();
-    let mut future = pin!(future);
-    let future = poll_fn(move |context| {
-        let polled = future.as_mut().poll(context);
-        time_slices::end();
-        polled
-    });
-    let mut future = pin!(future);
+    let mut future = pin!(time_slices::in_turns(future));
     let first = poll_fn(|context| {
         Poll::Ready(match future.as_mut().poll(context) {
             Poll::Ready(output) => Some(output),

@@ -18,6 +18,8 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -86,6 +88,17 @@ pub(crate) fn end() {
     drop(HELD.take());
 }
 
+/// Awaits a call, and ends its turn after each poll.
+pub(crate) async fn in_turns<F: Future>(call: F) -> F::Output {
+    let mut call = pin!(call);
+    poll_fn(|context| {
+        let polled = call.as_mut().poll(context);
+        end();
+        polled
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -108,15 +121,7 @@ mod tests {
                 }
                 drop(mark);
             };
-            local.spawn_local(async move {
-                let mut call = std::pin::pin!(call);
-                std::future::poll_fn(|context| {
-                    let polled = call.as_mut().poll(context);
-                    end();
-                    polled
-                })
-                .await;
-            });
+            local.spawn_local(in_turns(call));
         }
         assert_eq!(long_calls.load(Ordering::Relaxed), 100);
         let between = local.block_on(&runtime, async {
@@ -138,20 +143,13 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let (greedy, tame) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let slices = Rc::new(Cell::new(0));
-        let run = |of_filter: Arc<AtomicUsize>, times: usize, slices: Rc<Cell<usize>>| async move {
-            let call = async {
+        let run = |of_filter: Arc<AtomicUsize>, times: usize, slices: Rc<Cell<usize>>| {
+            in_turns(async move {
                 for _ in 0..times {
                     next(of_filter.clone()).await;
                     slices.set(slices.get() + 1);
                 }
-            };
-            let mut call = std::pin::pin!(call);
-            std::future::poll_fn(|context| {
-                let polled = call.as_mut().poll(context);
-                end();
-                polled
             })
-            .await;
         };
         let local = tokio::task::LocalSet::new();
         for _ in 0..100 {

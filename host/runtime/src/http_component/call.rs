@@ -6,7 +6,6 @@
 //! know: routes, retries.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -66,15 +65,7 @@ pub async fn call(
 pub async fn try_instantiate(component: &Arc<HttpComponent>) -> Result<(), Failure> {
     let _active = component.calls.enter();
     let mut store = new_store(component, State::new(component, Instant::now() + START_TIME));
-    let created = async {
-        let mut created = pin!(component.pre.instantiate_async(&mut store));
-        poll_fn(|context| {
-            let polled = created.as_mut().poll(context);
-            time_slices::end();
-            polled
-        })
-        .await
-    };
+    let created = time_slices::in_turns(component.pre.instantiate_async(&mut store));
     match tokio::time::timeout(START_TIME, created).await {
         Ok(created) => created.map(drop).map_err(Failure::from),
         Err(_) => Err(Failure::deadline()),
