@@ -9,20 +9,17 @@
 //! it. Bodies below [`FREE_BYTES`] are not counted. Gain: small bodies cost no counting. Price: an
 //! exchange may hold that much beyond the bounds, as it does with its head.
 //!
-//! Clients are counted in a fixed number of counters, chosen by a keyed hash of the address (IPv6:
-//! of its /64). Gain: no lock, and nothing grows with the number of clients. Price: two clients may
-//! share a counter, and then a share.
+//! Two clients may share a counter ([`ClientCounts`]), and then a share.
 //! This module does not know: configuration, filters.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::client_counts::ClientCounts;
 use crate::limiter::{Limiter, Permit};
-use crate::semantics::client_network::client_network;
 
 /// Bodies with fewer bytes are not counted.
 pub const FREE_BYTES: usize = 4 << 10;
@@ -36,8 +33,7 @@ pub struct HeldBytes(Arc<Counters>);
 
 struct Counters {
     all: Limiter,
-    clients: Vec<Limiter>,
-    hasher: RandomState,
+    clients: ClientCounts,
 }
 
 /// The bounds of a route's exchanges.
@@ -91,8 +87,7 @@ impl fmt::Display for Exceeded {
 
 impl Default for HeldBytes {
     fn default() -> Self {
-        let clients = (0..CLIENT_COUNTERS).map(|_| Limiter::default()).collect();
-        Self(Arc::new(Counters { all: Limiter::default(), clients, hasher: RandomState::new() }))
+        Self(Arc::new(Counters { all: Limiter::default(), clients: ClientCounts::new(CLIENT_COUNTERS) }))
     }
 }
 
@@ -100,10 +95,6 @@ impl HeldBytes {
     /// The bytes that all exchanges hold.
     pub fn total(&self) -> usize {
         self.0.all.in_use()
-    }
-
-    fn client(&self, client: IpAddr) -> &Limiter {
-        &self.0.clients[self.0.hasher.hash_one(client_network(client)) as usize % CLIENT_COUNTERS]
     }
 }
 
@@ -118,7 +109,7 @@ impl Budget {
         let HeldLimits { all, route, client: own } = self.bounds;
         let exceeded = |setting, max| move |_| Exceeded { setting, max };
         Ok(Charge {
-            client: (self.held.client(client).try_acquire_many(bytes, own)).map_err(exceeded(CLIENT, own))?,
+            client: (self.held.0.clients.of(client).try_acquire_many(bytes, own)).map_err(exceeded(CLIENT, own))?,
             route: self.route.try_acquire_many(bytes, route).map_err(exceeded(ROUTE, route))?,
             all: self.held.0.all.try_acquire_many(bytes, all).map_err(exceeded(ALL, all))?,
         })
@@ -255,13 +246,5 @@ mod tests {
         assert!(arriving.grow_to((1 << 20) + 1).is_err());
         drop(arriving);
         assert_eq!(held.total(), 0);
-    }
-
-    #[test]
-    fn one_ipv6_network_is_one_client() {
-        let held = HeldBytes::default();
-        let at = |text: &str| text.parse().map(|client| std::ptr::from_ref(held.client(client)));
-        assert_eq!(at("2001:db8::1"), at("2001:db8::2"));
-        assert_eq!(at("192.0.2.1"), at("::ffff:192.0.2.1"));
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod body_budget;
+pub mod client_counts;
 pub mod error;
 pub mod h1;
 pub mod h2;

@@ -8,22 +8,19 @@
 //! users, requests.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
 use crate::clients::fair_share;
+use witgate_http::client_counts::ClientCounts;
 use witgate_http::limiter::{Limiter, Permit};
-use witgate_http::semantics::client_network::client_network;
 
 /// Checks that run or wait at the same time. Further ones fail as [`Busy`].
 const QUEUE_MAX: usize = 64;
 /// Each client may have so many of them, however many others there are.
 const CLIENT_FLOOR: usize = 4;
-/// Clients are counted by a keyed hash of their network, so nothing grows with their number. Two
-/// may share a counter.
 const CLIENT_COUNTERS: usize = 256;
 /// Remembered results of one kind; up to twice as many.
 const KNOWN_MAX: usize = 4096;
@@ -31,8 +28,7 @@ const KNOWN_MAX: usize = 4096;
 /// The checks of all threads.
 pub struct PasswordChecks {
     queue: Limiter,
-    clients: Vec<Limiter>,
-    hasher: RandomState,
+    clients: ClientCounts,
     running: Arc<Semaphore>,
     /// None if the system has no random numbers: then nothing is remembered.
     key: Option<[u8; 32]>,
@@ -50,8 +46,7 @@ impl Default for PasswordChecks {
         let mut key = [0; 32];
         Self {
             queue: Limiter::default(),
-            clients: (0..CLIENT_COUNTERS).map(|_| Limiter::default()).collect(),
-            hasher: RandomState::new(),
+            clients: ClientCounts::new(CLIENT_COUNTERS),
             running: Arc::new(Semaphore::new((cores / 2).max(1))),
             key: getrandom::fill(&mut key).is_ok().then_some(key),
             right: Mutex::default(),
@@ -106,9 +101,8 @@ impl PasswordChecks {
 
     /// Takes a place in the queue.
     fn enter(&self, client: IpAddr) -> Result<[Permit; 2], Busy> {
-        let own = &self.clients[self.hasher.hash_one(client_network(client)) as usize % CLIENT_COUNTERS];
         let share = fair_share(QUEUE_MAX, self.queue.in_use(), CLIENT_FLOOR);
-        let own = own.try_acquire(share).map_err(|_| Busy)?;
+        let own = self.clients.of(client).try_acquire(share).map_err(|_| Busy)?;
         Ok([own, self.queue.try_acquire(QUEUE_MAX).map_err(|_| Busy)?])
     }
 }
