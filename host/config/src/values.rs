@@ -133,8 +133,7 @@ fn is_placeholder(segment: &str) -> bool {
 /// A host without port, in lower case; `*.` in front stands for any name below it.
 pub(crate) fn host(text: &str) -> Result<String, String> {
     let name = text.strip_prefix("*.").unwrap_or(text);
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-    if name.is_empty() || !name.bytes().all(is_allowed) || (name.contains(':') && !name.starts_with('[')) {
+    if name.is_empty() || !name.bytes().all(may_be_in_host) || (name.contains(':') && !name.starts_with('[')) {
         return Err(host_advice(text));
     }
     if let Some(bare) = name.strip_suffix('.') {
@@ -147,6 +146,11 @@ pub(crate) fn host(text: &str) -> Result<String, String> {
         });
     }
     Ok(text.to_ascii_lowercase())
+}
+
+/// Whether a host, an IP address in brackets or a port may contain this byte.
+fn may_be_in_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte)
 }
 
 /// What to write in place of a text that is not a host name.
@@ -183,9 +187,8 @@ pub(crate) fn authority(text: &str) -> Result<String, String> {
     if text.contains(['$', '{', '%']) {
         return Err("variables have no meaning here: write the host itself".into());
     }
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     match text.parse::<Authority>() {
-        Ok(parsed) if !parsed.host().is_empty() && text.bytes().all(is_allowed) => Ok(text.to_ascii_lowercase()),
+        Ok(parsed) if !parsed.host().is_empty() && text.bytes().all(may_be_in_host) => Ok(text.to_ascii_lowercase()),
         _ => Err("write a host, with a port if it needs one: api.example.com or api.example.com:8443".into()),
     }
 }

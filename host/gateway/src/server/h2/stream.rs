@@ -139,10 +139,12 @@ pub(super) async fn serve_stream(
 /// took too long to decide. A request that is refused before gets none. The pipeline refuses any
 /// other expectation.
 fn expects_continue(request: &mut http::Request<RecvStream>) -> bool {
-    if request.body().is_end_stream() && request.headers().get(header::EXPECT).is_some_and(is_continue) {
+    let expects = request.headers().get(header::EXPECT).is_some_and(is_continue);
+    if expects && request.body().is_end_stream() {
         request.headers_mut().remove(header::EXPECT);
+        return false;
     }
-    request.headers().get(header::EXPECT).is_some_and(is_continue)
+    expects
 }
 
 type InterimResponses = Rc<RefCell<Vec<http::Response<()>>>>;
