@@ -31,6 +31,11 @@ const GATEWAY_FIELDS = new Set([
   ...["host", "content-length", "via", "connection", "http2-settings", "keep-alive", "proxy-connection"],
   ...["te", "trailer", "transfer-encoding", "upgrade"],
 ]);
+/** By length, false if a name is short, not empty, and none of these fields. */
+const GATEWAY_LENGTHS = Array.from(
+  { length: 64 },
+  (_, length) => length === 0 || [...GATEWAY_FIELDS].some((name) => name.length === length),
+);
 /** Fields that filters often write. Their names need no check, which costs more than a lookup. */
 const COMMON_FIELDS: Readonly<Record<string, boolean>> = Object.assign(
   Object.create(null),
@@ -101,13 +106,13 @@ export function checkedReadName(name: unknown): string {
  * Checks and counts an edit of a field. Returns the text of the value.
  *
  * A call runs each of these lines for the first time, so the common case is short: a lookup of the
- * name, and one native comparison of the value. URI encoding keeps only characters that are allowed
- * in values.
+ * name, and one native comparison of the value. Other names of plain characters cost one more
+ * comparison, a fifth of the exact rules.
  */
 export function checkedEdit(name: string, value: unknown): string {
   if (
     typeof name === "string" &&
-    COMMON_FIELDS[name] === true &&
+    (COMMON_FIELDS[name] === true || isPlainName(name)) &&
     typeof value === "string" &&
     value.length < EXACT_FROM &&
     editCount < EDITS_MAX &&
@@ -124,9 +129,18 @@ export function checkedEdit(name: string, value: unknown): string {
   return text;
 }
 
-function isPlain(value: string): boolean {
+/** Tells whether a name is allowed for certain. False negatives are possible. */
+function isPlainName(name: string): boolean {
+  return GATEWAY_LENGTHS[name.length] === false && isPlain(name) && name.indexOf("(") < 0 && name.indexOf(")") < 0;
+}
+
+/**
+ * Tells whether URI encoding keeps all characters. Values may have these, and names but for
+ * parentheses.
+ */
+function isPlain(text: string): boolean {
   try {
-    return encodeURIComponent(value) === value;
+    return encodeURIComponent(text) === text;
   } catch {
     return false;
   }
